@@ -1,0 +1,1 @@
+"""Online and offline algorithms: one file each (config, losses, loss module, agent)."""

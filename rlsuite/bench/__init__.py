@@ -1,0 +1,1 @@
+"""Benchmarks as code; `benchmarks/` holds thin scripts over them."""

@@ -1,0 +1,1 @@
+"""Network blocks shared by the agents; ensembles and seeds are leading axes."""

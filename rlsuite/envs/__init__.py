@@ -1,0 +1,1 @@
+"""Environments: batched TorchRL `EnvBase`s behind one factory, `make_env`."""

@@ -1,0 +1,1 @@
+"""Physics engines behind the MuJoCo tasks."""

@@ -1,0 +1,1 @@
+"""Replay buffers shared by the agents, built on TorchRL's."""

@@ -1,0 +1,1 @@
+"""The training loops and what a run needs around them: streams, checkpoints, records, signals."""
