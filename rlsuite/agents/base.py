@@ -200,7 +200,7 @@ def take_step(optimizer: Optimizer, loss: Tensor, parameters: Sequence[Tensor]) 
         parameter.grad = gradient
     norm = torch.stack(torch._foreach_norm(gradients)).norm()
     # GradScaler's protocol: the fused kernels read this attribute and leave weights and moments as they are.
-    optimizer.found_inf = norm.isfinite().logical_not().to(norm.dtype)  # type: ignore[attr-defined]
+    optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
     optimizer.step()
     return norm
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictParams
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchrl.objectives import LossModule
@@ -217,6 +218,11 @@ class DSACTLoss(LossModule):
         half_range: (high - low) / 2 of each action in the environment's units.
         generator: noise of both samples; None is torch's global stream.
     """
+
+    actor_params: TensorDictParams
+    critic_params: TensorDictParams
+    target_actor_params: TensorDictParams
+    target_critic_params: TensorDictParams
 
     def __init__(
         self,

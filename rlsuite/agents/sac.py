@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictParams
 from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
@@ -114,6 +115,11 @@ class SACLoss(LossModule):
         actions: A, for the target entropy.
         generator: noise of both samples; None is torch's global stream.
     """
+
+    actor_params: TensorDictParams
+    critic_params: TensorDictParams
+    target_actor_params: TensorDictParams
+    target_critic_params: TensorDictParams
 
     def __init__(
         self,

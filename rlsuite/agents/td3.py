@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictParams
 from torch import Tensor
 from torchrl.objectives import LossModule
 
@@ -109,6 +110,11 @@ class TD3Loss(LossModule):
         config: hyper-parameters; learning rates are the caller's business.
         generator: smoothing noise; None is torch's global stream.
     """
+
+    actor_params: TensorDictParams
+    critic_params: TensorDictParams
+    target_actor_params: TensorDictParams
+    target_critic_params: TensorDictParams
 
     def __init__(
         self,

@@ -74,7 +74,7 @@ class LayerNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Inverted dropout that draws from a generator of the agent, so that a resumed run draws the same masks."""
+    """Inverted dropout with a generator of its own, so that a resumed run draws the same masks."""
 
     def __init__(self, rate: float, generator: torch.Generator | None = None) -> None:
         super().__init__()

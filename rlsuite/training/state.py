@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rlsuite.agents.base import Agent
 from rlsuite.errors import DataError
+from rlsuite.training.checkpoint import check_like
 
 UPDATE_COUNT = "update_count"
 
@@ -25,7 +26,7 @@ def load_agent_tensors(agent: Agent, saved: Mapping[str, Tensor]) -> None:
         DataError: a name is missing or unknown, or a shape differs; nothing is copied then.
     """
     own = agent_tensors(agent)
-    _check_same("agent", own, saved)
+    check_like("agent", saved, own)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(saved[name])
@@ -157,15 +158,3 @@ class EpisodeSums:
         """Restore what `state` returned."""
         for name, tensor in self.state().items():
             tensor.copy_(saved[name])
-
-
-def _check_same(what: str, own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    missing, unknown = sorted(own.keys() - saved.keys()), sorted(saved.keys() - own.keys())
-    if missing or unknown:
-        raise DataError(f"the saved {what} lacks {missing[:3]} and has unknown {unknown[:3]}")
-    for name, tensor in own.items():
-        if tensor.shape != saved[name].shape:
-            raise DataError(
-                f"{what}: {name} was saved with shape {tuple(saved[name].shape)}, "
-                f"this run has {tuple(tensor.shape)}"
-            )
