@@ -190,7 +190,5 @@ def _record(path: Path, name: str, entry: object) -> FileRecord:
     return FileRecord(
         size=_count(path, f"size of {name}", entry.get("size")),
         sha256=sha256,
-        version=None
-        if entry.get("version") is None
-        else _count(path, f"version of {name}", entry["version"]),
+        version=None if version is None else _count(path, f"version of {name}", version),
     )
