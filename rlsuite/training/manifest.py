@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlsuite.errors import DataError
+from rlsuite.training.canonical import canonical
 
 FORMAT = 1
 
@@ -60,11 +61,6 @@ class Manifest:
         }
         body["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
         return json.dumps(body, indent=1).encode()
-
-
-def canonical(value: Any) -> bytes:
-    """Return `value` as JSON that is the same text for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def parse_json(name: str, data: bytes) -> Any:
