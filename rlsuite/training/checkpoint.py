@@ -31,8 +31,10 @@ from torch import Tensor
 
 from rlsuite.errors import DataError
 from rlsuite.training import manifest as manifests
+from rlsuite.training.canonical import config_digest as config_digest
 from rlsuite.training.files import DISK, FileLayer
-from rlsuite.training.manifest import FileRecord, Manifest, canonical
+from rlsuite.training.manifest import FileRecord, Manifest
+from rlsuite.training.tensorfile import tensor_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -103,11 +105,6 @@ MIGRATIONS: dict[int, Callable[[Loaded], Loaded]] = {}
 """What turns a checkpoint of format n into one of format n + 1; format 1 is the first."""
 
 
-def config_digest(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of `config` as canonical JSON; key order does not matter, None is as absent."""
-    return hashlib.sha256(canonical(without_none(config))).hexdigest()
-
-
 class CheckpointStore:
     """The checkpoints of one run."""
 
@@ -170,7 +167,7 @@ class CheckpointStore:
             for name, text in texts.items():
                 files[name] = self._write(stage / name, text)
             for name, part in parts.items():
-                files[name] = self._write(stage / name, _serialise(part))
+                files[name] = self._write(stage / name, tensor_bytes(part))
             if chunks:
                 self._fs.make_folder(stage / REPLAY_FOLDER)
                 for chunk in chunks:
@@ -297,7 +294,7 @@ class CheckpointStore:
             with contextlib.suppress(OSError):  # no links here, or the source is gone: write it again
                 self._fs.link(source, path)
                 return record
-        record = self._write(path, _serialise(chunk.rows()))
+        record = self._write(path, tensor_bytes(chunk.rows()))
         return dataclasses.replace(record, version=chunk.version)
 
     def _check_space(self, needed: int) -> None:
@@ -340,27 +337,6 @@ class CheckpointStore:
             logger.warning("an old checkpoint could not be removed: %s", error)
 
 
-def check_like(part: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise DataError unless `found` has the names, shapes and dtypes of `expected`; both values are named.
-
-    To be called before a state is loaded, so that a checkpoint of another network or environment is
-    refused with a clear message and with nothing half loaded.
-    """
-    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
-    if missing or extra:
-        raise DataError(
-            f'checkpoint part "{part}" does not fit this run: '
-            f"missing {sorted(missing)[:3]}, unknown {sorted(extra)[:3]}"
-        )
-    for name, tensor in expected.items():
-        other = found[name]
-        if tuple(other.shape) != tuple(tensor.shape) or other.dtype != tensor.dtype:
-            raise DataError(
-                f'checkpoint part "{part}": {name} is {tuple(other.shape)} {other.dtype}, '
-                f"this run needs {tuple(tensor.shape)} {tensor.dtype}"
-            )
-
-
 def _parse(path: Path) -> tuple[int, int]:
     """Return step and repetition of a checkpoint folder: `step-000000000300-1` is (300, 1)."""
     match = _STEP_FOLDER.fullmatch(path.name)
@@ -381,18 +357,6 @@ def _document(name: str, value: Any) -> bytes:
         return json.dumps(value, allow_nan=False, indent=1).encode()
     except (TypeError, ValueError) as error:
         raise ValueError(f'document "{name}" is not JSON: {error}') from error
-
-
-def _serialise(part: Mapping[str, Tensor]) -> bytes:
-    """Return `part` as a safetensors file. Views and tensors sharing memory are written out in full."""
-    seen: set[int] = set()
-    ready: dict[str, Tensor] = {}
-    for name, tensor in part.items():
-        tensor = tensor.detach().cpu().contiguous()
-        storage = tensor.untyped_storage().data_ptr()
-        ready[name] = tensor.clone() if storage in seen else tensor
-        seen.add(storage)
-    return safetensors.torch.save(ready)
 
 
 def _chunk_keys(path: Path, manifest: Manifest) -> dict[tuple[str, int], tuple[Path, FileRecord]]:
@@ -432,12 +396,3 @@ def _parse_tensors(name: str, data: bytes) -> dict[str, Tensor]:
         return safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise manifests.Broken(f"{name} is not a safetensors file ({error})") from error
-
-
-def without_none(value: Any) -> Any:
-    """Return `value` with None entries of its tables left out and tuples as lists, as TOML would hold it."""
-    if isinstance(value, Mapping):
-        return {key: without_none(entry) for key, entry in value.items() if entry is not None}
-    if isinstance(value, list | tuple):
-        return [without_none(entry) for entry in value]
-    return value

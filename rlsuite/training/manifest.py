@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlsuite.errors import DataError
+from rlsuite.training.canonical import canonical
 
 FORMAT = 1
 
@@ -60,11 +61,6 @@ class Manifest:
         }
         body["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
         return json.dumps(body, indent=1).encode()
-
-
-def canonical(value: Any) -> bytes:
-    """Return `value` as JSON that is the same text for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def parse_json(name: str, data: bytes) -> Any:
@@ -190,7 +186,5 @@ def _record(path: Path, name: str, entry: object) -> FileRecord:
     return FileRecord(
         size=_count(path, f"size of {name}", entry.get("size")),
         sha256=sha256,
-        version=None
-        if entry.get("version") is None
-        else _count(path, f"version of {name}", entry["version"]),
+        version=None if version is None else _count(path, f"version of {name}", version),
     )

@@ -28,7 +28,7 @@ import tomli_w
 import torch
 
 from rlsuite.errors import ConfigError
-from rlsuite.training.checkpoint import without_none
+from rlsuite.training.canonical import without_none
 from rlsuite.training.files import write_atomic
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,136 @@
+"""Stopping a run whose losses are no longer numbers, without asking the device at every update.
+
+An agent that guards itself skips an optimiser step whose gradients are not finite (`grads_finite`), so
+that the weights stay finite; the guard here notices that it happened, keeps the first batch it happened
+on, and at its next reading writes `dump/` and stops the run.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from rlsuite.errors import NumericalError
+from rlsuite.training.files import DISK, FileLayer
+from rlsuite.training.metricsfile import finite
+from rlsuite.training.tensorfile import tensor_bytes
+
+logger = logging.getLogger(__name__)
+
+DUMP_FOLDER = "dump"
+READ_EVERY = 256  # updates between readings by the loop: each waits for the device
+
+
+def grads_finite(parameters: Iterable[Tensor]) -> Tensor:
+    """Return a bool scalar on the device: whether the joint gradient norm of `parameters` is finite.
+
+    Finite gradients so large that their norm overflows count as not finite: clipping could not use them.
+    An agent multiplies or masks its step with this, as `if` would wait for the device.
+    """
+    grads = [p.grad for p in parameters if p.grad is not None]
+    return torch.isfinite(torch.nn.utils.get_total_norm(grads))
+
+
+@dataclass(frozen=True, slots=True)
+class _Latch:
+    """Device memory for the first offending update of one layout of metrics and batch."""
+
+    names: dict[str, int]  # metrics in their order, with how many numbers each has
+    values: Tensor  # all metrics, flat
+    batch: dict[str, Tensor]
+
+
+class LearnerGuard:
+    """Watches the metrics of every update; `check` never waits for the device, `read` does."""
+
+    def __init__(self, folder: Path, *, fs: FileLayer = DISK) -> None:
+        """Write a dump, should one be needed, into `folder / "dump"` (or `dump-1`, ... if that exists)."""
+        self._folder = folder
+        self._fs = fs
+        self._bad: Tensor | None = None
+        self._latches: dict[tuple[Any, ...], _Latch] = {}
+
+    def check(self, metrics: Mapping[str, Tensor], batch: Mapping[Any, Tensor] | TensorDictBase) -> None:
+        """Note whether any number in `metrics` is not finite and keep the first batch where one was.
+
+        Args:
+            metrics: losses and norms of one update, any shapes, on one device.
+            batch: the rows it was computed from: a mapping, or a TensorDict.
+        """
+        if not metrics:
+            return
+        values = torch.cat([metric.detach().reshape(-1) for metric in metrics.values()])
+        bad = ~torch.isfinite(values).all()
+        if self._bad is None:
+            self._bad = torch.zeros_like(bad)
+        if bad.is_cpu and not bad:  # on the CPU asking costs nothing and saves the copies below
+            return
+        leaves = batch.items(True, True) if isinstance(batch, TensorDictBase) else batch.items()
+        rows = {key if isinstance(key, str) else ".".join(key): tensor for key, tensor in leaves}
+        # The host knows shapes, so this key costs no wait; agents with delayed updates have two layouts.
+        names = {name: metric.numel() for name, metric in metrics.items()}
+        layout = (*names.items(), *((name, tensor.shape) for name, tensor in rows.items()))
+        if layout not in self._latches:
+            empty = {name: torch.zeros_like(tensor) for name, tensor in rows.items()}
+            self._latches[layout] = _Latch(names, torch.zeros_like(values), empty)
+        latch = self._latches[layout]
+        first = bad & ~self._bad
+        latch.values.copy_(torch.where(first, values, latch.values))
+        for name, tensor in rows.items():
+            latch.batch[name].copy_(torch.where(first, tensor, latch.batch[name]))
+        self._bad |= bad
+
+    def read(
+        self,
+        step: int,
+        updates: int,
+        *,
+        norms: Callable[[], Mapping[str, Any]] = dict,
+        tensors: Callable[[], Mapping[str, Mapping[str, Tensor]]] = dict,
+    ) -> None:
+        """Wait for the device; if an update since the start was bad, write the dump and stop the run.
+
+        Args:
+            step: env steps at this reading; updates: gradient updates.
+            norms: called only for a dump: the norm of each part of the agent, by name.
+            tensors: called only for a dump: states that help to reproduce the loss, one file each.
+
+        Raises:
+            NumericalError: with the place of the dump and the metrics that were not finite.
+        """
+        if self._bad is None or not bool(self._bad):
+            return
+        latch = next(one for one in self._latches.values() if not torch.isfinite(one.values).all())
+        pieces = dict(zip(latch.names, latch.values.split(list(latch.names.values())), strict=True))
+        culprits = [name for name, piece in pieces.items() if not torch.isfinite(piece).all()]
+        report = {
+            "read_at_step": step,
+            "read_at_updates": updates,
+            "metrics": {name: [str(number) for number in piece.tolist()] for name, piece in pieces.items()},
+            "part_norms": {name: finite(norm) for name, norm in norms().items()},
+        }
+        place = self._dump(report, {"batch": latch.batch, **tensors()})
+        raise NumericalError(
+            f"not finite at or before update {updates} (step {step}): {', '.join(culprits)}; {place}. "
+            "Try a smaller learning rate, or go on from the last checkpoint with `rlsuite resume`"
+        )
+
+    def _dump(self, report: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
+        folder, count = self._folder / DUMP_FOLDER, 0
+        while folder.exists():
+            count += 1
+            folder = self._folder / f"{DUMP_FOLDER}-{count}"
+        try:
+            self._fs.make_folder(folder)
+            self._fs.write(folder / "metrics.json", json.dumps(report, indent=1).encode())
+            for name, part in tensors.items():
+                self._fs.write(folder / f"{name}.safetensors", tensor_bytes(part))
+        except OSError as error:  # the run stops all the same: a dump is help, not the cause
+            return f"no dump, {folder} could not be written ({error.strerror or error})"
+        return f"the first such batch is in {folder}"

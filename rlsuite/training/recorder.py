@@ -1,0 +1,210 @@
+"""What a run reports: metrics to `metrics.jsonl` and to loggers, progress to the terminal.
+
+Nothing here may stop a run or change it: a logger that fails is dropped, a full disk costs lines, and no
+random number is drawn from any stream of the run.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rlsuite.errors import DataError
+from rlsuite.training.loggers import Loggers
+from rlsuite.training.metricsfile import MetricsFile, finite, read_metrics
+from rlsuite.training.progress import Status, make_display
+from rlsuite.training.runfolder import METRICS_FILE
+
+CLOCK_KEYS = ("step", "updates", "seconds", "steps_per_second", "updates_per_second")
+EVAL_RETURN, EVAL_SPREAD, EVAL_LENGTH = "eval/return_mean", "eval/return_std", "eval/length_mean"
+RETURN_KEYS = (EVAL_RETURN, "train/return_mean", "train/return")  # shown as the last return
+
+TICK_SECONDS = 0.5  # between looks at the display from `tick`
+CURVE_ROWS = 24
+CURVE_WIDTH = 40  # characters of the longest bar
+
+
+class Recorder:
+    """Records one run. A context manager: entering starts the display, leaving closes everything."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        loggers: Sequence[str] = (),
+        total_steps: int,
+        console: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Record into the run folder `folder`.
+
+        Args:
+            folder: where `metrics.jsonl` and TensorBoard's files go.
+            loggers: any of "tensorboard", "wandb", "trackio".
+            total_steps: env steps of the whole run, for the time left.
+            console: None: a live bar on a terminal, plain lines elsewhere; False: nothing; True: the bar.
+            clock: seconds, from any origin, never going back.
+
+        Raises:
+            ConfigError: an unknown logger.
+        """
+        self.total_steps = total_steps
+        self._clock = clock
+        self._file = MetricsFile(folder / METRICS_FILE)
+        self._loggers = Loggers(folder, loggers)
+        self._display = make_display(total_steps, console)
+        self._started = clock()
+        self._before = 0.0  # seconds of earlier sessions of this run
+        # Rates are measured from the last line whose step or update count differs.
+        self._mark: tuple[int, int, float] | None = None
+        self._rates = (0.0, 0.0)
+        self._last_return: float | None = None
+        self._next_tick = self._started + TICK_SECONDS
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of this run, earlier sessions included."""
+        return self._before + self._clock() - self._started
+
+    def start(self, step: int, updates: int) -> None:
+        """Count speed from here; call it before the first step of a session, new or resumed."""
+        self._mark = (step, updates, self.seconds)
+
+    def log(self, step: int, updates: int, metrics: Mapping[str, Any]) -> None:
+        """Write one line of metrics, forward it to the loggers, refresh the display.
+
+        Args:
+            step: env steps done (gradient steps offline).
+            updates: gradient updates done.
+            metrics: numbers by name; what is not finite is written as null.
+
+        Raises:
+            ValueError: a name in `metrics` is one of `CLOCK_KEYS`.
+        """
+        clash = metrics.keys() & set(CLOCK_KEYS)
+        if clash:
+            raise ValueError(f"{sorted(clash)} are written by the recorder: choose other names")
+        seconds = self.seconds
+        self._measure(step, updates, seconds)
+        clocks = (step, updates, round(seconds, 3), *(round(rate, 2) for rate in self._rates))
+        record = dict(zip(CLOCK_KEYS, clocks, strict=True))
+        numbers = {name: finite(value) for name, value in metrics.items()}
+        self._file.append({**record, **numbers})
+        self._loggers.log(step, {**{f"time/{key}": record[key] for key in CLOCK_KEYS[1:]}, **numbers})
+        for key in RETURN_KEYS:
+            if (value := numbers.get(key)) is not None:
+                self._last_return = value
+                break
+        self._display.show(self._status(step, updates), milestone=EVAL_RETURN in numbers)
+
+    def tick(self, step: int, updates: int) -> None:
+        """Keep the display alive between lines; cheap enough for every step."""
+        now = self._clock()
+        if now >= self._next_tick:
+            self._next_tick = now + TICK_SECONDS
+            self._display.show(self._status(step, updates))
+
+    def rewind(self, step: int) -> int:
+        """Move lines later than the checkpoint's `step` to `metrics.discarded.jsonl`; return how many.
+
+        Raises:
+            DataError: the metrics of the run cannot be rewritten.
+        """
+        try:
+            return self._file.rewind(step)
+        except OSError as error:
+            raise DataError(f"cannot rewrite {self._file.path}: {error.strerror or error}") from error
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run goes on from, as plain JSON values."""
+        return {"seconds": self.seconds, "last_return": self._last_return}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of an earlier session.
+
+        Raises:
+            DataError: the state is malformed.
+        """
+        try:
+            before = float(state["seconds"])
+            last = None if state["last_return"] is None else float(state["last_return"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"the saved state of the recorder is malformed: {error!r}") from error
+        if not math.isfinite(before) or before < 0:
+            raise DataError(f"the saved state of the recorder is malformed: seconds = {before}")
+        self._before, self._started, self._last_return = before, self._clock(), last
+        self._mark = None
+
+    def close(self) -> None:
+        """Close the file and the loggers; closing twice is fine."""
+        self._file.close()
+        self._loggers.close()
+
+    def __enter__(self) -> Self:
+        self._display.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.__exit__(kind, error, trace)
+        self.close()
+
+    def _measure(self, step: int, updates: int, seconds: float) -> None:
+        """Renew the rates; a second line at the same place (an evaluation's) keeps those of the first."""
+        if self._mark is None:
+            self._mark = (0, 0, self._before)
+        steps, done, since = step - self._mark[0], updates - self._mark[1], seconds - self._mark[2]
+        if since > 0 and (steps > 0 or done > 0):
+            self._rates = (steps / since, done / since)
+            self._mark = (step, updates, seconds)
+
+    def _status(self, step: int, updates: int) -> Status:
+        return Status(
+            step=step,
+            total_steps=self.total_steps,
+            updates=updates,
+            steps_per_second=self._rates[0],
+            updates_per_second=self._rates[1],
+            last_return=self._last_return,
+        )
+
+
+def curve_table(metrics_path: Path) -> str:
+    """Return the evaluations in a metrics file as a learning curve of text, one line a point.
+
+    Long curves are thinned evenly; the last point is always there.
+    """
+    records = read_metrics(metrics_path) if metrics_path.exists() else iter(())
+    points = [record for record in records if isinstance(record.get(EVAL_RETURN), int | float)]
+    if not points:
+        return "no evaluation yet"
+    every = math.ceil(len(points) / CURVE_ROWS)
+    points = points[::-1][::every][::-1]
+    means = [float(point[EVAL_RETURN]) for point in points]
+    low, high = min(0.0, *means), max(0.0, *means)
+    rows = [("env steps", "return", "+-", "length", "")]
+    for point, mean in zip(points, means, strict=True):
+        filled = round(CURVE_WIDTH * (mean - low) / (high - low)) if high > low else 0
+        rows.append(
+            (
+                f"{int(point['step']):,}",
+                f"{mean:,.1f}",
+                _shown(point.get(EVAL_SPREAD)),
+                _shown(point.get(EVAL_LENGTH)),
+                "#" * filled,
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        (
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=False)) + "  " + row[4]
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,.1f}" if isinstance(value, int | float) else "-"
