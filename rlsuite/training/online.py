@@ -22,18 +22,18 @@ from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError, DataError, EnvironmentFailure, NumericalError
 from rlsuite.replay.uniform import UniformReplay
 from rlsuite.training import state
-from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, check_like, config_digest
+from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, config_digest
 from rlsuite.training.config import TrainConfig
 from rlsuite.training.evaluate import evaluate, summary
-from rlsuite.training.guard import LearnerGuard
+from rlsuite.training.guard import READ_EVERY, LearnerGuard
 from rlsuite.training.recorder import Recorder
 from rlsuite.training.rng import Streams
 from rlsuite.training.runfolder import RunFolder
 from rlsuite.training.signals import StopFlag
+from rlsuite.training.tensorfile import check_like
 
 logger = logging.getLogger(__name__)
 
-GUARD_EVERY = 256  # updates between two looks at the device-side flag of the learner's guard
 NAN_RESET_SHARE = 1e-3  # world resets for numbers that are not finite, per env step, that end a run
 NAN_RESET_GRACE = 10  # such resets are an accident, not a rate, up to this many
 FINAL_SAVE_TRIES = 3
@@ -129,6 +129,7 @@ def train_online(
                 recorder.load_state_dict(loaded.documents["recorder"])
             if resume:
                 recorder.rewind(run.clock.env_steps)
+            recorder.start(run.clock.env_steps, run.clock.updates)
             interrupted = _loop(run, store, recorder, guard, stop)
         finally:
             run.env.close()
@@ -232,15 +233,13 @@ def _loop(
         _check_worlds(run)
         stopped = stop is not None and stop.stop is not None
         if (stopped and not last) or (clock.passed(config.checkpoint_every, num_envs) and not last):
-            if guard is not None:
-                guard.read()
+            _read_guard(run, guard)
             _save(run, store, recorder, final=stopped)
             saved_at = clock.env_steps
         if stopped and not last:
             return True
     if saved_at != clock.env_steps:
-        if guard is not None:
-            guard.read()
+        _read_guard(run, guard)
         _save(run, store, recorder, final=True)
     return False
 
@@ -275,9 +274,28 @@ def _update(run: Run, guard: LearnerGuard | None) -> None:
     run.clock.updates += 1
     run.sums.add(metrics)
     if guard is not None:
-        guard.check(metrics, batch, run.clock.updates)
-        if run.clock.updates % GUARD_EVERY == 0:
-            guard.read()
+        guard.check(metrics, batch)
+        if run.clock.updates % READ_EVERY == 0:
+            _read_guard(run, guard)
+
+
+def _read_guard(run: Run, guard: LearnerGuard | None) -> None:
+    """Stop on a number that was not finite, with the parts' norms in the dump; before every save, too."""
+    if guard is None:
+        return
+
+    def norms() -> dict[str, float]:
+        return {
+            part.name: torch.stack([p.detach().norm() for p in part.module.parameters()]).norm().item()
+            for part in run.agent.parts()
+        }
+
+    guard.read(
+        run.clock.env_steps,
+        run.clock.updates,
+        norms=norms,
+        tensors=lambda: {"agent": state.agent_tensors(run.agent)},
+    )
 
 
 def _evaluate(run: Run) -> dict[str, float]:

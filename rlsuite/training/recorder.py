@@ -106,6 +106,10 @@ class Recorder:
             self._next_tick = now + TICK_SECONDS
             self._display.show(self._status(step, updates))
 
+    def note(self, text: str) -> None:
+        """Print one line about the run, unless the console is off."""
+        self._display.note(text)
+
     def rewind(self, step: int) -> int:
         """Move lines later than the checkpoint's `step` to `metrics.discarded.jsonl`; return how many.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlsuite.agents.base import Agent
 from rlsuite.errors import DataError
-from rlsuite.training.checkpoint import check_like
+from rlsuite.training.tensorfile import check_like
 
 UPDATE_COUNT = "update_count"
 

@@ -1,0 +1,235 @@
+"""What every agent promises: complete state, independent seeds, honest flags, guarded steps."""
+
+import copy
+
+import pytest
+import torch
+from helpers import NAMES, SPACES, random_batch, small_agent
+from tensordict import TensorDict
+from torch import nn
+from torch.optim import Optimizer
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from rlsuite.agents.base import make_generators
+from rlsuite.registry import agent_class
+from rlsuite.training import state
+
+
+def walk(value, path="", seen=None):
+    """Yield (path, leaf) for every number, tensor, generator and string reachable from `value`."""
+    seen = set() if seen is None else seen
+    if isinstance(value, (torch.Tensor, torch.Generator, bool, int, float, str)):
+        yield path, value
+        return
+    if id(value) in seen or value is None or isinstance(value, type):
+        return
+    seen.add(id(value))
+    if isinstance(value, Optimizer):
+        yield from walk(value.state, f"{path}.state", seen)
+        yield from walk(value.param_groups, f"{path}.param_groups", seen)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            name = key if isinstance(key, str) else type(key).__name__ + str(len(seen))
+            yield from walk(item, f"{path}[{name}]", seen)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from walk(item, f"{path}[{index}]", seen)
+    elif hasattr(value, "__dict__"):
+        for key, item in vars(value).items():
+            if not callable(item) or isinstance(item, nn.Module):
+                yield from walk(item, f"{path}.{key}", seen)
+
+
+def content(leaf):
+    if isinstance(leaf, torch.Tensor):
+        return leaf.detach().clone()
+    if isinstance(leaf, torch.Generator):
+        return leaf.get_state().clone()
+    return leaf
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.shape == b.shape and torch.equal(a, b)
+    return a == b
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_that_fifty_updates_change_is_saved(name):
+    agent = small_agent(name)
+    for k in range(2):  # optimisers make their state at the first steps
+        agent.update(random_batch(seed=k))
+    before = {path: content(leaf) for path, leaf in walk(agent)}
+    for k in range(50):
+        with set_exploration_type(ExplorationType.RANDOM):
+            agent.policy(random_batch(seed=k).clone())
+        agent.update(random_batch(seed=k))
+    saved = [*state.agent_tensors(agent).values(), *state.optimizer_tensors(agent).values()]
+    saved_storages = {t.data_ptr() for t in saved}
+    gradients = {p.grad.data_ptr() for p in agent.parameters() if p.grad is not None}
+    changed = []
+    for path, leaf in walk(agent):
+        if path in before and same(before[path], content(leaf)):
+            continue
+        changed.append(path)
+        if isinstance(leaf, torch.Tensor):
+            kept = leaf.data_ptr() in saved_storages or leaf.data_ptr() in gradients
+            kept = kept or path.endswith("found_inf")  # an input of the next step, written before it is read
+        elif isinstance(leaf, torch.Generator):
+            kept = any(leaf is g for g in agent.generators.values())
+        else:
+            kept = path.endswith(".update_count")
+        assert kept, f"{path} changed while training and is in no state_dict"
+    assert any(path.endswith(".update_count") for path in changed)
+    assert len(changed) > 10
+
+
+def test_the_walk_finds_a_forgotten_attribute():
+    agent = small_agent("sac")
+    before = dict(walk(agent))
+    agent.hidden_counter = 1
+    assert set(dict(walk(agent))) - set(before) == {".hidden_counter"}
+
+
+def restored(agent, name, **fields):
+    """A fresh agent with another seed that took over everything the checkpoint keeps."""
+    other = small_agent(name, seed=99, **fields)
+    state.load_agent_tensors(other, copy.deepcopy(state.agent_tensors(agent)))
+    state.load_optimizer_tensors(other, copy.deepcopy(state.optimizer_tensors(agent)))
+    for key, generator in agent.generators.items():
+        other.generators[key].set_state(generator.get_state())
+    return other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_restored_agent_goes_on_bit_for_bit(name):
+    agent = small_agent(name)
+    for k in range(7):  # odd: a delayed update is pending
+        agent.update(random_batch(seed=k))
+    other = restored(agent, name)
+    for k in range(7, 14):
+        ours, theirs = agent.update(random_batch(seed=k)), other.update(random_batch(seed=k))
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert torch.equal(ours[key], theirs[key]), key
+    with set_exploration_type(ExplorationType.RANDOM):
+        actions = [a.policy(random_batch(seed=1).clone())["action"] for a in (agent, other)]
+    assert torch.equal(*actions)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_tensors_of_another_shape_are_refused(name):
+    wide = small_agent(name, hidden=(24, 24))
+    with pytest.raises(Exception, match="agent") as caught:
+        state.load_agent_tensors(small_agent(name), state.agent_tensors(wide))
+    assert "24" in str(caught.value) and "16" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("lead", [(), (2,), (3, 2)])
+def test_seeds_are_leading_axes_and_do_not_feel_one_another(name, lead):
+    agent = small_agent(name, lead=lead)
+    batch = random_batch(lead=lead)
+    agent.update(batch)
+    if not lead:
+        return
+    disturbed = small_agent(name, lead=lead)
+    other = batch.clone()
+    first = (0,) * len(lead)
+    other["observation"][first] += 1.0
+    disturbed.update(other)
+    for (key, a), b in zip(agent.named_parameters(), disturbed.parameters(), strict=True):
+        if key == "critic.trunk.0.weight":
+            assert not torch.equal(a[first], b[first])
+        mask = torch.ones(lead, dtype=torch.bool)
+        mask[first] = False
+        torch.testing.assert_close(a[mask], b[mask], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_updates_read_terminated_and_never_truncated_or_done(name):
+    batch = random_batch()
+    lied = batch.clone()
+    lied["next", "truncated"] = ~lied["next", "truncated"]
+    lied["next", "done"] = ~lied["next", "done"]
+    flipped = batch.clone()
+    flipped["next", "terminated"] = ~flipped["next", "terminated"]
+    losses = []
+    for rows in (batch, lied, flipped):
+        agent = small_agent(name)
+        agent.update(rows)
+        losses.append(torch.cat([p.grad.flatten() for p in agent.critic_parameters]))
+    assert torch.equal(losses[0], losses[1])
+    assert not torch.equal(losses[0], losses[2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gradient_that_is_not_finite_moves_no_weight(name):
+    agent = small_agent(name)
+    agent.update(random_batch(seed=1))
+    before = {k: v.clone() for k, v in state.agent_tensors(agent).items()}
+    broken = random_batch(seed=2)
+    broken["next", "reward"][3] = float("inf")
+    broken["observation"][5] = float("nan")
+    metrics = agent.update(broken)
+    assert not metrics["grad_norm/critic"].isfinite()
+    after = state.agent_tensors(agent)
+    for key, tensor in after.items():
+        assert tensor.isfinite().all(), key
+        if key.startswith(("critic", "actor", "log_alpha")):
+            assert torch.equal(tensor, before[key]), key
+    for key, tensor in state.optimizer_tensors(agent).items():
+        assert tensor.isfinite().all(), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_policy_explores_only_when_asked(name):
+    agent = small_agent(name)
+    rows = random_batch(5).select("observation")
+
+    def act():
+        return agent.policy(rows.clone())["action"]
+
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        state_before = agent.generators["act"].get_state()
+        assert torch.equal(act(), act())
+        assert torch.equal(state_before, agent.generators["act"].get_state())
+        mode = act()
+    with set_exploration_type(ExplorationType.RANDOM):
+        assert not torch.equal(act(), act())
+        agent.policy.module.exploration_scale.zero_()
+        torch.testing.assert_close(act(), mode)
+    assert (mode.abs() <= 1).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values(name):
+    found = small_agent(name).values(random_batch(6))
+    assert isinstance(found, TensorDict)
+    assert found["q"].shape == found["td_error"].shape == (6,)
+    assert not found["q"].requires_grad
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_may_bring_their_own_discount(name):
+    """n-step rows: discount gamma^3 is the same as an agent whose gamma is gamma^3."""
+    batch = random_batch()
+    n_step = batch.clone().set("discount", torch.full((32, 1), 0.99**3))
+    a, b = small_agent(name, gamma=0.99), small_agent(name, gamma=0.99**3)
+    a.update(n_step)
+    b.update(batch)
+    for x, y in zip(a.critic_parameters, b.critic_parameters, strict=True):
+        torch.testing.assert_close(x.grad, y.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("field", ["gamma", "tau", "lr_critic"])
+def test_config_refuses_values_outside_their_range(name, field):
+    with pytest.raises(ValueError, match=field):
+        agent_class(name).Config(**{field: -0.5})
+
+
+def test_missing_generators_are_named():
+    kind = agent_class("sac")
+    with pytest.raises(ValueError, match="act"):
+        kind(SPACES, kind.Config(), {"init": make_generators(0)["init"]})

@@ -1,0 +1,78 @@
+"""Blocks with leading axes equal the same networks one by one."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from rlsuite.blocks.heads import GaussianActor, ScalarCritic
+from rlsuite.blocks.mlp import MLP, Dropout, LayerNorm, Linear
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("lead", [(2,), (3, 2)])
+@pytest.mark.parametrize("norm", [False, True])
+def test_stacked_networks_equal_single_ones(lead, norm):
+    stacked = MLP(5, (7, 6), 3, lead=lead, layer_norm=norm, activation="gelu", generator=generator())
+    with torch.no_grad():  # norms start alike: make them differ
+        for p in stacked.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=generator(1)))
+    x = torch.randn(*lead, 9, 5, generator=generator(2))
+    expected = torch.empty(*lead, 9, 3)
+    for index in torch.cartesian_prod(*(torch.arange(n) for n in lead)).reshape(-1, len(lead)).tolist():
+        single = MLP(5, (7, 6), 3, layer_norm=norm, activation="gelu")
+        for mine, theirs in zip(single.parameters(), stacked.parameters(), strict=True):
+            mine.data.copy_(theirs[tuple(index)])
+        expected[tuple(index)] = single(x[tuple(index)])
+    torch.testing.assert_close(stacked(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_shared_input_reaches_every_member():
+    layer = Linear(4, 3, lead=(2,), generator=generator())
+    x = torch.randn(5, 4, generator=generator(1))
+    assert layer(x).shape == (2, 5, 3)
+    torch.testing.assert_close(layer(x)[1], x @ layer.weight[1].T + layer.bias[1])
+
+
+def test_initialisation_is_that_of_torch():
+    layer = Linear(100, 400, lead=(3,), generator=generator())
+    plain = nn.Linear(100, 400)
+    bound = 1 / math.sqrt(100)
+    for tensor in (layer.weight, layer.bias, plain.weight, plain.bias):
+        assert tensor.abs().max().item() <= bound
+        assert tensor.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+    assert not torch.equal(layer.weight[0], layer.weight[1])
+
+
+def test_layer_norm_equals_torch():
+    mine, theirs = LayerNorm(6), nn.LayerNorm(6)
+    x = torch.randn(4, 6, generator=generator())
+    torch.testing.assert_close(mine(x), theirs(x))
+
+
+def test_dropout_is_inverted_repeatable_and_off_in_evaluation():
+    layer = Dropout(0.25, generator())
+    x = torch.ones(100_000)
+    y = layer(x)
+    assert y.mean().item() == pytest.approx(1.0, abs=0.02)
+    assert (y == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert torch.equal(Dropout(0.25, generator())(x), y)
+    assert torch.equal(layer.eval()(x), x)
+    with pytest.raises(ValueError, match=r"1\.0"):
+        Dropout(1.0)
+
+
+def test_actor_clamps_its_log_std():
+    actor = GaussianActor(3, 2, (8,), log_std_range=(-20.0, 0.5), activation="relu", generator=generator())
+    out = actor(1e6 * torch.randn(50, 3, generator=generator(1)))
+    assert out.std.max().item() == pytest.approx(math.exp(0.5))
+    assert out.std.min() >= math.exp(-20) * 0.999
+
+
+def test_critic_shapes():
+    critic = ScalarCritic(3, 2, (8,), members=2, activation="relu", lead=(4,), generator=generator())
+    assert critic(torch.zeros(4, 6, 3), torch.zeros(4, 6, 2)).shape == (4, 2, 6)
