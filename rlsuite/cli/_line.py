@@ -1,0 +1,152 @@
+"""One command's line, from the words to a dataclass: tyro parses, and every mistake becomes one sentence."""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import io
+import re
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rlsuite.errors import ConfigError, unknown_name
+
+RUN_MARK = "config.toml"  # every run folder has one
+
+T = TypeVar("T")
+
+_FRAME = re.compile("[╭╮╰╯│]")
+_RULE = "───"
+_EXPECTED = "Expected one of"
+_NOT_A_FLAG = re.compile(r"^Error parsing (?!--)\S+: ")
+_QUOTED = re.compile(r"'([^']*)'")
+
+
+def parse(
+    kind: type[T], argv: Sequence[str], *, prog: str, default: T | None = None, description: str = ""
+) -> T:
+    """Return `kind` built from the words of the command line.
+
+    Args:
+        kind: a dataclass; its fields are the flags.
+        argv: the words after the command.
+        prog: the command as typed, for the usage line and hints.
+        default: values of the flags that are not given (a preset's).
+        description: the paragraph on top of the help text.
+
+    Raises:
+        ConfigError: an unknown flag (with the nearest one), a missing or a wrong value.
+        SystemExit: 0, after the help text was printed.
+    """
+    import tyro
+
+    given: Any = {} if default is None else {"default": default}
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            parsed, unknown = tyro.cli(
+                kind, args=list(argv), prog=prog, description=description, return_unknown_args=True, **given
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(_sentence(stderr.getvalue())) from None
+    sys.stderr.write(stderr.getvalue())
+    if unknown:
+        word = next((word for word in unknown if word.startswith("-")), unknown[0])
+        name = word.partition("=")[0].replace("_", "-")
+        raise unknown_name(f"an option of `{prog}`", name, flags(kind), f"{prog} --help")
+    return typing.cast(T, parsed)
+
+
+def flags(kind: type, prefix: str = "") -> list[str]:
+    """Return every flag that `parse` knows for a dataclass, with the negative form of switches."""
+    from tyro import conf
+
+    found = []
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        hint: Any = hints[field.name]
+        marks: list[Any] = []
+        if typing.get_origin(hint) is typing.Annotated:
+            hint, *marks = typing.get_args(hint)
+        if conf.Positional in marks:
+            continue
+        if dataclasses.is_dataclass(hint):
+            inner = "" if conf.OmitArgPrefixes in marks else f"{prefix}{field.name}."
+            found += flags(typing.cast(type, hint), inner.replace("_", "-"))
+            continue
+        renamed = [mark.name for mark in marks if getattr(mark, "name", None)]
+        name = (renamed or [field.name])[0].replace("_", "-")
+        found.append(f"--{prefix}{name}")
+        if hint is bool:
+            found.append(f"--{prefix}no-{name}")
+    return found
+
+
+def peek(argv: Sequence[str], flag: str) -> list[str]:
+    """Return the values that follow `flag`, before tyro has seen the line; a preset must be known first."""
+    found = []
+    for position, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if name == flag and equals:
+            found.append(value)
+        elif name == flag and position + 1 < len(argv) and not argv[position + 1].startswith("--"):
+            found.append(argv[position + 1])
+    return found
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+    """Say whether the line asks for help."""
+    return "-h" in argv or "--help" in argv
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Import the user's modules (`--import`), which may register agents and Gymnasium ids.
+
+    Modules in the working folder are found too.
+
+    Raises:
+        ConfigError: there is no such module. What a module itself raises keeps its traceback.
+    """
+    if names and "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # last, so that a stray file here shadows no library
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+                raise
+            raise ConfigError(
+                f'--import {name}: there is no module "{error.name}"; name it as Python\'s import does, '
+                "without .py, from the folder it lies in"
+            ) from error
+
+
+def _sentence(box: str) -> str:
+    """Return what tyro's error box says, without frame and footer, with the nearest choice."""
+    lines: list[str] = []
+    for line in box.splitlines():
+        text = line.strip()
+        if text.startswith("╭"):
+            continue
+        if _RULE in text or text.startswith("╰"):
+            break
+        lines.append(_FRAME.sub("", text).strip())
+    said = " ".join(lines)
+    said = _NOT_A_FLAG.sub("", said)  # the dataclass's own message names the field
+    wrong, _, allowed = said.partition(_EXPECTED)
+    words, choices = _QUOTED.findall(wrong), _QUOTED.findall(allowed)
+    near = difflib.get_close_matches(words[0], choices, n=1, cutoff=0.5) if words and choices else []
+    return f'{said} Did you mean "{near[0]}"?' if near else said
+
+
+def check_run(path: Path) -> None:
+    """Raise ConfigError, with the nearest run beside it, unless `path` is a run folder; imports no torch."""
+    if (path / RUN_MARK).is_file():
+        return
+    beside = [str(mark.parent) for mark in path.parent.glob(f"*/{RUN_MARK}")] if path.parent.is_dir() else []
+    raise unknown_name(f"a run folder (it has no {RUN_MARK})", str(path), beside, f"ls {path.parent}")

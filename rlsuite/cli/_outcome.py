@@ -1,0 +1,34 @@
+"""What `train` and `resume` say before and after a run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlsuite import registry
+from rlsuite.errors import Interrupted
+from rlsuite.training.mapping import RunConfig
+
+if TYPE_CHECKING:
+    from rlsuite.training.online import TrainResult
+
+EXIT_INTERRUPTED = Interrupted.exit_code
+
+
+def title(config: RunConfig) -> str:
+    """Return one line naming agent, environment and preset, so that no demo is taken for a paper's run."""
+    about = registry.presets(config.agent_name).get(config.preset, "no longer known")
+    return f'{config.agent_name} on {config.train.env}, preset "{config.preset}" ({about})'
+
+
+def say_outcome(config: RunConfig, path: Path, result: "TrainResult") -> int:
+    """Print the learning curve and where the run lies; return the exit code."""
+    from rlsuite.training.recorder import curve_table
+
+    print(f"\n{title(config)}")
+    print(curve_table(path / "metrics.jsonl"))
+    if result.interrupted:
+        print(f"interrupted, nothing lost; go on with: rlsuite resume {path}", flush=True)
+        return EXIT_INTERRUPTED
+    if result.best_return is not None:
+        print(f"best return {result.best_return:,.1f}, final {result.final_return:,.1f}")
+    print(f"run folder: {path}; try: rlsuite eval {path}", flush=True)
+    return 0

@@ -1,0 +1,62 @@
+"""List agents, envs or presets, one a line."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from rlsuite import registry
+from rlsuite.cli._line import import_modules, peek, wants_help
+from rlsuite.errors import ConfigError, unknown_name
+
+PROG = "rlsuite list"
+
+Rows = list[tuple[str, ...]]
+
+
+def agents() -> Rows:
+    """Return name and summary of every agent."""
+    return [*registry.agent_names().items()]
+
+
+def envs() -> Rows:
+    """Return name and summary of every task of our own, then the doors to other packages' ids."""
+    foreign = [(f"{prefix}ID", summary) for prefix, summary in registry.FOREIGN_ENVS.items()]
+    return [*registry.env_names(), *foreign]
+
+
+def presets() -> Rows:
+    """Return agent, preset and description of every preset."""
+    return [
+        (agent, name, description)
+        for agent in registry.agent_names()
+        for name, description in registry.presets(agent).items()
+    ]
+
+
+KINDS: dict[str, Callable[[], Rows]] = {"agents": agents, "envs": envs, "presets": presets}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print the list that the words after `rlsuite list` name; return 0."""
+    if wants_help(argv):
+        print(f"usage: {PROG} {{{','.join(KINDS)}}} [--import MODULE]\n")
+        print("Prints one line each, names first: made for grep and awk.")
+        return 0
+    modules = peek(argv, "--import")
+    words = [word for word in argv if word != "--import" and word not in modules]
+    if len(words) != 1:
+        raise ConfigError(f"{PROG} takes one of {', '.join(KINDS)}, and {len(words)} words came")
+    if words[0] not in KINDS:
+        raise unknown_name("a list", words[0], KINDS, f"{PROG} --help")
+    import_modules(modules)
+    rows = KINDS[words[0]]()
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    lines = [
+        "  ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=False)] + [row[-1]])
+        for row in rows
+    ]
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # `rlsuite list envs | head -1`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

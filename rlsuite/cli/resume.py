@@ -1,0 +1,47 @@
+"""Go on with a run where it stopped, or extend it."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from tyro import conf
+
+from rlsuite import registry
+from rlsuite.cli._line import check_run, import_modules, parse
+from rlsuite.cli._outcome import say_outcome, title
+from rlsuite.training.mapping import config_from_dict
+
+PROG = "rlsuite resume"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResumeLine:
+    """Goes on from the newest checkpoint that verifies; the result is that of the unbroken run."""
+
+    run: conf.Positional[Path]
+    """Run folder."""
+    steps: int | None = None
+    """New total of env steps; more than the run had extends it."""
+    imports: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(name="import", metavar="MODULE")] = ()
+    """Module to import first, as at the run's start."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Resume what the words after `rlsuite resume` say; return 0, or 75 when interrupted and resumable."""
+    line = parse(ResumeLine, argv, prog=PROG, description=str(ResumeLine.__doc__))
+    check_run(line.run)
+    import_modules(line.imports)
+
+    from rlsuite.training.online import train_online
+    from rlsuite.training.runfolder import RunFolder
+    from rlsuite.training.signals import StopFlag
+
+    with RunFolder.open(line.run) as folder, StopFlag() as stop:
+        config = config_from_dict(folder.config(), lambda name: registry.agent_class(name).Config)
+        if line.steps is not None:
+            config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=line.steps))
+        kind = registry.agent_class(config.agent_name)
+        print(f"{title(config)}\nresuming {line.run} to {config.train.steps:,} env steps", flush=True)
+        result = train_online(kind, config.agent, config.train, folder, stop=stop, resume=True)
+    return say_outcome(config, line.run, result)

@@ -1,0 +1,99 @@
+"""Train an agent on an environment, in a new run folder."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+from tyro import MISSING, conf
+
+from rlsuite import registry
+from rlsuite.cli._line import import_modules, parse, peek, wants_help
+from rlsuite.cli._outcome import say_outcome, title
+from rlsuite.errors import ConfigError
+from rlsuite.training.config import TrainConfig
+from rlsuite.training.mapping import RunConfig, config_to_dict, from_mapping
+
+if TYPE_CHECKING:
+    from rlsuite.agents.base import Agent
+
+PROG = "rlsuite train"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainLine:
+    """The flags of `rlsuite train` that belong to no agent."""
+
+    train: conf.OmitArgPrefixes[TrainConfig]
+    preset: str = "default"
+    """Named set of values from rlsuite/configs; flags win over it."""
+    out: Path | None = None
+    """Run folder, new or empty; by default runs/AGENT-ENV-sSEED-TIME."""
+    imports: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(name="import", metavar="MODULE")] = ()
+    """Module to import first, which may register agents or gym: ids; may be given several times."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Train what the words after `rlsuite train` say; return 0, or 75 when interrupted and resumable."""
+    import_modules(peek(argv, "--import"))
+    if not argv or argv[0].startswith("-"):
+        if wants_help(argv):
+            _print_help()
+        raise ConfigError(f"name the agent first: {PROG} AGENT --env ENV; rlsuite list agents shows them")
+    agent = argv[0]
+    line, kind = parse_line(agent, argv[1:])
+    config = RunConfig(agent_name=agent, preset=line.preset, train=line.train, agent=line.agent)
+    return start(kind, config, line.out)
+
+
+def parse_line(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
+    """Return the resolved line (a `TrainLine` with the field `agent`) and the class of the agent.
+
+    Raises:
+        ConfigError: a name, flag or value is wrong.
+    """
+    registry.check_agent_name(agent)
+    env_id = next(reversed(peek(argv, "--env")), None)
+    preset = next(reversed(peek(argv, "--preset")), "default")
+    if env_id is not None:
+        registry.check_env_name(env_id)
+    elif not wants_help(argv):
+        raise ConfigError(f"no environment: name one, e.g. {PROG} {agent} --env HalfCheetah")
+    train_values, agent_values = registry.load_preset(agent, preset, env_id or "")
+    kind = registry.agent_class(agent)
+    where = f'preset "{preset}" of {agent}'
+    # One dataclass for tyro, so that one help text and one error know every flag.
+    shape = dataclasses.make_dataclass(
+        "TrainLine", [("agent", kind.Config)], bases=(TrainLine,), kw_only=True, frozen=True
+    )
+    shape.__doc__ = TrainLine.__doc__
+    default = shape(
+        train=from_mapping(TrainConfig, train_values, where, env=env_id if env_id is not None else MISSING),
+        agent=from_mapping(kind.Config, agent_values, where),
+        preset=preset,
+    )
+    words = f"{registry.agent_names()[agent]}\n\n{where}: {registry.presets(agent)[preset]}"
+    return parse(shape, argv, prog=f"{PROG} {agent}", default=default, description=words), kind
+
+
+def start(kind: "type[Agent]", config: RunConfig, out: Path | None) -> int:
+    """Make the run folder, train in it, and say how it went."""
+    from rlsuite.training.online import train_online
+    from rlsuite.training.runfolder import RunFolder, default_run_path
+    from rlsuite.training.signals import StopFlag
+
+    path = out or default_run_path(config.agent_name, config.train.env, config.train.seed)
+    meta = {"seed": config.train.seed, "device": config.train.device, "engine": config.train.engine}
+    with RunFolder.create(path, config_to_dict(config), meta) as folder, StopFlag() as stop:
+        print(f"{title(config)}\nrun folder: {path}", flush=True)
+        result = train_online(kind, config.agent, config.train, folder, stop=stop)
+    return say_outcome(config, path, result)
+
+
+def _print_help() -> NoReturn:
+    """Print the flags that every agent shares, and the agents; imports none of them."""
+    names = "\n".join(f"{name}: {summary}" for name, summary in registry.agent_names().items())
+    words = f"{names}\n\n`{PROG} AGENT --help` adds the agent's own flags, as --agent.NAME."
+    default = TrainLine(train=TrainConfig(env=MISSING))
+    parse(TrainLine, ["--help"], prog=f"{PROG} AGENT", default=default, description=words)
+    raise AssertionError("tyro prints help and leaves")

@@ -1,0 +1,197 @@
+"""Names of agents, tasks and presets, found without importing any of them.
+
+A file in `rlsuite/agents/` is an agent, a file in `rlsuite/envs/tasks/` is a task, a table in
+`rlsuite/configs/AGENT.toml` is a preset. Other packages add agents through the entry-point group
+`rlsuite.agents`; a module named with `--import` adds them through `register_agent`. Summaries are the first
+lines of the files' docstrings, read by `ast`, so that listing costs no import of torch.
+"""
+
+import ast
+import importlib
+import inspect
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from rlsuite.errors import ConfigError, unknown_name
+
+if TYPE_CHECKING:
+    from rlsuite.agents.base import Agent
+
+ENTRY_POINT_GROUP = "rlsuite.agents"
+FOREIGN_ENVS = {
+    "gym:": "any Gymnasium id with continuous actions, as gym:Pendulum-v1",
+    "dmc:": "any dm_control task, as dmc:cheetah-run (needs the extra `dmc`)",
+}
+
+_PACKAGE = Path(__file__).parent
+_SHARED_STEMS = frozenset({"base"})
+_VERSION_SUFFIX = re.compile(r"-v\d+$")
+
+_registered: dict[str, str] = {}
+
+
+def summary_of(path: Path) -> str:
+    """Return the first line of the docstring of a Python file, without running it; "" when it has none."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    return docstring.splitlines()[0] if docstring else ""
+
+
+def modules_in(folder: Path) -> dict[str, Path]:
+    """Return the public modules and packages of a folder by name, without importing them."""
+    found = {path.stem: path for path in folder.glob("*.py")}
+    found |= {path.parent.name: path for path in folder.glob("*/__init__.py")}
+    return {name: found[name] for name in sorted(found) if not name.startswith("_")}
+
+
+def register_agent(name: str, target: str) -> None:
+    """Make an agent of the user's own known as `name`; for modules loaded by `--import`.
+
+    Args:
+        name: what `rlsuite train NAME` calls it.
+        target: the module it lives in, `package.module` or `package.module:Class`.
+
+    Raises:
+        ConfigError: the name is taken by another target.
+    """
+    taken = _agent_targets().get(name)
+    if taken is not None and taken != target:
+        raise ConfigError(f'an agent named "{name}" exists already ({taken}): choose another name')
+    _registered[name] = target
+
+
+def agent_names() -> dict[str, str]:
+    """Return every agent's name with its one-line summary."""
+    summaries = {name: f"from {target}" for name, target in _agent_targets().items()}
+    summaries |= {name: summary_of(path) for name, path in _agent_files().items()}
+    return dict(sorted(summaries.items()))
+
+
+def check_agent_name(name: str) -> None:
+    """Raise ConfigError with the nearest name unless `name` is an agent."""
+    names = _agent_targets()
+    if name not in names:
+        raise unknown_name("an agent", name, names, "rlsuite list agents")
+
+
+def agent_class(name: str) -> "type[Agent]":
+    """Import the one module of an agent and return its `Agent` subclass; its `Config` has the fields.
+
+    Raises:
+        ConfigError: the name is unknown, or its module does not define exactly one agent.
+    """
+    check_agent_name(name)
+    module_name, _, class_name = _agent_targets()[name].partition(":")
+    base = importlib.import_module("rlsuite.agents.base").Agent
+    module = importlib.import_module(module_name)
+    if class_name:
+        found = [getattr(module, class_name, None)]
+    else:
+        public = [item for name, item in vars(module).items() if not name.startswith("_")]
+        found = [item for item in public if _is_agent_of(item, base, module_name)]
+    if len(found) != 1 or not (inspect.isclass(found[0]) and issubclass(found[0], base)):
+        raise ConfigError(
+            f'{module_name} defines {len(found)} agents for the name "{name}": give it exactly one subclass '
+            "of rlsuite.agents.base.Agent, or name the class as module:Class"
+        )
+    return cast("type[Agent]", found[0])
+
+
+def env_names() -> list[tuple[str, str]]:
+    """Return id and one-line summary of every task of our own."""
+    names = []
+    for path in modules_in(_PACKAGE / "envs" / "tasks").values():
+        env_id, separator, summary = summary_of(path).partition(": ")
+        if separator:  # a shared helper's docstring names no id
+            names.append((env_id, summary))
+    return sorted(names)
+
+
+def check_env_name(env_id: str) -> None:
+    """Raise ConfigError with the nearest name if `env_id` is surely no environment.
+
+    Names after `gym:` and `dmc:` are known only to those packages, and which versions of a task exist only to
+    `make_env`: both are left to it.
+    """
+    if env_id.startswith(tuple(FOREIGN_ENVS)):
+        return
+    ids = [name for name, _ in env_names()]
+    if plain_env_name(env_id) not in {plain_env_name(name) for name in ids}:
+        short = [plain_env_name(name) for name in ids]
+        raise unknown_name("an environment", env_id, [*short, *ids], "rlsuite list envs")
+
+
+def plain_env_name(env_id: str) -> str:
+    """Return an environment's name without prefix and version: `gym:Hopper-v5` is `Hopper`."""
+    return _VERSION_SUFFIX.sub("", env_id.partition(":")[2] or env_id)
+
+
+def presets(agent: str) -> dict[str, str]:
+    """Return the presets of an agent with their descriptions; `default` is always there."""
+    found = {"default": "the agent's own defaults"}
+    found |= {name: str(table.get("description", "")) for name, table in _preset_tables(agent).items()}
+    return found
+
+
+def load_preset(agent: str, preset: str, env_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a preset changes: fields of the run, and fields of the agent.
+
+    Overrides for one environment stand in `[PRESET.env."NAME"]` and win over the preset's own values.
+    Whether the fields exist is checked where the dataclasses are known (`rlsuite.training.mapping`).
+
+    Raises:
+        ConfigError: no such preset, or a table where a value should be.
+    """
+    known = presets(agent)
+    if preset not in known:
+        raise unknown_name(f"a preset of {agent}", preset, known, "rlsuite list presets")
+    table = dict(_preset_tables(agent).get(preset, {}))
+    table.pop("description", None)
+    overrides = _table(table.pop("env", {}), f"{preset}.env", agent)
+    train, own = _split(table, preset, agent)
+    special = overrides.get(plain_env_name(env_id))
+    if special is not None:
+        where = f"{preset}.env.{plain_env_name(env_id)}"
+        more_train, more_own = _split(_table(special, where, agent), where, agent)
+        train |= more_train
+        own |= more_own
+    return train, own
+
+
+def _agent_files() -> dict[str, Path]:
+    files = modules_in(_PACKAGE / "agents")
+    return {name: path for name, path in files.items() if name not in _SHARED_STEMS}
+
+
+def _agent_targets() -> dict[str, str]:
+    targets = {entry.name: entry.value for entry in metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    targets |= _registered
+    targets |= {name: f"rlsuite.agents.{name}" for name in _agent_files()}  # nobody shadows our own names
+    return dict(sorted(targets.items()))
+
+
+def _is_agent_of(item: object, base: type, module_name: str) -> bool:
+    return inspect.isclass(item) and issubclass(item, base) and item.__module__.startswith(module_name)
+
+
+def _preset_tables(agent: str) -> dict[str, dict[str, Any]]:
+    path = _PACKAGE / "configs" / f"{agent}.toml"
+    if not path.is_file():
+        return {}
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    return {name: _table(table, name, agent) for name, table in content.items()}
+
+
+def _split(table: Mapping[str, Any], where: str, agent: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    train = dict(table)
+    own = _table(train.pop("agent", {}), f"{where}.agent", agent)
+    return train, own
+
+
+def _table(value: object, where: str, agent: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"configs/{agent}.toml: {where} is a value, and should be a table")
+    return dict(value)
