@@ -97,6 +97,19 @@ class NativeEngine:
         """Return the fields by name, `[B, ...]` float64: live views that the next step overwrites."""
         return self._fields
 
+    def sane(self) -> Tensor | None:
+        """Return which worlds' states are finite and not absurd, `[B]` bool, or None when all are.
+
+        The bound is MuJoCo's own (mjMAXVAL); nan is within no bound.
+        """
+        qpos, qvel = self._buffers["qpos"], self._buffers["qvel"]
+        # Two reductions over everything settle the usual case.
+        if np.abs(qpos).max() < mujoco.mjMAXVAL and np.abs(qvel).max() < mujoco.mjMAXVAL:
+            return None
+        return torch.from_numpy(
+            (np.abs(qpos) < mujoco.mjMAXVAL).all(-1) & (np.abs(qvel) < mujoco.mjMAXVAL).all(-1)
+        )
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything that the future depends on: integration state, and the fields as last read."""
         size = mujoco.mj_stateSize(self.model, STATE)
