@@ -1,0 +1,281 @@
+"""What all our environments share: the TorchRL contract, the time limit, the guard against bad numbers.
+
+Legend: B worlds, O observation, A action.
+"""
+
+import importlib.metadata
+import platform
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Binary, Bounded, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from rlsuite.errors import ConfigError, DataError, EnvironmentFailure
+
+DROPPED_BY_STEP = frozenset({"next", "reward", "done", "terminated", "truncated", "_reset"})
+CARRIED_BY_STEP = ("observation", "step_count", "valid", "done", "terminated", "truncated")
+
+
+class Outcome(NamedTuple):
+    """What one step of all worlds brought, on the simulator's device and in its precision.
+
+    Attributes:
+        observation: `[B, O]`, the true successor.
+        reward: `[B]`.
+        terminated: `[B]` bool, ended by the task.
+        truncated: `[B]` bool, ended by the simulator for other reasons than the time limit, or None.
+        sane: `[B]` bool, False where the simulator diverged, or None where that cannot be told.
+    """
+
+    observation: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor | None = None
+    sane: Tensor | None = None
+
+
+class VectorEnv(EnvBase):
+    """B worlds stepped together; actions in [-1, 1]; a step never resets by itself.
+
+    Keys: `observation` `[B, O]`, `action` `[B, A]`, `reward` `[B, 1]`, `terminated`, `truncated`, `done`
+    and `valid` `[B, 1]` bool, `step_count` `[B, 1]` int64. After a step the caller does
+    `td = env.maybe_reset(env.step_mdp(td))`; a mask OR-ed into `truncated` and `done` before that ends
+    episodes from outside. Where a number is not finite the world is truncated, its row is replaced by
+    zeros and marked `valid = False`: such a row must not be learned from.
+
+    Subclasses implement `_advance`, `_restart`, `_set_seed`, `_own_state`, `_load_own_state`, `frame`.
+
+    Attributes:
+        env_id: the name that makes this environment again.
+        engine_name: who integrates.
+        half_range: (high - low) / 2 of each action in the environment's units.
+        max_episode_steps: env steps until an episode is truncated; None for no limit.
+        versions: versions of the packages that the numbers depend on.
+    """
+
+    def __init__(
+        self,
+        *,
+        env_id: str,
+        engine_name: str,
+        num_envs: int,
+        observation_size: int,
+        action_low: np.ndarray,
+        action_high: np.ndarray,
+        max_episode_steps: int | None,
+        packages: Iterable[str],
+        device: torch.device | str,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__(device=torch.device(device), batch_size=[num_envs])
+        low, high = np.asarray(action_low, np.float64), np.asarray(action_high, np.float64)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise ConfigError(f"{env_id} has unbounded actions ({low} to {high}); bound them to use it here")
+        self.env_id = env_id
+        self.engine_name = engine_name
+        self.num_envs = num_envs
+        self.max_episode_steps = max_episode_steps
+        self.half_range = tuple(((high - low) / 2).tolist())
+        self.versions = package_versions(packages)
+        self.dtype = dtype
+        self._middle = torch.from_numpy((high + low) / 2)
+        self._half = torch.from_numpy((high - low) / 2)
+        self._unit_box = bool((self._half == 1).all() and (self._middle == 0).all())
+        self._step_count = torch.zeros(num_envs, 1, dtype=torch.int64)
+        self._nan_resets = 0
+        flag = (num_envs, 1)
+        self.observation_spec = Composite(
+            observation=Unbounded((num_envs, observation_size), dtype=dtype, device=self.device),
+            step_count=Unbounded(flag, dtype=torch.int64, device=self.device),
+            valid=Binary(1, flag, dtype=torch.bool, device=self.device),
+            shape=[num_envs],
+            device=self.device,
+        )
+        self.action_spec = Bounded(-1.0, 1.0, (num_envs, len(low)), dtype=dtype, device=self.device)
+        self.reward_spec = Unbounded(flag, dtype=dtype, device=self.device)
+        self.done_spec = Composite(
+            {
+                name: Binary(1, flag, dtype=torch.bool, device=self.device)
+                for name in ("done", "terminated", "truncated")
+            },
+            shape=[num_envs],
+            device=self.device,
+        )
+
+    @abstractmethod
+    def _advance(self, action: Tensor) -> Outcome:
+        """Step every world under actions `[B, A]` float64 in the environment's units."""
+
+    @abstractmethod
+    def _restart(self, mask: np.ndarray) -> Tensor:
+        """Start new episodes in the worlds of `mask` `[B]`; return observations `[B, O]` of all worlds."""
+
+    @abstractmethod
+    def _own_state(self) -> dict[str, Tensor]:
+        """Return what a subclass must save."""
+
+    @abstractmethod
+    def _load_own_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `_own_state` returned; raise DataError where it does not fit."""
+
+    @abstractmethod
+    def frame(self, world: int = 0) -> np.ndarray:
+        """Return a picture of one world, uint8 `[height, width, 3]`."""
+
+    @property
+    def nan_resets(self) -> int:
+        """Worlds that were cut off because a number was not finite, so far."""
+        return self._nan_resets
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        if "_step" in tensordict.keys():
+            raise ConfigError("these environments step all worlds together; `_step` masks are not supported")
+        outcome = self._advance(self._actuate(tensordict.get("action")))
+        self._step_count = steps = self._step_count + 1
+        reward = outcome.reward.unsqueeze(-1)
+        observation = outcome.observation
+        terminated = outcome.terminated.unsqueeze(-1)
+        valid = torch.isfinite(observation).all(-1, keepdim=True).logical_and_(torch.isfinite(reward))
+        if outcome.sane is not None:
+            valid &= outcome.sane.unsqueeze(-1)
+        truncated = (
+            steps >= self.max_episode_steps
+            if self.max_episode_steps is not None
+            else torch.zeros_like(terminated)
+        )
+        if outcome.truncated is not None:
+            truncated = truncated | outcome.truncated.unsqueeze(-1)
+        if not bool(valid.all()):
+            bad = ~valid
+            self._nan_resets += int(bad.sum())
+            observation = observation.masked_fill(bad, 0.0)
+            reward = reward.masked_fill(bad, 0.0)
+            terminated = terminated & valid
+            truncated = truncated | bad
+        return self._pack(
+            {
+                "observation": observation,
+                "reward": reward,
+                "terminated": terminated,
+                "truncated": truncated,
+                "done": terminated | truncated,
+                "valid": valid,
+                "step_count": steps,
+            }
+        )
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: object) -> TensorDict:
+        mask = tensordict.get("_reset", None) if tensordict is not None else None
+        return self._pack(self._fresh(mask))
+
+    def step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Step all worlds: TorchRL's `step`, without the bookkeeping that our fixed keys make needless."""
+        keys = tensordict.keys()
+        if "next" in keys or "_step" in keys or tensordict.batch_size != self.batch_size:
+            return super().step(tensordict)
+        return tensordict.set("next", self._step(tensordict))
+
+    def step_mdp(self, next_tensordict: TensorDictBase) -> TensorDictBase:
+        """Make the successor the current row: TorchRL's `step_mdp` for our fixed keys."""
+        successor = next_tensordict.get("next")
+        kept = {key: value for key, value in next_tensordict.items() if key not in DROPPED_BY_STEP}
+        kept.update((key, successor.get(key)) for key in CARRIED_BY_STEP)
+        return TensorDict(kept, batch_size=self.batch_size, device=self.device)
+
+    def maybe_reset(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Start new episodes in the worlds that are `done`; leave the others alone.
+
+        As in TorchRL, keys that a reset does not write (actions, what a policy carries) become zero in
+        the worlds that were reset, unless all of them were.
+        """
+        mask = tensordict.get("done")
+        if not bool(mask.any()):
+            return tensordict
+        if any(isinstance(value, TensorDictBase) for value in tensordict.values()):
+            return super().maybe_reset(tensordict)
+        fresh = {key: self._export(value) for key, value in self._fresh(mask).items()}
+        if not bool(mask.all()):
+            for key, value in tensordict.items():
+                wide = mask.reshape(-1, *(1,) * (value.ndim - 1))
+                new = fresh.get(key)
+                fresh[key] = torch.where(wide, new, value) if new is not None else value.masked_fill(wide, 0)
+        return tensordict.update(fresh)
+
+    def state_dict(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """Return everything that the environment's future depends on, as flat named tensors."""
+        common = {
+            "step_count": self._step_count.clone(),
+            "nan_resets": torch.tensor([self._nan_resets], dtype=torch.int64),
+        }
+        return common | self._own_state()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # type: ignore[override]
+        """Continue from what `state_dict` returned, bit for bit, in the middle of episodes too.
+
+        Raises:
+            DataError: the state is of another environment or another number of worlds.
+        """
+        steps = take(state, "step_count", self._step_count.shape)
+        counter = take(state, "nan_resets", (1,))
+        self._load_own_state(dict(state))
+        self._step_count = steps.clone()
+        self._nan_resets = int(counter)
+
+    def _actuate(self, action: Tensor) -> Tensor:
+        """Return actions in the environment's units, float64, on the simulator's device."""
+        wanted = self.action_spec.shape
+        if action.shape != wanted:
+            raise ConfigError(f"action has shape {list(action.shape)}; {self.env_id} takes {list(wanted)}")
+        action = action.detach().to("cpu", torch.float64)
+        if bool(action.isnan().any()):
+            worlds = action.isnan().any(-1).nonzero().flatten().tolist()
+            raise EnvironmentFailure(f"the policy's action is NaN in world(s) {worlds} of {self.env_id}")
+        action = action.clamp(-1.0, 1.0)
+        return action if self._unit_box else torch.addcmul(self._middle, self._half, action)
+
+    def _fresh(self, mask: Tensor | None) -> dict[str, Tensor]:
+        """Restart the worlds of `mask` `[B, 1]` (None: all); return the current values of all worlds."""
+        if mask is None:
+            mask = torch.ones_like(self._step_count, dtype=torch.bool)
+        mask = mask.cpu()
+        observation = self._restart(mask.flatten().numpy())
+        self._step_count = self._step_count.masked_fill(mask, 0)
+        off = torch.zeros_like(mask)
+        return {
+            "observation": observation,
+            "step_count": self._step_count,
+            "valid": ~off,
+            "done": off,
+            "terminated": off.clone(),
+            "truncated": off.clone(),
+        }
+
+    def _export(self, value: Tensor) -> Tensor:
+        return value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
+
+    def _pack(self, values: dict[str, Tensor]) -> TensorDict:
+        exported = {key: self._export(value) for key, value in values.items()}
+        return TensorDict(exported, batch_size=self.batch_size, device=self.device)
+
+
+def take(state: Mapping[str, Tensor], name: str, shape: Iterable[int]) -> Tensor:
+    """Return one tensor of a saved state on the CPU; raise DataError when absent or of another shape."""
+    wanted = list(shape)
+    if name not in state or list(state[name].shape) != wanted:
+        came = list(state[name].shape) if name in state else "nothing"
+        raise DataError(f"environment state {name}: came {came}, this environment needs {wanted}")
+    return state[name].cpu()
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of installed packages, and Python's own."""
+    versions = {"python": platform.python_version()}
+    for package in ("numpy", "torch", "torchrl", "tensordict", *packages):
+        versions[package] = importlib.metadata.version(package)
+    return versions

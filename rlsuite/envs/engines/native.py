@@ -1,0 +1,145 @@
+"""MuJoCo's C engine on the CPU: one mjData per world, stepped by a few threads, in float64.
+
+`mj_step` releases Python's global lock, so threads suffice; each world sees exactly the calls that
+Gymnasium makes, hence bitwise the same numbers (`mujoco.rollout` does not carry the solver's warm start).
+
+Legend: B worlds, Q positions, V velocities, A actuators.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlsuite.errors import DataError, EnvironmentFailure
+
+STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # with less than this a resumed run is not bit-exact
+POST_CONSTRAINT_FIELDS = frozenset({"cacc", "cfrc_int", "cfrc_ext"})  # need mj_rnePostConstraint
+
+
+def available_cores() -> int:
+    """Return the number of CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class NativeEngine:
+    """B independent copies of one model.
+
+    The model's automatic reset on bad numbers is switched off: a world that diverges must be seen as
+    such by the environment instead of jumping to the rest pose inside an episode.
+
+    Args:
+        model: the model; this object takes it over.
+        worlds: B.
+        fields: names of mjData arrays that `read` hands out besides qpos and qvel; only arrays whose
+            place in memory is fixed (not those of contacts and constraints).
+        threads: at most so many threads, the caller's included; 0 takes all cores.
+    """
+
+    def __init__(
+        self, model: mujoco.MjModel, worlds: int, fields: Iterable[str] = (), *, threads: int = 0
+    ) -> None:
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        self.model = model
+        self._data = [mujoco.MjData(model) for _ in range(worlds)]
+        names = dict.fromkeys(("qpos", "qvel", *fields))
+        self._views = {name: [getattr(data, name) for data in self._data] for name in names}
+        self._ctrl = [data.ctrl for data in self._data]
+        self._buffers = {
+            name: np.zeros((worlds, *views[0].shape)) for name, views in self._views.items()
+        }
+        # np.concatenate joins the worlds' arrays along their first axis, in one call for all worlds.
+        self._flat = {name: buffer.reshape(-1, *buffer.shape[2:]) for name, buffer in self._buffers.items()}
+        self._fields = {name: torch.from_numpy(buffer) for name, buffer in self._buffers.items()}
+        self._post_constraint = not POST_CONSTRAINT_FIELDS.isdisjoint(names)
+        self._helpers = min(threads or available_cores(), worlds) - 1
+        self._pool = ThreadPoolExecutor(self._helpers, "mujoco") if self._helpers > 0 else None
+        self.qpos0 = self._data[0].qpos.copy()
+        self.qvel0 = self._data[0].qvel.copy()
+        self._gather()
+
+    def set_state(self, mask: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """Start the worlds of `mask` (`[B]` bool) anew from rows of qpos `[B, Q]` and qvel `[B, V]`."""
+        for world in np.flatnonzero(mask):
+            data = self._data[world]
+            mujoco.mj_resetData(self.model, data)
+            data.qpos[:] = qpos[world]
+            data.qvel[:] = qvel[world]
+            mujoco.mj_forward(self.model, data)
+            for name, views in self._views.items():
+                self._buffers[name][world] = views[world]
+
+    def step(self, ctrl: Tensor, substeps: int) -> None:
+        """Advance all worlds by `substeps` physics steps under controls `[B, A]` in actuator units.
+
+        Raises:
+            EnvironmentFailure: MuJoCo gave up (out of memory, broken model).
+        """
+        for view, row in zip(self._ctrl, ctrl.numpy(), strict=True):
+            view[:] = row
+        # All threads draw from one iterator, so a slow world or a busy core delays nobody.
+        queue = iter(self._data)
+        try:
+            if self._pool is None:
+                self._work(queue, substeps)
+            else:
+                helpers = [self._pool.submit(self._work, queue, substeps) for _ in range(self._helpers)]
+                self._work(queue, substeps)
+                for helper in helpers:
+                    helper.result()
+        except mujoco.FatalError as error:
+            raise EnvironmentFailure(f"MuJoCo failed: {error}") from error
+        self._gather()
+
+    def read(self) -> dict[str, Tensor]:
+        """Return the fields by name, `[B, ...]` float64: live views that the next step overwrites."""
+        return self._fields
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return everything that the future depends on: integration state, and the fields as last read."""
+        size = mujoco.mj_stateSize(self.model, STATE)
+        state = np.empty((len(self._data), size))
+        for data, row in zip(self._data, state, strict=True):
+            mujoco.mj_getState(self.model, data, row, STATE)
+        return {"physics": torch.from_numpy(state)} | {
+            name: field.clone() for name, field in self._fields.items()
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what `state_dict` returned, bit for bit.
+
+        Raises:
+            DataError: the state is of another model or another number of worlds.
+        """
+        shape = (len(self._data), mujoco.mj_stateSize(self.model, STATE))
+        expected = {"physics": shape} | {name: tuple(field.shape) for name, field in self._fields.items()}
+        for name, wanted in expected.items():
+            if name not in state or tuple(state[name].shape) != wanted:
+                came = list(state[name].shape) if name in state else "nothing"
+                raise DataError(f"environment state {name}: came {came}, the model needs {list(wanted)}")
+        for data, row in zip(self._data, state["physics"].cpu().double().numpy(), strict=True):
+            mujoco.mj_setState(self.model, data, row, STATE)
+        for name, field in self._fields.items():
+            field.copy_(state[name])
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+            self._helpers = 0
+
+    def _work(self, queue: Iterator[mujoco.MjData], substeps: int) -> None:
+        model, step = self.model, mujoco.mj_step
+        for data in queue:
+            step(model, data, substeps)
+            if self._post_constraint:
+                mujoco.mj_rnePostConstraint(model, data)
+
+    def _gather(self) -> None:
+        for name, views in self._views.items():
+            np.concatenate(views, out=self._flat[name])

@@ -1,0 +1,67 @@
+"""What an `--env` string means."""
+
+import torch
+
+from rlsuite.envs.base import VectorEnv
+from rlsuite.envs.names import env_names, tasks_by_name
+from rlsuite.envs.tasks.base import DEFAULT_VERSION, load_task
+from rlsuite.errors import ConfigError, unknown_name
+
+__all__ = ["ENGINES", "env_names", "make_env"]
+
+ENGINES = ("auto", "native", "warp", "gym")
+
+
+def make_env(
+    env_id: str,
+    num_envs: int = 1,
+    *,
+    engine: str = "auto",
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    threads: int = 0,
+    max_episode_steps: int | None = None,
+    render: bool = False,
+) -> VectorEnv:
+    """Make an environment of `num_envs` worlds.
+
+    Args:
+        env_id: `HalfCheetah` (= `HalfCheetah-v5`), `gym:ID` for any Gymnasium id, `dmc:domain-task`.
+        num_envs: worlds stepped together.
+        engine: who integrates: `auto` takes the native engine for our own tasks; `gym` is Gymnasium's own.
+        device: where tensors are handed out.
+        seed: of world 0; world i uses seed + i.
+        dtype: of observations, rewards and actions.
+        threads: of the native engine; 0 takes all cores.
+        max_episode_steps: instead of the environment's registered limit.
+        render: `frame()` will be called; only Gymnasium's own environments must know beforehand.
+
+    Raises:
+        ConfigError: no such environment, version or engine, a missing package, a space we cannot use.
+    """
+    if engine not in ENGINES:
+        raise unknown_name("an engine", engine, ENGINES, "rlsuite train --help")
+    if num_envs < 1:
+        raise ConfigError(f"num_envs = {num_envs}: must be at least 1")
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise ConfigError(f"max_episode_steps = {max_episode_steps}: must be at least 1")
+    if engine == "warp":
+        raise ConfigError("engine warp (GPU physics) is not part of this version; use --engine native")
+    family, colon, rest = env_id.partition(":")
+    name, dash, version = env_id.rpartition("-")
+    if not dash or not (version.startswith("v") and version[1:].isdigit()):
+        name, version = env_id, DEFAULT_VERSION
+    if name not in tasks_by_name():
+        raise unknown_name("an environment", env_id, tasks_by_name(), "rlsuite list envs")
+    from rlsuite.envs.mujoco import MujocoEnv
+
+    return MujocoEnv(
+        load_task(name, version),
+        num_envs,
+        device=device,
+        seed=seed,
+        dtype=dtype,
+        threads=threads,
+        max_episode_steps=max_episode_steps,
+    )

@@ -1,0 +1,118 @@
+"""The environment that joins a task and an engine: vectorised MuJoCo as TorchRL sees it."""
+
+from pathlib import Path
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlsuite.envs.base import Outcome, VectorEnv, take
+from rlsuite.envs.engines.native import NativeEngine
+from rlsuite.envs.rendering import SceneCamera
+from rlsuite.envs.seeding import WORDS, make_generators, pack_generators, unpack_generators
+from rlsuite.envs.tasks.base import Task
+
+MODEL_FOLDER = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+
+
+class MujocoEnv(VectorEnv):
+    """A task on the native engine, numerically Gymnasium's.
+
+    World i draws its initial states from the generator of `gymnasium.make(id).reset(seed=seed + i)`, so
+    whole trajectories are bitwise those of Gymnasium, resets included. See `VectorEnv` for the contract.
+
+    Args:
+        task: what to do.
+        num_envs: B worlds.
+        device: where tensors are handed out; physics and task functions run on the CPU in float64.
+        seed: of world 0; world i uses seed + i.
+        dtype: of observations, rewards and actions.
+        threads: at most so many; 0 takes all cores.
+        max_episode_steps: instead of the task's own limit.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        num_envs: int = 1,
+        *,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        threads: int = 0,
+        max_episode_steps: int | None = None,
+    ) -> None:
+        model = mujoco.MjModel.from_xml_path(str(MODEL_FOLDER / task.model))
+        self._engine_fields = tuple(dict.fromkeys(("qpos", "qvel", *task.fields)))
+        engine = NativeEngine(model, num_envs, task.fields, threads=threads)
+        super().__init__(
+            env_id=task.env_id,
+            engine_name="native",
+            num_envs=num_envs,
+            observation_size=task.observation(engine.read()).shape[-1],
+            action_low=model.actuator_ctrlrange[:, 0],
+            action_high=model.actuator_ctrlrange[:, 1],
+            max_episode_steps=max_episode_steps or task.max_episode_steps,
+            packages=("mujoco", "gymnasium"),
+            device=device,
+            dtype=dtype,
+        )
+        self.task = task
+        self.engine = engine
+        self._camera: SceneCamera | None = None
+        self._set_seed(seed)
+
+    def frame(self, world: int = 0) -> np.ndarray:
+        """Return a picture of one world, uint8 `[height, width, 3]`; loads OpenGL on the first call.
+
+        Raises:
+            EnvironmentFailure: no way to render without a display works here.
+        """
+        if self._camera is None:
+            self._camera = SceneCamera(self.engine.model, self.task.camera)
+        fields = self.engine.read()
+        return self._camera.picture(fields["qpos"][world].numpy(), fields["qvel"][world].numpy())
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Stop the threads and free what rendering holds."""
+        if "engine" in self.__dict__:
+            self.engine.close()
+            if self._camera is not None:
+                self._camera.close()
+        super().close(raise_if_closed=raise_if_closed)
+
+    def _set_seed(self, seed: int | None) -> None:
+        self._generators = make_generators(seed, self.num_envs)
+
+    def _advance(self, action: Tensor) -> Outcome:
+        task, fields = self.task, self.engine.read()
+        before = task.before(fields) if task.before is not None else None
+        self.engine.step(action, task.substeps)
+        # Not every bad state shows in the observation: HalfCheetah's leaves out x.
+        state = torch.cat((fields["qpos"], fields["qvel"]), dim=-1)
+        return Outcome(
+            observation=task.observation(fields),
+            reward=task.reward(before, fields, action),
+            terminated=task.terminated(fields),
+            sane=(state.abs() < mujoco.mjMAXVAL).all(-1),
+        )
+
+    def _restart(self, mask: np.ndarray) -> Tensor:
+        engine = self.engine
+        qpos = np.empty((self.num_envs, len(engine.qpos0)))
+        qvel = np.empty((self.num_envs, len(engine.qvel0)))
+        for world in np.flatnonzero(mask):
+            generator = self._generators[world]
+            qpos[world], qvel[world] = self.task.noise.draw(generator, engine.qpos0, engine.qvel0)
+        engine.set_state(mask, qpos, qvel)
+        return self.task.observation(engine.read())
+
+    def _own_state(self) -> dict[str, Tensor]:
+        return self.engine.state_dict() | {"generators": pack_generators(self._generators)}
+
+    def _load_own_state(self, state: dict[str, Tensor]) -> None:
+        generators = unpack_generators(take(state, "generators", (self.num_envs, WORDS)))
+        self.engine.load_state_dict(state)
+        self._generators = generators

@@ -1,0 +1,82 @@
+"""Pictures of a MuJoCo world without a display; imported by nobody until OpenGL is asked for."""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+
+import mujoco
+import numpy as np
+
+from rlsuite.errors import EnvironmentFailure
+
+WIDTH, HEIGHT = 480, 480  # pixels, Gymnasium's default
+HEADLESS = ("egl", "osmesa")
+
+
+class SceneCamera:
+    """Renders states of one model through MuJoCo's free camera.
+
+    Args:
+        model: the model; its offscreen buffer is enlarged where too small.
+        settings: attributes of mjvCamera (distance, elevation, lookat, trackbodyid).
+
+    Raises:
+        EnvironmentFailure: no OpenGL without a display works here.
+    """
+
+    def __init__(self, model: mujoco.MjModel, settings: Mapping[str, object]) -> None:
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, WIDTH)
+        model.vis.global_.offheight = max(model.vis.global_.offheight, HEIGHT)
+        self._model = model
+        # A copy of the state is posed anew, so that looking at a world cannot change its future.
+        self._data = mujoco.MjData(model)
+        self._camera = mujoco.MjvCamera()
+        mujoco.mjv_defaultFreeCamera(model, self._camera)
+        for name, value in settings.items():
+            if name == "trackbodyid":
+                self._camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
+            if name == "lookat":
+                self._camera.lookat[:] = value
+            else:
+                setattr(self._camera, name, value)
+        self._renderer = _open_renderer(model)
+
+    def picture(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
+        """Return the world in state (qpos, qvel) as uint8 `[height, width, 3]`."""
+        self._data.qpos[:] = qpos
+        self._data.qvel[:] = qvel
+        mujoco.mj_forward(self._model, self._data)
+        self._renderer.update_scene(self._data, self._camera)
+        return self._renderer.render().copy()
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._renderer.close()
+
+
+def _open_renderer(model: mujoco.MjModel) -> mujoco.Renderer:
+    """Open a renderer with the backend of MUJOCO_GL, or the first headless one that works."""
+    chosen = os.environ.get("MUJOCO_GL")
+    tried = []
+    for backend in (chosen,) if chosen else HEADLESS:
+        try:
+            if not chosen:
+                _select_backend(backend)
+            return mujoco.Renderer(model, HEIGHT, WIDTH)
+        # Missing libraries and drivers show as any of these, depending on the backend.
+        except (ImportError, AttributeError, RuntimeError, OSError, mujoco.FatalError) as error:
+            tried.append(f"{backend}: {error}")
+    raise EnvironmentFailure(
+        "cannot render here (" + "; ".join(tried) + "). Install EGL or OSMesa (Debian: libegl1 or "
+        "libosmesa6), or set MUJOCO_GL to a backend that works"
+    )
+
+
+def _select_backend(backend: str) -> None:
+    """Make MuJoCo's renderer use `backend` although MuJoCo, which reads MUJOCO_GL on import, is loaded."""
+    os.environ.pop("PYOPENGL_PLATFORM", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "OpenGL"]:
+        del sys.modules[name]  # PyOpenGL binds to one platform when imported
+    context = importlib.import_module(f"mujoco.{backend}").GLContext
+    sys.modules[mujoco.Renderer.__module__].gl_context.GLContext = context

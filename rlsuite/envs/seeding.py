@@ -1,0 +1,44 @@
+"""Random generators of numpy as tensors, so that they can be saved without pickle."""
+
+import numpy as np
+import torch
+from gymnasium.utils.seeding import np_random
+from torch import Tensor
+
+from rlsuite.errors import DataError
+
+WORDS = 6  # state (high, low), increment (high, low), has_uint32, uinteger
+LOW_64 = (1 << 64) - 1
+
+
+def make_generators(seed: int | None, count: int) -> list[np.random.Generator]:
+    """Return what `gymnasium.make(...).reset(seed=seed + i)` would draw from, for i = 0 .. count - 1."""
+    return [np_random(None if seed is None else seed + i)[0] for i in range(count)]
+
+
+def pack_generators(generators: list[np.random.Generator]) -> Tensor:
+    """Return the states of PCG64 generators, int64 `[count, 6]`."""
+    rows = []
+    for generator in generators:
+        state = generator.bit_generator.state
+        inner, increment = state["state"]["state"], state["state"]["inc"]
+        words = (inner >> 64, inner & LOW_64, increment >> 64, increment & LOW_64)
+        rows.append((*words, state["has_uint32"], state["uinteger"]))
+    return torch.from_numpy(np.array(rows, dtype=np.uint64).view(np.int64))
+
+
+def unpack_generators(words: Tensor) -> list[np.random.Generator]:
+    """Return the generators that `pack_generators` saved; raise DataError where it is none of its tensors."""
+    if words.ndim != 2 or words.shape[1] != WORDS or words.dtype != torch.int64:
+        raise DataError(f"generator states must be int64 [worlds, {WORDS}], not {words.dtype} {list(words.shape)}")
+    generators = []
+    for row in words.cpu().contiguous().numpy().view(np.uint64).tolist():
+        generator = np.random.Generator(np.random.PCG64(0))
+        generator.bit_generator.state = {
+            "bit_generator": "PCG64",
+            "state": {"state": row[0] << 64 | row[1], "inc": row[2] << 64 | row[3]},
+            "has_uint32": row[4],
+            "uinteger": row[5],
+        }
+        generators.append(generator)
+    return generators

@@ -1,0 +1,53 @@
+"""HalfCheetah: a planar cheetah runs to the right; never terminates.
+
+Source: Gymnasium's half_cheetah_v5 (v4 is the same task).
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rlsuite.envs.tasks.base import Fields, ResetNoise, Task
+
+SUBSTEPS = 5
+DT = SUBSTEPS * 0.01  # seconds
+FORWARD_WEIGHT = 1.0  # reward per m/s
+CONTROL_COST = 0.1  # reward per squared unit of action
+
+
+def observation(fields: Fields) -> Tensor:
+    """Positions without x, then velocities: `[B, 17]`."""
+    return torch.cat((fields["qpos"][:, 1:], fields["qvel"]), dim=-1)
+
+
+def before(fields: Fields) -> Tensor:
+    """Position x of the torso, `[B]`, metres."""
+    return fields["qpos"][:, 0].clone()
+
+
+def reward(x_before: Tensor | None, fields: Fields, action: Tensor) -> Tensor:
+    """Forward velocity less a cost of control, `[B]`."""
+    velocity = (fields["qpos"][:, 0] - x_before) / DT
+    return FORWARD_WEIGHT * velocity - CONTROL_COST * action.square().sum(-1)
+
+
+def terminated(fields: Fields) -> Tensor:
+    """Never, `[B]`."""
+    return fields["qpos"].new_zeros(fields["qpos"].shape[0], dtype=torch.bool)
+
+
+V5 = Task(
+    name="HalfCheetah",
+    version="v5",
+    model="half_cheetah.xml",
+    substeps=SUBSTEPS,
+    dt=DT,
+    noise=ResetNoise(qpos=0.1, qvel=0.1, normal_qvel=True),
+    observation=observation,
+    before=before,
+    reward=reward,
+    terminated=terminated,
+    camera={"distance": 4.0},
+)
+VERSIONS = {"v5": V5, "v4": replace(V5, version="v4")}
