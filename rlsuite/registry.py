@@ -1,9 +1,9 @@
 """Names of agents, tasks and presets, found without importing any of them.
 
-A file in `rlsuite/agents/` is an agent, a file in `rlsuite/envs/tasks/` is a task, a table in
-`rlsuite/configs/AGENT.toml` is a preset. Other packages add agents through the entry-point group
-`rlsuite.agents`; a module named with `--import` adds them through `register_agent`. Summaries are the first
-lines of the files' docstrings, read by `ast`, so that listing costs no import of torch.
+A file in `rlsuite/agents/` is an agent, a table in `rlsuite/configs/AGENT.toml` is a preset; environments are
+listed by `rlsuite.envs.names`, which imports nothing heavy. Other packages add agents through the
+entry-point group `rlsuite.agents`; a module named with `--import` adds them through `register_agent`.
+Summaries are the first lines of docstrings, read by `ast`, so that listing costs no import of torch.
 """
 
 import ast
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from rlsuite.agents.base import Agent
 
 ENTRY_POINT_GROUP = "rlsuite.agents"
-FOREIGN_ENVS = {
-    "gym:": "any Gymnasium id with continuous actions, as gym:Pendulum-v1",
-    "dmc:": "any dm_control task, as dmc:cheetah-run (needs the extra `dmc`)",
-}
 
 _PACKAGE = Path(__file__).parent
 _SHARED_STEMS = frozenset({"base"})
@@ -101,13 +97,9 @@ def agent_class(name: str) -> "type[Agent]":
 
 
 def env_names() -> list[tuple[str, str]]:
-    """Return id and one-line summary of every task of our own."""
-    names = []
-    for path in modules_in(_PACKAGE / "envs" / "tasks").values():
-        env_id, separator, summary = summary_of(path).partition(": ")
-        if separator:  # a shared helper's docstring names no id
-            names.append((env_id, summary))
-    return sorted(names)
+    """Return id and one-line summary of every task of our own, and of the doors to other packages' ids."""
+    names: list[tuple[str, str]] = importlib.import_module("rlsuite.envs.names").env_names()
+    return names
 
 
 def check_env_name(env_id: str) -> None:
@@ -116,12 +108,11 @@ def check_env_name(env_id: str) -> None:
     Names after `gym:` and `dmc:` are known only to those packages, and which versions of a task exist only to
     `make_env`: both are left to it.
     """
-    if env_id.startswith(tuple(FOREIGN_ENVS)):
-        return
-    ids = [name for name, _ in env_names()]
-    if plain_env_name(env_id) not in {plain_env_name(name) for name in ids}:
-        short = [plain_env_name(name) for name in ids]
-        raise unknown_name("an environment", env_id, [*short, *ids], "rlsuite list envs")
+    names = [name for name, _ in env_names()]
+    doors = tuple(f"{name.partition(':')[0]}:" for name in names if ":" in name)
+    own = [name for name in names if ":" not in name]
+    if not env_id.startswith(doors) and plain_env_name(env_id) not in {plain_env_name(name) for name in own}:
+        raise unknown_name("an environment", env_id, own, "rlsuite list envs")
 
 
 def plain_env_name(env_id: str) -> str:

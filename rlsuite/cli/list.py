@@ -19,9 +19,8 @@ def agents() -> Rows:
 
 
 def envs() -> Rows:
-    """Return name and summary of every task of our own, then the doors to other packages' ids."""
-    foreign = [(f"{prefix}ID", summary) for prefix, summary in registry.FOREIGN_ENVS.items()]
-    return [*registry.env_names(), *foreign]
+    """Return name and summary of every environment."""
+    return [*registry.env_names()]
 
 
 def presets() -> Rows:

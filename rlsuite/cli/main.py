@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,7 @@ def run(argv: Sequence[str]) -> int:
 
 def main() -> None:
     """Run the command line of this process; errors of ours become one line on stderr and an exit code."""
+    os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # torchrl reports every storage it allocates
     logging.basicConfig(format="rlsuite: %(message)s", level=logging.WARNING)
     try:
         code = run(sys.argv[1:])

@@ -1,6 +1,7 @@
 """Train an agent on an environment, in a new run folder."""
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -86,7 +87,12 @@ def start(kind: "type[Agent]", config: RunConfig, out: Path | None) -> int:
     meta = {"seed": config.train.seed, "device": config.train.device, "engine": config.train.engine}
     with RunFolder.create(path, config_to_dict(config), meta) as folder, StopFlag() as stop:
         print(f"{title(config)}\nrun folder: {path}", flush=True)
-        result = train_online(kind, config.agent, config.train, folder, stop=stop)
+        try:
+            result = train_online(kind, config.agent, config.train, folder, stop=stop)
+        except ConfigError:  # a name or an engine that only `make_env` knows: leave no empty run behind
+            if not folder.metrics.exists() and not folder.checkpoints.exists():
+                shutil.rmtree(path)
+            raise
     return say_outcome(config, path, result)
 
 

@@ -72,7 +72,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str, **fixed: 
     """Build the dataclass `kind` from plain values, its defaults filling what is not there.
 
     Args:
-        kind: a dataclass with fields of int, float, bool, str, Literal, tuple, mapping, or one of these or None.
+        kind: a dataclass; fields are int, float, bool, str, Literal, tuple, mapping, or one of these or None.
         values: field names and plain values.
         where: the file and table the values stand in, for the error message.
         fixed: fields already of their final type; they win over `values`.

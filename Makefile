@@ -1,0 +1,62 @@
+# Everything sets itself up: `make demo` and `make test` need Python 3.11 or newer and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test test-long lint types imports clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+
+demo: setup ## train DSAC-T on HalfCheetah for about three minutes (preset demo)
+	$(BIN)/rlsuite train dsac_t --env HalfCheetah --preset demo --out runs/demo-$$(date -u +%Y%m%dT%H%M%SZ)
+
+test: setup-dev ## run the tests
+	$(BIN)/python -m pytest
+
+test-long: setup-dev ## run the minutes-long fault and learning matrices
+	$(BIN)/python -m pytest -m long
+
+lint: setup-dev ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup-dev ## check types
+	$(BIN)/mypy
+
+imports: setup-dev ## check who imports whom
+	$(BIN)/lint-imports
+
+clean: ## remove the virtual environment and all caches; runs stay
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	find rlsuite tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup: $(VENV)/.core ## make .venv with what a run needs
+setup-dev: $(VENV)/.dev ## make .venv with what tests and checks need
+
+# Stamps lie in the environment: whoever deletes it deletes them too.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'rlsuite needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || \
+		{ echo 'the venv module of Python is missing (Debian, Ubuntu: apt install python3-venv)' >&2; exit 1; }
+	@touch $@
+
+# torch first and alone: its exact build must not be decided by another package's bounds. The build backend
+# is installed too, so that it has a pinned version and the install needs no second, isolated environment.
+$(VENV)/.torch: $(VENV)/.made constraints.txt
+	@echo 'installing torch and the rest into $(VENV): a few minutes, once'
+	@$(INSTALL) torch
+	@$(INSTALL) hatchling editables
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.torch pyproject.toml
+	@$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	@$(INSTALL) --no-build-isolation --editable '.[dev]'
+	@touch $@ $(VENV)/.core
