@@ -4,14 +4,20 @@ Legend for shape suffixes in `agents/`: N batch, M ensemble members, O observati
 Leading axes (independent seeds) may stand in front of all of them.
 """
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
+from torchrl.envs.utils import ExplorationType, exploration_type
+
+from rlsuite.blocks.heads import Gaussian
+
+GENERATOR_NAMES = ("init", "act", "learn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,28 +46,169 @@ class Trained(NamedTuple):
 class Agent(nn.Module):
     """Base of all agents. Subclasses set `Config` and define `update`, `values` and `parts`.
 
-    Everything that changes while training is a parameter, a buffer, an optimiser of `parts` or one of
-    `generators`; the checkpoint saves these four and needs no other knowledge of the algorithm.
+    Everything that changes while training is a parameter, a buffer, the update count, an optimiser of
+    `parts` or one of `generators`: the checkpoint saves these and needs no knowledge of the algorithm.
+
+    Args:
+        spaces: sizes and action range of the environment.
+        config: an instance of the subclass's `Config`.
+        generators: random streams "init" (weights), "act" (behaviour) and "learn" (updates), all on
+            `device`; see `make_generators`.
+        device: where parameters live.
     """
 
     Config: ClassVar[type]
     policy: TensorDictModule
-    generators: dict[str, torch.Generator]
 
-    def update(self, batch: TensorDict) -> dict[str, Tensor]:
+    def __init__(self, generators: Mapping[str, torch.Generator]) -> None:
+        super().__init__()
+        missing = [name for name in GENERATOR_NAMES if name not in generators]
+        if missing:
+            raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")
+        self.generators = {name: generators[name] for name in GENERATOR_NAMES}
+        self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
+
+    def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Take one gradient step on `batch` (`[N]` replayed rows); return scalar metrics on the device."""
         raise NotImplementedError
 
-    def values(self, batch: TensorDict) -> TensorDict:
-        """Return `q` and `td_error`, each `[N]`, for rows of `batch`, without gradient."""
+    def values(self, batch: TensorDictBase) -> TensorDict:
+        """Return `q` and `td_error`, each `[N]`, for the rows of `batch`, without gradient."""
         raise NotImplementedError
 
     def parts(self) -> tuple[Trained, ...]:
         """Return every trained part and every target, by name."""
         raise NotImplementedError
 
+    def get_extra_state(self) -> Tensor:
+        """Return the update count as a tensor, so that `state_dict` holds tensors alone."""
+        return torch.tensor(self.update_count)
 
-GENERATOR_NAMES = ("init", "act", "learn")
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the update count."""
+        self.update_count = int(state)
+
+
+class Policy(nn.Module):
+    """Observation to action in [-1, 1] under TorchRL's exploration types.
+
+    `exploration_scale` multiplies the behaviour noise and is read here alone.
+
+    Args:
+        actor: network whose output both functions read.
+        mode: actor output -> evaluation action.
+        sample: (actor output, exploration scale) -> behaviour action.
+    """
+
+    exploration_scale: Tensor
+
+    def __init__(
+        self, actor: nn.Module, mode: Callable[[Any], Tensor], sample: Callable[[Any, Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self.actor, self.mode, self.sample = actor, mode, sample
+        self.register_buffer("exploration_scale", torch.ones(()))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return an action: random under ExplorationType.RANDOM, the policy's mode under all others."""
+        output = self.actor(observation)
+        if exploration_type() == ExplorationType.RANDOM:
+            return self.sample(output, self.exploration_scale)
+        return self.mode(output)
+
+
+def policy_module(policy: Policy) -> TensorDictModule:
+    """Wrap a policy as the TensorDictModule `observation -> action` that TorchRL's tools expect."""
+    return TensorDictModule(policy, in_keys=["observation"], out_keys=["action"])
+
+
+def squashed_gaussian_policy(actor: nn.Module, generator: torch.Generator) -> TensorDictModule:
+    """Return the policy of an actor with pre-tanh Gaussians: tanh(mean), or a sample with scaled noise."""
+
+    def sample(gaussian: Gaussian, scale: Tensor) -> Tensor:
+        return (gaussian.mean + gaussian.std * scale * standard_normal(gaussian.mean, generator)).tanh()
+
+    return policy_module(Policy(actor, lambda gaussian: gaussian.mean.tanh(), sample))
+
+
+def standard_normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw N(0, 1) of the shape, type and device of `like` from `generator`."""
+    return torch.empty_like(like).normal_(generator=generator)
+
+
+class Batch(NamedTuple):
+    """The columns of a replayed batch as plain tensors.
+
+    `reward`, `terminated` (0 or 1) and `discount` are `[N]`; `discount` is gamma to the number of summed
+    rewards. Nothing else of the end of an episode enters a loss: a truncated row bootstraps.
+    """
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    next_observation: Tensor
+    terminated: Tensor
+    discount: Tensor | float
+
+
+def columns(batch: TensorDictBase, gamma: float) -> Batch:
+    """Read a replayed TensorDict into plain tensors; `gamma` is the discount unless the batch brings one."""
+    following = batch.get("next")
+    discount = batch.get("discount", None)
+    reward = following.get("reward").squeeze(-1)
+    return Batch(
+        batch.get("observation"),
+        batch.get("action"),
+        reward,
+        following.get("observation"),
+        following.get("terminated").squeeze(-1).to(reward.dtype),
+        gamma if discount is None else discount.squeeze(-1),
+    )
+
+
+def squared_td_loss(q: Tensor, target: Tensor) -> Tensor:
+    """Squared error of the critics `[M, N]` to a target `[N]`; summed over members and seeds."""
+    return (q - target.unsqueeze(-2)).square().mean(-1).sum()
+
+
+def soft_actor_loss(log_prob: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
+    """Soft policy loss on `[N]` and `[M, N]`: alpha log pi - smaller (mean) return; summed over seeds."""
+    return (alpha * log_prob - q.amin(-2)).mean(-1).sum()
+
+
+def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+    """Temperature loss, linear in log alpha: its gradient is -(mean log pi + target entropy)."""
+    return -(log_alpha.squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy)).sum()
+
+
+def adam(module: nn.Module | Iterable[Tensor], lr: float) -> Adam:
+    """Build the fused Adam of all agents (betas 0.9 and 0.999, eps 1e-8)."""
+    parameters = module.parameters() if isinstance(module, nn.Module) else module
+    return Adam(parameters, lr=lr, fused=True)
+
+
+def take_step(optimizer: Optimizer, loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Differentiate `loss` with respect to `parameters` and step, unless a gradient is not finite.
+
+    The skip happens inside the fused kernel (its `found_inf` input), so nothing waits for the device.
+
+    Returns:
+        the norm of all gradients together, a scalar; not finite exactly when the step was skipped.
+    """
+    gradients = torch.autograd.grad(loss, parameters)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    norm = torch.stack(torch._foreach_norm(gradients)).norm()
+    # GradScaler's protocol: the fused kernels read this attribute and leave weights and moments as they are.
+    optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
+    optimizer.step()
+    return norm
+
+
+def polyak(target: Sequence[Tensor], online: Sequence[Tensor], tau: float) -> None:
+    """Move `target` to (1 - tau) target + tau online, in place."""
+    with torch.no_grad():
+        torch._foreach_lerp_(list(target), list(online), tau)
 
 
 def make_generators(seed: int, device: torch.device | str = "cpu") -> dict[str, torch.Generator]:

@@ -1,0 +1,179 @@
+"""Output heads: squashed Gaussian and deterministic actors, scalar and Gaussian critics.
+
+Legend: N batch, O observation, A action, M ensemble members; leading axes are independent networks.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rlsuite.blocks.mlp import MLP, Activation, Lead
+
+LOG_2PI = math.log(2 * math.pi)
+LOG_2 = math.log(2.0)
+
+
+class Gaussian(NamedTuple):
+    """Mean and standard deviation, of the same shape."""
+
+    mean: Tensor
+    std: Tensor
+
+
+def log_one_minus_tanh_squared(u: Tensor) -> Tensor:
+    """Return log(1 - tanh(u)^2) exactly, by 2 (log 2 - u - softplus(-2u)); no epsilon is needed."""
+    return 2 * (LOG_2 - u - F.softplus(-2 * u))
+
+
+def squash(policy: Gaussian, noise: Tensor, log_half_range: float | Tensor = 0.0) -> tuple[Tensor, Tensor]:
+    """Sample tanh(mean + std * noise) and its log-density.
+
+    Args:
+        policy: pre-tanh Gaussian, `[*, N, A]`.
+        noise: standard normal draws, `[*, N, A]`.
+        log_half_range: sum over the action of log((high - low) / 2). With it the density is that of the
+            action in the environment's units (DSAC-T, SAC's authors' releases); with 0 that of the action
+            in [-1, 1].
+
+    Returns:
+        action in [-1, 1], `[*, N, A]`, and its log-density, `[*, N]`.
+    """
+    u = policy.mean + policy.std * noise
+    log_normal = -0.5 * noise.square() - policy.std.log() - 0.5 * LOG_2PI
+    log_prob = (log_normal - log_one_minus_tanh_squared(u)).sum(-1) - log_half_range
+    return u.tanh(), log_prob
+
+
+class GaussianActor(nn.Module):
+    """State-dependent Gaussian before the tanh: one trunk, outputs split into mean and log-std.
+
+    Args:
+        observation: O.
+        action: A.
+        hidden: widths of the hidden layers.
+        log_std_range: hard clamp of the log-std; (-20, 2) in SAC, (-20, 0.5) in DSAC-T.
+        activation: name of the activation.
+        lead: independent networks along leading axes.
+        layer_norm: see `MLP`.
+        generator: draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        observation: int,
+        action: int,
+        hidden: Sequence[int],
+        *,
+        log_std_range: tuple[float, float],
+        activation: Activation,
+        lead: Lead = (),
+        layer_norm: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.trunk = MLP(
+            observation,
+            hidden,
+            2 * action,
+            activation=activation,
+            lead=lead,
+            layer_norm=layer_norm,
+            generator=generator,
+        )
+        self.log_std_range = log_std_range
+
+    def forward(self, observation: Tensor) -> Gaussian:
+        """Return the pre-tanh Gaussian, `[*lead, N, A]` each, for `[*lead, N, O]`."""
+        mean, log_std = self.trunk(observation).chunk(2, -1)
+        return Gaussian(mean, log_std.clamp(*self.log_std_range).exp())
+
+
+class DeterministicActor(nn.Module):
+    """tanh of a perceptron: actions in [-1, 1], `[*lead, N, A]`."""
+
+    def __init__(
+        self,
+        observation: int,
+        action: int,
+        hidden: Sequence[int],
+        *,
+        activation: Activation,
+        lead: Lead = (),
+        layer_norm: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.trunk = MLP(
+            observation,
+            hidden,
+            action,
+            activation=activation,
+            lead=lead,
+            layer_norm=layer_norm,
+            generator=generator,
+        )
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return actions `[*lead, N, A]` for `[*lead, N, O]`."""
+        return self.trunk(observation).tanh()
+
+
+class _Critic(nn.Module):
+    """M members over concatenated (observation, action); the member axis is the last leading one."""
+
+    outputs: int
+
+    def __init__(
+        self,
+        observation: int,
+        action: int,
+        hidden: Sequence[int],
+        *,
+        members: int,
+        activation: Activation,
+        lead: Lead = (),
+        layer_norm: bool = False,
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+        dropout_generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.trunk = MLP(
+            observation + action,
+            hidden,
+            self.outputs,
+            activation=activation,
+            lead=(*lead, members),
+            layer_norm=layer_norm,
+            dropout=dropout,
+            generator=generator,
+            dropout_generator=dropout_generator,
+        )
+
+    def features(self, observation: Tensor, action: Tensor) -> Tensor:
+        return self.trunk(torch.cat((observation, action), -1).unsqueeze(-3))
+
+
+class ScalarCritic(_Critic):
+    """Q-values of M members."""
+
+    outputs = 1
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return `[*lead, M, N]` for `[*lead, N, O]` and `[*lead, N, A]`."""
+        return self.features(observation, action).squeeze(-1)
+
+
+class GaussianCritic(_Critic):
+    """Mean and standard deviation of the return for M members; std = softplus, no floor (DSAC-T)."""
+
+    outputs = 2
+
+    def forward(self, observation: Tensor, action: Tensor) -> Gaussian:
+        """Return the return's Gaussian, `[*lead, M, N]` each, for `[*lead, N, O]` and `[*lead, N, A]`."""
+        mean, spread = self.features(observation, action).unbind(-1)
+        return Gaussian(mean, F.softplus(spread))

@@ -1,0 +1,134 @@
+"""Multi-layer perceptrons whose leading axes are independent networks (ensembles, seeds).
+
+A block with `lead = ()` is a plain network. With `lead = (2,)` it holds twin networks and with `lead =
+(S, 2)` the twins of S seeds: weights are `[*lead, out, in]` and one batched product serves all of them.
+
+Legend: N batch, I input features, O output features.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Lead = tuple[int, ...]
+Activation = Literal["relu", "gelu", "tanh", "silu", "elu"]
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,  # the exact form, with erf
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+}
+
+
+class Linear(nn.Module):
+    """`y = x W^T + b` for every network of `lead`; initialised as `torch.nn.Linear` does (U(+-1/sqrt(I))).
+
+    Input `[*lead, N, I]` or anything that broadcasts to it; output `[*lead, N, O]`.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, lead: Lead = (), generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(*lead, outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(*lead, outputs))
+        bound = 1 / math.sqrt(inputs)
+        with torch.no_grad():
+            self.weight.uniform_(-bound, bound, generator=generator)
+            self.bias.uniform_(-bound, bound, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `[*lead, N, O]` for `x` of `[*lead, N, I]` (missing leading axes are shared)."""
+        lead = self.weight.shape[:-2]
+        if not lead:
+            return F.linear(x, self.weight, self.bias)
+        rows, inputs = x.shape[-2:]
+        x = x.expand(*lead, rows, inputs).reshape(-1, rows, inputs)
+        weight = self.weight.reshape(-1, *self.weight.shape[-2:])
+        bias = self.bias.reshape(-1, 1, self.bias.shape[-1])
+        return torch.baddbmm(bias, x, weight.mT).view(*lead, rows, -1)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis, with one gain and shift per network of `lead`."""
+
+    def __init__(self, features: int, *, lead: Lead = (), eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(*lead, features))
+        self.bias = nn.Parameter(torch.zeros(*lead, features))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `[*lead, N, F]` over F."""
+        features = self.weight.shape[-1]
+        if self.weight.dim() == 1:
+            return F.layer_norm(x, (features,), self.weight, self.bias, self.eps)
+        x = F.layer_norm(x, (features,), eps=self.eps)
+        return torch.addcmul(self.bias.unsqueeze(-2), x, self.weight.unsqueeze(-2))
+
+
+class Dropout(nn.Module):
+    """Inverted dropout with a generator of its own, so that a resumed run draws the same masks."""
+
+    def __init__(self, rate: float, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"dropout = {rate}: must be in [0, 1)")
+        self.rate = rate
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero each entry with probability `rate` while training and scale the rest by 1 / (1 - rate)."""
+        if not self.training or self.rate == 0:
+            return x
+        keep = torch.empty_like(x).bernoulli_(1 - self.rate, generator=self.generator)
+        return x * keep / (1 - self.rate)
+
+
+class MLP(nn.Sequential):
+    """Hidden layers of (linear, dropout, layer norm, activation) and a linear output layer.
+
+    Dropout stands before the norm as in DroQ (Hiraoka et al. 2022); both are left out by default.
+
+    Args:
+        inputs: input features, I.
+        hidden: widths of the hidden layers; empty for a linear map.
+        outputs: output features, O.
+        activation: name in `ACTIVATIONS`.
+        lead: independent networks along leading axes.
+        layer_norm: normalise every hidden layer before its activation.
+        dropout: rate of every hidden layer, in [0, 1).
+        generator: draws the initial weights.
+        dropout_generator: draws the dropout masks.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        *,
+        activation: Activation = "relu",
+        lead: Lead = (),
+        layer_norm: bool = False,
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+        dropout_generator: torch.Generator | None = None,
+    ) -> None:
+        layers: list[nn.Module] = []
+        for width in hidden:
+            layers.append(Linear(inputs, width, lead=lead, generator=generator))
+            if dropout:
+                layers.append(Dropout(dropout, dropout_generator))
+            if layer_norm:
+                layers.append(LayerNorm(width, lead=lead))
+            layers.append(ACTIVATIONS[activation]())
+            inputs = width
+        layers.append(Linear(inputs, outputs, lead=lead, generator=generator))
+        super().__init__(*layers)

@@ -1,0 +1,218 @@
+"""Uniform replay on TorchRL's buffer: raw rows, n-step returns at sampling time, chunks for checkpoints.
+
+Rows are stored time-major: with B worlds, row t * B + b is step t of world b, so the successor of row i in
+its world is row i + B. n-step returns need no second copy and no state of their own.
+
+Legend: B worlds, N batch, K rewards summed.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import LazyTensorStorage, ReplayBuffer
+from torchrl.data.replay_buffers.samplers import RandomSampler
+
+CHUNK_ROWS = 65_536  # rows of one checkpoint file; a full chunk is written once and linked afterwards
+MEMORY_SHARE = 0.9  # of the free memory that a replay may claim
+COLUMNS = ("observation", "action")
+NEXT_COLUMNS = ("observation", "reward", "terminated", "truncated", "done")
+
+
+class Chunk(NamedTuple):
+    """A fixed range of rows: `version` grows whenever one of them is written."""
+
+    name: str
+    version: int
+    rows: dict[str, Tensor]
+
+
+class UniformReplay:
+    """Ring of transitions with uniform sampling.
+
+    Args:
+        capacity: rows; rounded down to a multiple of `num_envs`.
+        num_envs: worlds per `extend`, B.
+        batch_size: rows per sample, N.
+        n_step: rewards summed before the bootstrap, K >= 1.
+        gamma: discount of the sum; read with `n_step` > 1 only.
+        device: where the rows live.
+        generator: draws the indices.
+
+    Raises:
+        ValueError: the capacity holds less than one vector step or `n_step` steps.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        num_envs: int,
+        batch_size: int,
+        n_step: int = 1,
+        gamma: float = 0.99,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if capacity < num_envs * n_step:
+            raise ValueError(
+                f"replay capacity = {capacity} holds less than {n_step} steps of {num_envs} worlds: raise it"
+            )
+        self.capacity = capacity - capacity % num_envs
+        self.num_envs, self.batch_size, self.n_step, self.gamma = num_envs, batch_size, n_step, gamma
+        self.device = torch.device(device)
+        self.generator = generator
+        self.total = 0  # rows ever written
+        self.invalid = 0  # rows now stored that must not be sampled
+        self.buffer = ReplayBuffer(
+            storage=LazyTensorStorage(self.capacity, device=self.device),
+            sampler=RandomSampler(),
+            batch_size=batch_size,
+            generator=generator,
+        )
+
+    @property
+    def stored(self) -> TensorDict:
+        """The ring itself, `[capacity]` rows; those at and above `len(self)` are not written yet."""
+        return self.buffer.storage._storage
+
+    def __len__(self) -> int:
+        return min(self.total, self.capacity)
+
+    def bytes_needed(self, step: TensorDictBase) -> int:
+        """Bytes of the full ring for rows like those of `step` (`[B]`, with its "next")."""
+        row = self._row(step)[:1]
+        return self.capacity * sum(leaf.numel() * leaf.element_size() for leaf in row.values(True, True))
+
+    def check_memory(self, step: TensorDictBase, free_bytes: int) -> int:
+        """Return the bytes of the full ring; raise MemoryError when they exceed 90 % of `free_bytes`."""
+        needed = self.bytes_needed(step)
+        if needed > MEMORY_SHARE * free_bytes:
+            fitting = int(self.capacity * MEMORY_SHARE * free_bytes / needed)
+            raise MemoryError(
+                f"a replay of {self.capacity:,} rows needs {needed / 2**30:.2f} GiB, "
+                f"{free_bytes / 2**30:.2f} GiB are free: lower --replay-size to {fitting:,} or less, "
+                "run on a machine with more memory, or put the replay on another device"
+            )
+        return needed
+
+    def extend(self, step: TensorDictBase) -> None:
+        """Append one vector step, `[B]` rows with their "next"; rows with ("next", "valid") False are kept
+        out of every sample."""
+        row = self._row(step)
+        if self.invalid and self.total >= self.capacity:
+            start = self.total % self.capacity
+            overwritten = self.stored["valid"][start : start + self.num_envs]
+            self.invalid -= int((~overwritten).sum())
+        self.invalid += int((~row["valid"]).sum())
+        self.buffer.extend(row)
+        self.total += self.num_envs
+
+    def sample(self) -> TensorDict:
+        """Draw `[N]` rows; with n-step, "next" is K steps ahead and "discount" is gamma^K.
+
+        The sum stops at the end of an episode, before a row that is not valid and at the newest row; the
+        bootstrap then starts there, unless that row terminated.
+        """
+        if self.n_step == 1 and not self.invalid:
+            return self.buffer.sample()
+        index = self._draw_valid()
+        return self.buffer.storage.get(index) if self.n_step == 1 else self._n_step(index)
+
+    def _row(self, step: TensorDictBase) -> TensorDict:
+        following = step.get("next")
+        valid = following.get("valid", None)
+        if valid is None:
+            valid = torch.ones_like(following.get("done"))
+        return TensorDict(
+            {
+                **{key: step.get(key) for key in COLUMNS},
+                "valid": valid,
+                "next": TensorDict({key: following.get(key) for key in NEXT_COLUMNS}, step.batch_size),
+            },
+            step.batch_size,
+        )
+
+    def _draw_valid(self) -> Tensor:
+        def draw(count: int) -> Tensor:
+            return torch.randint(len(self), (count,), generator=self.generator, device=self.device)
+
+        index = draw(self.batch_size)
+        if self.invalid:
+            valid = self.stored["valid"].squeeze(-1)
+            if self.invalid >= len(self):
+                raise RuntimeError("no row of the replay is valid: every world failed at every step")
+            while not valid[index].all():
+                index = torch.where(valid[index], index, draw(self.batch_size))
+        return index
+
+    def _n_step(self, index: Tensor) -> TensorDict:
+        stored = self.stored
+        newest = (self.total - 1) % self.capacity
+        reward = torch.zeros(len(index), 1, device=self.device)
+        last = index
+        discount = torch.ones_like(reward)
+        running = torch.ones_like(reward, dtype=torch.bool)
+        position = index
+        for _ in range(self.n_step):
+            reward = reward + torch.where(running, discount * stored["next", "reward"][position], 0)
+            discount = torch.where(running, discount * self.gamma, discount)
+            last = torch.where(running.squeeze(-1), position, last)
+            # The newest rows of the ring are the last B written; their successors are not there yet.
+            age = (newest - position) % self.capacity
+            following = (position + self.num_envs) % self.capacity
+            running = (
+                running
+                & ~stored["next", "done"][position]
+                & (age >= self.num_envs).unsqueeze(-1)
+                & stored["valid"][following]
+            )
+            position = following
+        batch = self.buffer.storage.get(index)
+        batch["next"] = self.buffer.storage.get(last)["next"]
+        batch["next", "reward"] = reward
+        batch["discount"] = discount
+        return batch
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the rows below the cursor in fixed ranges, for the checkpoint."""
+        for number, start in enumerate(range(0, len(self), CHUNK_ROWS)):
+            stop = min(start + CHUNK_ROWS, len(self))
+            rows = self.stored[start:stop].flatten_keys("/")
+            yield Chunk(f"chunk-{number:04d}", self._last_write(start, stop), dict(rows.items()))
+
+    def _last_write(self, start: int, stop: int) -> int:
+        """Rows written up to the newest write into [start, stop)."""
+        newest = (self.total - 1) % self.capacity
+        if start <= newest < stop:
+            return self.total
+        return self.total - (newest - (stop - 1)) % self.capacity
+
+    def state_dict(self) -> dict[str, int]:
+        """Counters; the rows themselves come from `chunks`."""
+        return {"total": self.total, "invalid": self.invalid, "rows": len(self), "num_envs": self.num_envs}
+
+    def load(self, state: dict[str, int], chunks: Iterator[dict[str, Tensor]]) -> None:
+        """Refill an empty ring from `state_dict` and the rows of `chunks`, in order.
+
+        Raises:
+            ValueError: the ring is not empty, was built for other sizes, or the rows do not add up.
+        """
+        if self.total:
+            raise ValueError("only an empty replay can be loaded")
+        if state["num_envs"] != self.num_envs or state["rows"] != min(state["total"], self.capacity):
+            raise ValueError(
+                f"the saved replay ({state['rows']} rows, {state['num_envs']} worlds) does not fit a ring of "
+                f"{self.capacity} rows and {self.num_envs} worlds"
+            )
+        rows = 0
+        for chunk in chunks:
+            flat = TensorDict(chunk, batch_size=[len(next(iter(chunk.values())))])
+            rows += len(flat)
+            self.buffer.extend(flat.unflatten_keys("/"))
+        if rows != state["rows"]:
+            raise ValueError(f"the saved replay has {rows} rows, its counters say {state['rows']}")
+        self.total, self.invalid = state["total"], state["invalid"]
+        self.buffer._writer._cursor = self.total % self.capacity

@@ -1,0 +1,84 @@
+"""Evaluation: a fixed number of deterministic episodes on worlds of their own, and `rlsuite eval`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict.nn import TensorDictModule
+from torchrl.envs import EnvBase
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from rlsuite.errors import ConfigError
+
+DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
+
+
+@torch.no_grad()
+def evaluate(
+    policy: TensorDictModule, env: EnvBase, *, seed: int, video: Path | None = None
+) -> dict[str, list[float]]:
+    """Run one episode in every world of `env` with the policy's mode.
+
+    One episode a world, all of them counted: the mean is not biased to short episodes.
+
+    Args:
+        policy: observation -> action; exploration is switched off.
+        env: worlds for evaluation alone; `len(returns)` is their number.
+        seed: of the worlds' initial states; the same seed gives the same episodes.
+        video: mp4 file for the first world's episode.
+
+    Returns:
+        `returns` (undiscounted) and `lengths` (env steps), one number a world.
+    """
+    env.set_seed(seed)
+    carried = env.reset()
+    returns = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
+    lengths = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
+    running = torch.ones(env.batch_size, dtype=torch.bool, device=env.device)
+    with set_exploration_type(ExplorationType.DETERMINISTIC), _video_writer(video, env) as film:
+        while running.any():
+            film(bool(running[0]))
+            step = env.step(policy(carried))
+            following = step.get("next")
+            returns += torch.where(running, following.get("reward").squeeze(-1).double(), 0)
+            lengths += running
+            running &= ~following.get("done").squeeze(-1)
+            carried = env.maybe_reset(env.step_mdp(step))
+        return {"returns": returns.tolist(), "lengths": lengths.tolist()}
+
+
+def summary(episodes: dict[str, list[float]]) -> dict[str, float]:
+    """Mean and population spread of the returns and mean length, under the names of a metrics line."""
+    returns = torch.tensor(episodes["returns"], dtype=torch.float64)
+    return {
+        "eval/return_mean": returns.mean().item(),
+        "eval/return_std": returns.std(correction=0).item(),
+        "eval/length_mean": sum(episodes["lengths"]) / len(episodes["lengths"]),
+    }
+
+
+class _video_writer:
+    """Context manager giving a function that appends the current frame of world 0 while asked to."""
+
+    def __init__(self, path: Path | None, env: EnvBase) -> None:
+        self.path, self.env, self.writer = path, env, None
+
+    def __enter__(self) -> Any:
+        if self.path is not None:
+            try:
+                import imageio.v2 as imageio
+            except ImportError as error:
+                raise ConfigError('videos need imageio: pip install "rlsuite[video]"') from error
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fps = getattr(self.env, "fps", DEFAULT_FPS)
+            self.writer = imageio.get_writer(self.path, fps=fps, macro_block_size=1)
+        return self.film
+
+    def film(self, running: bool) -> None:
+        """Append a frame."""
+        if self.writer is not None and running:
+            self.writer.append_data(self.env.frame(0))
+
+    def __exit__(self, *_: object) -> None:
+        if self.writer is not None:
+            self.writer.close()

@@ -1,0 +1,160 @@
+"""What a run must keep to go on exactly: named tensors of agent and optimisers, sums of the loop."""
+
+from collections.abc import Mapping
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from rlsuite.agents.base import Agent
+from rlsuite.errors import DataError
+from rlsuite.training.checkpoint import check_like
+
+UPDATE_COUNT = "update_count"
+
+
+def agent_tensors(agent: Agent) -> dict[str, Tensor]:
+    """Return every parameter and buffer of `agent` once, by name, and its update count."""
+    named = {**dict(agent.named_parameters()), **dict(agent.named_buffers())}
+    return {**{name: tensor.detach() for name, tensor in named.items()}, UPDATE_COUNT: agent.get_extra_state()}
+
+
+def load_agent_tensors(agent: Agent, saved: Mapping[str, Tensor]) -> None:
+    """Copy `saved` into `agent` in place.
+
+    Raises:
+        DataError: a name is missing or unknown, or a shape differs; nothing is copied then.
+    """
+    own = agent_tensors(agent)
+    check_like("agent", saved, own)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])
+    agent.set_extra_state(saved[UPDATE_COUNT])
+
+
+def optimizer_tensors(agent: Agent) -> dict[str, Tensor]:
+    """Return the state of every optimiser as `part|parameter|key`, by the parameters' names."""
+    return {
+        f"{part.name}|{name}|{key}": value
+        for part in agent.parts()
+        if part.optimizer is not None
+        for name, parameter in part.module.named_parameters()
+        for key, value in part.optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer_tensors(agent: Agent, saved: Mapping[str, Tensor]) -> None:
+    """Put the moments and step counts of `saved` into the optimisers of `agent`.
+
+    Raises:
+        DataError: an entry belongs to no parameter, or its shape is not the parameter's.
+    """
+    left = dict(saved)
+    for part in agent.parts():
+        if part.optimizer is None:
+            continue
+        for name, parameter in part.module.named_parameters():
+            prefix = f"{part.name}|{name}|"
+            entries = {key[len(prefix) :]: left.pop(key) for key in list(left) if key.startswith(prefix)}
+            for key, value in entries.items():
+                if value.dim() and value.shape != parameter.shape:
+                    raise DataError(
+                        f"optimiser entry {prefix}{key} has shape {tuple(value.shape)}, "
+                        f"the parameter {tuple(parameter.shape)}"
+                    )
+            if entries:
+                # Step counts stay where the optimiser made them: on the parameter's device when fused.
+                part.optimizer.state[parameter] = {
+                    key: value.to(parameter.device).clone() for key, value in entries.items()
+                }
+    if left:
+        raise DataError(f"optimiser entries of unknown parameters: {', '.join(sorted(left)[:5])}")
+
+
+def carried_tensors(carried: TensorDictBase) -> dict[str, Tensor]:
+    """Flatten the TensorDict that the loop carries from step to step."""
+    return dict(carried.flatten_keys("/").items())
+
+
+def load_carried(saved: Mapping[str, Tensor], num_envs: int, device: torch.device) -> TensorDict:
+    """Rebuild the carried TensorDict, `[num_envs]`, on `device`."""
+    flat = TensorDict(dict(saved), batch_size=[num_envs], device=device)
+    return flat.unflatten_keys("/")
+
+
+class RunningSums:
+    """Means of metrics between two log lines, summed on the device without a synchronisation."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        """Add one update's scalars; names need not be the same at every update."""
+        for name, value in metrics.items():
+            if name in self.sums:
+                self.sums[name] += value
+                self.counts[name] += 1
+            else:
+                self.sums[name] = value.clone()
+                self.counts[name] = 1
+
+    def take(self) -> dict[str, float]:
+        """Return the means as floats, in one transfer, and start again."""
+        if not self.sums:
+            return {}
+        values = torch.stack([s.float() for s in self.sums.values()]).tolist()
+        means = {name: v / self.counts[name] for name, v in zip(self.sums, values, strict=True)}
+        self.sums, self.counts = {}, {}
+        return means
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Return sums and counts for the checkpoint."""
+        return dict(self.sums), dict(self.counts)
+
+    def load(self, sums: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
+        """Restore what `state` returned, in its order: the order of the line's names is part of a run."""
+        self.sums = {name: sums[name].clone() for name in counts}
+        self.counts = dict(counts)
+
+
+class EpisodeSums:
+    """Return and length of the running episodes of B worlds, and of those that ended since the last line."""
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self.returns = torch.zeros(num_envs, dtype=torch.float64, device=device)
+        self.lengths = torch.zeros(num_envs, dtype=torch.float64, device=device)
+        self.ended = torch.zeros(3, dtype=torch.float64, device=device)  # episodes, sum of returns, lengths
+
+    def add(self, following: TensorDictBase) -> None:
+        """Count one vector step from its "next", `[B]`."""
+        self.returns += following.get("reward").squeeze(-1)
+        self.lengths += 1
+        ended = following.get("done").squeeze(-1)
+        self.ended += torch.stack(
+            (ended.sum().double(), (self.returns * ended).sum(), (self.lengths * ended).sum())
+        )
+        self.returns.masked_fill_(ended, 0)
+        self.lengths.masked_fill_(ended, 0)
+
+    def take(self) -> dict[str, float]:
+        """Return the means over the episodes that ended, and start again."""
+        episodes, returns, lengths = self.ended.tolist()
+        self.ended.zero_()
+        if not episodes:
+            return {}
+        return {
+            "train/return_mean": returns / episodes,
+            "train/length_mean": lengths / episodes,
+            "train/episodes": episodes,
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the three sums for the checkpoint."""
+        return {"returns": self.returns, "lengths": self.lengths, "ended": self.ended}
+
+    def load(self, saved: Mapping[str, Tensor]) -> None:
+        """Restore what `state` returned."""
+        for name, tensor in self.state().items():
+            tensor.copy_(saved[name])

@@ -1,0 +1,63 @@
+"""Batches and small agents for the tests of all agents."""
+
+import torch
+from tensordict import TensorDict
+
+from rlsuite.agents.base import Agent, Spaces, make_generators
+from rlsuite.registry import agent_class
+
+NAMES = ("dsac_t", "sac", "td3")
+SPACES = Spaces(observation=4, action=2, half_range=(2.0, 0.5))
+
+
+def random_batch(rows: int = 32, lead: tuple[int, ...] = (), seed: int = 0, spaces: Spaces = SPACES):
+    """Rows as the replay gives them, a tenth of them terminated and a tenth truncated."""
+    g = torch.Generator().manual_seed(seed)
+    shape = (*lead, rows)
+
+    def normal(size):
+        return torch.randn(*shape, size, generator=g)
+
+    terminated = torch.rand(*shape, 1, generator=g) < 0.1
+    truncated = torch.rand(*shape, 1, generator=g) < 0.1
+    return TensorDict(
+        {
+            "observation": normal(spaces.observation),
+            "action": torch.rand(*shape, spaces.action, generator=g) * 2 - 1,
+            "next": TensorDict(
+                {
+                    "observation": normal(spaces.observation),
+                    "reward": normal(1),
+                    "terminated": terminated,
+                    "truncated": truncated,
+                    "done": terminated | truncated,
+                },
+                shape,
+            ),
+        },
+        shape,
+    )
+
+
+def small_agent(name: str, *, seed: int = 0, lead: tuple[int, ...] = (), spaces: Spaces = SPACES, **fields) -> Agent:
+    """An agent with two hidden layers of 16."""
+    kind = agent_class(name)
+    config = kind.Config(**{"hidden": (16, 16), **fields})
+    return kind(spaces, config, make_generators(seed), lead=lead)
+
+
+def check_loss_module(module, agent: Agent, batch: TensorDict) -> None:
+    """The LossModule's gradients of all losses together equal those of the agent's update on `batch`."""
+    losses = module(batch)
+    sum(losses[key] for key in module.out_keys).backward()
+    agent.update(batch)
+    for part in agent.parts():
+        if part.optimizer is None:
+            continue
+        for name, parameter in part.module.named_parameters():
+            if part.name == "alpha":
+                found = module.log_alpha.grad
+            else:
+                found = getattr(module, f"{part.name}_params")[tuple(name.split("."))].grad
+            assert parameter.grad.abs().sum() > 0
+            torch.testing.assert_close(found, parameter.grad, rtol=1e-10, atol=1e-13)
