@@ -51,6 +51,9 @@ class Display(Protocol):
     def show(self, status: Status, *, milestone: bool = False) -> None:
         """Show `status`."""
 
+    def note(self, text: str) -> None:
+        """Show a line of text."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -62,6 +65,9 @@ class Silent:
     """Shows nothing."""
 
     def show(self, status: Status, *, milestone: bool = False) -> None:
+        """Show nothing."""
+
+    def note(self, text: str) -> None:
         """Show nothing."""
 
     def __enter__(self) -> Self:
@@ -84,11 +90,16 @@ class Plain(Silent):
     def show(self, status: Status, *, milestone: bool = False) -> None:
         """Write a line when one is due."""
         now = self._clock()
-        if not self._open or (now < self._next and not milestone):
+        if now >= self._next or milestone:
+            self._next = now + PLAIN_SECONDS
+            self.note(status.numbers())
+
+    def note(self, text: str) -> None:
+        """Write `text` as a line."""
+        if not self._open:
             return
-        self._next = now + PLAIN_SECONDS
         try:
-            sys.stdout.write(status.numbers() + "\n")
+            sys.stdout.write(text + "\n")
             sys.stdout.flush()
         except (OSError, ValueError) as error:  # a closed pipe, a full disk: a run outlives its reader
             self._open = False
@@ -112,7 +123,11 @@ class Live(Silent):
         """Update the bar; a milestone leaves a line above it."""
         self._progress.update(self._task, completed=status.step, numbers=status.numbers())
         if milestone:
-            self._progress.console.print(status.numbers(), highlight=False, markup=False, soft_wrap=True)
+            self.note(status.numbers())
+
+    def note(self, text: str) -> None:
+        """Leave a line above the bar."""
+        self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._progress.start()
