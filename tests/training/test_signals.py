@@ -69,7 +69,9 @@ with StopFlag() as flag:
 
 
 def test_a_second_interrupt_ends_the_process_within_a_second() -> None:
-    process = subprocess.Popen([sys.executable, "-c", SLOW_SAVE], stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", SLOW_SAVE]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
