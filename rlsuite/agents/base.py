@@ -55,13 +55,23 @@ class Agent(nn.Module):
         generators: random streams "init" (weights), "act" (behaviour) and "learn" (updates), all on
             `device`; see `make_generators`.
         device: where parameters live.
+        lead: leading axes of independent seeds; batches then carry them too.
     """
 
     Config: ClassVar[type]
     policy: TensorDictModule
 
-    def __init__(self, generators: Mapping[str, torch.Generator]) -> None:
+    def __init__(
+        self,
+        spaces: Spaces,
+        config: Any,
+        generators: Mapping[str, torch.Generator],
+        *,
+        device: torch.device | str = "cpu",
+        lead: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
+        self.config = config
         missing = [name for name in GENERATOR_NAMES if name not in generators]
         if missing:
             raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")

@@ -303,8 +303,7 @@ class DSACT(Agent):
         device: torch.device | str = "cpu",
         lead: tuple[int, ...] = (),
     ) -> None:
-        super().__init__(generators)
-        self.config = config
+        super().__init__(spaces, config, generators, device=device, lead=lead)
         shape: dict[str, Any] = {
             "activation": config.activation,
             "lead": lead,

@@ -186,8 +186,7 @@ class SAC(Agent):
         device: torch.device | str = "cpu",
         lead: tuple[int, ...] = (),
     ) -> None:
-        super().__init__(generators)
-        self.config = config
+        super().__init__(spaces, config, generators, device=device, lead=lead)
         sizes = (spaces.observation, spaces.action, config.hidden)
         shape: dict[str, Any] = {
             "activation": config.activation,

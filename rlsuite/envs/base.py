@@ -254,7 +254,8 @@ class VectorEnv(EnvBase):
         """Cast to the dtype and move to the device that this environment hands out."""
         device, dtype = self.device, self.dtype
         return {
-            key: value.to(device, dtype if value.is_floating_point() else None) for key, value in values.items()
+            key: value.to(device, dtype if value.is_floating_point() else None)
+            for key, value in values.items()
         }
 
     def _pack(self, values: dict[str, Tensor]) -> TensorDict:

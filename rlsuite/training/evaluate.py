@@ -61,7 +61,8 @@ class _video_writer:
     """Context manager giving a function that appends the current frame of world 0 while asked to."""
 
     def __init__(self, path: Path | None, env: EnvBase) -> None:
-        self.path, self.env, self.writer = path, env, None
+        self.path, self.env = path, env
+        self.writer: Any = None
 
     def __enter__(self) -> Any:
         if self.path is not None:
@@ -113,7 +114,7 @@ def evaluate_run(
     from rlsuite.training.runfolder import RunFolder
 
     folder = RunFolder.open(path)
-    config = config_from_dict(folder.config())
+    config = config_from_dict(folder.config(), lambda name: agent_class(name).Config)
     if which not in ("last", "best") and not which.isdecimal():
         raise ConfigError(f'checkpoint "{which}": name "last", "best" or its number of env steps')
     store = CheckpointStore(folder.checkpoints)

@@ -129,7 +129,6 @@ def train_online(
                 recorder.load_state_dict(loaded.documents["recorder"])
             if resume:
                 recorder.rewind(run.clock.env_steps)
-            recorder.start(run.clock.env_steps, run.clock.updates)
             interrupted = _loop(run, store, recorder, guard, stop)
         finally:
             run.env.close()
@@ -182,7 +181,7 @@ def new_agent(
 ) -> Agent:
     """Make an untrained agent for `env` with the run's streams."""
     generators = {name: streams.torch(name) for name in GENERATOR_NAMES}
-    return agent_class(spaces_of(env), agent_config, generators, device=device)  # type: ignore[call-arg]
+    return agent_class(spaces_of(env), agent_config, generators, device=device)
 
 
 def train_steps(run: Run, env_steps: int) -> None:
@@ -297,7 +296,7 @@ def _update(run: Run, guard: LearnerGuard | None) -> None:
     run.clock.updates += 1
     run.sums.add(metrics)
     if guard is not None:
-        guard.check(metrics, batch)
+        guard.check(metrics, batch, run.clock.updates)
         if run.clock.updates % READ_EVERY == 0:
             _read_guard(run, guard)
 
@@ -313,16 +312,11 @@ def _read_guard(run: Run, guard: LearnerGuard | None) -> None:
             for part in run.agent.parts()
         }
 
-    guard.read(
-        run.clock.env_steps,
-        run.clock.updates,
-        norms=norms,
-        tensors=lambda: {"agent": state.agent_tensors(run.agent)},
-    )
+    guard.read(norms=norms, tensors=lambda: {"agent": state.agent_tensors(run.agent)})
 
 
 def _evaluate(run: Run) -> dict[str, float]:
-    """Evaluate with a seed that depends on the number of evaluations alone, so that training feels nothing."""
+    """Evaluate with a seed of the number of evaluations alone, so that training feels nothing."""
     clock = run.clock
     seed = (run.streams.seed("eval") + clock.evaluations * run.config.eval_episodes) % 2**31
     metrics = summary(evaluate(run.agent.policy, run.eval_env, seed=seed))
@@ -370,7 +364,9 @@ def restore(
         state.load_agent_tensors(run.agent, tensors["agent"])
         state.load_optimizer_tensors(run.agent, tensors["optim"])
         run.env.load_state_dict(tensors["env"])
-        check_like("carried", tensors["carried"], state.carried_tensors(run.carried))
+        # Beyond what a reset gives there is what policies carry from step to step.
+        fresh = state.carried_tensors(run.carried)
+        check_like("carried", {key: tensors["carried"][key] for key in fresh}, fresh)
         run.carried = state.load_carried(tensors["carried"], run.config.num_envs, run.device)
         run.episodes.load(tensors["episodes"])
         run.sums.load(tensors["sums"], counters["sums"])

@@ -298,7 +298,7 @@ def machine_facts(device: str = "cpu") -> dict[str, Any]:
         "device_name": _device_name(device),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "command": shlex.join(sys.argv),
+        "command": shlex.join(["rlsuite", *sys.argv[1:]]),
         "started": _utc_now(),
     }
     commit = _git_commit()
