@@ -7,8 +7,10 @@ updates are gradient updates.
 import logging
 import math
 import os
+import resource
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -217,16 +219,13 @@ def free_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123
-            free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        mapped = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, StopIteration):  # not Linux: pages in use by caches count as taken
-        pass
-    try:
-        import resource
-    except ImportError:  # not Unix
-        return free
+        mapped = 0
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return free if limit == resource.RLIM_INFINITY else min(free, limit)
+    return free if limit == resource.RLIM_INFINITY else max(0, min(free, limit - mapped))
 
 
 def _loop(

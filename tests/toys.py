@@ -1,0 +1,74 @@
+"""Gymnasium environments small enough to know the answer, registered under `gym:` names by import."""
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+EPISODE = 10  # env steps
+
+
+class Constant(gymnasium.Env):
+    """One observation, reward 1 a step: the value is a closed form. `fails` terminates at step 10."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails = fails
+        self.time = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return np.ones(2, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.ones(2, np.float32), 1.0, self.fails and self.time >= EPISODE, False, {}
+
+
+class Reach(gymnasium.Env):
+    """A point on a line that should go to 0 and stay: x moves by 0.3 a, reward -|x|, 20 steps."""
+
+    observation_space = spaces.Box(-2, 2, (1,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.np_random.uniform(-1.5, 1.5)
+        return np.array([self.x], np.float32), {}
+
+    def step(self, action):
+        self.x = float(np.clip(self.x + 0.3 * float(action[0]), -2, 2))
+        return np.array([self.x], np.float32), -abs(self.x), False, False, {}
+
+
+class Poisoned(Reach):
+    """Reach whose observation is not a number at every `every`-th step of the process."""
+
+    steps = 0
+
+    def __init__(self, every: int = 10**9) -> None:
+        self.every = every
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        Poisoned.steps += 1
+        if Poisoned.steps % self.every == 0:
+            observation = observation * np.nan
+        return observation, reward, *rest
+
+
+def register() -> None:
+    """Register the toys; safe to call again."""
+    for name, entry, steps, options in (
+        ("ToyLimit-v0", Constant, EPISODE, {}),
+        ("ToyFailure-v0", Constant, None, {"fails": True}),
+        ("ToyReach-v0", Reach, 20, {}),
+        ("ToyPoisoned-v0", Poisoned, 20, {}),
+    ):
+        if name not in gymnasium.registry:
+            gymnasium.register(name, entry, max_episode_steps=steps, kwargs=options)
+
+
+register()
