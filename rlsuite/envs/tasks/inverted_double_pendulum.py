@@ -25,11 +25,14 @@ CLIP = 10.0  # of observed velocities and forces, in their own units
 def observe(fields: Fields, forces: int) -> Tensor:
     """Cart x, sines, cosines, clipped velocities and the first constraint `forces`: `[B, 8 + forces]`."""
     qpos = fields["qpos"]
+    angles = qpos[:, 1:]
+    # On a CPU `polar` calls the C library's sine, as numpy does; torch.sin is a last digit off at times.
+    circle = torch.polar(torch.ones_like(angles), angles)
     return torch.cat(
         (
             qpos[:, :1],
-            qpos[:, 1:].sin(),
-            qpos[:, 1:].cos(),
+            circle.imag,
+            circle.real,
             fields["qvel"].clamp(-CLIP, CLIP),
             fields["qfrc_constraint"][:, :forces].clamp(-CLIP, CLIP),
         ),
