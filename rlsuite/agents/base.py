@@ -195,10 +195,12 @@ def take_step(optimizer: Optimizer, loss: Tensor, parameters: Sequence[Tensor]) 
     Returns:
         the norm of all gradients together, a scalar; not finite exactly when the step was skipped.
     """
-    gradients = torch.autograd.grad(loss, parameters)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    norm = torch.stack(torch._foreach_norm(gradients)).norm()
+    for parameter in parameters:
+        parameter.grad = None
+    # Not autograd.grad: its results may be transposed, and the fused kernel reads memory in order;
+    # backward lays a gradient out like its parameter.
+    loss.backward(inputs=list(parameters))
+    norm = torch.stack(torch._foreach_norm([parameter.grad for parameter in parameters])).norm()
     # GradScaler's protocol: the fused kernels read this attribute and leave weights and moments as they are.
     optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
     optimizer.step()

@@ -127,7 +127,9 @@ def our_updates(agent_name: str, **fields: Any) -> Contender:
 def _sb3_sac(**fields: Any) -> Any:
     from stable_baselines3 import SAC
 
-    return SAC("MlpPolicy", gymnasium.make("HalfCheetah-v5"), batch_size=BATCH, device="cpu", seed=0, **fields)
+    return SAC(
+        "MlpPolicy", gymnasium.make("HalfCheetah-v5"), batch_size=BATCH, device="cpu", seed=0, **fields
+    )
 
 
 def sb3_updates() -> Contender:
@@ -233,7 +235,9 @@ def write_csv(path: Path, rows: list[Row], threads: int) -> None:
         writer = csv.writer(file)
         writer.writerow(Row.__slots__)
         for row in rows:
-            writer.writerow([f"{v:.4g}" if isinstance(v, float) else v for v in map(row.__getattribute__, Row.__slots__)])
+            writer.writerow(
+                [f"{v:.4g}" if isinstance(v, float) else v for v in map(row.__getattribute__, Row.__slots__)]
+            )
 
 
 def _cpu_name() -> str:
@@ -241,7 +245,9 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
+    )
 
 
 def main() -> None:

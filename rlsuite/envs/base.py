@@ -4,6 +4,7 @@ Legend: B worlds, O observation, A action.
 """
 
 import importlib.metadata
+import math
 import platform
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -18,8 +19,7 @@ from torchrl.envs import EnvBase
 
 from rlsuite.errors import ConfigError, DataError, EnvironmentFailure
 
-DROPPED_BY_STEP = frozenset({"next", "reward", "done", "terminated", "truncated", "_reset"})
-CARRIED_BY_STEP = ("observation", "step_count", "valid", "done", "terminated", "truncated")
+NO_LIMIT = 2**62  # env steps
 
 
 class Outcome(NamedTuple):
@@ -89,6 +89,8 @@ class VectorEnv(EnvBase):
         self._unit_box = bool((self._half == 1).all() and (self._middle == 0).all())
         self._step_count = torch.zeros(num_envs, 1, dtype=torch.int64)
         self._nan_resets = 0
+        self._limit = NO_LIMIT if max_episode_steps is None else max_episode_steps
+        self._action_shape = torch.Size((num_envs, len(low)))
         flag = (num_envs, 1)
         self.observation_spec = Composite(
             observation=Unbounded((num_envs, observation_size), dtype=dtype, device=self.device),
@@ -137,21 +139,20 @@ class VectorEnv(EnvBase):
         if "_step" in tensordict.keys():
             raise ConfigError("these environments step all worlds together; `_step` masks are not supported")
         outcome = self._advance(self._actuate(tensordict.get("action")))
-        self._step_count = steps = self._step_count + 1
+        self._step_count += 1
+        steps = self._step_count.clone()  # what is handed out may be written to
         reward = outcome.reward.unsqueeze(-1)
         observation = outcome.observation
         terminated = outcome.terminated.unsqueeze(-1)
-        valid = torch.isfinite(observation).all(-1, keepdim=True).logical_and_(torch.isfinite(reward))
-        if outcome.sane is not None:
-            valid &= outcome.sane.unsqueeze(-1)
-        truncated = (
-            steps >= self.max_episode_steps
-            if self.max_episode_steps is not None
-            else torch.zeros_like(terminated)
-        )
+        truncated = steps >= self._limit
         if outcome.truncated is not None:
-            truncated = truncated | outcome.truncated.unsqueeze(-1)
-        if not bool(valid.all()):
+            truncated |= outcome.truncated.unsqueeze(-1)
+        valid = torch.ones_like(truncated)
+        # A sum is finite only if every term is: one number settles the usual case.
+        if outcome.sane is not None or not math.isfinite(observation.sum() + reward.sum()):
+            valid &= torch.isfinite(observation).all(-1, keepdim=True) & torch.isfinite(reward)
+            if outcome.sane is not None:
+                valid &= outcome.sane.unsqueeze(-1)
             bad = ~valid
             self._nan_resets += int(bad.sum())
             observation = observation.masked_fill(bad, 0.0)
@@ -181,13 +182,6 @@ class VectorEnv(EnvBase):
             return super().step(tensordict)
         return tensordict.set("next", self._step(tensordict))
 
-    def step_mdp(self, next_tensordict: TensorDictBase) -> TensorDictBase:
-        """Make the successor the current row: TorchRL's `step_mdp` for our fixed keys."""
-        successor = next_tensordict.get("next")
-        kept = {key: value for key, value in next_tensordict.items() if key not in DROPPED_BY_STEP}
-        kept.update((key, successor.get(key)) for key in CARRIED_BY_STEP)
-        return TensorDict(kept, batch_size=self.batch_size, device=self.device)
-
     def maybe_reset(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Start new episodes in the worlds that are `done`; leave the others alone.
 
@@ -199,7 +193,7 @@ class VectorEnv(EnvBase):
             return tensordict
         if any(isinstance(value, TensorDictBase) for value in tensordict.values()):
             return super().maybe_reset(tensordict)
-        fresh = {key: self._export(value) for key, value in self._fresh(mask).items()}
+        fresh = self._export(self._fresh(mask))
         if not bool(mask.all()):
             for key, value in tensordict.items():
                 wide = mask.reshape(-1, *(1,) * (value.ndim - 1))
@@ -229,9 +223,9 @@ class VectorEnv(EnvBase):
 
     def _actuate(self, action: Tensor) -> Tensor:
         """Return actions in the environment's units, float64, on the simulator's device."""
-        wanted = self.action_spec.shape
-        if action.shape != wanted:
-            raise ConfigError(f"action has shape {list(action.shape)}; {self.env_id} takes {list(wanted)}")
+        if action.shape != self._action_shape:
+            wanted = list(self._action_shape)
+            raise ConfigError(f"action has shape {list(action.shape)}; {self.env_id} takes {wanted}")
         action = action.detach().to("cpu", torch.float64)
         if bool(action.isnan().any()):
             worlds = action.isnan().any(-1).nonzero().flatten().tolist()
@@ -245,23 +239,26 @@ class VectorEnv(EnvBase):
             mask = torch.ones_like(self._step_count, dtype=torch.bool)
         mask = mask.cpu()
         observation = self._restart(mask.flatten().numpy())
-        self._step_count = self._step_count.masked_fill(mask, 0)
+        self._step_count.masked_fill_(mask, 0)
         off = torch.zeros_like(mask)
         return {
             "observation": observation,
-            "step_count": self._step_count,
+            "step_count": self._step_count.clone(),
             "valid": ~off,
             "done": off,
             "terminated": off.clone(),
             "truncated": off.clone(),
         }
 
-    def _export(self, value: Tensor) -> Tensor:
-        return value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
+    def _export(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Cast to the dtype and move to the device that this environment hands out."""
+        device, dtype = self.device, self.dtype
+        return {
+            key: value.to(device, dtype if value.is_floating_point() else None) for key, value in values.items()
+        }
 
     def _pack(self, values: dict[str, Tensor]) -> TensorDict:
-        exported = {key: self._export(value) for key, value in values.items()}
-        return TensorDict(exported, batch_size=self.batch_size, device=self.device)
+        return TensorDict(self._export(values), batch_size=self.batch_size, device=self.device)
 
 
 def take(state: Mapping[str, Tensor], name: str, shape: Iterable[int]) -> Tensor:

@@ -45,7 +45,6 @@ class MujocoEnv(VectorEnv):
         max_episode_steps: int | None = None,
     ) -> None:
         model = mujoco.MjModel.from_xml_path(str(MODEL_FOLDER / task.model))
-        self._engine_fields = tuple(dict.fromkeys(("qpos", "qvel", *task.fields)))
         engine = NativeEngine(model, num_envs, task.fields, threads=threads)
         super().__init__(
             env_id=task.env_id,
@@ -90,13 +89,12 @@ class MujocoEnv(VectorEnv):
         task, fields = self.task, self.engine.read()
         before = task.before(fields) if task.before is not None else None
         self.engine.step(action, task.substeps)
-        # Not every bad state shows in the observation: HalfCheetah's leaves out x.
-        state = torch.cat((fields["qpos"], fields["qvel"]), dim=-1)
+        terminated = task.terminated(fields)
         return Outcome(
             observation=task.observation(fields),
-            reward=task.reward(before, fields, action),
-            terminated=task.terminated(fields),
-            sane=(state.abs() < mujoco.mjMAXVAL).all(-1),
+            reward=task.reward(before, fields, action, terminated),
+            terminated=terminated,
+            sane=self.engine.sane(),
         )
 
     def _restart(self, mask: np.ndarray) -> Tensor:

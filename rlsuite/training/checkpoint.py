@@ -34,6 +34,7 @@ from rlsuite.training import manifest as manifests
 from rlsuite.training.canonical import config_digest as config_digest
 from rlsuite.training.files import DISK, FileLayer
 from rlsuite.training.manifest import FileRecord, Manifest
+from rlsuite.training.tensorfile import check_like as check_like
 from rlsuite.training.tensorfile import tensor_bytes
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from tensordict.nn import TensorDictModule
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rlsuite.errors import ConfigError
+from rlsuite.errors import ConfigError, DataError
 
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
 
@@ -82,3 +82,65 @@ class _video_writer:
     def __exit__(self, *_: object) -> None:
         if self.writer is not None:
             self.writer.close()
+
+
+def evaluate_run(
+    path: Path, *, episodes: int, seed: int | None, video: Path | None, which: str
+) -> dict[str, Any]:
+    """Evaluate a saved policy of a run on the run's environment, on the CPU, in Gymnasium's precision.
+
+    Args:
+        path: the run folder; it may belong to a run that is still training.
+        episodes: how many, all from different initial states.
+        seed: of the initial states; None is the run's own evaluation stream.
+        video: mp4 file for the first episode.
+        which: "last", "best", or the env steps of a checkpoint.
+
+    Returns:
+        return_mean, return_std, length_mean, returns, lengths, env, agent, step, seed, versions.
+
+    Raises:
+        ConfigError: `path` is no run folder, or `which` is none of the above.
+        DataError: there is no usable checkpoint.
+    """
+    from rlsuite.envs.make import make_env
+    from rlsuite.registry import agent_class
+    from rlsuite.training import state
+    from rlsuite.training.checkpoint import CheckpointStore
+    from rlsuite.training.mapping import config_from_dict
+    from rlsuite.training.online import new_agent
+    from rlsuite.training.rng import Streams
+    from rlsuite.training.runfolder import RunFolder
+
+    folder = RunFolder.open(path)
+    config = config_from_dict(folder.config())
+    if which not in ("last", "best") and not which.isdecimal():
+        raise ConfigError(f'checkpoint "{which}": name "last", "best" or its number of env steps')
+    store = CheckpointStore(folder.checkpoints)
+    if which == "best":
+        loaded = store.best(config_digest=None)
+    else:
+        loaded = store.load(config_digest=None, step=None if which == "last" else int(which))
+    if loaded is None:
+        raise DataError(f"{path} has no checkpoint yet: train it first, or wait for its first one")
+    streams = Streams(config.train.seed)
+    seed = streams.seed("eval") if seed is None else seed
+    options: dict[str, Any] = {"render": True} if video is not None else {}
+    env = make_env(config.train.env, episodes, engine=config.train.engine, seed=seed, **options)
+    try:
+        agent = new_agent(agent_class(config.agent_name), config.agent, env, streams)
+        state.load_agent_tensors(agent, loaded.tensors["agent"])
+        found = evaluate(agent.policy, env, seed=seed, video=video)
+        versions = env.versions
+    finally:
+        env.close()
+    metrics = summary(found)
+    return {
+        **{name.removeprefix("eval/"): value for name, value in metrics.items()},
+        **found,
+        "env": config.train.env,
+        "agent": config.agent_name,
+        "step": loaded.step,
+        "seed": seed,
+        "versions": versions,
+    }

@@ -44,6 +44,7 @@ class _Latch:
     names: dict[str, int]  # metrics in their order, with how many numbers each has
     values: Tensor  # all metrics, flat
     batch: dict[str, Tensor]
+    update: Tensor  # number of the update
 
 
 class LearnerGuard:
@@ -56,12 +57,15 @@ class LearnerGuard:
         self._bad: Tensor | None = None
         self._latches: dict[tuple[Any, ...], _Latch] = {}
 
-    def check(self, metrics: Mapping[str, Tensor], batch: Mapping[Any, Tensor] | TensorDictBase) -> None:
+    def check(
+        self, metrics: Mapping[str, Tensor], batch: Mapping[Any, Tensor] | TensorDictBase, update: int
+    ) -> None:
         """Note whether any number in `metrics` is not finite and keep the first batch where one was.
 
         Args:
             metrics: losses and norms of one update, any shapes, on one device.
             batch: the rows it was computed from: a mapping, or a TensorDict.
+            update: number of this gradient update.
         """
         if not metrics:
             return
@@ -78,18 +82,19 @@ class LearnerGuard:
         layout = (*names.items(), *((name, tensor.shape) for name, tensor in rows.items()))
         if layout not in self._latches:
             empty = {name: torch.zeros_like(tensor) for name, tensor in rows.items()}
-            self._latches[layout] = _Latch(names, torch.zeros_like(values), empty)
+            self._latches[layout] = _Latch(
+                names, torch.zeros_like(values), empty, torch.zeros_like(bad, dtype=torch.int64)
+            )
         latch = self._latches[layout]
         first = bad & ~self._bad
         latch.values.copy_(torch.where(first, values, latch.values))
         for name, tensor in rows.items():
             latch.batch[name].copy_(torch.where(first, tensor, latch.batch[name]))
+        latch.update.copy_(torch.where(first, update, latch.update))
         self._bad |= bad
 
     def read(
         self,
-        step: int,
-        updates: int,
         *,
         norms: Callable[[], Mapping[str, Any]] = dict,
         tensors: Callable[[], Mapping[str, Mapping[str, Tensor]]] = dict,
@@ -97,7 +102,6 @@ class LearnerGuard:
         """Wait for the device; if an update since the start was bad, write the dump and stop the run.
 
         Args:
-            step: env steps at this reading; updates: gradient updates.
             norms: called only for a dump: the norm of each part of the agent, by name.
             tensors: called only for a dump: states that help to reproduce the loss, one file each.
 
@@ -110,14 +114,13 @@ class LearnerGuard:
         pieces = dict(zip(latch.names, latch.values.split(list(latch.names.values())), strict=True))
         culprits = [name for name, piece in pieces.items() if not torch.isfinite(piece).all()]
         report = {
-            "read_at_step": step,
-            "read_at_updates": updates,
+            "update": int(latch.update),
             "metrics": {name: [str(number) for number in piece.tolist()] for name, piece in pieces.items()},
             "part_norms": {name: finite(norm) for name, norm in norms().items()},
         }
         place = self._dump(report, {"batch": latch.batch, **tensors()})
         raise NumericalError(
-            f"not finite at or before update {updates} (step {step}): {', '.join(culprits)}; {place}. "
+            f"not finite at update {int(latch.update)}: {', '.join(culprits)}; {place}. "
             "Try a smaller learning rate, or go on from the last checkpoint with `rlsuite resume`"
         )
 

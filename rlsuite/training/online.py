@@ -19,7 +19,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.agents.base import GENERATOR_NAMES, Agent, Spaces
 from rlsuite.envs.make import make_env
-from rlsuite.errors import ConfigError, DataError, EnvironmentFailure, NumericalError
+from rlsuite.errors import ConfigError, DataError, NumericalError
 from rlsuite.replay.uniform import UniformReplay
 from rlsuite.training import state
 from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, config_digest
@@ -145,8 +145,7 @@ def build(agent_class: type[Agent], agent_config: Any, config: TrainConfig) -> R
     options: dict[str, Any] = {"engine": config.engine, "device": device, "threads": config.threads}
     env = make_env(config.env, config.num_envs, seed=streams.seed("env"), **options)
     eval_env = make_env(config.env, config.eval_episodes, seed=streams.seed("eval"), **options)
-    generators = {name: streams.torch(name) for name in GENERATOR_NAMES}
-    agent = agent_class(spaces_of(env), agent_config, generators, device=device)  # type: ignore[call-arg]
+    agent = new_agent(agent_class, agent_config, env, streams, device)
     replay = UniformReplay(
         config.replay_size,
         num_envs=config.num_envs,
@@ -172,6 +171,29 @@ def build(agent_class: type[Agent], agent_config: Any, config: TrainConfig) -> R
         state.EpisodeSums(config.num_envs, device),
         env.reset(),
     )
+
+
+def new_agent(
+    agent_class: type[Agent],
+    agent_config: Any,
+    env: EnvBase,
+    streams: Streams,
+    device: torch.device | str = "cpu",
+) -> Agent:
+    """Make an untrained agent for `env` with the run's streams."""
+    generators = {name: streams.torch(name) for name in GENERATOR_NAMES}
+    return agent_class(spaces_of(env), agent_config, generators, device=device)  # type: ignore[call-arg]
+
+
+def train_steps(run: Run, env_steps: int) -> None:
+    """Take `env_steps` env steps and the updates they earn, without log, evaluation or checkpoint."""
+    goal = run.clock.env_steps + env_steps
+    with set_exploration_type(ExplorationType.RANDOM):
+        while run.clock.env_steps < goal:
+            with torch.no_grad():
+                _vector_step(run, None)
+            for _ in range(run.clock.updates_due(run.config)):
+                _update(run, None)
 
 
 def spaces_of(env: EnvBase) -> Spaces:
@@ -244,7 +266,7 @@ def _loop(
     return False
 
 
-def _vector_step(run: Run, recorder: Recorder) -> None:
+def _vector_step(run: Run, recorder: Recorder | None) -> None:
     """Act in all worlds, store the rows, reset the worlds whose episode ended."""
     config, clock = run.config, run.clock
     carried = run.carried
@@ -260,7 +282,8 @@ def _vector_step(run: Run, recorder: Recorder) -> None:
             needed = run.replay.check_memory(step, free_bytes(run.device))
         except MemoryError as error:
             raise ConfigError(str(error)) from error
-        recorder.note(f"replay: {run.replay.capacity:,} rows, {needed / 2**20:.0f} MiB on {run.device}")
+        if recorder is not None:
+            recorder.note(f"replay: {run.replay.capacity:,} rows, {needed / 2**20:.0f} MiB on {run.device}")
     run.replay.extend(step)
     run.episodes.add(step.get("next"))
     run.carried = run.env.maybe_reset(run.env.step_mdp(step))

@@ -52,7 +52,7 @@ class Display(Protocol):
         """Show `status`."""
 
     def note(self, text: str) -> None:
-        """Show a line about the run."""
+        """Show a line of text."""
 
     def __enter__(self) -> Self: ...
 
@@ -90,13 +90,14 @@ class Plain(Silent):
     def show(self, status: Status, *, milestone: bool = False) -> None:
         """Write a line when one is due."""
         now = self._clock()
-        if not self._open or (now < self._next and not milestone):
-            return
-        self._next = now + PLAIN_SECONDS
-        self.note(status.numbers())
+        if now >= self._next or milestone:
+            self._next = now + PLAIN_SECONDS
+            self.note(status.numbers())
 
     def note(self, text: str) -> None:
-        """Write a line now."""
+        """Write `text` as a line."""
+        if not self._open:
+            return
         try:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()

@@ -57,8 +57,8 @@ class Recorder:
         self._display = make_display(total_steps, console)
         self._started = clock()
         self._before = 0.0  # seconds of earlier sessions of this run
-        # Rates are measured from the last line whose step or update count differs.
-        self._mark: tuple[int, int, float] | None = None
+        # Where rates are measured from: step, updates, seconds. None after a resume, until the first look.
+        self._mark: tuple[int, int, float] | None = (0, 0, 0.0)
         self._rates = (0.0, 0.0)
         self._last_return: float | None = None
         self._next_tick = self._started + TICK_SECONDS
@@ -67,10 +67,6 @@ class Recorder:
     def seconds(self) -> float:
         """Wall-clock seconds of this run, earlier sessions included."""
         return self._before + self._clock() - self._started
-
-    def start(self, step: int, updates: int) -> None:
-        """Count speed from here; call it before the first step of a session, new or resumed."""
-        self._mark = (step, updates, self.seconds)
 
     def log(self, step: int, updates: int, metrics: Mapping[str, Any]) -> None:
         """Write one line of metrics, forward it to the loggers, refresh the display.
@@ -102,12 +98,14 @@ class Recorder:
     def tick(self, step: int, updates: int) -> None:
         """Keep the display alive between lines; cheap enough for every step."""
         now = self._clock()
+        if self._mark is None:
+            self._mark = (step, updates, self.seconds)
         if now >= self._next_tick:
             self._next_tick = now + TICK_SECONDS
             self._display.show(self._status(step, updates))
 
     def note(self, text: str) -> None:
-        """Print one line about the run, unless the console is off."""
+        """Show one line of text to the user, once."""
         self._display.note(text)
 
     def rewind(self, step: int) -> int:
@@ -159,7 +157,7 @@ class Recorder:
     def _measure(self, step: int, updates: int, seconds: float) -> None:
         """Renew the rates; a second line at the same place (an evaluation's) keeps those of the first."""
         if self._mark is None:
-            self._mark = (0, 0, self._before)
+            self._mark = (step, updates, seconds)
         steps, done, since = step - self._mark[0], updates - self._mark[1], seconds - self._mark[2]
         if since > 0 and (steps > 0 or done > 0):
             self._rates = (steps / since, done / since)

@@ -16,7 +16,10 @@ UPDATE_COUNT = "update_count"
 def agent_tensors(agent: Agent) -> dict[str, Tensor]:
     """Return every parameter and buffer of `agent` once, by name, and its update count."""
     named = {**dict(agent.named_parameters()), **dict(agent.named_buffers())}
-    return {**{name: tensor.detach() for name, tensor in named.items()}, UPDATE_COUNT: agent.get_extra_state()}
+    return {
+        **{name: tensor.detach() for name, tensor in named.items()},
+        UPDATE_COUNT: agent.get_extra_state(),
+    }
 
 
 def load_agent_tensors(agent: Agent, saved: Mapping[str, Tensor]) -> None:

@@ -39,7 +39,9 @@ def random_batch(rows: int = 32, lead: tuple[int, ...] = (), seed: int = 0, spac
     )
 
 
-def small_agent(name: str, *, seed: int = 0, lead: tuple[int, ...] = (), spaces: Spaces = SPACES, **fields) -> Agent:
+def small_agent(
+    name: str, *, seed: int = 0, lead: tuple[int, ...] = (), spaces: Spaces = SPACES, **fields
+) -> Agent:
     """An agent with two hidden layers of 16."""
     kind = agent_class(name)
     config = kind.Config(**{"hidden": (16, 16), **fields})

@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rlsuite.agents.base import make_generators
+from rlsuite.agents.base import adam, make_generators, take_step
+from rlsuite.blocks.mlp import MLP
 from rlsuite.registry import agent_class
 from rlsuite.training import state
 
@@ -180,6 +181,22 @@ def test_a_gradient_that_is_not_finite_moves_no_weight(name):
             assert torch.equal(tensor, before[key]), key
     for key, tensor in state.optimizer_tensors(agent).items():
         assert tensor.isfinite().all(), key
+
+
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_a_step_is_that_of_plain_adam(lead):
+    """The fused kernel reads memory in order: a gradient laid out unlike its parameter would be scrambled."""
+    nets = [MLP(5, (8, 8), 3, lead=lead, generator=torch.Generator().manual_seed(0)) for _ in "ab"]
+    x = torch.randn(16, 5, generator=torch.Generator().manual_seed(1))
+    fused, plain = adam(nets[0], 1e-2), torch.optim.Adam(nets[1].parameters(), lr=1e-2)
+    for _ in range(3):
+        take_step(fused, nets[0](x).square().mean(), list(nets[0].parameters()))
+        plain.zero_grad()
+        nets[1](x).square().mean().backward()
+        plain.step()
+    for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert a.grad.stride() == a.stride()
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -30,7 +30,8 @@ def row(time, worlds, *, terminated=None, truncated=None, valid=None):
     if valid is not None:
         following["valid"] = valid[:, None]
     return TensorDict(
-        {"observation": 100.0 * time + world, "action": world, "next": TensorDict(following, [worlds])}, [worlds]
+        {"observation": 100.0 * time + world, "action": world, "next": TensorDict(following, [worlds])},
+        [worlds],
     )
 
 

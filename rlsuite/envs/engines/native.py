@@ -49,9 +49,7 @@ class NativeEngine:
         names = dict.fromkeys(("qpos", "qvel", *fields))
         self._views = {name: [getattr(data, name) for data in self._data] for name in names}
         self._ctrl = [data.ctrl for data in self._data]
-        self._buffers = {
-            name: np.zeros((worlds, *views[0].shape)) for name, views in self._views.items()
-        }
+        self._buffers = {name: np.zeros((worlds, *views[0].shape)) for name, views in self._views.items()}
         # np.concatenate joins the worlds' arrays along their first axis, in one call for all worlds.
         self._flat = {name: buffer.reshape(-1, *buffer.shape[2:]) for name, buffer in self._buffers.items()}
         self._fields = {name: torch.from_numpy(buffer) for name, buffer in self._buffers.items()}
@@ -98,6 +96,19 @@ class NativeEngine:
     def read(self) -> dict[str, Tensor]:
         """Return the fields by name, `[B, ...]` float64: live views that the next step overwrites."""
         return self._fields
+
+    def sane(self) -> Tensor | None:
+        """Return which worlds' states are finite and not absurd, `[B]` bool, or None when all are.
+
+        The bound is MuJoCo's own (mjMAXVAL); nan is within no bound.
+        """
+        qpos, qvel = self._buffers["qpos"], self._buffers["qvel"]
+        # Two reductions over everything settle the usual case.
+        if np.abs(qpos).max() < mujoco.mjMAXVAL and np.abs(qvel).max() < mujoco.mjMAXVAL:
+            return None
+        return torch.from_numpy(
+            (np.abs(qpos) < mujoco.mjMAXVAL).all(-1) & (np.abs(qvel) < mujoco.mjMAXVAL).all(-1)
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything that the future depends on: integration state, and the fields as last read."""

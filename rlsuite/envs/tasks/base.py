@@ -60,7 +60,7 @@ class Task:
         noise: distribution of initial states.
         observation: fields -> `[B, O]`.
         before: fields -> whatever `reward` must know of the moment before the step, or None for nothing.
-        reward: (before, fields, action in actuator units `[B, A]`) -> `[B]`.
+        reward: (before, fields, action in actuator units `[B, A]`, terminated) -> `[B]`.
         terminated: fields -> `[B]` bool.
         camera: attributes of MuJoCo's free camera for videos.
     """
@@ -75,7 +75,7 @@ class Task:
     noise: ResetNoise
     observation: Callable[[Fields], Tensor]
     before: Callable[[Fields], Tensor] | None = None
-    reward: Callable[[Tensor | None, Fields, Tensor], Tensor]
+    reward: Callable[[Tensor | None, Fields, Tensor, Tensor], Tensor]
     terminated: Callable[[Fields], Tensor]
     camera: Mapping[str, object] = field(default_factory=dict)
 

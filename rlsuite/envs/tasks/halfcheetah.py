@@ -12,7 +12,6 @@ from rlsuite.envs.tasks.base import Fields, ResetNoise, Task
 
 SUBSTEPS = 5
 DT = SUBSTEPS * 0.01  # seconds
-FORWARD_WEIGHT = 1.0  # reward per m/s
 CONTROL_COST = 0.1  # reward per squared unit of action
 
 
@@ -26,10 +25,10 @@ def before(fields: Fields) -> Tensor:
     return fields["qpos"][:, 0].clone()
 
 
-def reward(x_before: Tensor | None, fields: Fields, action: Tensor) -> Tensor:
-    """Forward velocity less a cost of control, `[B]`."""
+def reward(x_before: Tensor | None, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+    """Forward velocity in m/s less a cost of control, `[B]`."""
     velocity = (fields["qpos"][:, 0] - x_before) / DT
-    return FORWARD_WEIGHT * velocity - CONTROL_COST * action.square().sum(-1)
+    return velocity - CONTROL_COST * torch.linalg.vecdot(action, action)
 
 
 def terminated(fields: Fields) -> Tensor:

@@ -1,0 +1,76 @@
+"""Hopper: a one-legged planar robot hops to the right without falling.
+
+Source: Gymnasium's hopper_v5; hopper_v4 also pays for staying healthy on the step on which it falls.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rlsuite.envs.tasks.base import Fields, ResetNoise, Task
+
+SUBSTEPS = 4
+DT = SUBSTEPS * 0.002  # seconds
+HEALTHY_REWARD = 1.0  # per step
+CONTROL_COST = 1e-3  # reward per squared unit of action
+STATE_LIMIT = 100.0  # all of the state but x and z stays within, in its own units
+HEIGHT_MIN = 0.7  # metres
+ANGLE_LIMIT = 0.2  # radians
+VELOCITY_CLIP = 10.0  # of observed velocities, m/s or rad/s
+
+
+def observation(fields: Fields) -> Tensor:
+    """Positions without x, then clipped velocities: `[B, 11]`."""
+    velocity = fields["qvel"].clamp(-VELOCITY_CLIP, VELOCITY_CLIP)
+    return torch.cat((fields["qpos"][:, 1:], velocity), dim=-1)
+
+
+def before(fields: Fields) -> Tensor:
+    """Position x of the torso, `[B]`, metres."""
+    return fields["qpos"][:, 0].clone()
+
+
+def healthy(fields: Fields) -> Tensor:
+    """Upright, high enough and not flying apart, `[B]` bool."""
+    qpos = fields["qpos"]
+    state = torch.cat((qpos[:, 2:], fields["qvel"]), dim=-1)
+    bounded = (state.abs() < STATE_LIMIT).all(-1)
+    return bounded & (qpos[:, 1] > HEIGHT_MIN) & (qpos[:, 2].abs() < ANGLE_LIMIT)
+
+
+def progress(x_before: Tensor | None, fields: Fields, action: Tensor) -> Tensor:
+    """Forward velocity in m/s less a cost of control, `[B]`."""
+    velocity = (fields["qpos"][:, 0] - x_before) / DT
+    return velocity - CONTROL_COST * torch.linalg.vecdot(action, action)
+
+
+def reward(x_before: Tensor | None, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+    """Progress, and a bonus where not fallen, `[B]`."""
+    return progress(x_before, fields, action) + HEALTHY_REWARD * ~ended
+
+
+def reward_v4(x_before: Tensor | None, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+    """Progress and a bonus on every step, the one of the fall included, `[B]`."""
+    return progress(x_before, fields, action) + HEALTHY_REWARD
+
+
+def terminated(fields: Fields) -> Tensor:
+    """Fallen, `[B]`."""
+    return ~healthy(fields)
+
+
+V5 = Task(
+    name="Hopper",
+    version="v5",
+    model="hopper.xml",
+    substeps=SUBSTEPS,
+    dt=DT,
+    noise=ResetNoise(qpos=5e-3, qvel=5e-3),
+    observation=observation,
+    before=before,
+    reward=reward,
+    terminated=terminated,
+    camera={"trackbodyid": 2, "distance": 3.0, "lookat": (0.0, 0.0, 1.15), "elevation": -20.0},
+)
+VERSIONS = {"v5": V5, "v4": replace(V5, version="v4", reward=reward_v4)}

@@ -1,0 +1,221 @@
+"""Fault tests 12 and 17: run names that play tricks, two runs in one folder, locks of dead processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlsuite.errors import ConfigError
+from rlsuite.training import runfolder
+from rlsuite.training.runfolder import LOCK_FILE, RunFolder
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a\0b", "NUL"),
+        ("x" * 256, "longer than the 255 bytes"),
+        ("é" * 128, "longer than the 255 bytes"),  # 128 letters, 256 bytes
+        ("/".join(["d" * 200] * 25), "longer than 3840 bytes"),
+        ("file/run", "is a file"),
+        ("file", "is a file"),
+        ("file/../file/deep/run", "is a file"),
+        ("dangling", "a link to something that does not exist"),
+        ("loop", "a link to something that does not exist"),
+    ],
+)
+def test_unusable_paths_are_refused_before_anything_is_touched(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    before = tree(tmp_path)
+    with pytest.raises(ConfigError, match=message) as caught:
+        RunFolder.create(tmp_path / name, {}, {})
+    assert caught.value.exit_code == 2
+    assert tree(tmp_path) == before
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_parent_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The superuser may write anywhere, so what the system would answer others is put in its place.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match="cannot be written to"):
+        RunFolder.create(tmp_path / "a" / "b", {}, {})
+    assert tree(tmp_path) == []
+
+
+def test_a_disk_that_refuses_is_a_configuration_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(runfolder, "write_atomic", refuse)
+    with pytest.raises(ConfigError, match="Read-only file system"):
+        RunFolder.create(tmp_path / "run", {}, {})
+    assert tree(tmp_path / "run") == []  # the lock is not left behind
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("data")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK_FILE).symlink_to(precious)
+    with pytest.raises(ConfigError, match="cannot write the run folder"):
+        RunFolder.create(tmp_path / "run", {}, {})
+    assert precious.read_text() == "data"
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+HOLD = """
+import sys
+from pathlib import Path
+from rlsuite.training.runfolder import RunFolder
+with RunFolder.open(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    path = tmp_path / "run"
+    RunFolder.create(path, {"a": 1}, {}).close()
+    return path
+
+
+def test_a_second_start_is_refused_and_the_holder_named(run: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, run],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    try:
+        assert holder.stdout is not None and holder.stdin is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(
+            ConfigError, match=f"in use by process {holder.pid} on host {socket.gethostname()}"
+        ) as caught:
+            RunFolder.open(run).__enter__()
+        assert caught.value.exit_code == 2
+        RunFolder.open(run).config()  # readers need no lock
+        holder.stdin.close()
+        assert holder.wait(20) == 0
+        with RunFolder.open(run):
+            assert (run / LOCK_FILE).exists()
+        assert not (run / LOCK_FILE).exists()
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_with_a_warning(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, run],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (run / LOCK_FILE).exists()
+    with RunFolder.open(run):
+        assert json.loads((run / LOCK_FILE).read_text())["pid"] == os.getpid()
+    assert len(caplog.records) == 1
+    assert f"from process {holder.pid}, which is gone" in caplog.text
+
+
+def test_the_same_process_cannot_hold_it_twice(run: Path) -> None:
+    with RunFolder.open(run), pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
+        RunFolder.open(run).__enter__()
+    with RunFolder.open(run):
+        pass
+
+
+def test_created_runs_are_held_until_closed(tmp_path: Path) -> None:
+    created = RunFolder.create(tmp_path / "new", {}, {})
+    with pytest.raises(ConfigError, match="in use"):
+        RunFolder.open(tmp_path / "new").__enter__()
+    with created:  # does not take the lock a second time
+        pass
+    created.close()
+    with RunFolder.open(tmp_path / "new"):
+        pass
+
+
+def test_a_lock_of_another_machine_is_respected(run: Path) -> None:
+    holder = {"pid": 1, "host": "another-machine", "started": "2026-01-01T00:00:00+00:00"}
+    (run / LOCK_FILE).write_text(json.dumps(holder))
+    with pytest.raises(
+        ConfigError, match=r"process 1 on host another-machine since 2026-01-01.*delete .*run.lock"
+    ):
+        RunFolder.open(run).__enter__()
+    assert json.loads((run / LOCK_FILE).read_text()) == holder
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b"null"])
+def test_a_torn_lock_nobody_holds_is_taken(run: Path, content: bytes) -> None:
+    (run / LOCK_FILE).write_bytes(content)
+    with RunFolder.open(run):
+        assert json.loads((run / LOCK_FILE).read_text())["pid"] == os.getpid()
+
+
+def test_without_kernel_locks_the_process_id_decides(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unsupported(descriptor: int, operation: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(runfolder.fcntl, "flock", unsupported)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+
+    def leave(pid: Any) -> None:
+        (run / LOCK_FILE).write_text(json.dumps({"pid": pid, "host": socket.gethostname(), "started": "now"}))
+
+    for alive in (os.getppid(), "nonsense"):
+        leave(alive)
+        with pytest.raises(ConfigError, match="in use"):
+            RunFolder.open(run).__enter__()
+    leave(gone.pid)
+    with RunFolder.open(run):
+        pass
+    assert "which is gone" in caplog.text
+
+
+def test_the_lock_file_replaced_between_opening_and_locking_is_opened_again(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder before us deletes its lock at the wrong moment: we must not keep a file nobody sees."""
+    flock, seen = runfolder.fcntl.flock, []
+
+    def slow(descriptor: int, operation: int) -> None:
+        if not seen:
+            (run / LOCK_FILE).unlink()
+        seen.append(descriptor)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(runfolder.fcntl, "flock", slow)
+    with RunFolder.open(run), pytest.raises(ConfigError, match="in use"):
+        RunFolder.open(run).__enter__()
+    assert len(seen) == 3

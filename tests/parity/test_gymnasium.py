@@ -1,0 +1,64 @@
+"""Whole trajectories of our tasks against Gymnasium's own environments, bit for bit."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from rlsuite.envs.make import make_env
+
+TASKS = ("HalfCheetah", "Hopper", "Walker2d", "Swimmer", "InvertedPendulum", "InvertedDoublePendulum")
+OLDER = tuple(f"{name}-v4" for name in TASKS)
+STEPS = 1_000
+SEEDS = (0, 1, 2)
+# The order of summing an action's squares may differ; nothing else does.
+REWARD_TOLERANCE = 1e-12
+
+
+def compare(env_id: str, seed: int, num_envs: int, steps: int, limit: int | None = None) -> int:
+    """Step our worlds and as many Gymnasium environments in parallel; return the number of resets."""
+    name = env_id if "-v" in env_id else f"{env_id}-v5"
+    ours = make_env(env_id, num_envs, seed=seed, dtype=torch.float64, max_episode_steps=limit, threads=1)
+    theirs = [gymnasium.make(name, max_episode_steps=limit) for _ in range(num_envs)]
+    half = np.array(ours.half_range)
+    rng = np.random.default_rng(seed)
+    td = ours.reset()
+    start = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(theirs)])
+    np.testing.assert_array_equal(td["observation"].numpy(), start)
+    resets = 0
+    for step in range(steps):
+        action = rng.uniform(-1, 1, (num_envs, len(half)))
+        td["action"] = torch.from_numpy(action)
+        td = ours.step(td)
+        after = td["next"]
+        for world, env in enumerate(theirs):
+            observation, reward, terminated, truncated, _ = env.step(action[world] * half)
+            where = f"{env_id} seed {seed} world {world} step {step}"
+            np.testing.assert_array_equal(after["observation"][world].numpy(), observation, where)
+            assert abs(after["reward"][world].item() - reward) <= REWARD_TOLERANCE, where
+            assert after["terminated"][world].item() is bool(terminated), where
+            assert after["truncated"][world].item() is bool(truncated), where
+        td = ours.maybe_reset(ours.step_mdp(td))
+        for world in after["done"].flatten().nonzero().flatten().tolist():
+            resets += 1
+            np.testing.assert_array_equal(td["observation"][world].numpy(), theirs[world].reset()[0])
+    ours.close()
+    for env in theirs:
+        env.close()
+    return resets
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("env_id", TASKS)
+def test_one_world_is_gymnasium_for_a_thousand_steps_and_a_reset(env_id: str, seed: int) -> None:
+    assert compare(env_id, seed, num_envs=1, steps=STEPS + 5) >= 1
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_eight_worlds_are_eight_gymnasiums_across_time_limits(env_id: str) -> None:
+    assert compare(env_id, seed=7, num_envs=8, steps=120, limit=50) >= 16
+
+
+@pytest.mark.parametrize("env_id", OLDER)
+def test_older_versions_are_gymnasiums_older_versions(env_id: str) -> None:
+    assert compare(env_id, seed=3, num_envs=2, steps=200, limit=150) >= 2

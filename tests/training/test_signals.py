@@ -1,0 +1,86 @@
+"""Stop signals set a flag; the second interrupt leaves at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from rlsuite.training.signals import EXIT_SIGINT, StopFlag
+
+
+@pytest.mark.parametrize("number", StopFlag.SIGNALS)
+def test_a_signal_sets_the_flag_and_its_name(number: signal.Signals) -> None:
+    with StopFlag() as flag:
+        assert flag.stop is None
+        os.kill(os.getpid(), number)
+        assert flag.stop == number.name
+
+
+def test_the_first_signal_is_the_one_named() -> None:
+    with StopFlag() as flag:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert flag.stop == "SIGTERM"
+
+
+def test_old_handlers_come_back() -> None:
+    seen = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+    try:
+        with StopFlag():
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert seen == []
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert seen == [signal.SIGUSR1]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_outside_the_main_thread_nothing_is_installed() -> None:
+    before = [signal.getsignal(number) for number in StopFlag.SIGNALS]
+    inside = []
+
+    def work() -> None:
+        with StopFlag() as flag:
+            inside.append(([signal.getsignal(number) for number in StopFlag.SIGNALS], flag.stop))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+    assert inside == [(before, None)]
+
+
+SLOW_SAVE = """
+import sys, time
+from rlsuite.training.signals import StopFlag
+with StopFlag() as flag:
+    print("ready", flush=True)
+    while flag.stop is None:
+        time.sleep(0.01)
+    print(flag.stop, flush=True)
+    time.sleep(60)  # a save that takes long
+"""
+
+
+def test_a_second_interrupt_ends_the_process_within_a_second() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", SLOW_SAVE]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "SIGINT\n"
+        process.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        assert process.wait(5) == EXIT_SIGINT
+        assert time.monotonic() - start < 1
+    finally:
+        process.kill()
+        process.wait()
