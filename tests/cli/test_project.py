@@ -1,0 +1,64 @@
+"""The Makefile, the checks and the pinned versions hang together."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAME = re.compile(r"^[A-Za-z0-9._-]+")
+
+
+def steps_of(target: str) -> str:
+    """Return what `make TARGET` would run on a fresh machine."""
+    if shutil.which("make") is None:
+        pytest.skip("no make here")
+    words = ["make", "--dry-run", "VENV=.venv-that-does-not-exist", target]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"), [("demo", "--editable .\n"), ("test", "--editable '.[dev]'\n")]
+)
+def test_one_target_does_all_the_setup(target, wanted):
+    steps = steps_of(target)
+    order = ["-m venv", "constraint constraints.txt torch\n", wanted]
+    positions = [steps.index(step) for step in order]
+    assert positions == sorted(positions)
+
+
+def test_demo_and_test_run_what_the_readme_says():
+    assert "/rlsuite train dsac_t --env HalfCheetah --preset demo --out runs/demo-" in steps_of("demo")
+    assert "python -m pytest\n" in steps_of("test")
+    checks = (ROOT / ".ci" / "run").read_text()
+    assert checks.rstrip().endswith("make test")
+    readme = (ROOT / "README.md").read_text()
+    assert "make demo" in readme
+    assert "make test" in readme
+
+
+def pins() -> dict[str, str]:
+    lines = [
+        line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] not in ("#", "")
+    ]
+    return {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}
+
+
+def test_every_dependency_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    for extra in ("dev", "bench", "dmc", "video"):
+        wanted += [word for word in extras[extra] if not word.startswith("rlsuite")]
+    names = {NAME.match(word).group().lower().replace("_", "-") for word in wanted}
+    assert names <= set(pins())
+
+
+def test_pins_are_plain_versions():
+    assert pins()["torch"] == "2.13.0"  # no local build: the same file for every machine
+    for name, version in pins().items():
+        assert re.fullmatch(r"[0-9][0-9a-z.]*", version), name

@@ -1,0 +1,35 @@
+"""What the README shows works."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rlsuite.cli import _line, train
+from rlsuite.cli.eval import EvalLine
+from rlsuite.cli.resume import ResumeLine
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+COMMANDS = [line.partition("#")[0] for line in README.splitlines() if line.startswith("rlsuite ")]
+
+
+def test_the_loop_runs_and_updates():
+    (program,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(program, "README.md", "exec"), names)
+    assert len(names["metrics"]) > 0
+    assert len(names["replay"]) == 400
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_command_parses(line, rlsuite):
+    _, command, *words = shlex.split(line)
+    if command == "train":
+        parsed, _ = train.parse_line(words[0], words[1:])
+        assert parsed.train.env in line
+    elif command == "list":
+        assert rlsuite(command, *words).code == 0
+    else:
+        kind = {"resume": ResumeLine, "eval": EvalLine}[command]
+        assert str(_line.parse(kind, words, prog="rlsuite").run) in line
