@@ -30,7 +30,9 @@ def pack_generators(generators: list[np.random.Generator]) -> Tensor:
 def unpack_generators(words: Tensor) -> list[np.random.Generator]:
     """Return the generators that `pack_generators` saved; raise DataError where it is none of its tensors."""
     if words.ndim != 2 or words.shape[1] != WORDS or words.dtype != torch.int64:
-        raise DataError(f"generator states must be int64 [worlds, {WORDS}], not {words.dtype} {list(words.shape)}")
+        raise DataError(
+            f"generator states must be int64 [worlds, {WORDS}], not {words.dtype} {list(words.shape)}"
+        )
     generators = []
     for row in words.cpu().contiguous().numpy().view(np.uint64).tolist():
         generator = np.random.Generator(np.random.PCG64(0))

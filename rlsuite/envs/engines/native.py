@@ -49,9 +49,7 @@ class NativeEngine:
         names = dict.fromkeys(("qpos", "qvel", *fields))
         self._views = {name: [getattr(data, name) for data in self._data] for name in names}
         self._ctrl = [data.ctrl for data in self._data]
-        self._buffers = {
-            name: np.zeros((worlds, *views[0].shape)) for name, views in self._views.items()
-        }
+        self._buffers = {name: np.zeros((worlds, *views[0].shape)) for name, views in self._views.items()}
         # np.concatenate joins the worlds' arrays along their first axis, in one call for all worlds.
         self._flat = {name: buffer.reshape(-1, *buffer.shape[2:]) for name, buffer in self._buffers.items()}
         self._fields = {name: torch.from_numpy(buffer) for name, buffer in self._buffers.items()}
