@@ -54,7 +54,7 @@ class ReplayedEnv(VectorEnv):
         for history, row in zip(self._actions, taken, strict=True):
             history.append(row.copy())
         outcome = self._play(taken)
-        self._observation = outcome.observation
+        self._observation = outcome.observation.clone()  # what is handed out may be written to
         ended = outcome.terminated
         self._ended = (ended if outcome.truncated is None else ended | outcome.truncated).numpy().copy()
         return outcome
@@ -66,7 +66,7 @@ class ReplayedEnv(VectorEnv):
         fresh = torch.from_numpy(self._begin(mask, self._seeds))
         self._observation = torch.where(torch.from_numpy(mask).unsqueeze(-1), fresh, self._observation)
         self._ended = self._ended & ~mask
-        return self._observation
+        return self._observation.clone()
 
     def _own_state(self) -> dict[str, Tensor]:
         lengths = [len(history) for history in self._actions]
