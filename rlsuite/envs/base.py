@@ -90,6 +90,7 @@ class VectorEnv(EnvBase):
         self._step_count = torch.zeros(num_envs, 1, dtype=torch.int64)
         self._nan_resets = 0
         self._limit = NO_LIMIT if max_episode_steps is None else max_episode_steps
+        self._observation_size = observation_size
         self._action_shape = torch.Size((num_envs, len(low)))
         flag = (num_envs, 1)
         self.observation_spec = Composite(
@@ -136,7 +137,7 @@ class VectorEnv(EnvBase):
         return self._nan_resets
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        if "_step" in tensordict.keys():
+        if "_step" in tensordict:
             raise ConfigError("these environments step all worlds together; `_step` masks are not supported")
         outcome = self._advance(self._actuate(tensordict.get("action")))
         self._step_count += 1
@@ -191,7 +192,7 @@ class VectorEnv(EnvBase):
         mask = tensordict.get("done")
         if not bool(mask.any()):
             return tensordict
-        if any(isinstance(value, TensorDictBase) for value in tensordict.values()):
+        if not all(isinstance(value, Tensor) for value in tensordict.values()):
             return super().maybe_reset(tensordict)
         fresh = self._export(self._fresh(mask))
         if not bool(mask.all()):
@@ -201,7 +202,7 @@ class VectorEnv(EnvBase):
                 fresh[key] = torch.where(wide, new, value) if new is not None else value.masked_fill(wide, 0)
         return tensordict.update(fresh)
 
-    def state_dict(self) -> dict[str, Tensor]:  # type: ignore[override]
+    def state_dict(self) -> dict[str, Tensor]:
         """Return everything that the environment's future depends on, as flat named tensors."""
         common = {
             "step_count": self._step_count.clone(),
@@ -209,7 +210,7 @@ class VectorEnv(EnvBase):
         }
         return common | self._own_state()
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state_dict` returned, bit for bit, in the middle of episodes too.
 
         Raises:

@@ -1,5 +1,8 @@
 """What an `--env` string means."""
 
+import re
+from typing import Any
+
 import torch
 
 from rlsuite.envs.base import VectorEnv
@@ -10,6 +13,7 @@ from rlsuite.errors import ConfigError, unknown_name
 __all__ = ["ENGINES", "env_names", "make_env"]
 
 ENGINES = ("auto", "native", "warp", "gym")
+VERSION = re.compile(r"v\d+")
 
 
 def make_env(
@@ -48,20 +52,51 @@ def make_env(
         raise ConfigError(f"max_episode_steps = {max_episode_steps}: must be at least 1")
     if engine == "warp":
         raise ConfigError("engine warp (GPU physics) is not part of this version; use --engine native")
-    family, colon, rest = env_id.partition(":")
-    name, dash, version = env_id.rpartition("-")
-    if not dash or not (version.startswith("v") and version[1:].isdigit()):
-        name, version = env_id, DEFAULT_VERSION
+    options: dict[str, Any] = {
+        "device": device,
+        "seed": seed,
+        "dtype": dtype,
+        "max_episode_steps": max_episode_steps,
+    }
+    family, _, rest = env_id.partition(":")
+    if family == "dmc" and rest:
+        _refuse_engine(env_id, engine, "auto")
+        from rlsuite.envs.dmc import DMControlEnv
+
+        return DMControlEnv(rest, num_envs, **options)
+    if family == "gym" and rest:
+        _refuse_engine(env_id, engine, "auto", "gym")
+        from rlsuite.envs.gym import GymEnv
+
+        return GymEnv(rest, num_envs, render=render, **options)
+    name, version = _split_version(env_id)
     if name not in tasks_by_name():
-        raise unknown_name("an environment", env_id, tasks_by_name(), "rlsuite list envs")
+        raise _unknown(env_id)
+    task = load_task(name, version)
+    if engine == "gym":
+        from rlsuite.envs.gym import GymEnv
+
+        return GymEnv(task.env_id, num_envs, render=render, **options)
     from rlsuite.envs.mujoco import MujocoEnv
 
-    return MujocoEnv(
-        load_task(name, version),
-        num_envs,
-        device=device,
-        seed=seed,
-        dtype=dtype,
-        threads=threads,
-        max_episode_steps=max_episode_steps,
-    )
+    return MujocoEnv(task, num_envs, threads=threads, **options)
+
+
+def _split_version(env_id: str) -> tuple[str, str]:
+    """Return (name, version) of an id; the version may be left out."""
+    name, dash, version = env_id.rpartition("-")
+    return (name, version) if dash and VERSION.fullmatch(version) else (env_id, DEFAULT_VERSION)
+
+
+def _refuse_engine(env_id: str, engine: str, *allowed: str) -> None:
+    if engine not in allowed:
+        raise ConfigError(f'engine "{engine}" cannot run {env_id}; allowed: {", ".join(allowed)}')
+
+
+def _unknown(env_id: str) -> ConfigError:
+    """Build the error for a name that is none of our tasks; Gymnasium may know it."""
+    import gymnasium
+
+    if env_id in gymnasium.registry:
+        return ConfigError(f'"{env_id}" is not a task of ours, but Gymnasium has it: use "gym:{env_id}"')
+    return unknown_name("an environment", env_id, tasks_by_name(), "rlsuite list envs")

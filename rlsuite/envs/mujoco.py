@@ -71,8 +71,11 @@ class MujocoEnv(VectorEnv):
         """
         if self._camera is None:
             self._camera = SceneCamera(self.engine.model, self.task.camera)
-        fields = self.engine.read()
-        return self._camera.picture(fields["qpos"][world].numpy(), fields["qvel"][world].numpy())
+        # A copy of the state is posed anew: looking at a world must not change its future.
+        fields, pose = self.engine.read(), mujoco.MjData(self.engine.model)
+        pose.qpos[:], pose.qvel[:] = fields["qpos"][world], fields["qvel"][world]
+        mujoco.mj_forward(self.engine.model, pose)
+        return self._camera.picture(pose)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Stop the threads and free what rendering holds."""
@@ -87,7 +90,7 @@ class MujocoEnv(VectorEnv):
 
     def _advance(self, action: Tensor) -> Outcome:
         task, fields = self.task, self.engine.read()
-        before = task.before(fields) if task.before is not None else None
+        before = task.before(fields)
         self.engine.step(action, task.substeps)
         terminated = task.terminated(fields)
         return Outcome(

@@ -15,11 +15,11 @@ HEADLESS = ("egl", "osmesa")
 
 
 class SceneCamera:
-    """Renders states of one model through MuJoCo's free camera.
+    """Renders states of one model through one camera.
 
     Args:
         model: the model; its offscreen buffer is enlarged where too small.
-        settings: attributes of mjvCamera (distance, elevation, lookat, trackbodyid).
+        settings: attributes of mjvCamera (distance, elevation, lookat, trackbodyid, type, fixedcamid).
 
     Raises:
         EnvironmentFailure: no OpenGL without a display works here.
@@ -28,26 +28,17 @@ class SceneCamera:
     def __init__(self, model: mujoco.MjModel, settings: Mapping[str, object]) -> None:
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, WIDTH)
         model.vis.global_.offheight = max(model.vis.global_.offheight, HEIGHT)
-        self._model = model
-        # A copy of the state is posed anew, so that looking at a world cannot change its future.
-        self._data = mujoco.MjData(model)
         self._camera = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(model, self._camera)
         for name, value in settings.items():
             if name == "trackbodyid":
                 self._camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
-            if name == "lookat":
-                self._camera.lookat[:] = value
-            else:
-                setattr(self._camera, name, value)
+            setattr(self._camera, name, value)
         self._renderer = _open_renderer(model)
 
-    def picture(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-        """Return the world in state (qpos, qvel) as uint8 `[height, width, 3]`."""
-        self._data.qpos[:] = qpos
-        self._data.qvel[:] = qvel
-        mujoco.mj_forward(self._model, self._data)
-        self._renderer.update_scene(self._data, self._camera)
+    def picture(self, data: mujoco.MjData) -> np.ndarray:
+        """Return the scene of `data` (its derived positions up to date), uint8 `[height, width, 3]`."""
+        self._renderer.update_scene(data, self._camera)
         return self._renderer.render().copy()
 
     def close(self) -> None:

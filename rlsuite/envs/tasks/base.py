@@ -43,6 +43,11 @@ class ResetNoise:
         return qpos, qvel0 + rng.uniform(low=-self.qvel, high=self.qvel, size=qvel0.shape)
 
 
+def nothing(fields: Fields) -> Tensor:
+    """Remember nothing of the moment before the step, `[B, 0]`."""
+    return fields["qpos"].new_empty(fields["qpos"].shape[0], 0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One MuJoCo task. All functions are pure, keep device and dtype, and return new tensors.
@@ -59,7 +64,7 @@ class Task:
             as in Gymnasium.
         noise: distribution of initial states.
         observation: fields -> `[B, O]`.
-        before: fields -> whatever `reward` must know of the moment before the step, or None for nothing.
+        before: fields -> whatever `reward` must know of the moment before the step.
         reward: (before, fields, action in actuator units `[B, A]`, terminated) -> `[B]`.
         terminated: fields -> `[B]` bool.
         camera: attributes of MuJoCo's free camera for videos.
@@ -74,8 +79,8 @@ class Task:
     fields: tuple[str, ...] = ("qpos", "qvel")
     noise: ResetNoise
     observation: Callable[[Fields], Tensor]
-    before: Callable[[Fields], Tensor] | None = None
-    reward: Callable[[Tensor | None, Fields, Tensor, Tensor], Tensor]
+    before: Callable[[Fields], Tensor] = nothing
+    reward: Callable[[Tensor, Fields, Tensor, Tensor], Tensor]
     terminated: Callable[[Fields], Tensor]
     camera: Mapping[str, object] = field(default_factory=dict)
 

@@ -25,7 +25,7 @@ def before(fields: Fields) -> Tensor:
     return fields["qpos"][:, 0].clone()
 
 
-def reward(x_before: Tensor | None, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
     """Forward velocity in m/s less a cost of control, `[B]`."""
     velocity = (fields["qpos"][:, 0] - x_before) / DT
     return velocity - CONTROL_COST * torch.linalg.vecdot(action, action)

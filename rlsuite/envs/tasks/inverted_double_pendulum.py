@@ -63,12 +63,12 @@ def costs(fields: Fields) -> Tensor:
     return distance + VELOCITY_COST[0] * lower.square() + VELOCITY_COST[1] * upper.square()
 
 
-def reward(_: Tensor | None, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+def reward(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
     """Bonus while the tip is up, less the costs, `[B]`."""
     return HEALTHY_REWARD * ~ended - costs(fields)
 
 
-def reward_v4(_: Tensor | None, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+def reward_v4(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
     """Bonus on every step, less the costs, `[B]`."""
     return HEALTHY_REWARD - costs(fields)
 

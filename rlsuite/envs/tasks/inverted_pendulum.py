@@ -25,12 +25,12 @@ def terminated(fields: Fields) -> Tensor:
     return (fields["qpos"][:, 1].abs() > ANGLE_LIMIT) | ~torch.isfinite(observation(fields)).all(-1)
 
 
-def reward(_: Tensor | None, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+def reward(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
     """One while the pole stands, `[B]`."""
     return (~ended).to(action.dtype)
 
 
-def reward_v4(_: Tensor | None, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+def reward_v4(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
     """One on every step, `[B]`."""
     return action.new_ones(action.shape[0])
 

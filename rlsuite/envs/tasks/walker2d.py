@@ -37,18 +37,18 @@ def healthy(fields: Fields) -> Tensor:
     return (height > HEIGHT_MIN) & (height < HEIGHT_MAX) & (angle.abs() < ANGLE_LIMIT)
 
 
-def progress(x_before: Tensor | None, fields: Fields, action: Tensor) -> Tensor:
+def progress(x_before: Tensor, fields: Fields, action: Tensor) -> Tensor:
     """Forward velocity in m/s less a cost of control, `[B]`."""
     velocity = (fields["qpos"][:, 0] - x_before) / DT
     return velocity - CONTROL_COST * torch.linalg.vecdot(action, action)
 
 
-def reward(x_before: Tensor | None, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
     """Progress, and a bonus where not fallen, `[B]`."""
     return progress(x_before, fields, action) + HEALTHY_REWARD * ~ended
 
 
-def reward_v4(x_before: Tensor | None, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+def reward_v4(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
     """Progress and a bonus on every step, the one of the fall included, `[B]`."""
     return progress(x_before, fields, action) + HEALTHY_REWARD
 

@@ -1,0 +1,174 @@
+"""Any Gymnasium environment with flat observations and continuous actions, as TorchRL sees it.
+
+Gymnasium's SyncVectorEnv runs with automatic resets disabled, which is TorchRL's rule: a step returns the
+true successor, and `reset(options={"reset_mask": mask})` starts over only the worlds of the mask.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from rlsuite.envs.base import Outcome
+from rlsuite.envs.replayed import ReplayedEnv
+from rlsuite.errors import ConfigError, EnvironmentFailure, unknown_name
+
+PICTURE_AXES = 3  # an observation [height, width, channels]
+
+
+class GymEnv(ReplayedEnv):
+    """B copies of a Gymnasium environment; see `VectorEnv` for the contract.
+
+    Args:
+        gym_id: a registered id, e.g. Pendulum-v1; `module:Id-v0` imports the module first.
+        num_envs: B worlds, stepped one after the other.
+        device: where tensors are handed out.
+        seed: world i draws the seeds of its episodes from a generator of seed + i.
+        dtype: of observations, rewards and actions.
+        max_episode_steps: instead of the registered limit.
+        render: make pictures for `frame`.
+
+    Raises:
+        ConfigError: unknown id, missing package, or spaces that our agents cannot use.
+    """
+
+    def __init__(
+        self,
+        gym_id: str,
+        num_envs: int = 1,
+        *,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        max_episode_steps: int | None = None,
+        render: bool = False,
+    ) -> None:
+        options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
+        if max_episode_steps is not None:
+            options["max_episode_steps"] = max_episode_steps
+
+        def build() -> gymnasium.Env:
+            env = gymnasium.make(gym_id, **options)
+            flat = (
+                isinstance(env.observation_space, gymnasium.spaces.Box)
+                and len(env.observation_space.shape) == 1
+            )
+            return env if flat else gymnasium.wrappers.FlattenObservation(env)
+
+        spec, first = _make(gym_id, options)
+        _check_spaces(gym_id, first.observation_space, first.action_space)
+        first.close()
+        self._vector = SyncVectorEnv([build] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+        actions = self._vector.single_action_space
+        assert isinstance(actions, gymnasium.spaces.Box)
+        observations = self._vector.single_observation_space
+        assert observations.shape is not None
+        super().__init__(
+            env_id=f"gym:{gym_id}",
+            engine_name="gym",
+            num_envs=num_envs,
+            observation_size=observations.shape[0],
+            action_low=actions.low,
+            action_high=actions.high,
+            max_episode_steps=spec.max_episode_steps if max_episode_steps is None else max_episode_steps,
+            packages=("gymnasium",),
+            device=device,
+            dtype=dtype,
+        )
+        self._render = render
+        self._set_seed(seed)
+
+    def frame(self, world: int = 0) -> np.ndarray:
+        """Return a picture of one world, uint8 `[height, width, 3]`.
+
+        Raises:
+            ConfigError: the environment was made without `render=True`.
+        """
+        if not self._render:
+            raise ConfigError(f"{self.env_id} was made without pictures; use make_env(..., render=True)")
+        try:
+            return np.asarray(self._vector.envs[world].render(), np.uint8)
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise ConfigError(f"pictures of {self.env_id} need a missing package: {error}") from error
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Close all copies."""
+        if "_vector" in self.__dict__ and not self._vector.closed:
+            self._vector.close()
+        super().close(raise_if_closed=raise_if_closed)
+
+    def _begin(self, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        with _Blamed(self.env_id):
+            observation, _ = self._vector.reset(seed=seeds.tolist(), options={"reset_mask": mask})
+        return observation.astype(np.float64)
+
+    def _play(self, action: np.ndarray) -> Outcome:
+        with _Blamed(self.env_id):
+            observation, reward, terminated, truncated, _ = self._vector.step(self._native(action))
+        return Outcome(
+            observation=torch.from_numpy(observation.astype(np.float64)),
+            reward=torch.from_numpy(reward.astype(np.float64)),
+            terminated=torch.from_numpy(terminated.copy()),
+            truncated=torch.from_numpy(truncated.copy()),
+        )
+
+    def _replay(self, world: int, seed: int, actions: np.ndarray) -> None:
+        # A single copy can be played on its own: the vector environment keeps nothing but its last outputs.
+        env = self._vector.envs[world]
+        with _Blamed(self.env_id):
+            env.reset(seed=seed)
+            for action in self._native(actions):
+                env.step(action)
+
+    def _native(self, action: np.ndarray) -> np.ndarray:
+        return action.astype(self._vector.single_action_space.dtype)
+
+
+class _Blamed:
+    """Turns whatever foreign environment code raises into an EnvironmentFailure that names it."""
+
+    def __init__(self, env_id: str) -> None:
+        self._env_id = env_id
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Exception):
+            raise EnvironmentFailure(f"{self._env_id} failed: {type(error).__name__}: {error}") from error
+
+
+def _make(gym_id: str, options: dict[str, Any]) -> tuple[Any, gymnasium.Env]:
+    """Make one environment for its spaces; return its registration too."""
+    try:
+        env = gymnasium.make(gym_id, **options)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ConfigError(f'"gym:{gym_id}" needs a package that is not installed: {error}') from error
+    except ModuleNotFoundError as error:
+        raise ConfigError(f'"gym:{gym_id}" needs a module that is not installed: {error}') from error
+    except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
+        raise unknown_name(
+            "a Gymnasium environment",
+            f"gym:{gym_id}",
+            _registered(),
+            "python -c 'import gymnasium; gymnasium.pprint_registry()'",
+        ) from error
+    except gymnasium.error.Error as error:
+        raise ConfigError(f'"gym:{gym_id}": {error}') from error
+    return env.spec, env
+
+
+def _registered() -> list[str]:
+    return [f"gym:{name}" for name in gymnasium.registry]
+
+
+def _check_spaces(gym_id: str, observations: gymnasium.Space, actions: gymnasium.Space) -> None:
+    """Raise ConfigError for spaces that our agents cannot use."""
+    if not isinstance(actions, gymnasium.spaces.Box) or len(actions.shape) != 1:
+        raise ConfigError(f'"gym:{gym_id}" takes actions {actions}; our agents need a flat Box (continuous)')
+    if len(observations.shape or ()) == PICTURE_AXES:
+        raise ConfigError(f'"gym:{gym_id}" shows pictures {observations}; our agents need vectors')
+    if not isinstance(gymnasium.spaces.flatten_space(observations), gymnasium.spaces.Box):
+        raise ConfigError(f'"gym:{gym_id}" shows {observations}, which cannot be flattened to a vector')
