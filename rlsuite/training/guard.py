@@ -118,22 +118,35 @@ class LearnerGuard:
             "metrics": {name: [str(number) for number in piece.tolist()] for name, piece in pieces.items()},
             "part_norms": {name: finite(norm) for name, norm in norms().items()},
         }
-        place = self._dump(report, {"batch": latch.batch, **tensors()})
+        place = write_dump(self._folder, report, {"batch": latch.batch, **tensors()}, self._fs)
         raise NumericalError(
             f"not finite at update {int(latch.update)}: {', '.join(culprits)}; {place}. "
             "Try a smaller learning rate, or go on from the last checkpoint with `rlsuite resume`"
         )
 
-    def _dump(self, report: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
-        folder, count = self._folder / DUMP_FOLDER, 0
-        while folder.exists():
-            count += 1
-            folder = self._folder / f"{DUMP_FOLDER}-{count}"
-        try:
-            self._fs.make_folder(folder)
-            self._fs.write(folder / "metrics.json", json.dumps(report, indent=1).encode())
-            for name, part in tensors.items():
-                self._fs.write(folder / f"{name}.safetensors", tensor_bytes(part))
-        except OSError as error:  # the run stops all the same: a dump is help, not the cause
-            return f"no dump, {folder} could not be written ({error.strerror or error})"
-        return f"the first such batch is in {folder}"
+
+def write_dump(
+    run_folder: Path,
+    report: Mapping[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    fs: FileLayer = DISK,
+) -> str:
+    """Write what a numerical failure leaves behind into a new `dump*` folder; return words that name it.
+
+    Args:
+        run_folder: where `dump/` goes (`dump-1/`, ... where that exists).
+        report: JSON values, as `metrics.json`.
+        tensors: states by name; each becomes `<name>.safetensors`.
+    """
+    folder, count = run_folder / DUMP_FOLDER, 0
+    while folder.exists():
+        count += 1
+        folder = run_folder / f"{DUMP_FOLDER}-{count}"
+    try:
+        fs.make_folder(folder)
+        fs.write(folder / "metrics.json", json.dumps(report, indent=1).encode())
+        for name, part in tensors.items():
+            fs.write(folder / f"{name}.safetensors", tensor_bytes(part))
+    except OSError as error:  # the run stops all the same: a dump is help, not the cause
+        return f"no dump, {folder} could not be written ({error.strerror or error})"
+    return f"the dump is in {folder}"

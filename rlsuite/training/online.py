@@ -27,7 +27,7 @@ from rlsuite.training import state
 from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, config_digest
 from rlsuite.training.config import TrainConfig
 from rlsuite.training.evaluate import evaluate, summary
-from rlsuite.training.guard import READ_EVERY, LearnerGuard
+from rlsuite.training.guard import READ_EVERY, LearnerGuard, write_dump
 from rlsuite.training.recorder import Recorder
 from rlsuite.training.rng import Streams
 from rlsuite.training.runfolder import RunFolder
@@ -131,7 +131,7 @@ def train_online(
                 recorder.load_state_dict(loaded.documents["recorder"])
             if resume:
                 recorder.rewind(run.clock.env_steps)
-            interrupted = _loop(run, store, recorder, guard, stop)
+            interrupted = _loop(run, folder.path, store, recorder, guard, stop)
         finally:
             run.env.close()
             run.eval_env.close()
@@ -229,7 +229,12 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _loop(
-    run: Run, store: CheckpointStore, recorder: Recorder, guard: LearnerGuard | None, stop: StopFlag | None
+    run: Run,
+    folder: Path,
+    store: CheckpointStore,
+    recorder: Recorder,
+    guard: LearnerGuard | None,
+    stop: StopFlag | None,
 ) -> bool:
     """Run to the end or to a stop signal; return whether it was a signal."""
     config, clock, num_envs = run.config, run.clock, run.config.num_envs
@@ -250,7 +255,7 @@ def _loop(
         if line:
             recorder.log(clock.env_steps, clock.updates, line)
         recorder.tick(clock.env_steps, clock.updates)
-        _check_worlds(run)
+        _check_worlds(run, folder)
         stopped = stop is not None and stop.stop is not None
         if (stopped and not last) or (clock.passed(config.checkpoint_every, num_envs) and not last):
             _read_guard(run, guard)
@@ -326,12 +331,15 @@ def _evaluate(run: Run) -> dict[str, float]:
     return metrics
 
 
-def _check_worlds(run: Run) -> None:
+def _check_worlds(run: Run, folder: Path) -> None:
+    """Stop, with the worlds' states in a dump, when they break down more often than by accident."""
     resets = run.env.nan_resets
     if resets > NAN_RESET_GRACE and resets > NAN_RESET_SHARE * run.clock.env_steps:
+        report = {"nan_resets": resets, "env_steps": run.clock.env_steps}
+        place = write_dump(folder, report, {"env": run.env.state_dict()})
         raise NumericalError(
-            f"{resets} worlds had numbers that are not finite in {run.clock.env_steps} env steps "
-            f"(more than {NAN_RESET_SHARE:.1%}): the task or its time step is unstable"
+            f"{resets} worlds had numbers that are not finite in {run.clock.env_steps} env steps, more than "
+            f"{NAN_RESET_SHARE:.1%}: the task or its time step is unstable; {place}"
         )
 
 

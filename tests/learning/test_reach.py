@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 import toys  # noqa: F401  # registers the environments
+
 from rlsuite.registry import agent_class
 from rlsuite.training.config import TrainConfig
 from rlsuite.training.evaluate import evaluate

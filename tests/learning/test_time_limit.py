@@ -7,11 +7,11 @@ V = mean over the positions of (discounted rewards until the end or K steps + ga
 
 import pytest
 import torch
+from toys import EPISODE
 
 from rlsuite.registry import agent_class
 from rlsuite.training.config import TrainConfig
 from rlsuite.training.online import build, train_steps
-from toys import EPISODE
 
 GAMMA = 0.9
 QUIET = {"alpha_init": 1e-9, "lr_alpha": 1e-12}  # no entropy in the value
