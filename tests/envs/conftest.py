@@ -39,7 +39,9 @@ def random_actions(env: VectorEnv, steps: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=env.dtype) * 2 - 1
 
 
-def play(env: VectorEnv, td: TensorDictBase, actions: torch.Tensor) -> tuple[list[TensorDictBase], TensorDictBase]:
+def play(
+    env: VectorEnv, td: TensorDictBase, actions: torch.Tensor
+) -> tuple[list[TensorDictBase], TensorDictBase]:
     """Step through `actions` with resets; return the rows and the row that comes next."""
     rows = []
     for action in actions:

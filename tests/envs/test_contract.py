@@ -139,7 +139,9 @@ def test_an_outside_mask_ends_one_episode_only(make):
     assert not torch.equal(after["observation"][1], td["next", "observation"][1])
 
 
-@pytest.mark.parametrize("env_id", ["HalfCheetah", "InvertedDoublePendulum", "gym:Pendulum-v1", "dmc:cartpole-swingup"])
+@pytest.mark.parametrize(
+    "env_id", ["HalfCheetah", "InvertedDoublePendulum", "gym:Pendulum-v1", "dmc:cartpole-swingup"]
+)
 def test_partial_reset_leaves_the_others_alone(make, env_id):
     """World 0 is bitwise the same whether or not its neighbours are reset at odd times."""
     calm, disturbed = make(env_id, 3, seed=5), make(env_id, 3, seed=5)
@@ -184,7 +186,7 @@ def test_what_was_handed_out_is_the_callers(make, env_id):
         left, right = clean.step_mdp(left), dirty.step_mdp(right)
     right["observation"].fill_(77)
     mask = torch.tensor([[True], [False]])
-    for env, td in ((clean, left), (dirty, right)):
+    for td in (left, right):
         td.clear()
         td["_reset"] = mask
     assert_equal(clean.reset(left), dirty.reset(right))
