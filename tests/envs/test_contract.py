@@ -186,7 +186,7 @@ def test_what_was_handed_out_is_the_callers(make, env_id):
         left, right = clean.step_mdp(left), dirty.step_mdp(right)
     right["observation"].fill_(77)
     mask = torch.tensor([[True], [False]])
-    for env, td in ((clean, left), (dirty, right)):
+    for td in (left, right):
         td.clear()
         td["_reset"] = mask
     assert_equal(clean.reset(left), dirty.reset(right))

@@ -1,0 +1,110 @@
+"""What an environment's name means, and what a wrong one says."""
+
+import subprocess
+import sys
+
+import gymnasium
+import pytest
+
+from rlsuite.envs import dmc
+from rlsuite.envs.names import env_names, tasks_by_name
+from rlsuite.envs.tasks.base import load_task
+from rlsuite.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("env_id", "made", "engine"),
+    [
+        ("HalfCheetah", "HalfCheetah-v5", "native"),
+        ("HalfCheetah-v5", "HalfCheetah-v5", "native"),
+        ("Walker2d-v4", "Walker2d-v4", "native"),
+        ("gym:Pendulum-v1", "gym:Pendulum-v1", "gym"),
+        ("dmc:ball_in_cup-catch", "dmc:ball_in_cup-catch", "dmc"),
+    ],
+)
+def test_names(make, env_id, made, engine):
+    env = make(env_id)
+    assert env.env_id == made
+    assert env.engine_name == engine
+    assert make(made).env_id == made  # the id makes the environment again
+
+
+def test_gymnasiums_own_engine_on_a_task_of_ours(make):
+    env = make("Hopper-v4", engine="gym")
+    assert env.env_id == "gym:Hopper-v4"
+    assert env.observation_spec["observation"].shape == (1, 11)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "message"),
+    [
+        ("HalfCheeta", {}, 'Did you mean "HalfCheetah"'),
+        ("Ant-v5", {}, 'use "gym:Ant-v5"'),
+        ("HalfCheetah-v3", {}, 'Allowed: "HalfCheetah-v5", "HalfCheetah-v4"'),
+        ("HalfCheetah", {"engine": "warp"}, "use --engine native"),
+        ("HalfCheetah", {"engine": "nativ"}, 'Did you mean "native"'),
+        ("HalfCheetah", {"num_envs": 0}, "at least 1"),
+        ("HalfCheetah", {"max_episode_steps": 0}, "at least 1"),
+        ("gym:Pendulum-v1", {"engine": "native"}, "cannot run gym:Pendulum-v1"),
+        ("dmc:cheetah-run", {"engine": "gym"}, "cannot run dmc:cheetah-run"),
+        ("gym:Pendulom-v1", {}, 'Did you mean "gym:Pendulum-v1"'),
+        ("gym:CartPole-v1", {}, "continuous"),
+        ("gym:no_such_module:X-v0", {}, "no_such_module"),
+        ("dmc:cheetah-rum", {}, 'Did you mean "dmc:cheetah-run"'),
+        ("dmc:cheetah", {}, "is not a dm_control task"),
+        ("", {}, "is not an environment"),
+    ],
+)
+def test_what_cannot_be_made_says_why(make, env_id, options, message):
+    with pytest.raises(ConfigError, match=message):
+        make(env_id, **options)
+
+
+def test_a_missing_package_of_gymnasium_is_named(make):
+    def needs_more(**_):
+        raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
+
+    gymnasium.register("Needy-v0", needs_more)
+    try:
+        with pytest.raises(ConfigError, match="Box2D is not installed"):
+            make("gym:Needy-v0")
+    finally:
+        del gymnasium.registry["Needy-v0"]
+
+
+def test_a_missing_dm_control_says_how_to_get_it(make, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("dm_control")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "dm_control", None)
+    with pytest.raises(ConfigError, match=r"rlsuite\[dmc\]"):
+        make("dmc:cheetah-run")
+
+
+def test_pictures_must_be_asked_for_where_gymnasium_draws(make):
+    env = make("gym:Pendulum-v1")
+    env.reset()
+    with pytest.raises(ConfigError, match="render=True"):
+        env.frame()
+
+
+def test_listing_names_loads_neither_torch_nor_mujoco():
+    code = (
+        "import sys; from rlsuite.envs.names import env_names; assert env_names();"
+        "heavy = {'torch', 'mujoco', 'numpy', 'gymnasium'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_task_is_listed_with_a_summary_and_loads():
+    listed = dict(env_names())
+    assert {"HalfCheetah", "InvertedDoublePendulum"} <= set(listed)
+    assert all(summary for summary in listed.values())
+    for name in tasks_by_name():
+        for version in ("v4", "v5"):
+            assert load_task(name, version).env_id == f"{name}-{version}"
+
+
+def test_importing_dm_control_leaves_the_choice_of_opengl_alone(monkeypatch):
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    dmc._import_suite()
+    assert "MUJOCO_GL" not in __import__("os").environ

@@ -1,0 +1,80 @@
+"""The threaded engine against plain calls of MuJoCo."""
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+
+from rlsuite.envs.engines.native import NativeEngine
+from rlsuite.envs.mujoco import MODEL_FOLDER
+from rlsuite.errors import DataError
+
+FIELDS = ("qpos", "qvel", "xpos", "cfrc_ext", "qfrc_actuator")
+
+
+def ant():
+    return mujoco.MjModel.from_xml_path(str(MODEL_FOLDER / "ant.xml"))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_fields_are_those_of_plain_mujoco(threads):
+    """Contact forces included, which MuJoCo computes only when asked."""
+    engine = NativeEngine(ant(), 6, FIELDS, threads=threads)
+    model = ant()
+    rng = np.random.default_rng(0)
+    plain = [mujoco.MjData(model) for _ in range(6)]
+    for _ in range(40):
+        ctrl = rng.uniform(-1, 1, (6, model.nu))
+        engine.step(torch.from_numpy(ctrl), 5)
+        for data, row in zip(plain, ctrl, strict=True):
+            data.ctrl[:] = row
+            mujoco.mj_step(model, data, nstep=5)
+            mujoco.mj_rnePostConstraint(model, data)
+        for name in FIELDS:
+            expected = np.stack([getattr(data, name) for data in plain])
+            np.testing.assert_array_equal(engine.read()[name].numpy(), expected, name)
+    assert engine.read()["cfrc_ext"].abs().max() > 0  # the feet did touch the ground
+    engine.close()
+
+
+def test_set_state_touches_only_the_worlds_of_the_mask():
+    engine = NativeEngine(ant(), 3, FIELDS)
+    engine.step(torch.ones(3, 8, dtype=torch.float64), 5)
+    before = engine.state_dict()
+    mask = np.array([False, True, False])
+    qpos = np.tile(engine.qpos0 + 0.01, (3, 1))
+    engine.set_state(mask, qpos, np.full((3, len(engine.qvel0)), 0.5))
+    after = engine.state_dict()
+    for name in before:
+        assert torch.equal(before[name][~mask], after[name][~mask]), name
+    np.testing.assert_array_equal(engine.read()["qpos"][1], qpos[1])
+    assert (engine.read()["qvel"][1] == 0.5).all()
+    engine.close()
+
+
+def test_a_saved_state_fits_its_own_model_only():
+    engine = NativeEngine(ant(), 2)
+    state = engine.state_dict()
+    state["physics"] = state["physics"][:, :-1]
+    with pytest.raises(DataError, match="physics"):
+        engine.load_state_dict(state)
+    engine.close()
+
+
+def test_closing_twice_is_allowed_and_stepping_goes_on_inline():
+    engine = NativeEngine(ant(), 3, threads=2)
+    engine.close()
+    engine.close()
+    before = engine.read()["qpos"].clone()
+    engine.step(torch.ones(3, 8, dtype=torch.float64), 1)
+    assert not torch.equal(before, engine.read()["qpos"])
+
+
+def test_sane_tells_which_worlds_are_lost():
+    engine = NativeEngine(ant(), 3)
+    assert engine.sane() is None
+    qvel = np.zeros((3, len(engine.qvel0)))
+    qvel[1, 2] = np.nan
+    engine.set_state(np.array([False, True, False]), np.tile(engine.qpos0, (3, 1)), qvel)
+    assert engine.sane().tolist() == [True, False, True]
+    engine.close()
