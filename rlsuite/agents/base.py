@@ -4,7 +4,7 @@ Legend for shape suffixes in `agents/`: N batch, M ensemble members, O observati
 Leading axes (independent seeds) may stand in front of all of them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -71,12 +71,17 @@ class Agent(nn.Module):
         lead: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
-        self.config = config
+        self.spaces, self.config = spaces, config
         missing = [name for name in GENERATOR_NAMES if name not in generators]
         if missing:
             raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")
         self.generators = {name: generators[name] for name in GENERATOR_NAMES}
         self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
+
+    @property
+    def period(self) -> int:
+        """Updates after which the same things happen again: the delay of the agents that have one."""
+        return int(getattr(self.config, "delay", 1))
 
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Take one gradient step on `batch` (`[N]` replayed rows); return scalar metrics on the device."""
@@ -191,10 +196,9 @@ def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Te
     return -(log_alpha.squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy)).sum()
 
 
-def adam(module: nn.Module | Iterable[Tensor], lr: float) -> Adam:
-    """Build the fused Adam of all agents (betas 0.9 and 0.999, eps 1e-8)."""
-    parameters = module.parameters() if isinstance(module, nn.Module) else module
-    return Adam(parameters, lr=lr, fused=True)
+def adam(parameters: Sequence[Tensor], lr: float) -> Adam:
+    """Build the fused Adam of all agents (betas 0.9 and 0.999, eps 1e-8), fit for CUDA graphs on CUDA."""
+    return Adam(parameters, lr=lr, fused=True, capturable=parameters[0].is_cuda)
 
 
 def take_step(optimizer: Optimizer, loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
@@ -210,7 +214,7 @@ def take_step(optimizer: Optimizer, loss: Tensor, parameters: Sequence[Tensor]) 
     # Not autograd.grad: its results may be transposed, and the fused kernel reads memory in order;
     # backward lays a gradient out like its parameter.
     loss.backward(inputs=list(parameters))
-    norm = torch.stack(torch._foreach_norm([parameter.grad for parameter in parameters])).norm()
+    norm = torch.stack(torch._foreach_norm([p.grad for p in parameters if p.grad is not None])).norm()
     # GradScaler's protocol: the fused kernels read this attribute and leave weights and moments as they are.
     optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
     optimizer.step()

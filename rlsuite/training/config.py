@@ -44,6 +44,8 @@ class TrainConfig:
     """Where the networks and the replay live."""
     threads: int = 0
     """CPU threads of torch and of the native engine; 0 takes all cores."""
+    cuda_graphs: bool = True
+    """On CUDA, replay updates as graphs, after a check that they equal eager ones."""
     loggers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     """Where metrics go beside metrics.jsonl; TensorBoard is left out silently when not installed."""
     guard: bool = True

@@ -10,6 +10,7 @@ import os
 import resource
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from rlsuite.training import state
 from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, config_digest
 from rlsuite.training.config import TrainConfig
 from rlsuite.training.evaluate import evaluate, summary
+from rlsuite.training.graphs import Update, verified
 from rlsuite.training.guard import READ_EVERY, LearnerGuard, write_dump
 from rlsuite.training.recorder import Recorder
 from rlsuite.training.rng import Streams
@@ -39,7 +41,8 @@ logger = logging.getLogger(__name__)
 NAN_RESET_SHARE = 1e-3  # world resets for numbers that are not finite, per env step, that end a run
 NAN_RESET_GRACE = 10  # such resets are an accident, not a rate, up to this many
 FINAL_SAVE_TRIES = 3
-NOT_DIGESTED = ("steps", "threads", "loggers", "eval_every", "checkpoint_every", "log_every")
+# What may differ when a run goes on: nothing here changes what is learnt.
+NOT_DIGESTED = ("steps", "threads", "cuda_graphs", "loggers", "eval_every", "checkpoint_every", "log_every")
 
 
 @dataclass(slots=True)
@@ -90,6 +93,7 @@ class Run:
     sums: state.RunningSums
     episodes: state.EpisodeSums
     carried: TensorDictBase
+    update: Update | None = None  # chosen at the first update, which brings the first batch
 
 
 def train_online(
@@ -296,7 +300,10 @@ def _vector_step(run: Run, recorder: Recorder | None) -> None:
 def _update(run: Run, guard: LearnerGuard | None) -> None:
     """One gradient update on one batch."""
     batch = run.replay.sample()
-    metrics = run.agent.update(batch)
+    if run.update is None:
+        captured = run.config.cuda_graphs and run.device.type == "cuda"
+        run.update = verified(run.agent, batch) if captured else run.agent.update
+    metrics = run.update(batch)
     run.clock.updates += 1
     run.sums.add(metrics)
     if guard is not None:
@@ -393,7 +400,7 @@ def _save(run: Run, store: CheckpointStore, recorder: Recorder, *, final: bool) 
             Chunk(
                 name=chunk.name,
                 version=chunk.version,
-                rows=lambda rows=chunk.rows: rows,
+                rows=partial(dict, chunk.rows),
                 nbytes=sum(t.numel() * t.element_size() for t in chunk.rows.values()),
             )
             for chunk in run.replay.chunks()
