@@ -151,8 +151,9 @@ def update_race(seconds: float, rounds: int) -> Iterator[Row]:
 
 def training_race(seconds: float, rounds: int) -> Iterator[Row]:
     """Env steps per second of classic training (one world, one update per env step), SAC against SAC."""
+    from rlsuite.training.assembly import build
     from rlsuite.training.config import TrainConfig
-    from rlsuite.training.online import build, train_steps
+    from rlsuite.training.online import train_steps
 
     model = _sb3_sac(learning_starts=1_000)
     model.learn(1_500)

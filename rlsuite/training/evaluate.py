@@ -107,9 +107,9 @@ def evaluate_run(
     from rlsuite.envs.make import make_env
     from rlsuite.registry import agent_class
     from rlsuite.training import state
+    from rlsuite.training.assembly import new_agent
     from rlsuite.training.checkpoint import CheckpointStore
     from rlsuite.training.mapping import config_from_dict
-    from rlsuite.training.online import new_agent
     from rlsuite.training.rng import Streams
     from rlsuite.training.runfolder import RunFolder
 

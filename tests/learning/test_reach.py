@@ -5,9 +5,10 @@ import torch
 import toys  # noqa: F401  # registers the environments
 
 from rlsuite.registry import agent_class
+from rlsuite.training.assembly import build
 from rlsuite.training.config import TrainConfig
 from rlsuite.training.evaluate import evaluate
-from rlsuite.training.online import build, train_steps
+from rlsuite.training.online import train_steps
 
 RANDOM_RETURN = -18.0  # of uniform actions; doing nothing is about -15
 BEST_RETURN = -1.9  # |x| from 0.75 on average to 0 at 0.3 a step

@@ -10,8 +10,9 @@ import torch
 from toys import EPISODE
 
 from rlsuite.registry import agent_class
+from rlsuite.training.assembly import build
 from rlsuite.training.config import TrainConfig
-from rlsuite.training.online import build, train_steps
+from rlsuite.training.online import train_steps
 
 GAMMA = 0.9
 QUIET = {"alpha_init": 1e-9, "lr_alpha": 1e-12}  # no entropy in the value
