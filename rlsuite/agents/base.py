@@ -196,9 +196,15 @@ def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Te
     return -(log_alpha.squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy)).sum()
 
 
-def adam(parameters: Sequence[Tensor], lr: float) -> Adam:
-    """Build the fused Adam of all agents (betas 0.9 and 0.999, eps 1e-8), fit for CUDA graphs on CUDA."""
-    return Adam(parameters, lr=lr, fused=True, capturable=parameters[0].is_cuda)
+def adam(*groups: tuple[Sequence[Tensor], float]) -> Adam:
+    """Build the fused Adam of all agents (betas 0.9 and 0.999, eps 1e-8), fit for CUDA graphs on CUDA.
+
+    Args:
+        groups: parameters and their learning rate; what is stepped together shares one optimiser, as the
+            cost of a small step is that of calling it.
+    """
+    on_cuda = groups[0][0][0].is_cuda
+    return Adam([{"params": list(p), "lr": lr} for p, lr in groups], fused=True, capturable=on_cuda)
 
 
 def take_step(optimizer: Optimizer, loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:

@@ -324,9 +324,10 @@ class DSACT(Agent):
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.critic_parameters = list(self.critic.parameters())
         self.actor_parameters = list(self.actor.parameters())
-        self.critic_optimizer = adam(self.critic_parameters, config.lr_critic)
-        self.actor_optimizer = adam(self.actor_parameters, config.lr_actor)
-        self.alpha_optimizer = adam([self.log_alpha], config.lr_alpha)
+        self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
+        self.policy_optimizer = adam(
+            (self.actor_parameters, config.lr_actor), ([self.log_alpha], config.lr_alpha)
+        )
         self.target_parameters = [*self.target_critic.parameters(), *self.target_actor.parameters()]
         self.policy = squashed_gaussian_policy(self.actor, self.generators["act"])
 
@@ -359,9 +360,14 @@ class DSACT(Agent):
             action, log_prob = sample_action(self.actor, rows.observation, *noise)
             policy_loss = soft_actor_loss(log_prob, self.critic(rows.observation, action).mean, alpha)
             temperature_loss = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
-            metrics["grad_norm/actor"] = take_step(self.actor_optimizer, policy_loss, self.actor_parameters)
-            metrics["grad_norm/alpha"] = take_step(self.alpha_optimizer, temperature_loss, [self.log_alpha])
+            # Neither loss has a gradient for the other's parameters: one backward serves both.
+            norm = take_step(
+                self.policy_optimizer,
+                policy_loss + temperature_loss,
+                [*self.actor_parameters, self.log_alpha],
+            )
             metrics |= {
+                "grad_norm/policy": norm,
                 "loss/actor": policy_loss.detach(),
                 "alpha": alpha.mean(),
                 "entropy": -log_prob.detach().mean(),
@@ -384,9 +390,9 @@ class DSACT(Agent):
     def parts(self) -> tuple[Trained, ...]:
         """Actor, critic and temperature with their optimisers, and the two targets."""
         return (
-            Trained("actor", self.actor, self.actor_optimizer),
+            Trained("actor", self.actor, self.policy_optimizer),
             Trained("critic", self.critic, self.critic_optimizer),
-            Trained("alpha", nn.ParameterList([self.log_alpha]), self.alpha_optimizer),
+            Trained("alpha", nn.ParameterList([self.log_alpha]), self.policy_optimizer),
             Trained("target_actor", self.target_actor, None),
             Trained("target_critic", self.target_critic, None),
         )

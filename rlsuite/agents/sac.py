@@ -204,9 +204,10 @@ class SAC(Agent):
         self.critic_parameters = list(self.critic.parameters())
         self.actor_parameters = list(self.actor.parameters())
         self.target_parameters = list(self.target_critic.parameters())
-        self.critic_optimizer = adam(self.critic_parameters, config.lr_critic)
-        self.actor_optimizer = adam(self.actor_parameters, config.lr_actor)
-        self.alpha_optimizer = adam([self.log_alpha], config.lr_alpha)
+        self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
+        self.policy_optimizer = adam(
+            (self.actor_parameters, config.lr_actor), ([self.log_alpha], config.lr_alpha)
+        )
         self.policy = squashed_gaussian_policy(self.actor, self.generators["act"])
 
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
@@ -220,8 +221,10 @@ class SAC(Agent):
         action, log_prob = sample_action(self.actor, rows.observation, noise)
         policy_loss = soft_actor_loss(log_prob, self.critic(rows.observation, action), alpha)
         temperature_loss = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
-        actor_norm = take_step(self.actor_optimizer, policy_loss, self.actor_parameters)
-        alpha_norm = take_step(self.alpha_optimizer, temperature_loss, [self.log_alpha])
+        # Neither loss has a gradient for the other's parameters: one backward serves both.
+        policy_norm = take_step(
+            self.policy_optimizer, policy_loss + temperature_loss, [*self.actor_parameters, self.log_alpha]
+        )
         polyak(self.target_parameters, self.critic_parameters, self.config.tau)
         self.update_count += 1
         return {
@@ -231,8 +234,7 @@ class SAC(Agent):
             "alpha": alpha.mean(),
             "entropy": -log_prob.detach().mean(),
             "grad_norm/critic": critic_norm,
-            "grad_norm/actor": actor_norm,
-            "grad_norm/alpha": alpha_norm,
+            "grad_norm/policy": policy_norm,
         }
 
     @torch.no_grad()
@@ -247,8 +249,8 @@ class SAC(Agent):
     def parts(self) -> tuple[Trained, ...]:
         """Actor, critic and temperature with their optimisers, and the target critic."""
         return (
-            Trained("actor", self.actor, self.actor_optimizer),
+            Trained("actor", self.actor, self.policy_optimizer),
             Trained("critic", self.critic, self.critic_optimizer),
-            Trained("alpha", nn.ParameterList([self.log_alpha]), self.alpha_optimizer),
+            Trained("alpha", nn.ParameterList([self.log_alpha]), self.policy_optimizer),
             Trained("target_critic", self.target_critic, None),
         )

@@ -187,8 +187,8 @@ class TD3(Agent):
         self.critic_parameters = list(self.critic.parameters())
         self.actor_parameters = list(self.actor.parameters())
         self.target_parameters = [*self.target_critic.parameters(), *self.target_actor.parameters()]
-        self.critic_optimizer = adam(self.critic_parameters, config.lr_critic)
-        self.actor_optimizer = adam(self.actor_parameters, config.lr_actor)
+        self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
+        self.actor_optimizer = adam((self.actor_parameters, config.lr_actor))
         self.policy = policy_module(Policy(self.actor, lambda action: action, self.explore))
 
     def explore(self, action: Tensor, scale: Tensor) -> Tensor:

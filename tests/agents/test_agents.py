@@ -188,7 +188,7 @@ def test_a_step_is_that_of_plain_adam(lead):
     """The fused kernel reads memory in order: a gradient laid out unlike its parameter would be scrambled."""
     nets = [MLP(5, (8, 8), 3, lead=lead, generator=torch.Generator().manual_seed(0)) for _ in "ab"]
     x = torch.randn(16, 5, generator=torch.Generator().manual_seed(1))
-    fused, plain = adam(list(nets[0].parameters()), 1e-2), torch.optim.Adam(nets[1].parameters(), lr=1e-2)
+    fused, plain = adam((list(nets[0].parameters()), 1e-2)), torch.optim.Adam(nets[1].parameters(), lr=1e-2)
     for _ in range(3):
         take_step(fused, nets[0](x).square().mean(), list(nets[0].parameters()))
         plain.zero_grad()

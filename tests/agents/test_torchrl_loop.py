@@ -27,7 +27,9 @@ def test_a_torchrl_program_trains_with_our_losses(name):
     optimizer = torch.optim.Adam(loss.parameters(), lr=1e-3)
     buffer = ReplayBuffer(storage=LazyTensorStorage(256), batch_size=64)
     buffer.extend(random_batch(256))
-    first = {key: value.clone() for key, value in loss.state_dict().items() if isinstance(value, torch.Tensor)}
+    first = {
+        key: value.clone() for key, value in loss.state_dict().items() if isinstance(value, torch.Tensor)
+    }
     for _ in range(10):
         losses = loss(buffer.sample())
         assert set(losses.keys()) == set(loss.out_keys)
