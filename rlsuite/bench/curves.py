@@ -7,13 +7,12 @@ that a number leads back to its command, versions, seed and machine.
 import argparse
 import csv
 import json
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rlsuite.training.metricsfile import read_metrics
+from rlsuite.training.metricsfile import DISCARDED_FILE, read_metrics
 from rlsuite.training.runfolder import CONFIG_FILE, META_FILE, METRICS_FILE, RunFolder
 
 COLUMNS = (
@@ -59,14 +58,21 @@ def write(rows: list[dict[str, Any]], runs: Iterable[Path], folder: Path) -> Pat
     """Write `curves.csv` and every run's configuration and machine into `folder`; return the CSV."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in runs:
-        for name in (CONFIG_FILE, META_FILE):
-            shutil.copyfile(path / name, folder / f"{path.name}.{name}")
+        copy_origin(path, folder, f"{path.name}.")
     table = folder / "curves.csv"
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     return table
+
+
+def copy_origin(run: Path, folder: Path, prefix: str = "") -> None:
+    """Copy what a number leads back to: configuration, machine and metrics; absolute paths become `runs/`."""
+    for name in (CONFIG_FILE, META_FILE, METRICS_FILE, DISCARDED_FILE):
+        if (run / name).exists():
+            text = (run / name).read_text("utf-8").replace(f"{run.resolve().parent}/", "runs/")
+            (folder / f"{prefix}{name}").write_text(text, "utf-8")
 
 
 def published(path: Path, env: str, algorithm: str) -> dict[int, list[float]]:

@@ -9,16 +9,18 @@ above -200 is at iteration 6,300, and its evaluations from 8,000 on average -160
 
 import argparse
 import csv
-import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from rlsuite.bench.curves import copy_origin
 from rlsuite.registry import agent_class
 from rlsuite.training.assembly import build
 from rlsuite.training.mapping import config_from_dict
 from rlsuite.training.metricsfile import read_metrics
 from rlsuite.training.online import train_steps
-from rlsuite.training.runfolder import CONFIG_FILE, META_FILE, METRICS_FILE, RunFolder
+from rlsuite.training.runfolder import METRICS_FILE, RunFolder
 
 AUTHORS_ALPHA = {2_000: 2.014, 4_000: 1.501, 6_000: 1.139, 8_000: 0.879, 10_000: 0.680}
 ALPHA_TOLERANCE = 0.15
@@ -46,6 +48,7 @@ def trace(path: Path) -> list[dict[str, Any]]:
 def first_spread(path: Path) -> float:
     """Run the start of a run again, to its first update, and return the first critic's running spread."""
     config = config_from_dict(RunFolder.open(path).config(), lambda name: agent_class(name).Config)
+    torch.set_num_threads(1)  # small nets, one world: a second thread only waits
     run = build(agent_class(config.agent_name), config.agent, config.train)
     while not run.clock.updates:
         train_steps(run, 1)
@@ -77,8 +80,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = trace(arguments.run)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG_FILE, META_FILE):
-        shutil.copyfile(arguments.run / name, arguments.out / name)
+    copy_origin(arguments.run, arguments.out)
     with (arguments.out / "trace.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
