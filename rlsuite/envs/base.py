@@ -20,6 +20,7 @@ from torchrl.envs import EnvBase
 from rlsuite.errors import ConfigError, DataError, EnvironmentFailure
 
 NO_LIMIT = 2**62  # env steps
+SIMULATION_DEVICE = torch.device("cpu")
 
 
 class Outcome(NamedTuple):
@@ -140,10 +141,11 @@ class VectorEnv(EnvBase):
         if "_step" in tensordict:
             raise ConfigError("these environments step all worlds together; `_step` masks are not supported")
         outcome = self._advance(self._actuate(tensordict.get("action")))
-        self._step_count += 1
+        self._step_count.add_(1)
         steps = self._step_count.clone()  # what is handed out may be written to
-        reward = outcome.reward.unsqueeze(-1)
-        observation = outcome.observation
+        # Cast before the check: what is finite here may not be in the precision handed out.
+        observation = outcome.observation.to(self.dtype)
+        reward = outcome.reward.to(self.dtype).unsqueeze(-1)
         terminated = outcome.terminated.unsqueeze(-1)
         truncated = steps >= self._limit
         if outcome.truncated is not None:
@@ -227,11 +229,10 @@ class VectorEnv(EnvBase):
         if action.shape != self._action_shape:
             wanted = list(self._action_shape)
             raise ConfigError(f"action has shape {list(action.shape)}; {self.env_id} takes {wanted}")
-        action = action.detach().to("cpu", torch.float64)
-        if bool(action.isnan().any()):
+        action = action.detach().to(SIMULATION_DEVICE, torch.float64).clamp(-1.0, 1.0)
+        if math.isnan(action.sum()):
             worlds = action.isnan().any(-1).nonzero().flatten().tolist()
             raise EnvironmentFailure(f"the policy's action is NaN in world(s) {worlds} of {self.env_id}")
-        action = action.clamp(-1.0, 1.0)
         return action if self._unit_box else torch.addcmul(self._middle, self._half, action)
 
     def _fresh(self, mask: Tensor | None) -> dict[str, Tensor]:
@@ -253,11 +254,10 @@ class VectorEnv(EnvBase):
 
     def _export(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Cast to the dtype and move to the device that this environment hands out."""
-        device, dtype = self.device, self.dtype
-        return {
-            key: value.to(device, dtype if value.is_floating_point() else None)
-            for key, value in values.items()
-        }
+        values["observation"] = values["observation"].to(self.dtype)
+        if self.device != SIMULATION_DEVICE:
+            values = {key: value.to(self.device) for key, value in values.items()}
+        return values
 
     def _pack(self, values: dict[str, Tensor]) -> TensorDict:
         return TensorDict(self._export(values), batch_size=self.batch_size, device=self.device)

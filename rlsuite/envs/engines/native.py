@@ -18,6 +18,7 @@ from torch import Tensor
 from rlsuite.errors import DataError, EnvironmentFailure
 
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # with less than this a resumed run is not bit-exact
+MAX_STATE = mujoco.mjMAXVAL  # MuJoCo's own bound for positions and velocities, any unit
 POST_CONSTRAINT_FIELDS = frozenset({"cacc", "cfrc_int", "cfrc_ext"})  # need mj_rnePostConstraint
 
 
@@ -77,16 +78,15 @@ class NativeEngine:
         Raises:
             EnvironmentFailure: MuJoCo gave up (out of memory, broken model).
         """
-        for view, row in zip(self._ctrl, ctrl.numpy(), strict=True):
-            view[:] = row
-        # All threads draw from one iterator, so a slow world or a busy core delays nobody.
-        queue = iter(self._data)
+        rows = ctrl.numpy()
+        # All threads draw world numbers from one iterator, so a slow world or a busy core delays nobody.
+        queue = iter(range(len(self._data)))
         try:
             if self._pool is None:
-                self._work(queue, substeps)
+                self._work(queue, rows, substeps)
             else:
-                helpers = [self._pool.submit(self._work, queue, substeps) for _ in range(self._helpers)]
-                self._work(queue, substeps)
+                helpers = [self._pool.submit(self._work, queue, rows, substeps) for _ in range(self._helpers)]
+                self._work(queue, rows, substeps)
                 for helper in helpers:
                     helper.result()
         except mujoco.FatalError as error:
@@ -100,15 +100,13 @@ class NativeEngine:
     def sane(self) -> Tensor | None:
         """Return which worlds' states are finite and not absurd, `[B]` bool, or None when all are.
 
-        The bound is MuJoCo's own (mjMAXVAL); nan is within no bound.
+        No bound holds for nan.
         """
-        qpos, qvel = self._buffers["qpos"], self._buffers["qvel"]
+        qpos, qvel = np.abs(self._buffers["qpos"]), np.abs(self._buffers["qvel"])
         # Two reductions over everything settle the usual case.
-        if np.abs(qpos).max() < mujoco.mjMAXVAL and np.abs(qvel).max() < mujoco.mjMAXVAL:
+        if qpos.max() < MAX_STATE and qvel.max() < MAX_STATE:
             return None
-        return torch.from_numpy(
-            (np.abs(qpos) < mujoco.mjMAXVAL).all(-1) & (np.abs(qvel) < mujoco.mjMAXVAL).all(-1)
-        )
+        return torch.from_numpy((qpos < MAX_STATE).all(-1) & (qvel < MAX_STATE).all(-1))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything that the future depends on: integration state, and the fields as last read."""
@@ -144,9 +142,11 @@ class NativeEngine:
             self._pool = None
             self._helpers = 0
 
-    def _work(self, queue: Iterator[mujoco.MjData], substeps: int) -> None:
-        model, step = self.model, mujoco.mj_step
-        for data in queue:
+    def _work(self, queue: Iterator[int], ctrl: np.ndarray, substeps: int) -> None:
+        model, worlds, views, step = self.model, self._data, self._ctrl, mujoco.mj_step
+        for world in queue:
+            data = worlds[world]
+            views[world][:] = ctrl[world]
             step(model, data, substeps)
             if self._post_constraint:
                 mujoco.mj_rnePostConstraint(model, data)

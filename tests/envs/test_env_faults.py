@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import play, random_actions
+from env_helpers import play, random_actions
 
 from rlsuite.errors import EnvironmentFailure
 

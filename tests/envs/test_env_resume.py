@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import assert_equal, play, random_actions
+from env_helpers import assert_equal, play, random_actions
 from safetensors.torch import load_file, save_file
 
 from rlsuite.errors import DataError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import assert_equal, play, random_actions
+from env_helpers import assert_equal, play, random_actions
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import check_env_specs
 

@@ -1,0 +1,53 @@
+"""Pictures without a display, and that looking changes nothing."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from env_helpers import assert_equal, play, random_actions
+
+from rlsuite.envs.rendering import HEIGHT, WIDTH
+from rlsuite.errors import EnvironmentFailure
+
+
+@pytest.mark.parametrize("env_id", ["HalfCheetah", "dmc:cartpole-swingup"])
+def test_a_picture_shows_something_and_changes_nothing(make, env_id):
+    seen, unseen = make(env_id, 2, seed=1), make(env_id, 2, seed=1)
+    actions = random_actions(seen, 6)
+    _, left = play(seen, seen.reset(), actions[:3])
+    _, right = play(unseen, unseen.reset(), actions[:3])
+    try:
+        first, second = seen.frame(0), seen.frame(1)
+    except EnvironmentFailure as error:
+        pytest.skip(str(error))
+    assert first.shape == (HEIGHT, WIDTH, 3)
+    assert first.dtype == np.uint8
+    assert first.std() > 1
+    assert not np.array_equal(first, second)
+    for ours, theirs in zip(
+        play(seen, left, actions[3:])[0], play(unseen, right, actions[3:])[0], strict=True
+    ):
+        assert_equal(ours, theirs)
+
+
+def test_where_nothing_can_draw_the_error_says_what_to_install(make, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    env = make("HalfCheetah")
+    env.reset()
+
+    def broken(*_):
+        raise OSError("libEGL.so.1 is missing")
+
+    monkeypatch.setattr("mujoco.Renderer", broken)
+    with pytest.raises(EnvironmentFailure, match=r"egl: libEGL.so.1 is missing.*libosmesa6"):
+        env.frame()
+
+
+def test_training_does_not_load_opengl():
+    code = (
+        "import sys; from rlsuite.envs.make import make_env;"
+        "[make_env(name).reset() for name in ('HalfCheetah', 'gym:Pendulum-v1', 'dmc:cartpole-swingup')];"
+        "loaded = [name for name in sys.modules if name.startswith('OpenGL')]; assert not loaded, loaded"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
