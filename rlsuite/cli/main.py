@@ -65,6 +65,7 @@ def run(argv: Sequence[str]) -> int:
 def main() -> None:
     """Run the command line of this process; errors of ours become one line on stderr and an exit code."""
     os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # torchrl reports every storage it allocates
+    os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # TorchRL's own; read when it is imported
     logging.basicConfig(format="rlsuite: %(message)s", level=logging.WARNING)
     try:
         code = run(sys.argv[1:])

@@ -10,7 +10,7 @@ from tyro import conf
 from rlsuite import registry
 from rlsuite.cli._line import check_run, import_modules, parse
 from rlsuite.cli._outcome import say_outcome, title
-from rlsuite.training.mapping import config_from_dict
+from rlsuite.training.mapping import config_from_dict, config_to_dict
 
 PROG = "rlsuite resume"
 
@@ -41,6 +41,7 @@ def run(argv: Sequence[str]) -> int:
         config = config_from_dict(folder.config(), lambda name: registry.agent_class(name).Config)
         if line.steps is not None:
             config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=line.steps))
+            folder.replace_config(config_to_dict(config))  # an interrupted extension goes on to its end
         kind = registry.agent_class(config.agent_name)
         print(f"{title(config)}\nresuming {line.run} to {config.train.steps:,} env steps", flush=True)
         result = train_online(kind, config.agent, config.train, folder, stop=stop, resume=True)

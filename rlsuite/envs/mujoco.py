@@ -1,5 +1,6 @@
 """The environment that joins a task and an engine: vectorised MuJoCo as TorchRL sees it."""
 
+import logging
 from pathlib import Path
 
 import gymnasium
@@ -14,7 +15,24 @@ from rlsuite.envs.rendering import SceneCamera
 from rlsuite.envs.seeding import WORDS, make_generators, pack_generators, unpack_generators
 from rlsuite.envs.tasks.base import Task
 
+logger = logging.getLogger(__name__)
+
 MODEL_FOLDER = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+
+
+def load_model(path: Path) -> mujoco.MjModel:
+    """Load a model without MuJoCo's word on `settotalmass`, which Gymnasium's half_cheetah.xml uses."""
+
+    def warn(text: str) -> None:
+        if "settotalmass" not in text:
+            logger.warning("%s: %s", path.name, text)
+
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(warn)
+    try:
+        return mujoco.MjModel.from_xml_path(str(path))
+    finally:
+        mujoco.set_mju_user_warning(before)
 
 
 class MujocoEnv(VectorEnv):
@@ -44,7 +62,7 @@ class MujocoEnv(VectorEnv):
         threads: int = 0,
         max_episode_steps: int | None = None,
     ) -> None:
-        model = mujoco.MjModel.from_xml_path(str(MODEL_FOLDER / task.model))
+        model = load_model(MODEL_FOLDER / task.model)
         engine = NativeEngine(model, num_envs, task.fields, threads=threads)
         super().__init__(
             env_id=task.env_id,

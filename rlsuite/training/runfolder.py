@@ -127,6 +127,17 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot read {self.path / CONFIG_FILE}: {error}") from error
 
+    def replace_config(self, config: Mapping[str, Any]) -> None:
+        """Write another configuration, so that the next resume reads it, too; only under the lock.
+
+        Raises:
+            ConfigError: the file system refused; the old configuration is intact.
+        """
+        try:
+            write_atomic(self.path / CONFIG_FILE, tomli_w.dumps(without_none(config)).encode())
+        except OSError as error:
+            raise ConfigError(f"cannot rewrite {self.path / CONFIG_FILE}: {error.strerror}") from error
+
     def meta(self) -> dict[str, Any]:
         """Return what `meta.json` says about the machine and the versions the run was started with.
 

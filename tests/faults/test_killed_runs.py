@@ -8,6 +8,7 @@ import pytest
 from toys import Poisoned
 
 import runs
+from rlsuite.training.runfolder import RunFolder
 from rlsuite.training.signals import StopFlag
 
 
@@ -96,6 +97,15 @@ def test_resume_with_more_steps_goes_on(tmp_path):
     runs.train(tmp_path / "short", steps=1000, resume=True)
     long, short = runs.weights(tmp_path / "long"), runs.weights(tmp_path / "short")
     assert all((long[key] == short[key]).all() for key in long)
+
+
+def test_an_extension_is_remembered(tmp_path):
+    path = tmp_path / "run"
+    runs.train(path, steps=400)
+    child = runs.start("resume", path, "--steps", 800, "--import", "toys")
+    assert child.wait(120) == 0, child.stdout.read()
+    assert runs.newest(path).name.endswith("800")
+    assert RunFolder.open(path).config()["train"]["steps"] == 800
 
 
 def test_n_step_and_a_wrapped_replay_resume_exactly(tmp_path):
