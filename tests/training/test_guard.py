@@ -48,7 +48,8 @@ def test_the_first_bad_batch_is_dumped(tmp_path: Path, bad: float) -> None:
     assert asked == []
     check(3, 0.25, **{"loss/actor": torch.tensor(bad)})
     check(4, NAN)
-    check(5, 0.5)
+    check(5, NAN, **{"loss/actor": torch.tensor(bad)})  # of the same layout as the first
+    check(6, 0.5)
     with pytest.raises(NumericalError, match=r"loss/actor; the dump is in .*dump") as caught:
         guard.read(norms=norms, tensors=lambda: {"agent": {"w": torch.ones(2)}})
     assert caught.value.exit_code == 4

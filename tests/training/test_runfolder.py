@@ -43,6 +43,20 @@ def test_config_and_meta_are_written_and_read_back(tmp_path: Path, monkeypatch: 
     assert (run.checkpoints, run.metrics) == (path / "ckpt", path / "metrics.jsonl")
 
 
+def test_a_replaced_config_is_read_back_and_a_refusal_leaves_the_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with RunFolder.create(tmp_path, CONFIG, {}) as run:
+        run.replace_config({**CONFIG, "agent": {"gamma": 0.9}})
+        monkeypatch.setattr(runfolder, "write_atomic", refuse)
+        with pytest.raises(ConfigError, match="No space left"):
+            run.replace_config(CONFIG)
+    assert RunFolder.open(tmp_path).config()["agent"] == {"gamma": 0.9}
+
+
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ConfigError, match="rlsuite resume"):
