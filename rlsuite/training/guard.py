@@ -1,13 +1,13 @@
 """Stopping a run whose losses are no longer numbers, without asking the device at every update.
 
-An agent that guards itself skips an optimiser step whose gradients are not finite (`grads_finite`), so
-that the weights stay finite; the guard here notices that it happened, keeps the first batch it happened
-on, and at its next reading writes `dump/` and stops the run.
+Our agents skip an optimiser step whose gradients are not finite (`rlsuite.agents.base.take_step`), so that
+the weights stay finite; the guard here notices that it happened, keeps the first batch it happened on, and
+at its next reading writes `dump/` and stops the run.
 """
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,6 @@ logger = logging.getLogger(__name__)
 
 DUMP_FOLDER = "dump"
 READ_EVERY = 256  # updates between readings by the loop: each waits for the device
-
-
-def grads_finite(parameters: Iterable[Tensor]) -> Tensor:
-    """Return a bool scalar on the device: whether the joint gradient norm of `parameters` is finite.
-
-    Finite gradients so large that their norm overflows count as not finite: clipping could not use them.
-    An agent multiplies or masks its step with this, as `if` would wait for the device.
-    """
-    grads = [p.grad for p in parameters if p.grad is not None]
-    return torch.isfinite(torch.nn.utils.get_total_norm(grads))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ updates are gradient updates.
 """
 
 import logging
+import math
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -203,7 +204,10 @@ def _evaluate(run: Run) -> dict[str, float]:
     seed = (run.streams.seed("eval") + clock.evaluations * run.config.eval_episodes) % 2**31
     metrics = summary(evaluate(run.agent.policy, run.eval_env, seed=seed))
     clock.evaluations += 1
-    clock.last_return = metrics["eval/return_mean"]
+    found = metrics["eval/return_mean"]
+    clock.last_return = found if math.isfinite(found) else None
+    if clock.last_return is None:
+        return metrics
     if clock.best_return is None or clock.last_return > clock.best_return:
         clock.best_return = clock.last_return
     return metrics

@@ -5,11 +5,11 @@ import json
 import gymnasium
 import pytest
 import torch
+import whole_runs as runs
 from safetensors.torch import load_file
 from tensordict import TensorDict
 from toys import Poisoned
 
-import runs
 from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.errors import ConfigError, DataError, NumericalError
 from rlsuite.registry import agent_class

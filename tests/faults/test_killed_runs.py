@@ -5,9 +5,9 @@ import time
 
 import numpy as np
 import pytest
+import whole_runs as runs
 from toys import Poisoned
 
-import runs
 from rlsuite.training.runfolder import RunFolder
 from rlsuite.training.signals import StopFlag
 
