@@ -13,6 +13,13 @@ from rlsuite.registry import modules_in, summary_of
 
 EXIT_SIGINT = 130  # 128 + SIGINT, the shell's convention
 
+DEFAULT_ENVIRONMENT = {  # read when torch and torchrl are imported; what the user has set stays
+    "RL_LOGGING_LEVEL": "WARNING",  # torchrl reports every storage it allocates
+    # Torch's threads otherwise spin while they wait for each other: beside three other busy processes, two
+    # threads on two cores then made less than one update a second, and 23 with this.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
 
 def commands() -> dict[str, str]:
     """Return every command, a file of this folder each, with its one-line summary."""
@@ -64,8 +71,8 @@ def run(argv: Sequence[str]) -> int:
 
 def main() -> None:
     """Run the command line of this process; errors of ours become one line on stderr and an exit code."""
-    os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # torchrl reports every storage it allocates
-    os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # TorchRL's own; read when it is imported
+    for name, value in DEFAULT_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     logging.basicConfig(format="rlsuite: %(message)s", level=logging.WARNING)
     try:
         code = run(sys.argv[1:])
