@@ -220,9 +220,11 @@ def take_step(optimizer: Optimizer, loss: Tensor, parameters: Sequence[Tensor]) 
     # Not autograd.grad: its results may be transposed, and the fused kernel reads memory in order;
     # backward lays a gradient out like its parameter.
     loss.backward(inputs=list(parameters))
-    norm = torch.stack(torch._foreach_norm([p.grad for p in parameters if p.grad is not None])).norm()
+    norms = torch._foreach_norm([p.grad for p in parameters if p.grad is not None])
+    norm = torch.linalg.vector_norm(torch.stack(norms))
     # GradScaler's protocol: the fused kernels read this attribute and leave weights and moments as they are.
-    optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
+    # x - x is 0 for a number and nan for inf and nan: fewer kernels than isfinite.
+    optimizer.found_inf = (norm - norm).ne(0).float()  # type: ignore[attr-defined]
     optimizer.step()
     return norm
 

@@ -45,14 +45,16 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[*lead, N, O]` for `x` of `[*lead, N, I]` (missing leading axes are shared)."""
-        lead = self.weight.shape[:-2]
+        weight, bias = self.weight, self.bias
+        lead = weight.shape[:-2]
         if not lead:
-            return F.linear(x, self.weight, self.bias)
-        rows, inputs = x.shape[-2:]
-        x = x.expand(*lead, rows, inputs).reshape(-1, rows, inputs)
-        weight = self.weight.reshape(-1, *self.weight.shape[-2:])
-        bias = self.bias.reshape(-1, 1, self.bias.shape[-1])
-        return torch.baddbmm(bias, x, weight.mT).view(*lead, rows, -1)
+            return F.linear(x, weight, bias)
+        if x.shape[:-2] != lead:
+            x = x.expand(*lead, *x.shape[-2:])
+        if len(lead) == 1:  # what a batched product takes as it is
+            return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+        flat = torch.baddbmm(bias.flatten(0, -2).unsqueeze(1), x.flatten(0, -3), weight.flatten(0, -3).mT)
+        return flat.unflatten(0, lead)
 
 
 class LayerNorm(nn.Module):
