@@ -107,7 +107,6 @@ def filled_replay(rows: int = REPLAY_ROWS) -> UniformReplay:
         "next": TensorDict(following, [rows]),
     }
     replay.extend(TensorDict(columns, [rows]))
-    replay.total = rows
     return replay
 
 
