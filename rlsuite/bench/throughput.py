@@ -205,10 +205,26 @@ def env_race(seconds: float, rounds: int, worlds: int = 64) -> Iterator[Row]:
             current = env.maybe_reset(env.step_mdp(env.step(current)))
         carried[0] = current
 
+    ready = [single.action_space.sample() for _ in range(4096)]
+
+    def one_ready(count: int) -> None:
+        for step in range(count):
+            *_, terminated, truncated, _ = single.step(ready[step % len(ready)])
+            if terminated or truncated:
+                single.reset()
+
+    ctrl = torch.rand(shape, generator=g, dtype=torch.float64) * 2 - 1
+
+    def engine(count: int) -> None:
+        for _ in range(max(1, count // worlds)):
+            env.engine.step(ctrl, env.task.substeps)
+
     contenders = [
         Contender("gymnasium.make", one),
         Contender("gymnasium SyncVectorEnv(8)", eight),
         Contender(f"native, {worlds} worlds", native),
+        Contender("gymnasium.make, actions ready", one_ready),
+        Contender(f"engine alone, {worlds} worlds", engine),
     ]
     return race("environment", "env steps/s", contenders, seconds=seconds, rounds=rounds)
 
