@@ -1,7 +1,7 @@
 """SAC: soft actor-critic with twin critics and a learnt temperature (Haarnoja et al. 2018, arXiv 1812.05905).
 
 Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written for the last axes; leading
-axes are independent seeds, over which they sum.
+axes are independent seeds, whose losses stay apart.
 """
 
 import copy
@@ -29,11 +29,11 @@ from rlsuite.agents.base import (
     soft_actor_loss,
     squared_td_loss,
     squashed_gaussian_policy,
-    standard_normal,
     take_step,
 )
 from rlsuite.blocks.heads import Gaussian, GaussianActor, ScalarCritic, squash
 from rlsuite.blocks.mlp import Activation
+from rlsuite.blocks.noise import Source, normal
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
 
@@ -85,11 +85,11 @@ def soft_target(batch: Batch, next_q: Tensor, next_log_prob: Tensor, alpha: Tens
 
 
 def sample_action(
-    actor: Callable[[Tensor], Gaussian], observation: Tensor, generator: torch.Generator | None
+    actor: Callable[[Tensor], Gaussian], observation: Tensor, generator: Source
 ) -> tuple[Tensor, Tensor]:
     """Draw actions in [-1, 1], `[N, A]`, and their log-densities, `[N]`."""
     gaussian = actor(observation)
-    return squash(gaussian, standard_normal(gaussian.mean, generator))
+    return squash(gaussian, normal(gaussian.mean, generator))
 
 
 @torch.no_grad()
@@ -98,7 +98,7 @@ def sample_target(
     target_critic: Callable[[Tensor, Tensor], Tensor],
     batch: Batch,
     alpha: Tensor,
-    generator: torch.Generator | None,
+    generator: Source,
 ) -> Tensor:
     """Draw the next action from the policy and give the soft Bellman target, `[N]`."""
     action, log_prob = sample_action(actor, batch.next_observation, generator)
@@ -128,7 +128,7 @@ class SACLoss(LossModule):
         config: SACConfig,
         *,
         actions: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
     ) -> None:
         super().__init__()
         self.in_keys = [
@@ -181,7 +181,7 @@ class SAC(Agent):
         self,
         spaces: Spaces,
         config: SACConfig,
-        generators: Mapping[str, torch.Generator],
+        generators: Mapping[str, Source],
         *,
         device: torch.device | str = "cpu",
         lead: tuple[int, ...] = (),
@@ -230,9 +230,9 @@ class SAC(Agent):
         return {
             "loss/critic": loss.detach(),
             "loss/actor": policy_loss.detach(),
-            "q/mean": q.detach().mean(),
-            "alpha": alpha.mean(),
-            "entropy": -log_prob.detach().mean(),
+            "q/mean": q.detach().mean((-2, -1)),
+            "alpha": alpha.mean(-1),
+            "entropy": -log_prob.detach().mean(-1),
             "grad_norm/critic": critic_norm,
             "grad_norm/policy": policy_norm,
         }

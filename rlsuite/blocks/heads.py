@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlsuite.blocks.mlp import MLP, Activation, Lead
+from rlsuite.blocks.noise import Source
 
 LOG_2PI = math.log(2 * math.pi)
 LOG_2 = math.log(2.0)
@@ -68,7 +69,7 @@ class GaussianActor(nn.Module):
         activation: Activation,
         lead: Lead = (),
         layer_norm: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
     ) -> None:
         super().__init__()
         self.trunk = MLP(
@@ -100,7 +101,7 @@ class DeterministicActor(nn.Module):
         activation: Activation,
         lead: Lead = (),
         layer_norm: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
     ) -> None:
         super().__init__()
         self.trunk = MLP(
@@ -134,8 +135,8 @@ class _Critic(nn.Module):
         lead: Lead = (),
         layer_norm: bool = False,
         dropout: float = 0.0,
-        generator: torch.Generator | None = None,
-        dropout_generator: torch.Generator | None = None,
+        generator: Source = None,
+        dropout_generator: Source = None,
     ) -> None:
         super().__init__()
         self.trunk = MLP(
