@@ -73,7 +73,7 @@ class Agent(nn.Module):
         lead: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
-        self.spaces, self.config = spaces, config
+        self.spaces, self.config, self.lead = spaces, config, lead
         missing = [name for name in GENERATOR_NAMES if name not in generators]
         if missing:
             raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")

@@ -8,7 +8,7 @@ from torch import Tensor
 from rlsuite.envs.base import Outcome, VectorEnv, take
 from rlsuite.envs.engines.native import NativeEngine
 from rlsuite.envs.rendering import SceneCamera
-from rlsuite.envs.seeding import WORDS, make_generators, pack_generators, unpack_generators
+from rlsuite.envs.seeding import WORDS, Seeds, make_generators, pack_generators, unpack_generators
 from rlsuite.envs.tasks.base import Task
 
 
@@ -34,7 +34,7 @@ class MujocoEnv(VectorEnv):
         num_envs: int = 1,
         *,
         device: torch.device | str = "cpu",
-        seed: int = 0,
+        seed: Seeds = 0,
         dtype: torch.dtype = torch.float32,
         threads: int = 0,
         max_episode_steps: int | None = None,
@@ -82,7 +82,7 @@ class MujocoEnv(VectorEnv):
                 self._camera.close()
         super().close(raise_if_closed=raise_if_closed)
 
-    def _set_seed(self, seed: int | None) -> None:
+    def _set_seed(self, seed: Seeds) -> None:
         self._generators = make_generators(seed, self.num_envs)
 
     def _advance(self, action: Tensor) -> Outcome:

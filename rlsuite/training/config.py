@@ -38,6 +38,9 @@ class TrainConfig:
     """Env steps between lines of metrics."""
     seed: int = 0
     """Root of every random stream of the run."""
+    seeds: int = 1
+    """Independent agents trained together in one process, of seeds `seed`, `seed` + 1, ...; steps, worlds,
+    batch and replay size are those of each."""
     engine: Literal["auto", "native", "warp", "gym"] = "auto"
     """Physics engine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -59,6 +62,7 @@ class TrainConfig:
             "batch_size",
             "replay_size",
             "n_step",
+            "seeds",
             "eval_episodes",
             "log_every",
         ):
