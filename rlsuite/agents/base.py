@@ -17,6 +17,7 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 
 from rlsuite.blocks.heads import Gaussian
 from rlsuite.blocks.noise import Source, normal
+from rlsuite.blocks.normalizer import RunningNorm
 
 GENERATOR_NAMES = ("init", "act", "learn")
 
@@ -42,6 +43,36 @@ class Trained(NamedTuple):
     name: str
     module: nn.Module
     optimizer: Optimizer | None
+
+
+class Batch(NamedTuple):
+    """The columns of a replayed batch as plain tensors.
+
+    `reward`, `terminated` (0 or 1) and `discount` are `[N]`; `discount` is gamma to the number of summed
+    rewards. Nothing else of the end of an episode enters a loss: a truncated row bootstraps.
+    """
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    next_observation: Tensor
+    terminated: Tensor
+    discount: Tensor | float
+
+
+def columns(batch: TensorDictBase, gamma: float) -> Batch:
+    """Read a replayed TensorDict into plain tensors; `gamma` is the discount unless the batch brings one."""
+    following = batch.get("next")
+    discount = batch.get("discount", None)
+    reward = following.get("reward").squeeze(-1)
+    return Batch(
+        batch.get("observation"),
+        batch.get("action"),
+        reward,
+        following.get("observation"),
+        following.get("terminated").squeeze(-1).to(reward.dtype),
+        gamma if discount is None else discount.squeeze(-1),
+    )
 
 
 class Agent(nn.Module):
@@ -78,7 +109,27 @@ class Agent(nn.Module):
         if missing:
             raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")
         self.generators = {name: generators[name] for name in GENERATOR_NAMES}
+        self.normalizer: RunningNorm | None = None
+        if getattr(config, "normalize_observations", False):
+            self.normalizer = RunningNorm(spaces.observation, lead=lead).to(device)
         self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
+
+    def rows(self, batch: TensorDictBase, *, observe: bool = True) -> Batch:
+        """Read a replayed TensorDict as plain tensors, observations normalised where the agent does so.
+
+        Args:
+            batch: `[*lead, N]` replayed rows.
+            observe: the observations move the running statistics.
+        """
+        rows = columns(batch, self.config.gamma)
+        if self.normalizer is None:
+            return rows
+        if observe:
+            self.normalizer.observe(rows.observation)
+        return rows._replace(
+            observation=self.normalizer(rows.observation),
+            next_observation=self.normalizer(rows.next_observation),
+        )
 
     @property
     def period(self) -> int:
@@ -115,20 +166,25 @@ class Policy(nn.Module):
         actor: network whose output both functions read.
         mode: actor output -> evaluation action.
         sample: (actor output, exploration scale) -> behaviour action.
+        normalizer: of the observations, or None.
     """
 
     exploration_scale: Tensor
 
     def __init__(
-        self, actor: nn.Module, mode: Callable[[Any], Tensor], sample: Callable[[Any, Tensor], Tensor]
+        self,
+        actor: nn.Module,
+        mode: Callable[[Any], Tensor],
+        sample: Callable[[Any, Tensor], Tensor],
+        normalizer: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.actor, self.mode, self.sample = actor, mode, sample
+        self.actor, self.mode, self.sample, self.normalizer = actor, mode, sample, normalizer
         self.register_buffer("exploration_scale", torch.ones(()))
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return an action: random under ExplorationType.RANDOM, the policy's mode under all others."""
-        output = self.actor(observation)
+        output = self.actor(observation if self.normalizer is None else self.normalizer(observation))
         if exploration_type() == ExplorationType.RANDOM:
             return self.sample(output, self.exploration_scale)
         return self.mode(output)
@@ -139,43 +195,15 @@ def policy_module(policy: Policy) -> TensorDictModule:
     return TensorDictModule(policy, in_keys=["observation"], out_keys=["action"])
 
 
-def squashed_gaussian_policy(actor: nn.Module, generator: Source) -> TensorDictModule:
+def squashed_gaussian_policy(
+    actor: nn.Module, generator: Source, normalizer: nn.Module | None = None
+) -> TensorDictModule:
     """Return the policy of an actor with pre-tanh Gaussians: tanh(mean), or a sample with scaled noise."""
 
     def sample(gaussian: Gaussian, scale: Tensor) -> Tensor:
         return (gaussian.mean + gaussian.std * scale * normal(gaussian.mean, generator)).tanh()
 
-    return policy_module(Policy(actor, lambda gaussian: gaussian.mean.tanh(), sample))
-
-
-class Batch(NamedTuple):
-    """The columns of a replayed batch as plain tensors.
-
-    `reward`, `terminated` (0 or 1) and `discount` are `[N]`; `discount` is gamma to the number of summed
-    rewards. Nothing else of the end of an episode enters a loss: a truncated row bootstraps.
-    """
-
-    observation: Tensor
-    action: Tensor
-    reward: Tensor
-    next_observation: Tensor
-    terminated: Tensor
-    discount: Tensor | float
-
-
-def columns(batch: TensorDictBase, gamma: float) -> Batch:
-    """Read a replayed TensorDict into plain tensors; `gamma` is the discount unless the batch brings one."""
-    following = batch.get("next")
-    discount = batch.get("discount", None)
-    reward = following.get("reward").squeeze(-1)
-    return Batch(
-        batch.get("observation"),
-        batch.get("action"),
-        reward,
-        following.get("observation"),
-        following.get("terminated").squeeze(-1).to(reward.dtype),
-        gamma if discount is None else discount.squeeze(-1),
-    )
+    return policy_module(Policy(actor, lambda gaussian: gaussian.mean.tanh(), sample, normalizer))
 
 
 def squared_td_loss(q: Tensor, target: Tensor) -> Tensor:

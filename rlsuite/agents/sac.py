@@ -48,6 +48,8 @@ class SACConfig:
     """Activation of all hidden layers."""
     layer_norm: bool = False
     """Normalise the critics' hidden layers."""
+    normalize_observations: bool = False
+    """Feed all networks observations in running deviations from their running mean (replayed rows)."""
     gamma: float = 0.99
     """Discount per env step."""
     tau: float = 0.005
@@ -208,11 +210,11 @@ class SAC(Agent):
         self.policy_optimizer = adam(
             (self.actor_parameters, config.lr_actor), ([self.log_alpha], config.lr_alpha)
         )
-        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"])
+        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer)
 
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Step the critics, then actor and temperature against the new critics, then the targets."""
-        rows, noise = columns(batch, self.config.gamma), self.generators["learn"]
+        rows, noise = self.rows(batch), self.generators["learn"]
         alpha = self.log_alpha.detach().exp()
         target = sample_target(self.actor, self.target_critic, rows, alpha, noise)
         q = self.critic(rows.observation, rows.action)
@@ -240,7 +242,7 @@ class SAC(Agent):
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
-        rows = columns(batch, self.config.gamma)
+        rows = self.rows(batch, observe=False)
         alpha = self.log_alpha.exp()
         target = sample_target(self.actor, self.target_critic, rows, alpha, self.generators["learn"])
         q = self.critic(rows.observation, rows.action).amin(-2)

@@ -1,5 +1,7 @@
 """Output heads: squashed Gaussian and deterministic actors, scalar and Gaussian critics.
 
+Under autocast the trunks compute in bfloat16; heads hand out the precision of the observation.
+
 Legend: N batch, O observation, A action, M ensemble members; leading axes are independent networks.
 """
 
@@ -85,7 +87,7 @@ class GaussianActor(nn.Module):
 
     def forward(self, observation: Tensor) -> Gaussian:
         """Return the pre-tanh Gaussian, `[*lead, N, A]` each, for `[*lead, N, O]`."""
-        mean, log_std = self.trunk(observation).chunk(2, -1)
+        mean, log_std = self.trunk(observation).to(observation.dtype).chunk(2, -1)
         return Gaussian(mean, log_std.clamp(*self.log_std_range).exp())
 
 
@@ -116,7 +118,7 @@ class DeterministicActor(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return actions `[*lead, N, A]` for `[*lead, N, O]`."""
-        return self.trunk(observation).tanh()
+        return self.trunk(observation).to(observation.dtype).tanh()
 
 
 class _Critic(nn.Module):
@@ -152,7 +154,7 @@ class _Critic(nn.Module):
         )
 
     def features(self, observation: Tensor, action: Tensor) -> Tensor:
-        return self.trunk(torch.cat((observation, action), -1).unsqueeze(-3))
+        return self.trunk(torch.cat((observation, action), -1).unsqueeze(-3)).to(observation.dtype)
 
 
 class ScalarCritic(_Critic):

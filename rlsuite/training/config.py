@@ -47,6 +47,8 @@ class TrainConfig:
     """Where the networks and the replay live."""
     threads: int = 0
     """CPU threads of torch and of the native engine; 0 takes all cores."""
+    mixed_precision: bool = False
+    """Compute the networks' products in bfloat16; weights, moments and losses stay in float32."""
     cuda_graphs: bool = True
     """On CUDA, replay updates as graphs, after a check that they equal eager ones."""
     loggers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)

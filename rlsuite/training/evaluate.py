@@ -125,7 +125,7 @@ def evaluate_run(
     from rlsuite.envs.make import make_env
     from rlsuite.registry import agent_class
     from rlsuite.training import state
-    from rlsuite.training.assembly import new_agent
+    from rlsuite.training.assembly import eval_engine, new_agent
     from rlsuite.training.checkpoint import CheckpointStore
     from rlsuite.training.mapping import config_from_dict
     from rlsuite.training.rng import SeedStreams
@@ -147,7 +147,7 @@ def evaluate_run(
         raise DataError(f"{path} has no checkpoint yet: train it first, or wait for its first one")
     indices = range(train.seeds) if seed_index is None else (seed_index,)
     options: dict[str, Any] = {"render": True} if video is not None else {}
-    env = make_env(train.env, episodes, engine=train.engine, **options)
+    env = make_env(train.env, episodes, engine=eval_engine(train.engine), **options)
     each = []
     try:
         for index in indices:

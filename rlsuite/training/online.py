@@ -135,7 +135,8 @@ def _loop(
             if line:
                 recorder.log(clock.env_steps, clock.updates, line, seed=seed if len(lines) > 1 else None)
         recorder.tick(clock.env_steps, clock.updates)
-        _check_worlds(run, folder)
+        if lines[0]:  # asking a device for its count waits for it
+            _check_worlds(run, folder)
         stopped = stop is not None and stop.stop is not None
         if (stopped and not last) or (clock.passed(config.checkpoint_every, num_envs) and not last):
             _read_guard(run, guard)
@@ -178,14 +179,22 @@ def _update(run: Run, guard: LearnerGuard | None) -> None:
     batch = run.replay.sample()
     if run.update is None:
         captured = run.config.cuda_graphs and run.device.type == "cuda"
-        run.update = verified(run.agent, batch) if captured else run.agent.update
-    metrics = run.update(batch)
+        with _precision(run):
+            run.update = verified(run.agent, batch) if captured else run.agent.update
+    with _precision(run):
+        metrics = run.update(batch)
     run.clock.updates += 1
     run.sums.add(metrics)
     if guard is not None:
         guard.check(metrics, batch, run.clock.updates)
         if run.clock.updates % READ_EVERY == 0:
             _read_guard(run, guard)
+
+
+def _precision(run: Run) -> torch.autocast:
+    """Return the context of updates; a cache of cast weights would outlive them inside a CUDA graph."""
+    wanted = run.config.mixed_precision
+    return torch.autocast(run.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
 
 
 def _read_guard(run: Run, guard: LearnerGuard | None) -> None:
