@@ -149,10 +149,11 @@ def _vector_step(run: Run, recorder: Recorder | None) -> None:
     """Act in all worlds, store the rows, reset the worlds whose episode ended."""
     config, clock = run.config, run.clock
     carried = run.carried
-    if clock.env_steps < config.warmup_steps and config.warmup_policy == "uniform":
+    if clock.env_steps < config.warmup_steps and config.warmup_policy != "agent":
+        draw = torch.rand if config.warmup_policy == "uniform" else torch.randn
         shape = run.env.action_spec.shape
-        uniform = torch.rand(shape, generator=run.streams.torch("explore"), device=run.device)
-        carried.set("action", uniform * 2 - 1)
+        noise = draw(shape, generator=run.streams.torch("explore"), device=run.device)
+        carried.set("action", noise * 2 - 1 if config.warmup_policy == "uniform" else noise.tanh())
     else:
         carried = run.agent.policy(carried)
     step = run.env.step(carried)
