@@ -26,14 +26,16 @@ from rlsuite.agents.base import (
     check_range,
     columns,
     polyak,
+    sample_action,
     soft_actor_loss,
+    soft_target,
     squared_td_loss,
     squashed_gaussian_policy,
     take_step,
 )
-from rlsuite.blocks.heads import Gaussian, GaussianActor, ScalarCritic, squash
+from rlsuite.blocks.heads import Gaussian, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
-from rlsuite.blocks.noise import Source, normal
+from rlsuite.blocks.noise import Source
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
 
@@ -71,27 +73,6 @@ class SACConfig:
         check_range("tau", self.tau, 0, 1, open_low=True)
         for name in ("lr_critic", "lr_actor", "lr_alpha", "alpha_init"):
             check_range(name, getattr(self, name), 0, math.inf, open_low=True)
-
-
-def soft_target(batch: Batch, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor) -> Tensor:
-    """Soft Bellman target r + gamma (1 - terminated)(min_m Q' - alpha log pi'), `[N]` (eq. 3 with twins).
-
-    Args:
-        batch: reward, terminated, discount, `[N]`.
-        next_q: target critics at the next observation and action, `[M, N]`.
-        next_log_prob: log-density of the next action, `[N]`.
-        alpha: temperature, scalar or `[1]`.
-    """
-    value = next_q.amin(-2) - alpha * next_log_prob
-    return batch.reward + batch.discount * (1 - batch.terminated) * value
-
-
-def sample_action(
-    actor: Callable[[Tensor], Gaussian], observation: Tensor, generator: Source
-) -> tuple[Tensor, Tensor]:
-    """Draw actions in [-1, 1], `[N, A]`, and their log-densities, `[N]`."""
-    gaussian = actor(observation)
-    return squash(gaussian, normal(gaussian.mean, generator))
 
 
 @torch.no_grad()
