@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictParams
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from rlsuite.agents.base import (
+    EVALUATION_ACTIONS,
     Agent,
     Batch,
     Spaces,
@@ -37,14 +37,10 @@ from rlsuite.agents.base import (
     soft_target,
     squashed_gaussian_policy,
     take_step,
-    tanh_of_mean,
 )
 from rlsuite.blocks.heads import LOG_2PI, FlooredGaussianCritic, Gaussian, GaussianActor
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.noise import Source
-
-MEAN_ACTION_POINTS = 10  # the author averages ten samples; here the points of a quadrature
-POINTS, WEIGHTS = np.polynomial.hermite_e.hermegauss(MEAN_ACTION_POINTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,18 +128,6 @@ def sample_target(
     action, log_prob = sample_action(actor, batch.next_observation, generator)
     next_q = pessimistic(target_critic(batch.next_observation, action), beta)
     return soft_target(batch, next_q, log_prob, alpha)
-
-
-def mean_action(gaussian: Gaussian) -> Tensor:
-    """Mean of tanh(u), u normal, by Gauss-Hermite quadrature, `[N, A]`.
-
-    The author averages ten random samples: the same mean, with noise. An evaluation without chance is
-    repeatable, and needs no random stream of its own.
-    """
-    total = torch.zeros_like(gaussian.mean)
-    for point, weight in zip(POINTS.tolist(), (WEIGHTS / WEIGHTS.sum()).tolist(), strict=True):
-        total += weight * torch.add(gaussian.mean, gaussian.std, alpha=point).tanh()
-    return total
 
 
 def entropy_target(config: STACConfig, actions: int) -> float:
@@ -250,10 +234,8 @@ class STAC(Agent):
                 *sizes, members=config.critics, dropout=config.dropout_critic, **shape
             )
             log_alpha = torch.full((*lead, 1), math.log(config.alpha_init))
-        with torch.no_grad():
-            self.critic.trunk[-1].get_parameter("bias")[..., 1] = (
-                0  # deviations start near log 2; author's code
-            )
+        with torch.no_grad():  # deviations start near log 2; author's code
+            self.critic.trunk[-1].get_parameter("bias")[..., 1] = 0
         self.log_alpha = nn.Parameter(log_alpha, requires_grad=False)
         self.target_entropy = entropy_target(config, spaces.action)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
@@ -262,7 +244,7 @@ class STAC(Agent):
         self.target_parameters = list(self.target_critic.parameters())
         self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
         self.actor_optimizer = adam((self.actor_parameters, config.lr_actor))
-        mode = mean_action if config.evaluation == "mean" else tanh_of_mean
+        mode = EVALUATION_ACTIONS[config.evaluation]
         self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer, mode)
 
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
