@@ -18,6 +18,8 @@ from torch.optim import Adam, Optimizer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from rlsuite.blocks.heads import Gaussian, squash
+from rlsuite.blocks.noise import Source, normal
+from rlsuite.blocks.normalizer import RunningNorm
 
 GENERATOR_NAMES = ("init", "act", "learn")
 POINTS, WEIGHTS = np.polynomial.hermite_e.hermegauss(10)  # of `mean_of_tanh`
@@ -46,6 +48,36 @@ class Trained(NamedTuple):
     optimizer: Optimizer | None
 
 
+class Batch(NamedTuple):
+    """The columns of a replayed batch as plain tensors.
+
+    `reward`, `terminated` (0 or 1) and `discount` are `[N]`; `discount` is gamma to the number of summed
+    rewards. Nothing else of the end of an episode enters a loss: a truncated row bootstraps.
+    """
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    next_observation: Tensor
+    terminated: Tensor
+    discount: Tensor | float
+
+
+def columns(batch: TensorDictBase, gamma: float) -> Batch:
+    """Read a replayed TensorDict into plain tensors; `gamma` is the discount unless the batch brings one."""
+    following = batch.get("next")
+    discount = batch.get("discount", None)
+    reward = following.get("reward").squeeze(-1)
+    return Batch(
+        batch.get("observation"),
+        batch.get("action"),
+        reward,
+        following.get("observation"),
+        following.get("terminated").squeeze(-1).to(reward.dtype),
+        gamma if discount is None else discount.squeeze(-1),
+    )
+
+
 class Agent(nn.Module):
     """Base of all agents. Subclasses set `Config` and define `update`, `values` and `parts`.
 
@@ -56,7 +88,8 @@ class Agent(nn.Module):
         spaces: sizes and action range of the environment.
         config: an instance of the subclass's `Config`.
         generators: random streams "init" (weights), "act" (behaviour) and "learn" (updates), all on
-            `device`; see `make_generators`.
+            `device`, or for each a tuple with one stream per seed of the first leading axis; see
+            `make_generators`.
         device: where parameters live.
         lead: leading axes of independent seeds; batches then carry them too.
     """
@@ -68,18 +101,38 @@ class Agent(nn.Module):
         self,
         spaces: Spaces,
         config: Any,
-        generators: Mapping[str, torch.Generator],
+        generators: Mapping[str, Source],
         *,
         device: torch.device | str = "cpu",
         lead: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
-        self.spaces, self.config = spaces, config
+        self.spaces, self.config, self.lead = spaces, config, lead
         missing = [name for name in GENERATOR_NAMES if name not in generators]
         if missing:
             raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")
         self.generators = {name: generators[name] for name in GENERATOR_NAMES}
+        self.normalizer: RunningNorm | None = None
+        if getattr(config, "normalize_observations", False):
+            self.normalizer = RunningNorm(spaces.observation, lead=lead).to(device)
         self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
+
+    def rows(self, batch: TensorDictBase, *, observe: bool = True) -> Batch:
+        """Read a replayed TensorDict as plain tensors, observations normalised where the agent does so.
+
+        Args:
+            batch: `[*lead, N]` replayed rows.
+            observe: the observations move the running statistics.
+        """
+        rows = columns(batch, self.config.gamma)
+        if self.normalizer is None:
+            return rows
+        if observe:
+            self.normalizer.observe(rows.observation)
+        return rows._replace(
+            observation=self.normalizer(rows.observation),
+            next_observation=self.normalizer(rows.next_observation),
+        )
 
     @property
     def period(self) -> int:
@@ -87,7 +140,7 @@ class Agent(nn.Module):
         return int(getattr(self.config, "delay", 1))
 
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Take one gradient step on `batch` (`[N]` replayed rows); return scalar metrics on the device."""
+        """Take one gradient step on `batch` (`[*lead, N]` rows); return metrics `[*lead]` on the device."""
         raise NotImplementedError
 
     def values(self, batch: TensorDictBase) -> TensorDict:
@@ -116,15 +169,20 @@ class Policy(nn.Module):
         actor: network whose output both functions read.
         mode: actor output -> evaluation action.
         sample: (actor output, exploration scale) -> behaviour action.
+        normalizer: of the observations, or None.
     """
 
     exploration_scale: Tensor
 
     def __init__(
-        self, actor: nn.Module, mode: Callable[[Any], Tensor], sample: Callable[[Any, Tensor], Tensor]
+        self,
+        actor: nn.Module,
+        mode: Callable[[Any], Tensor],
+        sample: Callable[[Any, Tensor], Tensor],
+        normalizer: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.actor, self.mode, self.sample = actor, mode, sample
+        self.actor, self.mode, self.sample, self.normalizer = actor, mode, sample, normalizer
         self.register_buffer("exploration_scale", torch.ones(()))
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -132,6 +190,8 @@ class Policy(nn.Module):
 
         Dropout, where an actor has it, is part of the behaviour and not of the mode.
         """
+        if self.normalizer is not None:
+            observation = self.normalizer(observation)
         if exploration_type() == ExplorationType.RANDOM:
             return self.sample(self.actor(observation), self.exploration_scale)
         with evaluating(self.actor):
@@ -178,63 +238,29 @@ EVALUATION_ACTIONS = {"mode": tanh_of_mean, "mean": mean_of_tanh}
 
 def squashed_gaussian_policy(
     actor: nn.Module,
-    generator: torch.Generator,
+    generator: Source,
+    normalizer: nn.Module | None = None,
     mode: Callable[[Gaussian], Tensor] = tanh_of_mean,
 ) -> TensorDictModule:
     """Return the policy of an actor with pre-tanh Gaussians: `mode`, or a sample with scaled noise."""
 
     def sample(gaussian: Gaussian, scale: Tensor) -> Tensor:
-        return (gaussian.mean + gaussian.std * scale * standard_normal(gaussian.mean, generator)).tanh()
+        return (gaussian.mean + gaussian.std * scale * normal(gaussian.mean, generator)).tanh()
 
-    return policy_module(Policy(actor, mode, sample))
-
-
-def standard_normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw N(0, 1) of the shape, type and device of `like` from `generator`."""
-    return torch.empty_like(like).normal_(generator=generator)
-
-
-class Batch(NamedTuple):
-    """The columns of a replayed batch as plain tensors.
-
-    `reward`, `terminated` (0 or 1) and `discount` are `[N]`; `discount` is gamma to the number of summed
-    rewards. Nothing else of the end of an episode enters a loss: a truncated row bootstraps.
-    """
-
-    observation: Tensor
-    action: Tensor
-    reward: Tensor
-    next_observation: Tensor
-    terminated: Tensor
-    discount: Tensor | float
-
-
-def columns(batch: TensorDictBase, gamma: float) -> Batch:
-    """Read a replayed TensorDict into plain tensors; `gamma` is the discount unless the batch brings one."""
-    following = batch.get("next")
-    discount = batch.get("discount", None)
-    reward = following.get("reward").squeeze(-1)
-    return Batch(
-        batch.get("observation"),
-        batch.get("action"),
-        reward,
-        following.get("observation"),
-        following.get("terminated").squeeze(-1).to(reward.dtype),
-        gamma if discount is None else discount.squeeze(-1),
-    )
+    return policy_module(Policy(actor, mode, sample, normalizer))
 
 
 def squared_td_loss(q: Tensor, target: Tensor) -> Tensor:
-    """Squared error of the critics `[M, N]` to a target `[N]`; summed over members and seeds."""
-    return (q - target.unsqueeze(-2)).square().mean(-1).sum()
+    """Squared error of the critics `[M, N]` to a target `[N]`; summed over members."""
+    return (q - target.unsqueeze(-2)).square().mean(-1).sum(-1)
 
 
 def sample_action(
-    actor: Callable[[Tensor], Gaussian], observation: Tensor, generator: torch.Generator | None
+    actor: Callable[[Tensor], Gaussian], observation: Tensor, generator: Source
 ) -> tuple[Tensor, Tensor]:
     """Draw actions in [-1, 1], `[N, A]`, and their log-densities, `[N]`."""
     gaussian = actor(observation)
-    return squash(gaussian, standard_normal(gaussian.mean, generator))
+    return squash(gaussian, normal(gaussian.mean, generator))
 
 
 def soft_target(batch: Batch, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor) -> Tensor:
@@ -251,13 +277,13 @@ def soft_target(batch: Batch, next_q: Tensor, next_log_prob: Tensor, alpha: Tens
 
 
 def soft_actor_loss(log_prob: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
-    """Soft policy loss on `[N]` and `[M, N]`: alpha log pi - smaller (mean) return; summed over seeds."""
-    return (alpha * log_prob - q.amin(-2)).mean(-1).sum()
+    """Soft policy loss on `[N]` and `[M, N]`: alpha log pi - smaller (mean) return."""
+    return (alpha * log_prob - q.amin(-2)).mean(-1)
 
 
 def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
     """Temperature loss, linear in log alpha: its gradient is -(mean log pi + target entropy)."""
-    return -(log_alpha.squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy)).sum()
+    return -(log_alpha.squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy))
 
 
 @torch.no_grad()
@@ -288,21 +314,32 @@ def adam(*groups: tuple[Sequence[Tensor], float]) -> Adam:
 def take_step(optimizer: Optimizer, loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Differentiate `loss` with respect to `parameters` and step, unless a gradient is not finite.
 
-    The skip happens inside the fused kernel (its `found_inf` input), so nothing waits for the device.
+    The skip happens inside the fused kernel (its `found_inf` input), so nothing waits for the device. One
+    seed's bad gradient skips the step of all seeds of a batch, and the run is stopped for it.
+
+    Args:
+        optimizer: moves `parameters`.
+        loss: `[*lead]`, one number per seed; the parameters have the same leading axes.
+        parameters: what to differentiate by.
 
     Returns:
-        the norm of all gradients together, a scalar; not finite exactly when the step was skipped.
+        the norm of all gradients of each seed, `[*lead]`; not finite exactly when the step was skipped.
     """
     for parameter in parameters:
         parameter.grad = None
     # Not autograd.grad: its results may be transposed, and the fused kernel reads memory in order;
     # backward lays a gradient out like its parameter.
-    loss.backward(inputs=list(parameters))
-    norms = torch._foreach_norm([p.grad for p in parameters if p.grad is not None])
-    norm = torch.linalg.vector_norm(torch.stack(norms))
+    loss.sum().backward(inputs=list(parameters))
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if lead := loss.dim():
+        norms = [torch.linalg.vector_norm(g, dim=tuple(range(lead, g.dim()))) for g in gradients]
+    else:
+        norms = list(torch._foreach_norm(gradients))
+    norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
     # GradScaler's protocol: the fused kernels read this attribute and leave weights and moments as they are.
     # x - x is 0 for a number and nan for inf and nan: fewer kernels than isfinite.
-    optimizer.found_inf = (norm - norm).ne(0).float()  # type: ignore[attr-defined]
+    total = norm.sum() if lead else norm
+    optimizer.found_inf = (total - total).ne(0).float()  # type: ignore[attr-defined]
     optimizer.step()
     return norm
 
@@ -313,8 +350,14 @@ def polyak(target: Sequence[Tensor], online: Sequence[Tensor], tau: float) -> No
         torch._foreach_lerp_(list(target), list(online), tau)
 
 
-def make_generators(seed: int, device: torch.device | str = "cpu") -> dict[str, torch.Generator]:
-    """Return the three random streams of an agent from one seed, for use outside the training loop."""
+def make_generators(seed: int | Sequence[int], device: torch.device | str = "cpu") -> dict[str, Source]:
+    """Return the random streams of an agent from its seed, for use outside the training loop.
+
+    For an agent with a leading axis of seeds, `seed` is one number each, and so are the streams.
+    """
+    if not isinstance(seed, int):
+        every = [make_generators(own, device) for own in seed]
+        return {name: tuple(streams[name] for streams in every) for name in GENERATOR_NAMES}  # type: ignore[misc]
     children = torch.randint(2**62, (len(GENERATOR_NAMES),), generator=torch.Generator().manual_seed(seed))
     return {
         name: torch.Generator(device).manual_seed(int(child))

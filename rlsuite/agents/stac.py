@@ -5,7 +5,7 @@ The critic is fitted by likelihood to one-step targets, so that its deviation me
 varies for a given observation and action; beta deviations are taken off in the target and for the actor.
 
 Legend: N batch, M critics (one; two for ESTAC), O observation, A action. Losses are written for the last
-axes; leading axes are independent seeds, over which they sum.
+axes; leading axes are independent seeds, whose losses stay apart.
 """
 
 import copy
@@ -40,6 +40,7 @@ from rlsuite.agents.base import (
 )
 from rlsuite.blocks.heads import LOG_2PI, FlooredGaussianCritic, Gaussian, GaussianActor
 from rlsuite.blocks.mlp import Activation
+from rlsuite.blocks.noise import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,8 @@ class STACConfig:
     """Dropout rate of the actor, in behaviour, targets and losses."""
     dropout_critic: float = 0.01
     """Dropout rate of critic and target critic."""
+    normalize_observations: bool = False
+    """Feed all networks observations in running deviations from their running mean (replayed rows)."""
     gamma: float = 0.99
     """Discount per env step."""
     tau: float = 0.005
@@ -93,12 +96,12 @@ def pessimistic(returns: Gaussian, beta: float) -> Tensor:
 
 
 def likelihood_loss(returns: Gaussian, target: Tensor) -> Tensor:
-    """Negative log-likelihood of targets `[N]` under the critics `[M, N]`; summed over members and seeds.
+    """Negative log-likelihood of targets `[N]` under the critics `[M, N]`; summed over members.
 
     Both mean and deviation get their gradient; nothing is clipped (paper, section 4.1).
     """
     error = (target.unsqueeze(-2) - returns.mean) / returns.std
-    return (0.5 * LOG_2PI + returns.std.log() + 0.5 * error.square()).mean(-1).sum()
+    return (0.5 * LOG_2PI + returns.std.log() + 0.5 * error.square()).mean(-1).sum(-1)
 
 
 def stac_alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
@@ -106,7 +109,7 @@ def stac_alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) 
 
     Adam is not: its steps do not shrink with alpha.
     """
-    return -(log_alpha.exp().squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy)).sum()
+    return -(log_alpha.exp().squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy))
 
 
 @torch.no_grad()
@@ -116,7 +119,7 @@ def sample_target(
     batch: Batch,
     alpha: Tensor,
     beta: float,
-    generator: torch.Generator | None,
+    generator: Source,
 ) -> Tensor:
     """Draw the next action from the policy and give the pessimistic one-step target, `[N]`.
 
@@ -157,7 +160,7 @@ class STACLoss(LossModule):
         config: STACConfig,
         *,
         actions: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
     ) -> None:
         super().__init__()
         self.in_keys = [
@@ -211,7 +214,7 @@ class STAC(Agent):
         self,
         spaces: Spaces,
         config: STACConfig,
-        generators: Mapping[str, torch.Generator],
+        generators: Mapping[str, Source],
         *,
         device: torch.device | str = "cpu",
         lead: tuple[int, ...] = (),
@@ -242,7 +245,7 @@ class STAC(Agent):
         self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
         self.actor_optimizer = adam((self.actor_parameters, config.lr_actor))
         mode = EVALUATION_ACTIONS[config.evaluation]
-        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], mode)
+        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer, mode)
 
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Step the critic, move its target, then step the actor against the new critic and the temperature.
@@ -250,7 +253,7 @@ class STAC(Agent):
         The temperature follows alpha <- alpha exp(lr alpha (target entropy - entropy)): plain gradient
         descent on log alpha, slow where alpha is small (author's code).
         """
-        config, rows, noise = self.config, columns(batch, self.config.gamma), self.generators["learn"]
+        config, rows, noise = self.config, self.rows(batch), self.generators["learn"]
         alpha = self.log_alpha.exp()
         target = sample_target(self.actor, self.target_critic, rows, alpha, config.beta, noise)
         returns = self.critic(rows.observation, rows.action)
@@ -266,10 +269,10 @@ class STAC(Agent):
         return {
             "loss/critic": loss.detach(),
             "loss/actor": policy_loss.detach(),
-            "q/mean": returns.mean.detach().mean(),
-            "q/std": returns.std.detach().mean(),
-            "alpha": alpha.mean(),
-            "entropy": -log_prob.detach().mean(),
+            "q/mean": returns.mean.detach().mean((-2, -1)),
+            "q/std": returns.std.detach().mean((-2, -1)),
+            "alpha": alpha.mean(-1),
+            "entropy": -log_prob.detach().mean(-1),
             "grad_norm/critic": critic_norm,
             "grad_norm/policy": policy_norm,
         }
@@ -277,7 +280,7 @@ class STAC(Agent):
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the pessimistic value as `q` and its distance to the target as `td_error`, `[N]`."""
-        rows, beta = columns(batch, self.config.gamma), self.config.beta
+        rows, beta = self.rows(batch, observe=False), self.config.beta
         with evaluating(self.actor, self.critic, self.target_critic):
             target = sample_target(
                 self.actor, self.target_critic, rows, self.log_alpha.exp(), beta, self.generators["learn"]

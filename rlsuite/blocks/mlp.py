@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlsuite.blocks.noise import Source, fill
+
 Lead = tuple[int, ...]
 Activation = Literal["relu", "gelu", "tanh", "silu", "elu"]
 
@@ -36,16 +38,14 @@ class Linear(nn.Module):
     Input `[*lead, N, I]` or anything that broadcasts to it; output `[*lead, N, O]`.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, *, lead: Lead = (), generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, *, lead: Lead = (), generator: Source = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(*lead, outputs, inputs))
         self.bias = nn.Parameter(torch.empty(*lead, outputs))
         bound = 1 / math.sqrt(inputs)
         with torch.no_grad():
-            self.weight.uniform_(-bound, bound, generator=generator)
-            self.bias.uniform_(-bound, bound, generator=generator)
+            for parameter in (self.weight, self.bias):
+                fill(parameter, generator, lambda part, own: part.uniform_(-bound, bound, generator=own))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[*lead, N, O]` for `x` of `[*lead, N, I]` (missing leading axes are shared)."""
@@ -86,7 +86,7 @@ class Dropout(nn.Module):
     update's time on the CPU. The rate is rounded to a multiple of 2^-16.
     """
 
-    def __init__(self, rate: float, generator: torch.Generator | None = None) -> None:
+    def __init__(self, rate: float, generator: Source = None) -> None:
         super().__init__()
         if not 0 <= rate < 1:
             raise ValueError(f"dropout = {rate}: must be in [0, 1)")
@@ -97,11 +97,12 @@ class Dropout(nn.Module):
         """Zero each entry with probability `rate` while training and scale the rest by 1 / (1 - rate)."""
         if not self.training or self.rate == 0:
             return x
-        draws = torch.empty(-(-x.numel() // _LANES), dtype=torch.int64, device=x.device)
-        # From the lowest number on: by default the sign bit, and with it the last lane's, is never set.
-        lanes = draws.random_(torch.iinfo(torch.int64).min, None, generator=self.generator).view(torch.int16)
+        seeds = len(self.generator) if isinstance(self.generator, tuple) else 1
+        entries = x.numel() // seeds
+        draws = torch.empty(seeds, -(-entries // _LANES), dtype=torch.int64, device=x.device)
+        fill(draws if isinstance(self.generator, tuple) else draws[0], self.generator, _any_int64)
         dropped = round(self.rate * _LANE_VALUES) + torch.iinfo(torch.int16).min  # lanes below it
-        keep = lanes[: x.numel()].view(x.shape) >= dropped
+        keep = draws.view(torch.int16)[:, :entries].reshape(x.shape) >= dropped
         return x * keep.to(x.dtype).mul_(1 / (1 - self.rate))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Dropout":
@@ -109,6 +110,11 @@ class Dropout(nn.Module):
         twin = Dropout(self.rate, self.generator).train(self.training)
         memo[id(self)] = twin
         return twin
+
+
+def _any_int64(part: Tensor, generator: torch.Generator | None) -> None:
+    """Fill with 64 random bits: by default the sign bit, and with it the last lane's, is never set."""
+    part.random_(torch.iinfo(torch.int64).min, None, generator=generator)
 
 
 class MLP(nn.Sequential):
@@ -139,8 +145,8 @@ class MLP(nn.Sequential):
         lead: Lead = (),
         layer_norm: bool = False,
         dropout: float = 0.0,
-        generator: torch.Generator | None = None,
-        dropout_generator: torch.Generator | None = None,
+        generator: Source = None,
+        dropout_generator: Source = None,
     ) -> None:
         layers: list[nn.Module] = []
         for width in hidden:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
+from rlsuite.envs.seeding import Seeds
 from rlsuite.errors import ConfigError, DataError, EnvironmentFailure
 
 NO_LIMIT = 2**62  # env steps
@@ -131,6 +132,10 @@ class VectorEnv(EnvBase):
     @abstractmethod
     def frame(self, world: int = 0) -> np.ndarray:
         """Return a picture of one world, uint8 `[height, width, 3]`."""
+
+    def seed_worlds(self, seeds: Seeds) -> None:
+        """Seed every world by itself; what the next resets draw follows from its own seed alone."""
+        self._set_seed(seeds)
 
     @property
     def nan_resets(self) -> int:

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlsuite.envs.base import Outcome
 from rlsuite.envs.replayed import ReplayedEnv
+from rlsuite.envs.seeding import Seeds
 from rlsuite.errors import ConfigError, EnvironmentFailure, unknown_name
 
 PICTURE_AXES = 3  # an observation [height, width, channels]
@@ -40,7 +41,7 @@ class GymEnv(ReplayedEnv):
         num_envs: int = 1,
         *,
         device: torch.device | str = "cpu",
-        seed: int = 0,
+        seed: Seeds = 0,
         dtype: torch.dtype = torch.float32,
         max_episode_steps: int | None = None,
         render: bool = False,

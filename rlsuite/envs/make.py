@@ -7,6 +7,7 @@ import torch
 
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.names import env_names, tasks_by_name
+from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.tasks.base import DEFAULT_VERSION, load_task
 from rlsuite.errors import ConfigError, unknown_name
 
@@ -22,7 +23,7 @@ def make_env(
     *,
     engine: str = "auto",
     device: torch.device | str = "cpu",
-    seed: int = 0,
+    seed: Seeds = 0,
     dtype: torch.dtype = torch.float32,
     threads: int = 0,
     max_episode_steps: int | None = None,
@@ -35,7 +36,7 @@ def make_env(
         num_envs: worlds stepped together.
         engine: who integrates: `auto` takes the native engine for our own tasks; `gym` is Gymnasium's own.
         device: where tensors are handed out.
-        seed: of world 0; world i uses seed + i.
+        seed: of world 0, world i using seed + i; or one for every world.
         dtype: of observations, rewards and actions.
         threads: of the native engine; 0 takes all cores.
         max_episode_steps: instead of the environment's registered limit.

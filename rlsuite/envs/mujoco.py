@@ -1,9 +1,5 @@
 """The environment that joins a task and an engine: vectorised MuJoCo as TorchRL sees it."""
 
-import logging
-from pathlib import Path
-
-import gymnasium
 import mujoco
 import numpy as np
 import torch
@@ -12,27 +8,8 @@ from torch import Tensor
 from rlsuite.envs.base import Outcome, VectorEnv, take
 from rlsuite.envs.engines.native import NativeEngine
 from rlsuite.envs.rendering import SceneCamera
-from rlsuite.envs.seeding import WORDS, make_generators, pack_generators, unpack_generators
+from rlsuite.envs.seeding import WORDS, Seeds, make_generators, pack_generators, unpack_generators
 from rlsuite.envs.tasks.base import Task
-
-logger = logging.getLogger(__name__)
-
-MODEL_FOLDER = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
-
-
-def load_model(path: Path) -> mujoco.MjModel:
-    """Load a model without MuJoCo's word on `settotalmass`, which Gymnasium's half_cheetah.xml uses."""
-
-    def warn(text: str) -> None:
-        if "settotalmass" not in text:
-            logger.warning("%s: %s", path.name, text)
-
-    before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(warn)
-    try:
-        return mujoco.MjModel.from_xml_path(str(path))
-    finally:
-        mujoco.set_mju_user_warning(before)
 
 
 class MujocoEnv(VectorEnv):
@@ -57,18 +34,19 @@ class MujocoEnv(VectorEnv):
         num_envs: int = 1,
         *,
         device: torch.device | str = "cpu",
-        seed: int = 0,
+        seed: Seeds = 0,
         dtype: torch.dtype = torch.float32,
         threads: int = 0,
         max_episode_steps: int | None = None,
     ) -> None:
-        model = load_model(MODEL_FOLDER / task.model)
+        model = task.model()
         engine = NativeEngine(model, num_envs, task.fields, threads=threads)
+        fields = {**engine.read(), "goal": torch.zeros(num_envs, task.goal_size, dtype=torch.float64)}
         super().__init__(
             env_id=task.env_id,
             engine_name="native",
             num_envs=num_envs,
-            observation_size=task.observation(engine.read()).shape[-1],
+            observation_size=task.observation(fields).shape[-1],
             action_low=model.actuator_ctrlrange[:, 0],
             action_high=model.actuator_ctrlrange[:, 1],
             max_episode_steps=max_episode_steps or task.max_episode_steps,
@@ -78,6 +56,7 @@ class MujocoEnv(VectorEnv):
         )
         self.task = task
         self.engine = engine
+        self._fields = fields
         self._camera: SceneCamera | None = None
         self._set_seed(seed)
 
@@ -103,11 +82,11 @@ class MujocoEnv(VectorEnv):
                 self._camera.close()
         super().close(raise_if_closed=raise_if_closed)
 
-    def _set_seed(self, seed: int | None) -> None:
+    def _set_seed(self, seed: Seeds) -> None:
         self._generators = make_generators(seed, self.num_envs)
 
     def _advance(self, action: Tensor) -> Outcome:
-        task, fields = self.task, self.engine.read()
+        task, fields = self.task, self._fields
         before = task.before(fields)
         self.engine.step(action, task.substeps)
         terminated = task.terminated(fields)
@@ -119,19 +98,27 @@ class MujocoEnv(VectorEnv):
         )
 
     def _restart(self, mask: np.ndarray) -> Tensor:
-        engine = self.engine
-        qpos = np.empty((self.num_envs, len(engine.qpos0)))
-        qvel = np.empty((self.num_envs, len(engine.qvel0)))
+        engine, fields = self.engine, self._fields
+        rest = engine.qpos0.numpy(), engine.qvel0.numpy()
+        qpos, qvel = torch.empty_like(fields["qpos"]), torch.empty_like(fields["qvel"])
         for world in np.flatnonzero(mask):
-            generator = self._generators[world]
-            qpos[world], qvel[world] = self.task.noise.draw(generator, engine.qpos0, engine.qvel0)
-        engine.set_state(mask, qpos, qvel)
-        return self.task.observation(engine.read())
+            start = self.task.initial.draw(self._generators[world], *rest)
+            qpos[world], qvel[world] = torch.as_tensor(start.qpos), torch.as_tensor(start.qvel)
+            if start.goal is not None:
+                fields["goal"][world] = torch.as_tensor(start.goal)
+        engine.set_state(torch.from_numpy(mask), qpos, qvel)
+        return self.task.observation(fields)
 
     def _own_state(self) -> dict[str, Tensor]:
-        return self.engine.state_dict() | {"generators": pack_generators(self._generators)}
+        own = {"generators": pack_generators(self._generators)}
+        if self.task.goal_size:
+            own["goal"] = self._fields["goal"].clone()
+        return self.engine.state_dict() | own
 
     def _load_own_state(self, state: dict[str, Tensor]) -> None:
         generators = unpack_generators(take(state, "generators", (self.num_envs, WORDS)))
+        goal = self._fields["goal"]
+        saved_goal = take(state, "goal", goal.shape) if self.task.goal_size else goal
         self.engine.load_state_dict(state)
+        goal.copy_(saved_goal)
         self._generators = generators

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlsuite.envs.base import Outcome, VectorEnv, take
-from rlsuite.envs.seeding import WORDS, make_generators, pack_generators, unpack_generators
+from rlsuite.envs.seeding import WORDS, Seeds, make_generators, pack_generators, unpack_generators
 from rlsuite.errors import DataError, EnvironmentFailure
 
 EPISODE_SEEDS = 2**31  # seeds of episodes are below this: all libraries take 31 bits
@@ -38,7 +38,7 @@ class ReplayedEnv(VectorEnv):
     def _replay(self, world: int, seed: int, actions: np.ndarray) -> None:
         """Reset one world with `seed`, then take `actions` `[T, A]`."""
 
-    def _set_seed(self, seed: int | None) -> None:
+    def _set_seed(self, seed: Seeds) -> None:
         worlds = self.num_envs
         self._generators = make_generators(seed, worlds)
         self._seeds = np.zeros(worlds, np.int64)

@@ -38,12 +38,17 @@ class TrainConfig:
     """Env steps between lines of metrics."""
     seed: int = 0
     """Root of every random stream of the run."""
+    seeds: int = 1
+    """Independent agents trained together in one process, of seeds `seed`, `seed` + 1, ...; steps, worlds,
+    batch and replay size are those of each."""
     engine: Literal["auto", "native", "warp", "gym"] = "auto"
     """Physics engine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks and the replay live."""
     threads: int = 0
     """CPU threads of torch and of the native engine; 0 takes all cores."""
+    mixed_precision: bool = False
+    """Compute the networks' products in bfloat16; weights, moments and losses stay in float32."""
     cuda_graphs: bool = True
     """On CUDA, replay updates as graphs, after a check that they equal eager ones."""
     loggers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
@@ -59,6 +64,7 @@ class TrainConfig:
             "batch_size",
             "replay_size",
             "n_step",
+            "seeds",
             "eval_episodes",
             "log_every",
         ):

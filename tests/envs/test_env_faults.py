@@ -22,10 +22,9 @@ def scratch_folder(tmp_path, monkeypatch):
 def poison(env, value):
     """Put `value` into the first velocity of one world."""
     fields = env.engine.read()
-    qpos, qvel = fields["qpos"].numpy().copy(), fields["qvel"].numpy().copy()
+    qpos, qvel = fields["qpos"].clone(), fields["qvel"].clone()
     qvel[POISONED, 0] = value
-    mask = np.zeros(env.num_envs, bool)
-    mask[POISONED] = True
+    mask = torch.arange(env.num_envs) == POISONED
     env.engine.set_state(mask, qpos, qvel)
 
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlsuite.envs.mujoco import MODEL_FOLDER
-from rlsuite.envs.tasks.base import load_task
+from rlsuite.envs.tasks.base import GYMNASIUM_MODELS, load_task
 
 TASKS = ("HalfCheetah", "Hopper", "Walker2d", "Swimmer", "InvertedPendulum", "InvertedDoublePendulum")
 IDS = [(name, version) for name in TASKS for version in ("v4", "v5")]
@@ -58,19 +57,20 @@ def test_functions_give_gymnasiums_numbers(name, version):
 def test_constants_are_gymnasiums(name, version):
     task = load_task(name, version)
     env = gymnasium.make(task.env_id)
-    model = mujoco.MjModel.from_xml_path(str(MODEL_FOLDER / task.model))
+    model = task.model()
     assert task.substeps == env.unwrapped.frame_skip
     assert task.dt == pytest.approx(env.unwrapped.dt, abs=1e-15)
     assert task.dt == pytest.approx(task.substeps * model.opt.timestep, abs=1e-15)
     assert task.max_episode_steps == gymnasium.spec(task.env_id).max_episode_steps
-    assert MODEL_FOLDER / task.model == MODEL_FOLDER / env.unwrapped.fullpath
+    assert mujoco.mj_sizeModel(model) == mujoco.mj_sizeModel(env.unwrapped.model)
+    assert str(GYMNASIUM_MODELS / task.model.args[0].name) == env.unwrapped.fullpath
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_rows_do_not_mix(name):
     """A batch of worlds gives what each world gives alone; inputs are left as they were."""
     task = load_task(name)
-    model = mujoco.MjModel.from_xml_path(str(MODEL_FOLDER / task.model))
+    model = task.model()
     data = mujoco.MjData(model)
     generator = torch.Generator().manual_seed(0)
     shapes = {field: getattr(data, field).shape for field in task.fields}

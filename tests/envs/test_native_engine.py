@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from rlsuite.envs.engines.native import NativeEngine
-from rlsuite.envs.mujoco import MODEL_FOLDER
+from rlsuite.envs.tasks.base import gymnasium_model
 from rlsuite.errors import DataError
 
 FIELDS = ("qpos", "qvel", "xpos", "cfrc_ext", "qfrc_actuator")
 
 
 def ant():
-    return mujoco.MjModel.from_xml_path(str(MODEL_FOLDER / "ant.xml"))
+    return gymnasium_model("ant.xml")()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -41,9 +41,9 @@ def test_set_state_touches_only_the_worlds_of_the_mask():
     engine = NativeEngine(ant(), 3, FIELDS)
     engine.step(torch.ones(3, 8, dtype=torch.float64), 5)
     before = engine.state_dict()
-    mask = np.array([False, True, False])
-    qpos = np.tile(engine.qpos0 + 0.01, (3, 1))
-    engine.set_state(mask, qpos, np.full((3, len(engine.qvel0)), 0.5))
+    mask = torch.tensor([False, True, False])
+    qpos = (engine.qpos0 + 0.01).expand(3, -1)
+    engine.set_state(mask, qpos, torch.full((3, len(engine.qvel0)), 0.5, dtype=torch.float64))
     after = engine.state_dict()
     for name in before:
         assert torch.equal(before[name][~mask], after[name][~mask]), name
@@ -73,8 +73,8 @@ def test_closing_twice_is_allowed_and_stepping_goes_on_inline():
 def test_sane_tells_which_worlds_are_lost():
     engine = NativeEngine(ant(), 3)
     assert engine.sane() is None
-    qvel = np.zeros((3, len(engine.qvel0)))
-    qvel[1, 2] = np.nan
-    engine.set_state(np.array([False, True, False]), np.tile(engine.qpos0, (3, 1)), qvel)
+    qvel = torch.zeros(3, len(engine.qvel0), dtype=torch.float64)
+    qvel[1, 2] = torch.nan
+    engine.set_state(torch.tensor([False, True, False]), engine.qpos0.expand(3, -1), qvel)
     assert engine.sane().tolist() == [True, False, True]
     engine.close()

@@ -7,7 +7,7 @@ Legend: B worlds, Q positions, V velocities, A actuators.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import mujoco
@@ -57,17 +57,19 @@ class NativeEngine:
         self._post_constraint = not POST_CONSTRAINT_FIELDS.isdisjoint(names)
         self._helpers = min(threads or available_cores(), worlds) - 1
         self._pool = ThreadPoolExecutor(self._helpers, "mujoco") if self._helpers > 0 else None
-        self.qpos0 = self._data[0].qpos.copy()
-        self.qvel0 = self._data[0].qvel.copy()
+        self.device = torch.device("cpu")
+        self.qpos0 = torch.from_numpy(self._data[0].qpos.copy())
+        self.qvel0 = torch.from_numpy(self._data[0].qvel.copy())
         self._gather()
 
-    def set_state(self, mask: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
+    def set_state(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         """Start the worlds of `mask` (`[B]` bool) anew from rows of qpos `[B, Q]` and qvel `[B, V]`."""
-        for world in np.flatnonzero(mask):
+        positions, velocities = qpos.numpy(), qvel.numpy()
+        for world in mask.nonzero().flatten().tolist():
             data = self._data[world]
             mujoco.mj_resetData(self.model, data)
-            data.qpos[:] = qpos[world]
-            data.qvel[:] = qvel[world]
+            data.qpos[:] = positions[world]
+            data.qvel[:] = velocities[world]
             mujoco.mj_forward(self.model, data)
             for name, views in self._views.items():
                 self._buffers[name][world] = views[world]
@@ -118,7 +120,7 @@ class NativeEngine:
             name: field.clone() for name, field in self._fields.items()
         }
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state_dict` returned, bit for bit.
 
         Raises:

@@ -4,10 +4,17 @@ Legend: B worlds, Q joint positions (nq), V joint velocities (nv), A actuators, 
 """
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
+import gymnasium
+import mujoco
 import numpy as np
+import torch
 from torch import Tensor
 
 from rlsuite.envs.names import tasks_by_name
@@ -17,6 +24,53 @@ Fields = Mapping[str, Tensor]
 """Arrays of MuJoCo's mjData by name, each with a leading axis of B worlds."""
 
 DEFAULT_VERSION = "v5"
+GYMNASIUM_MODELS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(path: Path) -> mujoco.MjModel:
+    """Load a model without MuJoCo's word on `settotalmass`, which Gymnasium's half_cheetah.xml uses."""
+
+    def warn(text: str) -> None:
+        if "settotalmass" not in text:
+            logger.warning("%s: %s", path.name, text)
+
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(warn)
+    try:
+        return mujoco.MjModel.from_xml_path(str(path))
+    finally:
+        mujoco.set_mju_user_warning(before)
+
+
+def gymnasium_model(name: str) -> Callable[[], mujoco.MjModel]:
+    """Return what loads one of the model files that Gymnasium ships."""
+    return partial(load_model, GYMNASIUM_MODELS / name)
+
+
+class Start(NamedTuple):
+    """Initial states: of one world as arrays, of many as tensors with a leading axis.
+
+    Attributes:
+        qpos: joint positions `[Q]`.
+        qvel: joint velocities `[V]`.
+        goal: what else the episode is about, `[G]`; None for tasks whose state says it all.
+    """
+
+    qpos: np.ndarray | Tensor
+    qvel: np.ndarray | Tensor
+    goal: np.ndarray | Tensor | None = None
+
+
+class InitialStates(Protocol):
+    """A distribution of initial states; the two ways to draw from it agree in distribution only."""
+
+    def draw(self, rng: np.random.Generator, qpos0: np.ndarray, qvel0: np.ndarray) -> Start:
+        """Return one state, consuming `rng` as the original environment does."""
+
+    def sample(self, count: int, qpos0: Tensor, qvel0: Tensor, generator: torch.Generator) -> Start:
+        """Return `count` states on the device and in the dtype of `qpos0`, without host synchronisation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +87,29 @@ class ResetNoise:
     qvel: float
     normal_qvel: bool = False
 
-    def draw(
-        self, rng: np.random.Generator, qpos0: np.ndarray, qvel0: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return one initial (qpos `[Q]`, qvel `[V]`), consuming `rng` in the order Gymnasium does."""
+    def draw(self, rng: np.random.Generator, qpos0: np.ndarray, qvel0: np.ndarray) -> Start:
+        """Return one initial state, consuming `rng` in the order Gymnasium does."""
         qpos = qpos0 + rng.uniform(low=-self.qpos, high=self.qpos, size=qpos0.shape)
         if self.normal_qvel:
-            return qpos, qvel0 + self.qvel * rng.standard_normal(qvel0.shape)
-        return qpos, qvel0 + rng.uniform(low=-self.qvel, high=self.qvel, size=qvel0.shape)
+            return Start(qpos, qvel0 + self.qvel * rng.standard_normal(qvel0.shape))
+        return Start(qpos, qvel0 + rng.uniform(low=-self.qvel, high=self.qvel, size=qvel0.shape))
+
+    def sample(self, count: int, qpos0: Tensor, qvel0: Tensor, generator: torch.Generator) -> Start:
+        """Return `count` initial states, `[count, Q]` and `[count, V]`."""
+        qpos = qpos0 + self.qpos * symmetric(count, qpos0, generator)
+        if self.normal_qvel:
+            noise = torch.randn(
+                count, len(qvel0), dtype=qvel0.dtype, device=qvel0.device, generator=generator
+            )
+        else:
+            noise = symmetric(count, qvel0, generator)
+        return Start(qpos, qvel0 + self.qvel * noise)
+
+
+def symmetric(count: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw uniform numbers in [-1, 1), `[count, len(like)]`."""
+    uniform = torch.rand(count, len(like), dtype=like.dtype, device=like.device, generator=generator)
+    return 2 * uniform - 1
 
 
 def nothing(fields: Fields) -> Tensor:
@@ -55,14 +124,18 @@ class Task:
     Attributes:
         name: Gymnasium's name without the version.
         version: whose semantics these are, "v5" or "v4".
-        model: file name among the models that Gymnasium ships.
+        model: loads the model; every call returns a new one.
         substeps: physics steps per env step (Gymnasium's frame_skip).
         dt: seconds per env step.
         max_episode_steps: env steps until an episode is truncated.
         fields: arrays of mjData that the functions read, in the state right after the physics step:
             what MuJoCo does not update after integrating (site and body positions) is one stage old,
             as in Gymnasium.
-        noise: distribution of initial states.
+        refresh: position and velocity stages are computed anew after the last substep, as dm_control does:
+            those fields are up to date, sensors of the acceleration stage are those of the last substep.
+        goal_size: G numbers per world that initial states bring besides positions and velocities; the
+            functions read them as the field "goal" `[B, G]`.
+        initial: distribution of initial states.
         observation: fields -> `[B, O]`.
         before: fields -> whatever `reward` must know of the moment before the step.
         reward: (before, fields, action in actuator units `[B, A]`, terminated) -> `[B]`.
@@ -72,12 +145,14 @@ class Task:
 
     name: str
     version: str
-    model: str
+    model: Callable[[], mujoco.MjModel]
     substeps: int
     dt: float
     max_episode_steps: int = 1000
     fields: tuple[str, ...] = ("qpos", "qvel")
-    noise: ResetNoise
+    refresh: bool = False
+    goal_size: int = 0
+    initial: InitialStates
     observation: Callable[[Fields], Tensor]
     before: Callable[[Fields], Tensor] = nothing
     reward: Callable[[Tensor, Fields, Tensor, Tensor], Tensor]

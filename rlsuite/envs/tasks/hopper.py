@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task
+from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
 
 SUBSTEPS = 4
 DT = SUBSTEPS * 0.002  # seconds
@@ -63,10 +63,10 @@ def terminated(fields: Fields) -> Tensor:
 V5 = Task(
     name="Hopper",
     version="v5",
-    model="hopper.xml",
+    model=gymnasium_model("hopper.xml"),
     substeps=SUBSTEPS,
     dt=DT,
-    noise=ResetNoise(qpos=5e-3, qvel=5e-3),
+    initial=ResetNoise(qpos=5e-3, qvel=5e-3),
     observation=observation,
     before=before,
     reward=reward,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task
+from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
 
 SUBSTEPS = 5
 DT = SUBSTEPS * 0.01  # seconds
@@ -76,11 +76,11 @@ def reward_v4(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tenso
 V5 = Task(
     name="InvertedDoublePendulum",
     version="v5",
-    model="inverted_double_pendulum.xml",
+    model=gymnasium_model("inverted_double_pendulum.xml"),
     substeps=SUBSTEPS,
     dt=DT,
     fields=("qpos", "qvel", "qfrc_constraint", "site_xpos"),
-    noise=ResetNoise(qpos=0.1, qvel=0.1, normal_qvel=True),
+    initial=ResetNoise(qpos=0.1, qvel=0.1, normal_qvel=True),
     observation=observation,
     reward=reward,
     terminated=terminated,

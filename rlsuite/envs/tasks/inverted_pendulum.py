@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task
+from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
 
 SUBSTEPS = 2
 DT = SUBSTEPS * 0.02  # seconds
@@ -38,10 +38,10 @@ def reward_v4(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tenso
 V5 = Task(
     name="InvertedPendulum",
     version="v5",
-    model="inverted_pendulum.xml",
+    model=gymnasium_model("inverted_pendulum.xml"),
     substeps=SUBSTEPS,
     dt=DT,
-    noise=ResetNoise(qpos=0.01, qvel=0.01),
+    initial=ResetNoise(qpos=0.01, qvel=0.01),
     observation=observation,
     reward=reward,
     terminated=terminated,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task
+from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
 
 SUBSTEPS = 4
 DT = SUBSTEPS * 0.01  # seconds
@@ -39,10 +39,10 @@ def terminated(fields: Fields) -> Tensor:
 V5 = Task(
     name="Swimmer",
     version="v5",
-    model="swimmer.xml",
+    model=gymnasium_model("swimmer.xml"),
     substeps=SUBSTEPS,
     dt=DT,
-    noise=ResetNoise(qpos=0.1, qvel=0.1),
+    initial=ResetNoise(qpos=0.1, qvel=0.1),
     observation=observation,
     before=before,
     reward=reward,

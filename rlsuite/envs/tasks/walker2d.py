@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task
+from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
 
 SUBSTEPS = 4
 DT = SUBSTEPS * 0.002  # seconds
@@ -61,14 +61,17 @@ def terminated(fields: Fields) -> Tensor:
 V5 = Task(
     name="Walker2d",
     version="v5",
-    model="walker2d_v5.xml",
+    model=gymnasium_model("walker2d_v5.xml"),
     substeps=SUBSTEPS,
     dt=DT,
-    noise=ResetNoise(qpos=5e-3, qvel=5e-3),
+    initial=ResetNoise(qpos=5e-3, qvel=5e-3),
     observation=observation,
     before=before,
     reward=reward,
     terminated=terminated,
     camera={"trackbodyid": 2, "distance": 4.0, "lookat": (0.0, 0.0, 1.15), "elevation": -20.0},
 )
-VERSIONS = {"v5": V5, "v4": replace(V5, version="v4", model="walker2d.xml", reward=reward_v4)}
+VERSIONS = {
+    "v5": V5,
+    "v4": replace(V5, version="v4", model=gymnasium_model("walker2d.xml"), reward=reward_v4),
+}
