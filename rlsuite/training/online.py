@@ -36,17 +36,6 @@ NAN_RESET_GRACE = 10  # such resets are an accident, not a rate, up to this many
 FINAL_SAVE_TRIES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """How a run ended; returns are of evaluations, None where none was made."""
-
-    interrupted: bool
-    env_steps: int
-    updates: int
-    best_return: float | None
-    final_return: float | None
-
-
 def train_online(
     agent_class: type[Agent],
     agent_config: Any,
@@ -102,7 +91,7 @@ def train_steps(run: Run, env_steps: int) -> None:
             with torch.no_grad():
                 _vector_step(run, None)
             for _ in range(run.clock.updates_due(run.config)):
-                _update(run, None)
+                update(run, None)
 
 
 def _loop(
@@ -120,7 +109,7 @@ def _loop(
         with torch.no_grad():
             _vector_step(run, recorder)
         for _ in range(clock.updates_due(config)):
-            _update(run, guard)
+            update(run, guard)
         lines: list[dict[str, float]] = [{} for _ in run.seeds]
         if clock.passed(config.log_every, num_envs):
             shared = {"env/nan_resets": run.env.nan_resets, "replay/rows": len(run.replay) // len(lines)}
@@ -129,7 +118,7 @@ def _loop(
                 line |= sums | episodes | shared
         last = clock.env_steps >= config.steps
         if clock.passed(config.eval_every, num_envs) or (last and config.eval_every):
-            for line, found in zip(lines, _evaluate(run), strict=True):
+            for line, found in zip(lines, evaluation(run), strict=True):
                 line |= found
         for seed, line in zip(run.seeds, lines, strict=True):
             if line:
@@ -139,14 +128,14 @@ def _loop(
             _check_worlds(run, folder)
         stopped = stop is not None and stop.stop is not None
         if (stopped and not last) or (clock.passed(config.checkpoint_every, num_envs) and not last):
-            _read_guard(run, guard)
-            _save(run, store, recorder, final=stopped)
+            read_guard(run, guard)
+            save(run, store, recorder, final=stopped)
             saved_at = clock.env_steps
         if stopped and not last:
             return True
     if saved_at != clock.env_steps:
-        _read_guard(run, guard)
-        _save(run, store, recorder, final=True)
+        read_guard(run, guard)
+        save(run, store, recorder, final=True)
     return False
 
 
@@ -179,59 +168,6 @@ def _vector_step(run: Run, recorder: Recorder | None) -> None:
     clock.env_steps += config.num_envs
 
 
-def _update(run: Run, guard: LearnerGuard | None) -> None:
-    """One gradient update on one batch."""
-    batch = run.replay.sample()
-    if run.update is None:
-        captured = run.config.cuda_graphs and run.device.type == "cuda"
-        with _precision(run):
-            run.update = verified(run.agent, batch) if captured else run.agent.update
-    with _precision(run):
-        metrics = run.update(batch)
-    run.clock.updates += 1
-    run.sums.add(metrics)
-    if guard is not None:
-        guard.check(metrics, batch, run.clock.updates)
-        if run.clock.updates % READ_EVERY == 0:
-            _read_guard(run, guard)
-
-
-def _precision(run: Run) -> torch.autocast:
-    """Return the context of updates; a cache of cast weights would outlive them inside a CUDA graph."""
-    wanted = run.config.mixed_precision
-    return torch.autocast(run.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
-
-
-def _read_guard(run: Run, guard: LearnerGuard | None) -> None:
-    """Stop on a number that was not finite, with the parts' norms in the dump; before every save, too."""
-    if guard is None:
-        return
-
-    def norms() -> dict[str, float]:
-        return {
-            part.name: torch.stack([p.detach().norm() for p in part.module.parameters()]).norm().item()
-            for part in run.agent.parts()
-        }
-
-    guard.read(norms=norms, tensors=lambda: {"agent": state.agent_tensors(run.agent)})
-
-
-def _evaluate(run: Run) -> list[dict[str, float]]:
-    """Evaluate every seed's agent, from seeds of the number of evaluations alone: training feels nothing."""
-    clock, count = run.clock, run.config.eval_episodes
-    firsts = [seed + clock.evaluations * count for seed in run.streams.seeds("eval")]
-    episodes = evaluate(run.policy, run.eval_env, seeds=world_seeds(firsts, count))
-    metrics = [summary(own) for own in per_seed(episodes, len(firsts))]
-    clock.evaluations += 1
-    found = sum(own["eval/return_mean"] for own in metrics) / len(metrics)
-    clock.last_return = found if math.isfinite(found) else None
-    if clock.last_return is None:
-        return metrics
-    if clock.best_return is None or clock.last_return > clock.best_return:
-        clock.best_return = clock.last_return
-    return metrics
-
-
 def _check_worlds(run: Run, folder: Path) -> None:
     """Stop, with the worlds' states in a dump, when they break down more often than by accident."""
     resets = run.env.nan_resets
@@ -245,32 +181,3 @@ def _check_worlds(run: Run, folder: Path) -> None:
         )
 
 
-def _save(run: Run, store: CheckpointStore, recorder: Recorder, *, final: bool) -> None:
-    """Write a checkpoint; a failed one costs a warning in the middle of a run and the run at its end."""
-    tensors, documents = snapshot(run, recorder)
-    for attempt in range(FINAL_SAVE_TRIES if final else 1):
-        chunks = [
-            Chunk(
-                name=chunk.name,
-                version=chunk.version,
-                rows=partial(dict, chunk.rows),
-                nbytes=sum(t.numel() * t.element_size() for t in chunk.rows.values()),
-            )
-            for chunk in run.replay.chunks()
-        ]
-        try:
-            store.save(
-                run.clock.env_steps,
-                tensors=tensors,
-                documents=documents,
-                chunks=chunks,
-                config_digest=run.digest,
-                score=run.clock.last_return,
-            )
-        except CheckpointWriteError as error:
-            run.clock.failed_saves += 1
-            logger.warning("%s", error)
-            if final and attempt + 1 == FINAL_SAVE_TRIES:
-                raise
-        else:
-            return
