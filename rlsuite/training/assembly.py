@@ -1,11 +1,8 @@
 """What a run is made of: built from its configuration, and restored from a checkpoint."""
 
 import math
-import os
-import resource
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +18,7 @@ from rlsuite.training import state
 from rlsuite.training.checkpoint import config_digest
 from rlsuite.training.config import TrainConfig
 from rlsuite.training.graphs import Update
+from rlsuite.training.memory import host_free_bytes
 from rlsuite.training.recorder import Recorder
 from rlsuite.training.rng import Streams
 from rlsuite.training.tensorfile import check_like
@@ -136,15 +134,7 @@ def free_bytes(device: torch.device) -> int:
     """Bytes that may still be allocated on `device`."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-        mapped = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, StopIteration):  # not Linux: pages in use by caches count as taken
-        mapped = 0
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return free if limit == resource.RLIM_INFINITY else max(0, min(free, limit - mapped))
+    return host_free_bytes()
 
 
 def snapshot(run: Run, recorder: Recorder) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
