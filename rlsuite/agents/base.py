@@ -151,6 +151,14 @@ class Agent(nn.Module):
         """Return every trained part and every target, by name."""
         raise NotImplementedError
 
+    def start_online(self) -> None:
+        """Go from recorded rows to acting: agents with decayed learning rates restore them."""
+
+    def adopt_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Take mean and deviation `[O]` of recorded observations, where the agent normalises."""
+        if self.normalizer is not None:
+            self.normalizer.adopt(mean, std)
+
     def get_extra_state(self) -> Tensor:
         """Return the update count as a tensor, so that `state_dict` holds tensors alone."""
         return torch.tensor(self.update_count)

@@ -12,6 +12,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlsuite.envs.base import Outcome
+from rlsuite.envs.flatten import flattened
 from rlsuite.envs.replayed import ReplayedEnv
 from rlsuite.envs.seeding import Seeds
 from rlsuite.errors import ConfigError, EnvironmentFailure, unknown_name
@@ -51,12 +52,7 @@ class GymEnv(ReplayedEnv):
             options["max_episode_steps"] = max_episode_steps
 
         def build() -> gymnasium.Env:
-            env = gymnasium.make(gym_id, **options)
-            flat = (
-                isinstance(env.observation_space, gymnasium.spaces.Box)
-                and len(env.observation_space.shape) == 1
-            )
-            return env if flat else gymnasium.wrappers.FlattenObservation(env)
+            return flattened(gymnasium.make(gym_id, **options))
 
         spec, first = _make(gym_id, options)
         _check_spaces(gym_id, first.observation_space, first.action_space)

@@ -1,11 +1,8 @@
 """What a run is made of: built from its configuration, and restored from a checkpoint."""
 
 import math
-import os
-import resource
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +16,8 @@ from rlsuite.blocks.noise import Source
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError, DataError
+from rlsuite.offline.scores import Reference
+from rlsuite.replay.memory import host_free_bytes
 from rlsuite.replay.uniform import Chunk, UniformReplay
 from rlsuite.training import state
 from rlsuite.training.checkpoint import config_digest
@@ -111,6 +110,7 @@ class Run(Learner):
     replay: UniformReplay
     episodes: state.EpisodeSums
     carried: TensorDictBase
+    reward: Callable[[Tensor], Tensor] | None = None  # of stored rows, where recorded ones were changed
 
 
 def build(
@@ -250,15 +250,15 @@ def free_bytes(device: torch.device) -> int:
     """Bytes that may still be allocated on `device`."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return host_free_bytes()
+
+
+def check_memory(run: Run, rows: TensorDictBase) -> int:
+    """Return the bytes of the full replay for rows like these; ConfigError when the device lacks them."""
     try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-        mapped = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, StopIteration):  # not Linux: pages in use by caches count as taken
-        mapped = 0
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return free if limit == resource.RLIM_INFINITY else max(0, min(free, limit - mapped))
+        return run.replay.check_memory(rows, free_bytes(run.device))
+    except MemoryError as error:
+        raise ConfigError(str(error)) from error
 
 
 def snapshot(run: Learner, recorder: Recorder) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:

@@ -52,6 +52,9 @@ class LearnConfig:
     """Where metrics go beside metrics.jsonl; TensorBoard is left out silently when not installed."""
     guard: bool = True
     """Stop with a dump when a loss or a gradient is not finite."""
+    eval_every: int = 0
+    checkpoint_every: int = 0
+    log_every: int = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,9 @@
-"""The online training loop: act, step, store, reset, update, log, evaluate, save.
+"""Online training: act, step, store, reset, update.
 
 Legend: B worlds. "Step" alone is never used: env steps count single worlds, a vector step moves all B,
 updates are gradient updates. With several seeds all counts are those of each.
 """
 
-import logging
-import math
-import os
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +12,18 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.agents.base import Agent
 from rlsuite.blocks.noise import normal, uniform
-from rlsuite.errors import ConfigError, NumericalError
-from rlsuite.training import state
-from rlsuite.training.assembly import Run, build, free_bytes, restore, snapshot, world_seeds
-from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk
+from rlsuite.errors import NumericalError
+from rlsuite.training.assembly import Run, build, check_memory
+from rlsuite.training.checkpoint import CheckpointStore, Loaded
 from rlsuite.training.config import TrainConfig
-from rlsuite.training.evaluate import evaluate, per_seed, summary
-from rlsuite.training.graphs import verified
-from rlsuite.training.guard import READ_EVERY, LearnerGuard, write_dump
+from rlsuite.training.guard import LearnerGuard, write_dump
+from rlsuite.training.loop import TrainResult, Work, drive, update
 from rlsuite.training.recorder import Recorder
 from rlsuite.training.runfolder import RunFolder
 from rlsuite.training.signals import StopFlag
 
-logger = logging.getLogger(__name__)
-
 NAN_RESET_SHARE = 1e-3  # world resets for numbers that are not finite, per env step, that end a run
 NAN_RESET_GRACE = 10  # such resets are an accident, not a rate, up to this many
-FINAL_SAVE_TRIES = 3
 
 
 def train_online(
@@ -61,26 +51,40 @@ def train_online(
         NumericalError: a loss, gradient or too many worlds were not finite; `dump/` says more.
         EnvironmentFailure: the environment broke.
     """
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
     run = build(agent_class, agent_config, config)
-    store = CheckpointStore(folder.checkpoints)
-    guard = LearnerGuard(folder.path) if config.guard else None
-    recorder = Recorder(folder.path, loggers=config.loggers, total_steps=config.steps)
-    with recorder, set_exploration_type(ExplorationType.RANDOM):
-        try:
-            store.remove_stages()
-            loaded = store.load(config_digest=run.digest) if resume else None
-            if loaded is not None:
-                restore(run, loaded.tensors, loaded.documents, loaded.chunks())
-                recorder.load_state_dict(loaded.documents["recorder"])
-            if resume:
-                recorder.rewind(run.clock.env_steps)
-            interrupted = _loop(run, folder.path, store, recorder, guard, stop)
-        finally:
-            run.env.close()
-            run.eval_env.close()
-    clock = run.clock
-    return TrainResult(interrupted, clock.env_steps, clock.updates, clock.best_return, clock.last_return)
+    loaded = CheckpointStore(folder.checkpoints).load(config_digest=run.digest) if resume else None
+    return interact(run, config.steps, folder, stop, resume=resume, loaded=loaded)
+
+
+def interact(
+    run: Run,
+    goal: int,
+    folder: RunFolder,
+    stop: StopFlag | None,
+    *,
+    resume: bool,
+    loaded: Loaded | None,
+    seconds: float = 0.0,
+) -> TrainResult:
+    """Act and learn until `goal` env steps; close the worlds. See `rlsuite.training.loop.drive`."""
+
+    def advance(recorder: Recorder, guard: LearnerGuard | None) -> None:
+        with torch.no_grad():
+            _vector_step(run, recorder)
+        for _ in range(run.clock.updates_due(run.config)):
+            update(run, guard)
+
+    def numbers() -> list[dict[str, float]]:
+        rows = len(run.replay) // len(run.seeds)
+        shared = {"env/nan_resets": run.env.nan_resets, "replay/rows": rows}
+        return [episodes | shared for episodes in run.episodes.take()]
+
+    work = Work(advance, run.config.num_envs, goal, numbers, lambda: _check_worlds(run, folder.path))
+    try:
+        return drive(run, work, folder, stop, resume=resume, loaded=loaded, seconds=seconds)
+    finally:
+        run.env.close()
+        run.eval_env.close()
 
 
 def train_steps(run: Run, env_steps: int) -> None:
@@ -92,51 +96,6 @@ def train_steps(run: Run, env_steps: int) -> None:
                 _vector_step(run, None)
             for _ in range(run.clock.updates_due(run.config)):
                 update(run, None)
-
-
-def _loop(
-    run: Run,
-    folder: Path,
-    store: CheckpointStore,
-    recorder: Recorder,
-    guard: LearnerGuard | None,
-    stop: StopFlag | None,
-) -> bool:
-    """Run to the end or to a stop signal; return whether it was a signal."""
-    config, clock, num_envs = run.config, run.clock, run.config.num_envs
-    saved_at = clock.env_steps if clock.env_steps else None
-    while clock.env_steps < config.steps:
-        with torch.no_grad():
-            _vector_step(run, recorder)
-        for _ in range(clock.updates_due(config)):
-            update(run, guard)
-        lines: list[dict[str, float]] = [{} for _ in run.seeds]
-        if clock.passed(config.log_every, num_envs):
-            shared = {"env/nan_resets": run.env.nan_resets, "replay/rows": len(run.replay) // len(lines)}
-            shared |= {"ckpt/failed": clock.failed_saves} if clock.failed_saves else {}
-            for line, sums, episodes in zip(lines, run.sums.take(), run.episodes.take(), strict=True):
-                line |= sums | episodes | shared
-        last = clock.env_steps >= config.steps
-        if clock.passed(config.eval_every, num_envs) or (last and config.eval_every):
-            for line, found in zip(lines, evaluation(run), strict=True):
-                line |= found
-        for seed, line in zip(run.seeds, lines, strict=True):
-            if line:
-                recorder.log(clock.env_steps, clock.updates, line, seed=seed if len(lines) > 1 else None)
-        recorder.tick(clock.env_steps, clock.updates)
-        if lines[0]:  # asking a device for its count waits for it
-            _check_worlds(run, folder)
-        stopped = stop is not None and stop.stop is not None
-        if (stopped and not last) or (clock.passed(config.checkpoint_every, num_envs) and not last):
-            read_guard(run, guard)
-            save(run, store, recorder, final=stopped)
-            saved_at = clock.env_steps
-        if stopped and not last:
-            return True
-    if saved_at != clock.env_steps:
-        read_guard(run, guard)
-        save(run, store, recorder, final=True)
-    return False
 
 
 def _vector_step(run: Run, recorder: Recorder | None) -> None:
@@ -156,14 +115,14 @@ def _vector_step(run: Run, recorder: Recorder | None) -> None:
         carried = run.policy(carried)
     step = run.env.step(carried)
     if not len(run.replay):
-        try:
-            needed = run.replay.check_memory(step, free_bytes(run.device))
-        except MemoryError as error:
-            raise ConfigError(str(error)) from error
+        needed = check_memory(run, step)
         if recorder is not None:
             recorder.note(f"replay: {run.replay.capacity:,} rows, {needed / 2**20:.0f} MiB on {run.device}")
+    following = step.get("next")
+    run.episodes.add(following)
+    if run.reward is not None:
+        following.set("reward", run.reward(following.get("reward")))
     run.replay.extend(step)
-    run.episodes.add(step.get("next"))
     run.carried = run.env.maybe_reset(run.env.step_mdp(step))
     clock.env_steps += config.num_envs
 
@@ -179,5 +138,3 @@ def _check_worlds(run: Run, folder: Path) -> None:
             f"{resets} worlds had numbers that are not finite in {env_steps} env steps, more than "
             f"{NAN_RESET_SHARE:.1%}: the task or its time step is unstable; {place}"
         )
-
-
