@@ -10,13 +10,19 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.seeding import Seeds
 from rlsuite.errors import ConfigError, DataError
+from rlsuite.training.value_error import ValueTrace, value_trace
 
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
 
 
 @torch.no_grad()
 def evaluate(
-    policy: TensorDictModuleBase, env: VectorEnv, *, seeds: Seeds, video: Path | None = None
+    policy: TensorDictModuleBase,
+    env: VectorEnv,
+    *,
+    seeds: Seeds,
+    video: Path | None = None,
+    trace: ValueTrace | None = None,
 ) -> dict[str, list[float]]:
     """Run one episode in every world of `env` with the policy's mode.
 
@@ -27,9 +33,11 @@ def evaluate(
         env: worlds for evaluation alone; `len(returns)` is their number.
         seeds: of the worlds' initial states, of world 0 or one each; the same seeds give the same episodes.
         video: mp4 file for the first world's episode.
+        trace: an empty one compares the critics' estimates with what the episodes bring.
 
     Returns:
-        `returns` (undiscounted) and `lengths` (env steps), one number a world.
+        `returns` (undiscounted) and `lengths` (env steps), one number a world; with a trace of an agent that
+        has critics also `value_errors`.
     """
     env.seed_worlds(seeds)
     carried = env.reset()
@@ -40,12 +48,16 @@ def evaluate(
         while running.any():
             film(bool(running[0]))
             step = env.step(policy(carried))
+            if trace is not None:
+                trace.add(step, running)
             following = step.get("next")
             returns += torch.where(running, following.get("reward").squeeze(-1).double(), 0)
             lengths += running
             running &= ~following.get("done").squeeze(-1)
             carried = env.maybe_reset(env.step_mdp(step))
-        return {"returns": returns.tolist(), "lengths": lengths.tolist()}
+    found = {"returns": returns.tolist(), "lengths": lengths.tolist()}
+    errors = None if trace is None else trace.errors()
+    return found if errors is None else found | {"value_errors": errors.tolist()}
 
 
 def per_seed(episodes: dict[str, list[float]], seeds: int) -> list[dict[str, list[float]]]:
@@ -58,13 +70,19 @@ def per_seed(episodes: dict[str, list[float]], seeds: int) -> list[dict[str, lis
 
 
 def summary(episodes: dict[str, list[float]]) -> dict[str, float]:
-    """Mean and population spread of the returns and mean length, under the names of a metrics line."""
+    """Return, length and, where it was measured, value error of the episodes, as a metrics line names them.
+
+    Means over the episodes; for the returns also the population spread.
+    """
     returns = torch.tensor(episodes["returns"], dtype=torch.float64)
-    return {
+    line = {
         "eval/return_mean": returns.mean().item(),
         "eval/return_std": returns.std(correction=0).item(),
         "eval/length_mean": sum(episodes["lengths"]) / len(episodes["lengths"]),
     }
+    if errors := episodes.get("value_errors"):
+        line["eval/value_error"] = sum(errors) / len(errors)
+    return line
 
 
 class _video_writer:
@@ -115,7 +133,8 @@ def evaluate_run(
         seed_index: which agent of a run with several seeds, from 0; None is all of them.
 
     Returns:
-        return_mean, return_std, length_mean, returns, lengths (over all agents), env, agent, step, seeds
+        return_mean, return_std, length_mean, value_error (of agents with critics), returns, lengths,
+        value_errors (over all agents), env, agent, step, seeds
         (the root of every agent evaluated), versions; with several agents also `each`, their return means.
 
     Raises:
@@ -156,7 +175,7 @@ def evaluate_run(
             state.load_agent_tensors(agent, state.cut_seed(loaded.tensors["agent"], index, agent))
             own = streams.seeds("eval")[0] if seed is None else seed
             film = video if index == indices[0] else None
-            each.append(evaluate(agent.policy, env, seeds=own, video=film))
+            each.append(evaluate(agent.policy, env, seeds=own, video=film, trace=value_trace(agent)))
         versions = env.versions
     finally:
         env.close()

@@ -20,6 +20,7 @@ from rlsuite.training.guard import READ_EVERY, LearnerGuard
 from rlsuite.training.recorder import Recorder
 from rlsuite.training.runfolder import RunFolder
 from rlsuite.training.signals import StopFlag
+from rlsuite.training.value_error import value_trace
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +186,8 @@ def evaluation(run: Learner) -> list[dict[str, float]]:
     """Evaluate every seed's agent, from seeds of the number of evaluations alone: training feels nothing."""
     clock, count = run.clock, run.config.eval_episodes
     firsts = [seed + clock.evaluations * count for seed in run.streams.seeds("eval")]
-    episodes = evaluate(run.policy, run.eval_env, seeds=world_seeds(firsts, count))
+    worlds, trace = world_seeds(firsts, count), value_trace(run.agent)
+    episodes = evaluate(run.policy, run.eval_env, seeds=worlds, trace=trace)
     metrics = [summary(own) for own in per_seed(episodes, len(firsts))]
     if run.reference is not None:
         for own in metrics:
