@@ -38,7 +38,7 @@ class TrainConfig:
     """Env steps between lines of metrics."""
     seed: int = 0
     """Root of every random stream of the run."""
-    engine: Literal["auto", "native", "warp", "gym"] = "auto"
+    engine: Literal["auto", "native", "warp", "gym", "dmc"] = "auto"
     """Physics engine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks and the replay live."""
