@@ -26,6 +26,11 @@ FIRST_CAMERA = {"type": int(mujoco.mjtCamera.mjCAMERA_FIXED), "fixedcamid": 0}
 POOL_SEED = 0  # one pool for all runs: a resumed run finds the states that it left
 POOL_SIZE = 4096  # states
 
+XX, XZ, ZX, ZZ = 0, 2, 6, 8  # elements of a rotation matrix as MuJoCo stores it; z is up
+
+Reward = Callable[[Fields, Tensor], Tensor]
+"""(fields, action in actuator units `[B, A]`) -> `[B]`."""
+
 Goal = Callable[[Any], np.ndarray]
 """Reads the goal `[G]` off dm_control's physics after `initialize_episode`."""
 
@@ -154,7 +159,7 @@ def suite_task(
     substeps: int,
     dt: float,
     observation: Callable[[Fields], Tensor],
-    reward: Callable[[Fields, Tensor], Tensor],
+    reward: Reward,
     fields: tuple[str, ...] = (),
     places: Mapping[str, int] | None = None,
     goal: Goal | None = None,
@@ -170,7 +175,7 @@ def suite_task(
         substeps: physics steps per env step.
         dt: seconds per env step.
         observation: fields -> `[B, O]`, dm_control's observations flattened in its order.
-        reward: (fields, action in actuator units `[B, A]`) -> `[B]`.
+        reward: of the state after the step.
         fields: what the two read besides qpos and qvel.
         places: see `load_suite_model`.
         goal: reads the goal off dm_control's physics.
@@ -202,9 +207,13 @@ def never(fields: Fields) -> Tensor:
     return fields["qpos"].new_zeros(fields["qpos"].shape[0], dtype=torch.bool)
 
 
-def _paid(
-    reward: Callable[[Fields, Tensor], Tensor], before: Tensor, fields: Fields, action: Tensor, ended: Tensor
-) -> Tensor:
+def into_frame(vectors: Tensor, frame: Tensor) -> Tensor:
+    """Turn vectors `[B, K, 3]` of the world into a body's frame (rotation matrices `[B, 9]`)."""
+    # A sum of products: matrix products may lose digits on devices.
+    return (vectors.unsqueeze(-1) * frame.unflatten(-1, (3, 3)).unsqueeze(1)).sum(-2)
+
+
+def _paid(reward: Reward, before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
     """Pay for the state after the step alone, as the whole suite does."""
     return reward(fields, action)
 
