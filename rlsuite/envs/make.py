@@ -6,14 +6,14 @@ from typing import Any
 import torch
 
 from rlsuite.envs.base import VectorEnv
-from rlsuite.envs.names import env_names, tasks_by_name
+from rlsuite.envs.names import env_names, suite_tasks_by_name, tasks_by_name
 from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.tasks.base import DEFAULT_VERSION, load_task
 from rlsuite.errors import ConfigError, unknown_name
 
 __all__ = ["ENGINES", "env_names", "make_env"]
 
-ENGINES = ("auto", "native", "warp", "gym")
+ENGINES = ("auto", "native", "warp", "gym", "dmc")
 VERSION = re.compile(r"v\d+")
 
 
@@ -34,7 +34,8 @@ def make_env(
     Args:
         env_id: `HalfCheetah` (= `HalfCheetah-v5`), `gym:ID` for any Gymnasium id, `dmc:domain-task`.
         num_envs: worlds stepped together.
-        engine: who integrates: `auto` takes the native engine for our own tasks; `gym` is Gymnasium's own.
+        engine: who integrates: `auto` takes the native engine for our own tasks; `gym` and `dmc` are
+            Gymnasium's and dm_control's own environments.
         device: where tensors are handed out.
         seed: of world 0, world i using seed + i; or one for every world.
         dtype: of observations, rewards and actions.
@@ -61,23 +62,30 @@ def make_env(
     }
     family, _, rest = env_id.partition(":")
     if family == "dmc" and rest:
-        _refuse_engine(env_id, engine, "auto")
-        from rlsuite.envs.dmc import DMControlEnv
+        batched = rest in suite_tasks_by_name()
+        _refuse_engine(env_id, engine, "auto", "dmc", *(("native", "warp") if batched else ()))
+        if engine == "dmc" or not batched:
+            from rlsuite.envs.dmc import DMControlEnv
 
-        return DMControlEnv(rest, num_envs, **options)
-    if family == "gym" and rest:
+            return DMControlEnv(rest, num_envs, **options)
+        from rlsuite.envs.tasks.dmc.base import load_suite_task
+
+        task = load_suite_task(rest)
+    elif family == "gym" and rest:
         _refuse_engine(env_id, engine, "auto", "gym")
         from rlsuite.envs.gym import GymEnv
 
         return GymEnv(rest, num_envs, render=render, **options)
-    name, version = _split_version(env_id)
-    if name not in tasks_by_name():
-        raise _unknown(env_id)
-    task = load_task(name, version)
-    if engine == "gym":
-        from rlsuite.envs.gym import GymEnv
+    else:
+        name, version = _split_version(env_id)
+        if name not in tasks_by_name():
+            raise _unknown(env_id)
+        _refuse_engine(env_id, engine, "auto", "native", "warp", "gym")
+        task = load_task(name, version)
+        if engine == "gym":
+            from rlsuite.envs.gym import GymEnv
 
-        return GymEnv(task.env_id, num_envs, render=render, **options)
+            return GymEnv(task.env_id, num_envs, render=render, **options)
     from rlsuite.envs.mujoco import MujocoEnv
 
     return MujocoEnv(task, num_envs, threads=threads, **options)

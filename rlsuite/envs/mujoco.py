@@ -1,5 +1,7 @@
 """The environment that joins a task and an engine: vectorised MuJoCo as TorchRL sees it."""
 
+from copy import copy
+
 import mujoco
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ from rlsuite.envs.base import Outcome, VectorEnv, take
 from rlsuite.envs.engines.native import NativeEngine
 from rlsuite.envs.rendering import SceneCamera
 from rlsuite.envs.seeding import WORDS, Seeds, make_generators, pack_generators, unpack_generators
-from rlsuite.envs.tasks.base import Task
+from rlsuite.envs.tasks.base import Task, pick_starts, stack_starts
 
 
 class MujocoEnv(VectorEnv):
@@ -40,7 +42,7 @@ class MujocoEnv(VectorEnv):
         max_episode_steps: int | None = None,
     ) -> None:
         model = task.model()
-        engine = NativeEngine(model, num_envs, task.fields, threads=threads)
+        engine = NativeEngine(model, num_envs, task.fields, refresh=task.refresh, threads=threads)
         fields = {**engine.read(), "goal": torch.zeros(num_envs, task.goal_size, dtype=torch.float64)}
         super().__init__(
             env_id=task.env_id,
@@ -50,7 +52,7 @@ class MujocoEnv(VectorEnv):
             action_low=model.actuator_ctrlrange[:, 0],
             action_high=model.actuator_ctrlrange[:, 1],
             max_episode_steps=max_episode_steps or task.max_episode_steps,
-            packages=("mujoco", "gymnasium"),
+            packages=("mujoco", *task.packages),
             device=device,
             dtype=dtype,
         )
@@ -66,12 +68,15 @@ class MujocoEnv(VectorEnv):
         Raises:
             EnvironmentFailure: no way to render without a display works here.
         """
+        # A copy of model and state is posed anew: looking at a world must not change its future.
         if self._camera is None:
-            self._camera = SceneCamera(self.engine.model, self.task.camera)
-        # A copy of the state is posed anew: looking at a world must not change its future.
-        fields, pose = self.engine.read(), mujoco.MjData(self.engine.model)
+            self._scene = copy(self.engine.model)
+            self._camera = SceneCamera(self._scene, self.task.camera)
+        fields, pose = self._fields, mujoco.MjData(self._scene)
         pose.qpos[:], pose.qvel[:] = fields["qpos"][world], fields["qvel"][world]
-        mujoco.mj_forward(self.engine.model, pose)
+        if self.task.show_goal is not None:
+            self.task.show_goal(self._scene, fields["goal"][world].numpy())
+        mujoco.mj_forward(self._scene, pose)
         return self._camera.picture(pose)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
@@ -100,13 +105,15 @@ class MujocoEnv(VectorEnv):
     def _restart(self, mask: np.ndarray) -> Tensor:
         engine, fields = self.engine, self._fields
         rest = engine.qpos0.numpy(), engine.qvel0.numpy()
-        qpos, qvel = torch.empty_like(fields["qpos"]), torch.empty_like(fields["qvel"])
-        for world in np.flatnonzero(mask):
-            start = self.task.initial.draw(self._generators[world], *rest)
-            qpos[world], qvel[world] = torch.as_tensor(start.qpos), torch.as_tensor(start.qvel)
+        worlds = np.flatnonzero(mask)
+        if len(worlds):
+            drawn = stack_starts(self.task.initial.draw(self._generators[world], *rest) for world in worlds)
+            # Every world needs a row; those that are not reset get one that nobody reads.
+            start = pick_starts(drawn, torch.from_numpy(mask.cumsum() - 1))
+            reset = torch.from_numpy(mask)
+            engine.set_state(reset, start.qpos, start.qvel, start.act, start.warmstart)
             if start.goal is not None:
-                fields["goal"][world] = torch.as_tensor(start.goal)
-        engine.set_state(torch.from_numpy(mask), qpos, qvel)
+                fields["goal"][reset] = start.goal[reset]
         return self.task.observation(fields)
 
     def _own_state(self) -> dict[str, Tensor]:

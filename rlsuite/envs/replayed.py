@@ -13,10 +13,15 @@ import torch
 from torch import Tensor
 
 from rlsuite.envs.base import Outcome, VectorEnv, take
-from rlsuite.envs.seeding import WORDS, Seeds, make_generators, pack_generators, unpack_generators
+from rlsuite.envs.seeding import (
+    EPISODE_SEEDS,
+    WORDS,
+    Seeds,
+    make_generators,
+    pack_generators,
+    unpack_generators,
+)
 from rlsuite.errors import DataError, EnvironmentFailure
-
-EPISODE_SEEDS = 2**31  # seeds of episodes are below this: all libraries take 31 bits
 
 
 class ReplayedEnv(VectorEnv):

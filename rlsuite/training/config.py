@@ -41,7 +41,7 @@ class TrainConfig:
     seeds: int = 1
     """Independent agents trained together in one process, of seeds `seed`, `seed` + 1, ...; steps, worlds,
     batch and replay size are those of each."""
-    engine: Literal["auto", "native", "warp", "gym"] = "auto"
+    engine: Literal["auto", "native", "warp", "gym", "dmc"] = "auto"
     """Physics engine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks and the replay live."""

@@ -68,7 +68,7 @@ def test_the_count_of_diverged_worlds_is_saved(make):
 
 
 def test_dm_controls_physics_errors_are_truncations(make):
-    env = make("dmc:cheetah-run", 3)
+    env = make("dmc:cheetah-run", 3, engine="dmc")
     td = env.reset()
     with env._worlds[1].physics.reset_context():
         env._worlds[1].physics.data.qvel[:] = np.nan

@@ -11,7 +11,7 @@ from rlsuite.envs.rendering import HEIGHT, WIDTH
 from rlsuite.errors import EnvironmentFailure
 
 
-@pytest.mark.parametrize("env_id", ["HalfCheetah", "dmc:cartpole-swingup"])
+@pytest.mark.parametrize("env_id", ["HalfCheetah", "dmc:fish-upright"])
 def test_a_picture_shows_something_and_changes_nothing(make, env_id):
     seen, unseen = make(env_id, 2, seed=1), make(env_id, 2, seed=1)
     actions = random_actions(seen, 6)
@@ -47,7 +47,7 @@ def test_where_nothing_can_draw_the_error_says_what_to_install(make, monkeypatch
 def test_training_does_not_load_opengl():
     code = (
         "import sys; from rlsuite.envs.make import make_env;"
-        "[make_env(name).reset() for name in ('HalfCheetah', 'gym:Pendulum-v1', 'dmc:cartpole-swingup')];"
+        "[make_env(name).reset() for name in ('HalfCheetah', 'gym:Pendulum-v1', 'dmc:fish-upright')];"
         "loaded = [name for name in sys.modules if name.startswith('OpenGL')]; assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
