@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from rlsuite.envs.base import VectorEnv
+from rlsuite.envs.engines.warp_options import WarpOptions
 from rlsuite.envs.names import env_names, suite_tasks_by_name, tasks_by_name
 from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.tasks.base import DEFAULT_VERSION, load_task
@@ -28,20 +29,22 @@ def make_env(
     threads: int = 0,
     max_episode_steps: int | None = None,
     render: bool = False,
+    warp: WarpOptions | None = None,
 ) -> VectorEnv:
     """Make an environment of `num_envs` worlds.
 
     Args:
         env_id: `HalfCheetah` (= `HalfCheetah-v5`), `gym:ID` for any Gymnasium id, `dmc:domain-task`.
         num_envs: worlds stepped together.
-        engine: who integrates: `auto` takes the native engine for our own tasks; `gym` and `dmc` are
-            Gymnasium's and dm_control's own environments.
-        device: where tensors are handed out.
+        engine: who integrates: `auto` takes the native engine for our own tasks; `warp` runs them on a GPU;
+            `gym` and `dmc` are Gymnasium's and dm_control's own environments.
+        device: where tensors are handed out, and where `warp` runs.
         seed: of world 0, world i using seed + i; or one for every world.
         dtype: of observations, rewards and actions.
         threads: of the native engine; 0 takes all cores.
         max_episode_steps: instead of the environment's registered limit.
         render: `frame()` will be called; only Gymnasium's own environments must know beforehand.
+        warp: settings of the engine `warp`.
 
     Raises:
         ConfigError: no such environment, version or engine, a missing package, a space we cannot use.
@@ -52,8 +55,6 @@ def make_env(
         raise ConfigError(f"num_envs = {num_envs}: must be at least 1")
     if max_episode_steps is not None and max_episode_steps < 1:
         raise ConfigError(f"max_episode_steps = {max_episode_steps}: must be at least 1")
-    if engine == "warp":
-        raise ConfigError("engine warp (GPU physics) is not part of this version; use --engine native")
     options: dict[str, Any] = {
         "device": device,
         "seed": seed,
@@ -88,7 +89,8 @@ def make_env(
             return GymEnv(task.env_id, num_envs, render=render, **options)
     from rlsuite.envs.mujoco import MujocoEnv
 
-    return MujocoEnv(task, num_envs, threads=threads, **options)
+    chosen = "native" if engine == "auto" else engine
+    return MujocoEnv(task, num_envs, engine=chosen, threads=threads, warp=warp, **options)
 
 
 def _split_version(env_id: str) -> tuple[str, str]:
