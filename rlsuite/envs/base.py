@@ -97,9 +97,8 @@ class VectorEnv(EnvBase):
         self.simulation_device = torch.device(simulation_device)
         self._precision = simulation_dtype
         self._host_asks = host_asks
-        place = {"device": self.simulation_device, "dtype": simulation_dtype}
-        self._middle = torch.from_numpy((high + low) / 2).to(**place)
-        self._half = torch.from_numpy((high - low) / 2).to(**place)
+        self._middle = torch.from_numpy((high + low) / 2).to(self.simulation_device, simulation_dtype)
+        self._half = torch.from_numpy((high - low) / 2).to(self.simulation_device, simulation_dtype)
         self._unit_box = bool((high - low == 2).all() and (high + low == 0).all())
         self._step_count = torch.zeros(num_envs, 1, dtype=torch.int64, device=self.simulation_device)
         self._nan_resets = torch.zeros(1, dtype=torch.int64, device=self.simulation_device)

@@ -1,5 +1,8 @@
 """Kernels of our own for the engine `warp`."""
 
+# mypy: ignore-errors
+# Warp compiles these functions from their source; to Python's own types they are no valid code.
+
 import warp as wp
 
 PLANE = wp.constant(0)  # mjGEOM_PLANE
