@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
-NOT_TASKS = ("__init__", "base")
+NOT_TASKS = ("__init__", "base", "common")
 
 FOREIGN = (
     ("gym:ID", "any Gymnasium id with a flat box of actions, e.g. gym:Pendulum-v1"),
