@@ -4,7 +4,7 @@ import math
 import os
 import resource
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,12 @@ def build(
     device = pick_device(config.device)
     roots = range(config.seed, config.seed + config.seeds) if roots is None else roots
     streams = SeedStreams(roots, device)
-    options: dict[str, Any] = {"device": device, "threads": config.threads}
+    options: dict[str, Any] = {
+        "device": device,
+        "threads": config.threads,
+        "options": config.env_options,
+        "legacy_margin": config.legacy_margin,
+    }
 
     def worlds(stream: str, count: int, engine: str) -> EnvBase:
         seeds = world_seeds(streams.seeds(stream), count)
@@ -159,7 +164,8 @@ def chosen(config: TrainConfig) -> dict[str, Any]:
     return {
         field.name: getattr(config, field.name)
         for field in fields(config)
-        if getattr(config, field.name) != field.default
+        if getattr(config, field.name)
+        != (field.default if field.default_factory is MISSING else field.default_factory())
     }
 
 

@@ -1,7 +1,10 @@
 """The fields of a training run; agents bring their own (`--agent.NAME`)."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from tyro import conf
 
 from rlsuite.errors import ConfigError
 
@@ -12,6 +15,10 @@ class TrainConfig:
 
     env: str
     """Environment: HalfCheetah, gym:Pendulum-v1, dmc:cheetah-run, ..."""
+    env_options: Annotated[Mapping[str, Any], conf.Suppress] = field(default_factory=dict)
+    """Constructor arguments of the environment, by name (`--env-option KEY=VALUE`)."""
+    legacy_margin: bool = False
+    """Contacts of MuJoCo models begin where they did before MuJoCo 3.5, to compare with older results."""
     steps: int = 1_000_000
     """Env steps of the whole run, over all worlds."""
     num_envs: int = 1

@@ -115,8 +115,9 @@ def evaluate_run(
         seed_index: which agent of a run with several seeds, from 0; None is all of them.
 
     Returns:
-        return_mean, return_std, length_mean, returns, lengths (over all agents), env, agent, step, seeds
-        (the root of every agent evaluated), versions; with several agents also `each`, their return means.
+        return_mean, return_std, length_mean, returns, lengths (over all agents), env, env_options,
+        legacy_margin, agent, step, seeds (the root of every agent evaluated), versions; with several agents
+        also `each`, their return means.
 
     Raises:
         ConfigError: `path` is no run folder, `which` is none of the above, or there is no such agent.
@@ -146,8 +147,14 @@ def evaluate_run(
     if loaded is None:
         raise DataError(f"{path} has no checkpoint yet: train it first, or wait for its first one")
     indices = range(train.seeds) if seed_index is None else (seed_index,)
-    options: dict[str, Any] = {"render": True} if video is not None else {}
-    env = make_env(train.env, episodes, engine=eval_engine(train.engine), **options)
+    env = make_env(
+        train.env,
+        episodes,
+        engine=eval_engine(train.engine),
+        render=video is not None,
+        options=train.env_options,
+        legacy_margin=train.legacy_margin,
+    )
     each = []
     try:
         for index in indices:
@@ -166,6 +173,8 @@ def evaluate_run(
         **found,
         **({"each": [summary(own)["eval/return_mean"] for own in each]} if len(each) > 1 else {}),
         "env": train.env,
+        "env_options": dict(train.env_options),
+        "legacy_margin": train.legacy_margin,
         "agent": config.agent_name,
         "step": loaded.step,
         "seeds": [train.seed + index for index in indices],

@@ -45,7 +45,7 @@ def test_dm_controls_own_environment_of_a_task_of_ours(make):
     ("env_id", "options", "message"),
     [
         ("HalfCheeta", {}, 'Did you mean "HalfCheetah"'),
-        ("Ant-v5", {}, 'use "gym:Ant-v5"'),
+        ("Pendulum-v1", {}, 'use "gym:Pendulum-v1"'),
         ("HalfCheetah-v3", {}, 'Allowed: "HalfCheetah-v5", "HalfCheetah-v4"'),
         ("HalfCheetah", {"engine": "warp"}, "use --engine native"),
         ("HalfCheetah", {"engine": "nativ"}, 'Did you mean "native"'),
@@ -53,7 +53,11 @@ def test_dm_controls_own_environment_of_a_task_of_ours(make):
         ("HalfCheetah", {"max_episode_steps": 0}, "at least 1"),
         ("gym:Pendulum-v1", {"engine": "native"}, "cannot run gym:Pendulum-v1"),
         ("HalfCheetah", {"engine": "dmc"}, "cannot run HalfCheetah"),
-        ("dmc:cheetah-run", {"engine": "gym"}, "cannot run dmc:cheetah-run; allowed: auto, dmc, native, warp"),
+        (
+            "dmc:cheetah-run",
+            {"engine": "gym"},
+            "cannot run dmc:cheetah-run; allowed: auto, dmc, native, warp",
+        ),
         ("dmc:fish-swim", {"engine": "native"}, "cannot run dmc:fish-swim; allowed: auto, dmc"),
         ("gym:Pendulom-v1", {}, 'Did you mean "gym:Pendulum-v1"'),
         ("gym:CartPole-v1", {}, "continuous"),
