@@ -16,6 +16,8 @@ from torch.optim import Adam, Optimizer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from rlsuite.blocks.heads import Gaussian
+from rlsuite.blocks.noise import Source, normal
+from rlsuite.blocks.normalizer import RunningNorm
 
 GENERATOR_NAMES = ("init", "act", "learn")
 
@@ -41,114 +43,6 @@ class Trained(NamedTuple):
     name: str
     module: nn.Module
     optimizer: Optimizer | None
-
-
-class Agent(nn.Module):
-    """Base of all agents. Subclasses set `Config` and define `update`, `values` and `parts`.
-
-    Everything that changes while training is a parameter, a buffer, the update count, an optimiser of
-    `parts` or one of `generators`: the checkpoint saves these and needs no knowledge of the algorithm.
-
-    Args:
-        spaces: sizes and action range of the environment.
-        config: an instance of the subclass's `Config`.
-        generators: random streams "init" (weights), "act" (behaviour) and "learn" (updates), all on
-            `device`; see `make_generators`.
-        device: where parameters live.
-        lead: leading axes of independent seeds; batches then carry them too.
-    """
-
-    Config: ClassVar[type]
-    policy: TensorDictModule
-
-    def __init__(
-        self,
-        spaces: Spaces,
-        config: Any,
-        generators: Mapping[str, torch.Generator],
-        *,
-        device: torch.device | str = "cpu",
-        lead: tuple[int, ...] = (),
-    ) -> None:
-        super().__init__()
-        self.spaces, self.config = spaces, config
-        missing = [name for name in GENERATOR_NAMES if name not in generators]
-        if missing:
-            raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")
-        self.generators = {name: generators[name] for name in GENERATOR_NAMES}
-        self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
-
-    @property
-    def period(self) -> int:
-        """Updates after which the same things happen again: the delay of the agents that have one."""
-        return int(getattr(self.config, "delay", 1))
-
-    def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Take one gradient step on `batch` (`[N]` replayed rows); return scalar metrics on the device."""
-        raise NotImplementedError
-
-    def values(self, batch: TensorDictBase) -> TensorDict:
-        """Return `q` and `td_error`, each `[N]`, for the rows of `batch`, without gradient."""
-        raise NotImplementedError
-
-    def parts(self) -> tuple[Trained, ...]:
-        """Return every trained part and every target, by name."""
-        raise NotImplementedError
-
-    def get_extra_state(self) -> Tensor:
-        """Return the update count as a tensor, so that `state_dict` holds tensors alone."""
-        return torch.tensor(self.update_count)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Restore the update count."""
-        self.update_count = int(state)
-
-
-class Policy(nn.Module):
-    """Observation to action in [-1, 1] under TorchRL's exploration types.
-
-    `exploration_scale` multiplies the behaviour noise and is read here alone.
-
-    Args:
-        actor: network whose output both functions read.
-        mode: actor output -> evaluation action.
-        sample: (actor output, exploration scale) -> behaviour action.
-    """
-
-    exploration_scale: Tensor
-
-    def __init__(
-        self, actor: nn.Module, mode: Callable[[Any], Tensor], sample: Callable[[Any, Tensor], Tensor]
-    ) -> None:
-        super().__init__()
-        self.actor, self.mode, self.sample = actor, mode, sample
-        self.register_buffer("exploration_scale", torch.ones(()))
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """Return an action: random under ExplorationType.RANDOM, the policy's mode under all others."""
-        output = self.actor(observation)
-        if exploration_type() == ExplorationType.RANDOM:
-            return self.sample(output, self.exploration_scale)
-        return self.mode(output)
-
-
-def policy_module(policy: Policy) -> TensorDictModule:
-    """Wrap a policy as the TensorDictModule `observation -> action` that TorchRL's tools expect."""
-    return TensorDictModule(policy, in_keys=["observation"], out_keys=["action"])
-
-
-def squashed_gaussian_policy(actor: nn.Module, generator: torch.Generator) -> TensorDictModule:
-    """Return the policy of an actor with pre-tanh Gaussians: tanh(mean), or a sample with scaled noise."""
-
-    def sample(gaussian: Gaussian, scale: Tensor) -> Tensor:
-        return (gaussian.mean + gaussian.std * scale * standard_normal(gaussian.mean, generator)).tanh()
-
-    return policy_module(Policy(actor, lambda gaussian: gaussian.mean.tanh(), sample))
-
-
-def standard_normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw N(0, 1) of the shape, type and device of `like` from `generator`."""
-    return torch.empty_like(like).normal_(generator=generator)
 
 
 class Batch(NamedTuple):
@@ -181,19 +75,150 @@ def columns(batch: TensorDictBase, gamma: float) -> Batch:
     )
 
 
+class Agent(nn.Module):
+    """Base of all agents. Subclasses set `Config` and define `update`, `values` and `parts`.
+
+    Everything that changes while training is a parameter, a buffer, the update count, an optimiser of
+    `parts` or one of `generators`: the checkpoint saves these and needs no knowledge of the algorithm.
+
+    Args:
+        spaces: sizes and action range of the environment.
+        config: an instance of the subclass's `Config`.
+        generators: random streams "init" (weights), "act" (behaviour) and "learn" (updates), all on
+            `device`, or for each a tuple with one stream per seed of the first leading axis; see
+            `make_generators`.
+        device: where parameters live.
+        lead: leading axes of independent seeds; batches then carry them too.
+    """
+
+    Config: ClassVar[type]
+    policy: TensorDictModule
+
+    def __init__(
+        self,
+        spaces: Spaces,
+        config: Any,
+        generators: Mapping[str, Source],
+        *,
+        device: torch.device | str = "cpu",
+        lead: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.spaces, self.config, self.lead = spaces, config, lead
+        missing = [name for name in GENERATOR_NAMES if name not in generators]
+        if missing:
+            raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")
+        self.generators = {name: generators[name] for name in GENERATOR_NAMES}
+        self.normalizer: RunningNorm | None = None
+        if getattr(config, "normalize_observations", False):
+            self.normalizer = RunningNorm(spaces.observation, lead=lead).to(device)
+        self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
+
+    def rows(self, batch: TensorDictBase, *, observe: bool = True) -> Batch:
+        """Read a replayed TensorDict as plain tensors, observations normalised where the agent does so.
+
+        Args:
+            batch: `[*lead, N]` replayed rows.
+            observe: the observations move the running statistics.
+        """
+        rows = columns(batch, self.config.gamma)
+        if self.normalizer is None:
+            return rows
+        if observe:
+            self.normalizer.observe(rows.observation)
+        return rows._replace(
+            observation=self.normalizer(rows.observation),
+            next_observation=self.normalizer(rows.next_observation),
+        )
+
+    @property
+    def period(self) -> int:
+        """Updates after which the same things happen again: the delay of the agents that have one."""
+        return int(getattr(self.config, "delay", 1))
+
+    def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Take one gradient step on `batch` (`[*lead, N]` rows); return metrics `[*lead]` on the device."""
+        raise NotImplementedError
+
+    def values(self, batch: TensorDictBase) -> TensorDict:
+        """Return `q` and `td_error`, each `[N]`, for the rows of `batch`, without gradient."""
+        raise NotImplementedError
+
+    def parts(self) -> tuple[Trained, ...]:
+        """Return every trained part and every target, by name."""
+        raise NotImplementedError
+
+    def get_extra_state(self) -> Tensor:
+        """Return the update count as a tensor, so that `state_dict` holds tensors alone."""
+        return torch.tensor(self.update_count)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the update count."""
+        self.update_count = int(state)
+
+
+class Policy(nn.Module):
+    """Observation to action in [-1, 1] under TorchRL's exploration types.
+
+    `exploration_scale` multiplies the behaviour noise and is read here alone.
+
+    Args:
+        actor: network whose output both functions read.
+        mode: actor output -> evaluation action.
+        sample: (actor output, exploration scale) -> behaviour action.
+        normalizer: of the observations, or None.
+    """
+
+    exploration_scale: Tensor
+
+    def __init__(
+        self,
+        actor: nn.Module,
+        mode: Callable[[Any], Tensor],
+        sample: Callable[[Any, Tensor], Tensor],
+        normalizer: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.actor, self.mode, self.sample, self.normalizer = actor, mode, sample, normalizer
+        self.register_buffer("exploration_scale", torch.ones(()))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return an action: random under ExplorationType.RANDOM, the policy's mode under all others."""
+        output = self.actor(observation if self.normalizer is None else self.normalizer(observation))
+        if exploration_type() == ExplorationType.RANDOM:
+            return self.sample(output, self.exploration_scale)
+        return self.mode(output)
+
+
+def policy_module(policy: Policy) -> TensorDictModule:
+    """Wrap a policy as the TensorDictModule `observation -> action` that TorchRL's tools expect."""
+    return TensorDictModule(policy, in_keys=["observation"], out_keys=["action"])
+
+
+def squashed_gaussian_policy(
+    actor: nn.Module, generator: Source, normalizer: nn.Module | None = None
+) -> TensorDictModule:
+    """Return the policy of an actor with pre-tanh Gaussians: tanh(mean), or a sample with scaled noise."""
+
+    def sample(gaussian: Gaussian, scale: Tensor) -> Tensor:
+        return (gaussian.mean + gaussian.std * scale * normal(gaussian.mean, generator)).tanh()
+
+    return policy_module(Policy(actor, lambda gaussian: gaussian.mean.tanh(), sample, normalizer))
+
+
 def squared_td_loss(q: Tensor, target: Tensor) -> Tensor:
-    """Squared error of the critics `[M, N]` to a target `[N]`; summed over members and seeds."""
-    return (q - target.unsqueeze(-2)).square().mean(-1).sum()
+    """Squared error of the critics `[M, N]` to a target `[N]`; summed over members."""
+    return (q - target.unsqueeze(-2)).square().mean(-1).sum(-1)
 
 
 def soft_actor_loss(log_prob: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
-    """Soft policy loss on `[N]` and `[M, N]`: alpha log pi - smaller (mean) return; summed over seeds."""
-    return (alpha * log_prob - q.amin(-2)).mean(-1).sum()
+    """Soft policy loss on `[N]` and `[M, N]`: alpha log pi - smaller (mean) return."""
+    return (alpha * log_prob - q.amin(-2)).mean(-1)
 
 
 def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
     """Temperature loss, linear in log alpha: its gradient is -(mean log pi + target entropy)."""
-    return -(log_alpha.squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy)).sum()
+    return -(log_alpha.squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy))
 
 
 def adam(*groups: tuple[Sequence[Tensor], float]) -> Adam:
@@ -210,21 +235,32 @@ def adam(*groups: tuple[Sequence[Tensor], float]) -> Adam:
 def take_step(optimizer: Optimizer, loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Differentiate `loss` with respect to `parameters` and step, unless a gradient is not finite.
 
-    The skip happens inside the fused kernel (its `found_inf` input), so nothing waits for the device.
+    The skip happens inside the fused kernel (its `found_inf` input), so nothing waits for the device. One
+    seed's bad gradient skips the step of all seeds of a batch, and the run is stopped for it.
+
+    Args:
+        optimizer: moves `parameters`.
+        loss: `[*lead]`, one number per seed; the parameters have the same leading axes.
+        parameters: what to differentiate by.
 
     Returns:
-        the norm of all gradients together, a scalar; not finite exactly when the step was skipped.
+        the norm of all gradients of each seed, `[*lead]`; not finite exactly when the step was skipped.
     """
     for parameter in parameters:
         parameter.grad = None
     # Not autograd.grad: its results may be transposed, and the fused kernel reads memory in order;
     # backward lays a gradient out like its parameter.
-    loss.backward(inputs=list(parameters))
-    norms = torch._foreach_norm([p.grad for p in parameters if p.grad is not None])
-    norm = torch.linalg.vector_norm(torch.stack(norms))
+    loss.sum().backward(inputs=list(parameters))
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if lead := loss.dim():
+        norms = [torch.linalg.vector_norm(g, dim=tuple(range(lead, g.dim()))) for g in gradients]
+    else:
+        norms = list(torch._foreach_norm(gradients))
+    norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
     # GradScaler's protocol: the fused kernels read this attribute and leave weights and moments as they are.
     # x - x is 0 for a number and nan for inf and nan: fewer kernels than isfinite.
-    optimizer.found_inf = (norm - norm).ne(0).float()  # type: ignore[attr-defined]
+    total = norm.sum() if lead else norm
+    optimizer.found_inf = (total - total).ne(0).float()  # type: ignore[attr-defined]
     optimizer.step()
     return norm
 
@@ -235,8 +271,14 @@ def polyak(target: Sequence[Tensor], online: Sequence[Tensor], tau: float) -> No
         torch._foreach_lerp_(list(target), list(online), tau)
 
 
-def make_generators(seed: int, device: torch.device | str = "cpu") -> dict[str, torch.Generator]:
-    """Return the three random streams of an agent from one seed, for use outside the training loop."""
+def make_generators(seed: int | Sequence[int], device: torch.device | str = "cpu") -> dict[str, Source]:
+    """Return the random streams of an agent from its seed, for use outside the training loop.
+
+    For an agent with a leading axis of seeds, `seed` is one number each, and so are the streams.
+    """
+    if not isinstance(seed, int):
+        every = [make_generators(own, device) for own in seed]
+        return {name: tuple(streams[name] for streams in every) for name in GENERATOR_NAMES}  # type: ignore[misc]
     children = torch.randint(2**62, (len(GENERATOR_NAMES),), generator=torch.Generator().manual_seed(seed))
     return {
         name: torch.Generator(device).manual_seed(int(child))

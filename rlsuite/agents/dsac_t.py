@@ -4,7 +4,7 @@ arXiv 2310.05858, IEEE TPAMI 47(5). The critics learn mean and standard deviatio
 mean follows the expected target, the deviation a sampled one clipped at three running deviations.
 
 Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written for the last axes; leading
-axes are independent seeds, over which they sum.
+axes are independent seeds, whose losses stay apart.
 """
 
 import copy
@@ -32,11 +32,11 @@ from rlsuite.agents.base import (
     polyak,
     soft_actor_loss,
     squashed_gaussian_policy,
-    standard_normal,
     take_step,
 )
 from rlsuite.blocks.heads import Gaussian, GaussianActor, GaussianCritic, squash
 from rlsuite.blocks.mlp import Activation
+from rlsuite.blocks.noise import Source, normal
 
 LOG_STD_RANGE = (-20.0, 0.5)  # of the actor, before exp; authors' MuJoCo script
 NOISE_BOUND = 3.0  # the sampled return stays within three deviations; authors' code
@@ -54,6 +54,8 @@ class DSACTConfig:
     """Widths of the hidden layers of actor and critics."""
     activation: Activation = "gelu"
     """Activation of all hidden layers."""
+    normalize_observations: bool = False
+    """Feed all networks observations in running deviations from their running mean (replayed rows)."""
     gamma: float = 0.99
     """Discount per env step."""
     tau: float = 0.005
@@ -145,7 +147,7 @@ def critic_loss(
         form: `paper` settles at the deviation of the error, `release` at 1/sqrt(2) of it.
 
     Returns:
-        scalar, summed over members and seeds.
+        `[*lead]`, summed over members.
     """
     mean, std = returns
     fixed_mean, fixed_std = mean.detach(), std.detach()
@@ -156,23 +158,23 @@ def critic_loss(
         mean_slope = (y_q - fixed_mean) / (fixed_std.square() + EPS)
         std_slope = ((sample - fixed_mean).square() - fixed_std.square()) / (fixed_std.pow(3) + EPS)
         scale = spread.square() + EPS
-        return -(scale * (mean_slope * mean + std_slope * std)).mean(-1).sum()
+        return -(scale * (mean_slope * mean + std_slope * std)).mean(-1).sum(-1)
     weight = (spread.square() / (fixed_std.square() + EPS)).clamp(*WEIGHT_RANGE)
     mean_error = F.huber_loss(mean, y_q.expand_as(mean), reduction="none", delta=HUBER_DELTA)
     std_error = F.huber_loss(fixed_mean, sample, reduction="none", delta=HUBER_DELTA)
     std_slope = (fixed_std.square() - std_error) / (fixed_std + EPS)
-    return (weight * (mean_error + std_slope * std)).mean(-1).sum()
+    return (weight * (mean_error + std_slope * std)).mean(-1).sum(-1)
 
 
 def sample_action(
     actor: Callable[[Tensor], Gaussian],
     observation: Tensor,
     action_scale: Tensor,
-    generator: torch.Generator | None,
+    generator: Source,
 ) -> tuple[Tensor, Tensor]:
     """Draw actions in environment units, `[N, A]`, and their log-densities in those units, `[N]`."""
     gaussian = actor(observation)
-    noise = standard_normal(gaussian.mean, generator)
+    noise = normal(gaussian.mean, generator)
     action, log_prob = squash(gaussian, noise, action_scale.log().sum(-1))
     return action * action_scale, log_prob
 
@@ -184,12 +186,12 @@ def sample_targets(
     batch: Batch,
     alpha: Tensor,
     action_scale: Tensor,
-    generator: torch.Generator | None,
+    generator: Source,
 ) -> tuple[Tensor, Tensor]:
     """Draw the next action from the target policy and both twins' returns; give y_q and y_z, `[N]`."""
     action, log_prob = sample_action(target_actor, batch.next_observation, action_scale, generator)
     following = target_critic(batch.next_observation, action)
-    noise = standard_normal(following.mean, generator)
+    noise = normal(following.mean, generator)
     return return_targets(batch, following, noise, log_prob, alpha)
 
 
@@ -231,7 +233,7 @@ class DSACTLoss(LossModule):
         config: DSACTConfig,
         *,
         half_range: tuple[float, ...],
-        generator: torch.Generator | None = None,
+        generator: Source = None,
     ) -> None:
         super().__init__()
         self.in_keys = [
@@ -298,7 +300,7 @@ class DSACT(Agent):
         self,
         spaces: Spaces,
         config: DSACTConfig,
-        generators: Mapping[str, torch.Generator],
+        generators: Mapping[str, Source],
         *,
         device: torch.device | str = "cpu",
         lead: tuple[int, ...] = (),
@@ -329,7 +331,7 @@ class DSACT(Agent):
             (self.actor_parameters, config.lr_actor), ([self.log_alpha], config.lr_alpha)
         )
         self.target_parameters = [*self.target_critic.parameters(), *self.target_actor.parameters()]
-        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"])
+        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer)
 
     def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sample y_q and y_z, `[N]`, from the target networks."""
@@ -342,16 +344,16 @@ class DSACT(Agent):
         The actor's gradient uses the critics before their step. Actor, temperature and targets move at
         every `delay`-th update, the first included; in between their pass is left out.
         """
-        config, rows = self.config, columns(batch, self.config.gamma)
+        config, rows = self.config, self.rows(batch)
         y_q, y_z = self.targets(rows)
         returns = self.critic(rows.observation, rows.action * self.action_scale)
         move_spread(self.spread, self.spread_count, returns.std, config.tau_spread)
         loss = critic_loss(returns, y_q, y_z, self.spread, config.critic_loss)
         metrics = {
             "loss/critic": loss.detach(),
-            "q/mean": returns.mean.detach().mean(),
-            "q/std": returns.std.detach().mean(),
-            "q/spread": self.spread.mean(),
+            "q/mean": returns.mean.detach().mean((-2, -1)),
+            "q/std": returns.std.detach().mean((-2, -1)),
+            "q/spread": self.spread.mean(-1),
         }
         moves_actor = self.update_count % config.delay == 0
         if moves_actor:
@@ -369,8 +371,8 @@ class DSACT(Agent):
             metrics |= {
                 "grad_norm/policy": norm,
                 "loss/actor": policy_loss.detach(),
-                "alpha": alpha.mean(),
-                "entropy": -log_prob.detach().mean(),
+                "alpha": alpha.mean(-1),
+                "entropy": -log_prob.detach().mean(-1),
             }
         metrics["grad_norm/critic"] = take_step(self.critic_optimizer, loss, self.critic_parameters)
         if moves_actor:
@@ -382,7 +384,7 @@ class DSACT(Agent):
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller mean as `q` and its distance to the expected target as `td_error`, `[N]`."""
-        rows = columns(batch, self.config.gamma)
+        rows = self.rows(batch, observe=False)
         y_q, _ = self.targets(rows)
         q = self.critic(rows.observation, rows.action * self.action_scale).mean.amin(-2)
         return TensorDict({"q": q, "td_error": y_q - q}, batch_size=q.shape)

@@ -1,7 +1,7 @@
 """SAC: soft actor-critic with twin critics and a learnt temperature (Haarnoja et al. 2018, arXiv 1812.05905).
 
 Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written for the last axes; leading
-axes are independent seeds, over which they sum.
+axes are independent seeds, whose losses stay apart.
 """
 
 import copy
@@ -29,11 +29,11 @@ from rlsuite.agents.base import (
     soft_actor_loss,
     squared_td_loss,
     squashed_gaussian_policy,
-    standard_normal,
     take_step,
 )
 from rlsuite.blocks.heads import Gaussian, GaussianActor, ScalarCritic, squash
 from rlsuite.blocks.mlp import Activation
+from rlsuite.blocks.noise import Source, normal
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
 
@@ -48,6 +48,8 @@ class SACConfig:
     """Activation of all hidden layers."""
     layer_norm: bool = False
     """Normalise the critics' hidden layers."""
+    normalize_observations: bool = False
+    """Feed all networks observations in running deviations from their running mean (replayed rows)."""
     gamma: float = 0.99
     """Discount per env step."""
     tau: float = 0.005
@@ -85,11 +87,11 @@ def soft_target(batch: Batch, next_q: Tensor, next_log_prob: Tensor, alpha: Tens
 
 
 def sample_action(
-    actor: Callable[[Tensor], Gaussian], observation: Tensor, generator: torch.Generator | None
+    actor: Callable[[Tensor], Gaussian], observation: Tensor, generator: Source
 ) -> tuple[Tensor, Tensor]:
     """Draw actions in [-1, 1], `[N, A]`, and their log-densities, `[N]`."""
     gaussian = actor(observation)
-    return squash(gaussian, standard_normal(gaussian.mean, generator))
+    return squash(gaussian, normal(gaussian.mean, generator))
 
 
 @torch.no_grad()
@@ -98,7 +100,7 @@ def sample_target(
     target_critic: Callable[[Tensor, Tensor], Tensor],
     batch: Batch,
     alpha: Tensor,
-    generator: torch.Generator | None,
+    generator: Source,
 ) -> Tensor:
     """Draw the next action from the policy and give the soft Bellman target, `[N]`."""
     action, log_prob = sample_action(actor, batch.next_observation, generator)
@@ -128,7 +130,7 @@ class SACLoss(LossModule):
         config: SACConfig,
         *,
         actions: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
     ) -> None:
         super().__init__()
         self.in_keys = [
@@ -181,7 +183,7 @@ class SAC(Agent):
         self,
         spaces: Spaces,
         config: SACConfig,
-        generators: Mapping[str, torch.Generator],
+        generators: Mapping[str, Source],
         *,
         device: torch.device | str = "cpu",
         lead: tuple[int, ...] = (),
@@ -208,11 +210,11 @@ class SAC(Agent):
         self.policy_optimizer = adam(
             (self.actor_parameters, config.lr_actor), ([self.log_alpha], config.lr_alpha)
         )
-        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"])
+        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer)
 
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Step the critics, then actor and temperature against the new critics, then the targets."""
-        rows, noise = columns(batch, self.config.gamma), self.generators["learn"]
+        rows, noise = self.rows(batch), self.generators["learn"]
         alpha = self.log_alpha.detach().exp()
         target = sample_target(self.actor, self.target_critic, rows, alpha, noise)
         q = self.critic(rows.observation, rows.action)
@@ -230,9 +232,9 @@ class SAC(Agent):
         return {
             "loss/critic": loss.detach(),
             "loss/actor": policy_loss.detach(),
-            "q/mean": q.detach().mean(),
-            "alpha": alpha.mean(),
-            "entropy": -log_prob.detach().mean(),
+            "q/mean": q.detach().mean((-2, -1)),
+            "alpha": alpha.mean(-1),
+            "entropy": -log_prob.detach().mean(-1),
             "grad_norm/critic": critic_norm,
             "grad_norm/policy": policy_norm,
         }
@@ -240,7 +242,7 @@ class SAC(Agent):
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
-        rows = columns(batch, self.config.gamma)
+        rows = self.rows(batch, observe=False)
         alpha = self.log_alpha.exp()
         target = sample_target(self.actor, self.target_critic, rows, alpha, self.generators["learn"])
         q = self.critic(rows.observation, rows.action).amin(-2)

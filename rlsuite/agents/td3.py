@@ -1,7 +1,7 @@
 """TD3: twin delayed deep deterministic policy gradient (Fujimoto et al. 2018, arXiv 1802.09477).
 
 Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written for the last axes; leading
-axes are independent seeds, over which they sum.
+axes are independent seeds, whose losses stay apart.
 """
 
 import copy
@@ -28,11 +28,11 @@ from rlsuite.agents.base import (
     policy_module,
     polyak,
     squared_td_loss,
-    standard_normal,
     take_step,
 )
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
+from rlsuite.blocks.noise import Source, normal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,8 @@ class TD3Config:
     """Widths of the hidden layers of actor and critics."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
+    normalize_observations: bool = False
+    """Feed all networks observations in running deviations from their running mean (replayed rows)."""
     gamma: float = 0.99
     """Discount per env step."""
     tau: float = 0.005
@@ -82,8 +84,8 @@ def bellman_target(batch: Batch, next_q: Tensor) -> Tensor:
 
 
 def actor_loss(q: Tensor) -> Tensor:
-    """Deterministic policy gradient through the first critic of `[M, N]`; summed over seeds."""
-    return -q[..., 0, :].mean(-1).sum()
+    """Deterministic policy gradient through the first critic of `[M, N]`."""
+    return -q[..., 0, :].mean(-1)
 
 
 @torch.no_grad()
@@ -92,11 +94,11 @@ def sample_target(
     target_critic: Callable[[Tensor, Tensor], Tensor],
     batch: Batch,
     config: TD3Config,
-    generator: torch.Generator | None,
+    generator: Source,
 ) -> Tensor:
     """Smooth the target policy's action and give the target, `[N]`."""
     action = target_actor(batch.next_observation)
-    noise = standard_normal(action, generator)
+    noise = normal(action, generator)
     action = smoothed_action(action, noise, config.target_noise, config.target_noise_clip)
     return bellman_target(batch, target_critic(batch.next_observation, action))
 
@@ -122,7 +124,7 @@ class TD3Loss(LossModule):
         critic: ScalarCritic,
         config: TD3Config,
         *,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
     ) -> None:
         super().__init__()
         self.in_keys = [
@@ -167,7 +169,7 @@ class TD3(Agent):
         self,
         spaces: Spaces,
         config: TD3Config,
-        generators: Mapping[str, torch.Generator],
+        generators: Mapping[str, Source],
         *,
         device: torch.device | str = "cpu",
         lead: tuple[int, ...] = (),
@@ -189,20 +191,20 @@ class TD3(Agent):
         self.target_parameters = [*self.target_critic.parameters(), *self.target_actor.parameters()]
         self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
         self.actor_optimizer = adam((self.actor_parameters, config.lr_actor))
-        self.policy = policy_module(Policy(self.actor, lambda action: action, self.explore))
+        self.policy = policy_module(Policy(self.actor, lambda action: action, self.explore, self.normalizer))
 
     def explore(self, action: Tensor, scale: Tensor) -> Tensor:
         """Add Gaussian behaviour noise and clip to [-1, 1]."""
-        noise = standard_normal(action, self.generators["act"])
+        noise = normal(action, self.generators["act"])
         return (action + self.config.exploration_noise * scale * noise).clamp(-1, 1)
 
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Step the critics; at every `delay`-th update also the actor and the targets."""
-        config, rows = self.config, columns(batch, self.config.gamma)
+        config, rows = self.config, self.rows(batch)
         target = sample_target(self.target_actor, self.target_critic, rows, config, self.generators["learn"])
         q = self.critic(rows.observation, rows.action)
         loss = squared_td_loss(q, target)
-        metrics = {"loss/critic": loss.detach(), "q/mean": q.detach().mean()}
+        metrics = {"loss/critic": loss.detach(), "q/mean": q.detach().mean((-2, -1))}
         metrics["grad_norm/critic"] = take_step(self.critic_optimizer, loss, self.critic_parameters)
         self.update_count += 1
         if self.update_count % config.delay == 0:
@@ -215,7 +217,7 @@ class TD3(Agent):
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
-        rows = columns(batch, self.config.gamma)
+        rows = self.rows(batch, observe=False)
         target = sample_target(
             self.target_actor, self.target_critic, rows, self.config, self.generators["learn"]
         )

@@ -1,5 +1,7 @@
 """Output heads: squashed Gaussian and deterministic actors, scalar and Gaussian critics.
 
+Under autocast the trunks compute in bfloat16; heads hand out the precision of the observation.
+
 Legend: N batch, O observation, A action, M ensemble members; leading axes are independent networks.
 """
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlsuite.blocks.mlp import MLP, Activation, Lead
+from rlsuite.blocks.noise import Source
 
 LOG_2PI = math.log(2 * math.pi)
 LOG_2 = math.log(2.0)
@@ -68,7 +71,7 @@ class GaussianActor(nn.Module):
         activation: Activation,
         lead: Lead = (),
         layer_norm: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
     ) -> None:
         super().__init__()
         self.trunk = MLP(
@@ -84,7 +87,7 @@ class GaussianActor(nn.Module):
 
     def forward(self, observation: Tensor) -> Gaussian:
         """Return the pre-tanh Gaussian, `[*lead, N, A]` each, for `[*lead, N, O]`."""
-        mean, log_std = self.trunk(observation).chunk(2, -1)
+        mean, log_std = self.trunk(observation).to(observation.dtype).chunk(2, -1)
         return Gaussian(mean, log_std.clamp(*self.log_std_range).exp())
 
 
@@ -100,7 +103,7 @@ class DeterministicActor(nn.Module):
         activation: Activation,
         lead: Lead = (),
         layer_norm: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
     ) -> None:
         super().__init__()
         self.trunk = MLP(
@@ -115,7 +118,7 @@ class DeterministicActor(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return actions `[*lead, N, A]` for `[*lead, N, O]`."""
-        return self.trunk(observation).tanh()
+        return self.trunk(observation).to(observation.dtype).tanh()
 
 
 class _Critic(nn.Module):
@@ -134,8 +137,8 @@ class _Critic(nn.Module):
         lead: Lead = (),
         layer_norm: bool = False,
         dropout: float = 0.0,
-        generator: torch.Generator | None = None,
-        dropout_generator: torch.Generator | None = None,
+        generator: Source = None,
+        dropout_generator: Source = None,
     ) -> None:
         super().__init__()
         self.trunk = MLP(
@@ -151,7 +154,7 @@ class _Critic(nn.Module):
         )
 
     def features(self, observation: Tensor, action: Tensor) -> Tensor:
-        return self.trunk(torch.cat((observation, action), -1).unsqueeze(-3))
+        return self.trunk(torch.cat((observation, action), -1).unsqueeze(-3)).to(observation.dtype)
 
 
 class ScalarCritic(_Critic):

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlsuite.blocks.noise import Source, bernoulli, fill
+
 Lead = tuple[int, ...]
 Activation = Literal["relu", "gelu", "tanh", "silu", "elu"]
 
@@ -32,16 +34,14 @@ class Linear(nn.Module):
     Input `[*lead, N, I]` or anything that broadcasts to it; output `[*lead, N, O]`.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, *, lead: Lead = (), generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, *, lead: Lead = (), generator: Source = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(*lead, outputs, inputs))
         self.bias = nn.Parameter(torch.empty(*lead, outputs))
         bound = 1 / math.sqrt(inputs)
         with torch.no_grad():
-            self.weight.uniform_(-bound, bound, generator=generator)
-            self.bias.uniform_(-bound, bound, generator=generator)
+            for parameter in (self.weight, self.bias):
+                fill(parameter, generator, lambda part, own: part.uniform_(-bound, bound, generator=own))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[*lead, N, O]` for `x` of `[*lead, N, I]` (missing leading axes are shared)."""
@@ -78,7 +78,7 @@ class LayerNorm(nn.Module):
 class Dropout(nn.Module):
     """Inverted dropout with a generator of its own, so that a resumed run draws the same masks."""
 
-    def __init__(self, rate: float, generator: torch.Generator | None = None) -> None:
+    def __init__(self, rate: float, generator: Source = None) -> None:
         super().__init__()
         if not 0 <= rate < 1:
             raise ValueError(f"dropout = {rate}: must be in [0, 1)")
@@ -89,7 +89,7 @@ class Dropout(nn.Module):
         """Zero each entry with probability `rate` while training and scale the rest by 1 / (1 - rate)."""
         if not self.training or self.rate == 0:
             return x
-        keep = torch.empty_like(x).bernoulli_(1 - self.rate, generator=self.generator)
+        keep = bernoulli(x, self.generator, 1 - self.rate)
         return x * keep / (1 - self.rate)
 
 
@@ -120,8 +120,8 @@ class MLP(nn.Sequential):
         lead: Lead = (),
         layer_norm: bool = False,
         dropout: float = 0.0,
-        generator: torch.Generator | None = None,
-        dropout_generator: torch.Generator | None = None,
+        generator: Source = None,
+        dropout_generator: Source = None,
     ) -> None:
         layers: list[nn.Module] = []
         for width in hidden:

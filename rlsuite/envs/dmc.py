@@ -13,6 +13,7 @@ import torch
 from rlsuite.envs.base import Outcome
 from rlsuite.envs.rendering import SceneCamera
 from rlsuite.envs.replayed import ReplayedEnv
+from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.tasks.dmc.base import FIRST_CAMERA, import_suite, load_original
 from rlsuite.errors import ConfigError, unknown_name
 
@@ -40,7 +41,7 @@ class DMControlEnv(ReplayedEnv):
         num_envs: int = 1,
         *,
         device: torch.device | str = "cpu",
-        seed: int = 0,
+        seed: Seeds = 0,
         dtype: torch.dtype = torch.float32,
         max_episode_steps: int | None = None,
     ) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
 SUITE_FOLDER = TASK_FOLDER / "dmc"
-NOT_TASKS = ("__init__", "base", "rewards")
+NOT_TASKS = ("__init__", "base", "common", "rewards")
 DOMAIN = re.compile(r".+ \((.+)\)")
 
 FOREIGN = (

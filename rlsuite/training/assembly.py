@@ -3,17 +3,19 @@
 import math
 import os
 import resource
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
 from rlsuite.agents.base import GENERATOR_NAMES, Agent, Spaces
+from rlsuite.blocks.noise import Source
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.replay.uniform import UniformReplay
@@ -22,11 +24,13 @@ from rlsuite.training.checkpoint import config_digest
 from rlsuite.training.config import TrainConfig
 from rlsuite.training.graphs import Update
 from rlsuite.training.recorder import Recorder
-from rlsuite.training.rng import Streams
+from rlsuite.training.rng import SeedStreams
 from rlsuite.training.tensorfile import check_like
 
 # What may differ when a run goes on: nothing here changes what is learnt.
 NOT_DIGESTED = ("steps", "threads", "cuda_graphs", "loggers", "eval_every", "checkpoint_every", "log_every")
+
+SEED_LIMIT = 2**31  # what environments take as a seed is below
 
 
 @dataclass(slots=True)
@@ -55,12 +59,14 @@ class Run:
     """Everything that acts, learns or is saved in one run."""
 
     config: TrainConfig
+    seeds: tuple[int, ...]  # root of each agent's random streams
     digest: str
     device: torch.device
-    streams: Streams
+    streams: SeedStreams
     env: EnvBase
     eval_env: EnvBase
     agent: Agent
+    policy: TensorDictModuleBase  # the agent's, on the rows of all worlds
     replay: UniformReplay
     clock: Clock
     sums: state.RunningSums
@@ -69,37 +75,59 @@ class Run:
     update: Update | None = None  # chosen at the first update, which brings the first batch
 
 
-def build(agent_class: type[Agent], agent_config: Any, config: TrainConfig) -> Run:
-    """Make every object of a run from its configuration; all chance comes from `config.seed`."""
+def build(
+    agent_class: type[Agent], agent_config: Any, config: TrainConfig, roots: Sequence[int] | None = None
+) -> Run:
+    """Make every object of a run from its configuration; all chance comes from the seeds.
+
+    Args:
+        agent_class: the algorithm.
+        agent_config: an instance of its `Config`.
+        config: the run's fields.
+        roots: one seed per agent, instead of `seed`, `seed` + 1, ...
+    """
     device = pick_device(config.device)
-    streams = Streams(config.seed, device)
-    options: dict[str, Any] = {"engine": config.engine, "device": device, "threads": config.threads}
-    env = make_env(config.env, config.num_envs, seed=streams.seed("env"), **options)
-    eval_env = make_env(config.env, config.eval_episodes, seed=streams.seed("eval"), **options)
+    roots = range(config.seed, config.seed + config.seeds) if roots is None else roots
+    streams = SeedStreams(roots, device)
+    options: dict[str, Any] = {
+        "device": device,
+        "threads": config.threads,
+        "options": config.env_options,
+        "legacy_margin": config.legacy_margin,
+    }
+
+    def worlds(stream: str, count: int, engine: str) -> EnvBase:
+        seeds = world_seeds(streams.seeds(stream), count)
+        return make_env(config.env, len(seeds), seed=seeds, engine=engine, **options)
+
+    env = worlds("env", config.num_envs, config.engine)
+    eval_env = worlds("eval", config.eval_episodes, eval_engine(config.engine))
     agent = new_agent(agent_class, agent_config, env, streams, device)
     replay = UniformReplay(
-        config.replay_size,
-        num_envs=config.num_envs,
+        config.replay_size * len(streams),
+        num_envs=env.batch_size[0],
         batch_size=config.batch_size,
         n_step=config.n_step,
         gamma=agent_config.gamma,
         device=device,
-        generator=streams.torch("sample"),
+        generator=streams.source("sample"),
     )
-    settings = {key: value for key, value in asdict(config).items() if key not in NOT_DIGESTED}
+    settings = {key: value for key, value in chosen(config).items() if key not in NOT_DIGESTED}
     digest = config_digest({"agent": agent_class.__name__, **asdict(agent_config), "train": settings})
     return Run(
         config,
+        tuple(roots),
         digest,
         device,
         streams,
         env,
         eval_env,
         agent,
+        per_seed_policy(agent) if agent.lead else agent.policy,
         replay,
         Clock(),
-        state.RunningSums(),
-        state.EpisodeSums(config.num_envs, device),
+        state.RunningSums(len(streams)),
+        state.EpisodeSums(env.batch_size[0], device, seeds=len(streams)),
         env.reset(),
     )
 
@@ -108,12 +136,47 @@ def new_agent(
     agent_class: type[Agent],
     agent_config: Any,
     env: EnvBase,
-    streams: Streams,
+    streams: SeedStreams,
     device: torch.device | str = "cpu",
 ) -> Agent:
-    """Make an untrained agent for `env` with the run's streams."""
-    generators = {name: streams.torch(name) for name in GENERATOR_NAMES}
-    return agent_class(spaces_of(env), agent_config, generators, device=device)
+    """Make an untrained agent for `env` with the run's streams; several streams are a leading axis of it."""
+    generators: dict[str, Source] = {name: streams.source(name) for name in GENERATOR_NAMES}
+    lead = (len(streams),) if len(streams) > 1 else ()
+    return agent_class(spaces_of(env), agent_config, generators, device=device, lead=lead)
+
+
+def per_seed_policy(agent: Agent) -> TensorDictModuleBase:
+    """Return an agent's policy for flat rows `[S B]`: the worlds of each seed go to its own network."""
+    policy, seeds = agent.policy, len(agent.generators["act"])  # type: ignore[arg-type]
+
+    def act(*rows: Tensor) -> tuple[Tensor, ...]:
+        given = TensorDict(
+            {key: row.unflatten(0, (seeds, -1)) for key, row in zip(policy.in_keys, rows, strict=True)},
+            [seeds, len(rows[0]) // seeds],
+        )
+        return tuple(policy(given).get(key).flatten(0, 1) for key in policy.out_keys)
+
+    return TensorDictModule(act, in_keys=policy.in_keys, out_keys=policy.out_keys)
+
+
+def chosen(config: TrainConfig) -> dict[str, Any]:
+    """Return the fields that are not at their default: a field added later leaves old runs resumable."""
+    return {
+        field.name: getattr(config, field.name)
+        for field in fields(config)
+        if getattr(config, field.name)
+        != (field.default if field.default_factory is MISSING else field.default_factory())
+    }
+
+
+def eval_engine(engine: str) -> str:
+    """Return the engine of evaluations: whatever trained, scores are the native engine's, Gymnasium's."""
+    return "native" if engine == "warp" else engine
+
+
+def world_seeds(seeds: Sequence[int], worlds: int) -> list[int]:
+    """Return the seed of every world: each agent's worlds count up from its own."""
+    return [(seed + world) % SEED_LIMIT for seed in seeds for world in range(worlds)]
 
 
 def spaces_of(env: EnvBase) -> Spaces:
@@ -178,7 +241,7 @@ def restore(
         # Beyond what a reset gives there is what policies carry from step to step.
         fresh = state.carried_tensors(run.carried)
         check_like("carried", {key: tensors["carried"][key] for key in fresh}, fresh)
-        run.carried = state.load_carried(tensors["carried"], run.config.num_envs, run.device)
+        run.carried = state.load_carried(tensors["carried"], run.env.batch_size[0], run.device)
         run.episodes.load(tensors["episodes"])
         run.sums.load(tensors["sums"], counters["sums"])
         run.streams.load_state_dict(documents["rng"])

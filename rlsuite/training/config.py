@@ -1,7 +1,10 @@
 """The fields of a training run; agents bring their own (`--agent.NAME`)."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from tyro import conf
 
 from rlsuite.errors import ConfigError
 
@@ -12,6 +15,10 @@ class TrainConfig:
 
     env: str
     """Environment: HalfCheetah, gym:Pendulum-v1, dmc:cheetah-run, ..."""
+    env_options: Annotated[Mapping[str, Any], conf.Suppress] = field(default_factory=dict)
+    """Constructor arguments of the environment, by name (`--env-option KEY=VALUE`)."""
+    legacy_margin: bool = False
+    """Contacts of MuJoCo models begin where they did before MuJoCo 3.5, to compare with older results."""
     steps: int = 1_000_000
     """Env steps of the whole run, over all worlds."""
     num_envs: int = 1
@@ -38,12 +45,17 @@ class TrainConfig:
     """Env steps between lines of metrics."""
     seed: int = 0
     """Root of every random stream of the run."""
+    seeds: int = 1
+    """Independent agents trained together in one process, of seeds `seed`, `seed` + 1, ...; steps, worlds,
+    batch and replay size are those of each."""
     engine: Literal["auto", "native", "warp", "gym", "dmc"] = "auto"
     """Physics engine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks and the replay live."""
     threads: int = 0
     """CPU threads of torch and of the native engine; 0 takes all cores."""
+    mixed_precision: bool = False
+    """Compute the networks' products in bfloat16; weights, moments and losses stay in float32."""
     cuda_graphs: bool = True
     """On CUDA, replay updates as graphs, after a check that they equal eager ones."""
     loggers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
@@ -59,6 +71,7 @@ class TrainConfig:
             "batch_size",
             "replay_size",
             "n_step",
+            "seeds",
             "eval_episodes",
             "log_every",
         ):

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tensordict.nn import TensorDictModule
-from torchrl.envs import EnvBase
+from tensordict.nn import TensorDictModuleBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from rlsuite.envs.base import VectorEnv
+from rlsuite.envs.seeding import Seeds
 from rlsuite.errors import ConfigError, DataError
 
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
@@ -15,7 +16,7 @@ DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
 
 @torch.no_grad()
 def evaluate(
-    policy: TensorDictModule, env: EnvBase, *, seed: int, video: Path | None = None
+    policy: TensorDictModuleBase, env: VectorEnv, *, seeds: Seeds, video: Path | None = None
 ) -> dict[str, list[float]]:
     """Run one episode in every world of `env` with the policy's mode.
 
@@ -24,13 +25,13 @@ def evaluate(
     Args:
         policy: observation -> action; exploration is switched off.
         env: worlds for evaluation alone; `len(returns)` is their number.
-        seed: of the worlds' initial states; the same seed gives the same episodes.
+        seeds: of the worlds' initial states, of world 0 or one each; the same seeds give the same episodes.
         video: mp4 file for the first world's episode.
 
     Returns:
         `returns` (undiscounted) and `lengths` (env steps), one number a world.
     """
-    env.set_seed(seed)
+    env.seed_worlds(seeds)
     carried = env.reset()
     returns = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
     lengths = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
@@ -47,6 +48,15 @@ def evaluate(
         return {"returns": returns.tolist(), "lengths": lengths.tolist()}
 
 
+def per_seed(episodes: dict[str, list[float]], seeds: int) -> list[dict[str, list[float]]]:
+    """Share out what `evaluate` returned among the agents, whose worlds stand in equal groups."""
+    count = len(episodes["returns"]) // seeds
+    return [
+        {name: values[index * count : (index + 1) * count] for name, values in episodes.items()}
+        for index in range(seeds)
+    ]
+
+
 def summary(episodes: dict[str, list[float]]) -> dict[str, float]:
     """Mean and population spread of the returns and mean length, under the names of a metrics line."""
     returns = torch.tensor(episodes["returns"], dtype=torch.float64)
@@ -60,7 +70,7 @@ def summary(episodes: dict[str, list[float]]) -> dict[str, float]:
 class _video_writer:
     """Context manager giving a function that appends the current frame of world 0 while asked to."""
 
-    def __init__(self, path: Path | None, env: EnvBase) -> None:
+    def __init__(self, path: Path | None, env: VectorEnv) -> None:
         self.path, self.env = path, env
         self.writer: Any = None
 
@@ -86,37 +96,49 @@ class _video_writer:
 
 
 def evaluate_run(
-    path: Path, *, episodes: int, seed: int | None, video: Path | None, which: str
+    path: Path,
+    *,
+    episodes: int,
+    seed: int | None,
+    video: Path | None,
+    which: str,
+    seed_index: int | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a saved policy of a run on the run's environment, on the CPU, in Gymnasium's precision.
+    """Evaluate the saved policies of a run on the run's environment, on the CPU, in Gymnasium's precision.
 
     Args:
         path: the run folder; it may belong to a run that is still training.
-        episodes: how many, all from different initial states.
-        seed: of the initial states; None is the run's own evaluation stream.
+        episodes: how many of each agent, all from different initial states.
+        seed: of the initial states; None is each agent's own evaluation stream.
         video: mp4 file for the first episode.
         which: "last", "best", or the env steps of a checkpoint.
+        seed_index: which agent of a run with several seeds, from 0; None is all of them.
 
     Returns:
-        return_mean, return_std, length_mean, returns, lengths, env, agent, step, seed, versions.
+        return_mean, return_std, length_mean, returns, lengths (over all agents), env, env_options,
+        legacy_margin, agent, step, seeds (the root of every agent evaluated), versions; with several agents
+        also `each`, their return means.
 
     Raises:
-        ConfigError: `path` is no run folder, or `which` is none of the above.
+        ConfigError: `path` is no run folder, `which` is none of the above, or there is no such agent.
         DataError: there is no usable checkpoint.
     """
     from rlsuite.envs.make import make_env
     from rlsuite.registry import agent_class
     from rlsuite.training import state
-    from rlsuite.training.assembly import new_agent
+    from rlsuite.training.assembly import eval_engine, new_agent
     from rlsuite.training.checkpoint import CheckpointStore
     from rlsuite.training.mapping import config_from_dict
-    from rlsuite.training.rng import Streams
+    from rlsuite.training.rng import SeedStreams
     from rlsuite.training.runfolder import RunFolder
 
     folder = RunFolder.open(path)
     config = config_from_dict(folder.config(), lambda name: agent_class(name).Config)
+    train = config.train
     if which not in ("last", "best") and not which.isdecimal():
         raise ConfigError(f'checkpoint "{which}": name "last", "best" or its number of env steps')
+    if seed_index is not None and not 0 <= seed_index < train.seeds:
+        raise ConfigError(f"seed index {seed_index}: {path} has {train.seeds} agent(s), counted from 0")
     store = CheckpointStore(folder.checkpoints)
     if which == "best":
         loaded = store.best(config_digest=None)
@@ -124,24 +146,37 @@ def evaluate_run(
         loaded = store.load(config_digest=None, step=None if which == "last" else int(which))
     if loaded is None:
         raise DataError(f"{path} has no checkpoint yet: train it first, or wait for its first one")
-    streams = Streams(config.train.seed)
-    seed = streams.seed("eval") if seed is None else seed
-    options: dict[str, Any] = {"render": True} if video is not None else {}
-    env = make_env(config.train.env, episodes, engine=config.train.engine, seed=seed, **options)
+    indices = range(train.seeds) if seed_index is None else (seed_index,)
+    env = make_env(
+        train.env,
+        episodes,
+        engine=eval_engine(train.engine),
+        render=video is not None,
+        options=train.env_options,
+        legacy_margin=train.legacy_margin,
+    )
+    each = []
     try:
-        agent = new_agent(agent_class(config.agent_name), config.agent, env, streams)
-        state.load_agent_tensors(agent, loaded.tensors["agent"])
-        found = evaluate(agent.policy, env, seed=seed, video=video)
+        for index in indices:
+            streams = SeedStreams([train.seed + index])
+            agent = new_agent(agent_class(config.agent_name), config.agent, env, streams)
+            state.load_agent_tensors(agent, state.cut_seed(loaded.tensors["agent"], index, agent))
+            own = streams.seeds("eval")[0] if seed is None else seed
+            film = video if index == indices[0] else None
+            each.append(evaluate(agent.policy, env, seeds=own, video=film))
         versions = env.versions
     finally:
         env.close()
-    metrics = summary(found)
+    found = {name: [value for own in each for value in own[name]] for name in each[0]}
     return {
-        **{name.removeprefix("eval/"): value for name, value in metrics.items()},
+        **{name.removeprefix("eval/"): value for name, value in summary(found).items()},
         **found,
-        "env": config.train.env,
+        **({"each": [summary(own)["eval/return_mean"] for own in each]} if len(each) > 1 else {}),
+        "env": train.env,
+        "env_options": dict(train.env_options),
+        "legacy_margin": train.legacy_margin,
         "agent": config.agent_name,
         "step": loaded.step,
-        "seed": seed,
+        "seeds": [train.seed + index for index in indices],
         "versions": versions,
     }

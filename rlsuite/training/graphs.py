@@ -14,6 +14,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from rlsuite.agents.base import Agent
+from rlsuite.blocks.noise import generators_of
 from rlsuite.training import state
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class GraphedUpdate:
         for position in range(agent.period):
             agent.update_count = position
             graph = torch.cuda.CUDAGraph()
-            for generator in agent.generators.values():
+            for generator in _generators(agent):
                 graph.register_generator_state(generator)
             with torch.cuda.graph(graph, pool=pool):
                 metrics = agent.update(self.batch)
@@ -112,7 +113,7 @@ class _Snapshot:
         self.agent = agent
         self.tensors = {name: t.clone() for name, t in state.agent_tensors(agent).items()}
         self.moments = {name: t.clone() for name, t in state.optimizer_tensors(agent).items()}
-        self.generators = {name: g.get_state() for name, g in agent.generators.items()}
+        self.generators = [generator.get_state() for generator in _generators(agent)]
 
     def restore(self) -> None:
         """Put weights, moments (zero where there were none), random streams and count back."""
@@ -122,5 +123,9 @@ class _Snapshot:
                 tensor.copy_(self.moments[name])
             else:
                 tensor.zero_()
-        for name, generator in self.agent.generators.items():
-            generator.set_state(self.generators[name])
+        for generator, saved in zip(_generators(self.agent), self.generators, strict=True):
+            generator.set_state(saved)
+
+
+def _generators(agent: Agent) -> list[torch.Generator]:
+    return [generator for source in agent.generators.values() for generator in generators_of(source)]

@@ -1,7 +1,7 @@
 """The online training loop: act, step, store, reset, update, log, evaluate, save.
 
 Legend: B worlds. "Step" alone is never used: env steps count single worlds, a vector step moves all B,
-updates are gradient updates.
+updates are gradient updates. With several seeds all counts are those of each.
 """
 
 import logging
@@ -16,12 +16,13 @@ import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.agents.base import Agent
+from rlsuite.blocks.noise import uniform
 from rlsuite.errors import ConfigError, NumericalError
 from rlsuite.training import state
-from rlsuite.training.assembly import Run, build, free_bytes, restore, snapshot
+from rlsuite.training.assembly import Run, build, free_bytes, restore, snapshot, world_seeds
 from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk
 from rlsuite.training.config import TrainConfig
-from rlsuite.training.evaluate import evaluate, summary
+from rlsuite.training.evaluate import evaluate, per_seed, summary
 from rlsuite.training.graphs import verified
 from rlsuite.training.guard import READ_EVERY, LearnerGuard, write_dump
 from rlsuite.training.recorder import Recorder
@@ -120,18 +121,22 @@ def _loop(
             _vector_step(run, recorder)
         for _ in range(clock.updates_due(config)):
             _update(run, guard)
-        line: dict[str, float] = {}
+        lines: list[dict[str, float]] = [{} for _ in run.seeds]
         if clock.passed(config.log_every, num_envs):
-            line |= run.sums.take() | run.episodes.take()
-            line |= {"env/nan_resets": run.env.nan_resets, "replay/rows": len(run.replay)}
-            line |= {"ckpt/failed": clock.failed_saves} if clock.failed_saves else {}
+            shared = {"env/nan_resets": run.env.nan_resets, "replay/rows": len(run.replay) // len(lines)}
+            shared |= {"ckpt/failed": clock.failed_saves} if clock.failed_saves else {}
+            for line, sums, episodes in zip(lines, run.sums.take(), run.episodes.take(), strict=True):
+                line |= sums | episodes | shared
         last = clock.env_steps >= config.steps
         if clock.passed(config.eval_every, num_envs) or (last and config.eval_every):
-            line |= _evaluate(run)
-        if line:
-            recorder.log(clock.env_steps, clock.updates, line)
+            for line, found in zip(lines, _evaluate(run), strict=True):
+                line |= found
+        for seed, line in zip(run.seeds, lines, strict=True):
+            if line:
+                recorder.log(clock.env_steps, clock.updates, line, seed=seed if len(lines) > 1 else None)
         recorder.tick(clock.env_steps, clock.updates)
-        _check_worlds(run, folder)
+        if lines[0]:  # asking a device for its count waits for it
+            _check_worlds(run, folder)
         stopped = stop is not None and stop.stop is not None
         if (stopped and not last) or (clock.passed(config.checkpoint_every, num_envs) and not last):
             _read_guard(run, guard)
@@ -151,10 +156,10 @@ def _vector_step(run: Run, recorder: Recorder | None) -> None:
     carried = run.carried
     if clock.env_steps < config.warmup_steps and config.warmup_policy == "uniform":
         shape = run.env.action_spec.shape
-        uniform = torch.rand(shape, generator=run.streams.torch("explore"), device=run.device)
-        carried.set("action", uniform * 2 - 1)
+        own = torch.empty(shape, device=run.device).view(*run.agent.lead, -1, shape[-1])
+        carried.set("action", uniform(own, run.streams.source("explore"), -1, 1).view(shape))
     else:
-        carried = run.agent.policy(carried)
+        carried = run.policy(carried)
     step = run.env.step(carried)
     if not len(run.replay):
         try:
@@ -174,14 +179,22 @@ def _update(run: Run, guard: LearnerGuard | None) -> None:
     batch = run.replay.sample()
     if run.update is None:
         captured = run.config.cuda_graphs and run.device.type == "cuda"
-        run.update = verified(run.agent, batch) if captured else run.agent.update
-    metrics = run.update(batch)
+        with _precision(run):
+            run.update = verified(run.agent, batch) if captured else run.agent.update
+    with _precision(run):
+        metrics = run.update(batch)
     run.clock.updates += 1
     run.sums.add(metrics)
     if guard is not None:
         guard.check(metrics, batch, run.clock.updates)
         if run.clock.updates % READ_EVERY == 0:
             _read_guard(run, guard)
+
+
+def _precision(run: Run) -> torch.autocast:
+    """Return the context of updates; a cache of cast weights would outlive them inside a CUDA graph."""
+    wanted = run.config.mixed_precision
+    return torch.autocast(run.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
 
 
 def _read_guard(run: Run, guard: LearnerGuard | None) -> None:
@@ -198,13 +211,14 @@ def _read_guard(run: Run, guard: LearnerGuard | None) -> None:
     guard.read(norms=norms, tensors=lambda: {"agent": state.agent_tensors(run.agent)})
 
 
-def _evaluate(run: Run) -> dict[str, float]:
-    """Evaluate with a seed of the number of evaluations alone, so that training feels nothing."""
-    clock = run.clock
-    seed = (run.streams.seed("eval") + clock.evaluations * run.config.eval_episodes) % 2**31
-    metrics = summary(evaluate(run.agent.policy, run.eval_env, seed=seed))
+def _evaluate(run: Run) -> list[dict[str, float]]:
+    """Evaluate every seed's agent, from seeds of the number of evaluations alone: training feels nothing."""
+    clock, count = run.clock, run.config.eval_episodes
+    firsts = [seed + clock.evaluations * count for seed in run.streams.seeds("eval")]
+    episodes = evaluate(run.policy, run.eval_env, seeds=world_seeds(firsts, count))
+    metrics = [summary(own) for own in per_seed(episodes, len(firsts))]
     clock.evaluations += 1
-    found = metrics["eval/return_mean"]
+    found = sum(own["eval/return_mean"] for own in metrics) / len(metrics)
     clock.last_return = found if math.isfinite(found) else None
     if clock.last_return is None:
         return metrics
@@ -216,11 +230,12 @@ def _evaluate(run: Run) -> dict[str, float]:
 def _check_worlds(run: Run, folder: Path) -> None:
     """Stop, with the worlds' states in a dump, when they break down more often than by accident."""
     resets = run.env.nan_resets
-    if resets > NAN_RESET_GRACE and resets > NAN_RESET_SHARE * run.clock.env_steps:
-        report = {"nan_resets": resets, "env_steps": run.clock.env_steps}
+    env_steps = run.clock.env_steps * len(run.seeds)
+    if resets > NAN_RESET_GRACE and resets > NAN_RESET_SHARE * env_steps:
+        report = {"nan_resets": resets, "env_steps": env_steps}
         place = write_dump(folder, report, {"env": run.env.state_dict()})
         raise NumericalError(
-            f"{resets} worlds had numbers that are not finite in {run.clock.env_steps} env steps, more than "
+            f"{resets} worlds had numbers that are not finite in {env_steps} env steps, more than "
             f"{NAN_RESET_SHARE:.1%}: the task or its time step is unstable; {place}"
         )
 

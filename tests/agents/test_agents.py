@@ -250,3 +250,40 @@ def test_missing_generators_are_named():
     kind = agent_class("sac")
     with pytest.raises(ValueError, match="act"):
         kind(SPACES, kind.Config(), {"init": make_generators(0)["init"]})
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_normalised_observations_make_the_scale_of_the_task_irrelevant(name, lead):
+    """The same task in other units gives the same actions, up to rounding."""
+    factor, shift = 50.0, 300.0
+    batches = [random_batch(lead=lead, seed=k) for k in range(5)]
+    agents = [small_agent(name, lead=lead, normalize_observations=True) for _ in range(2)]
+    for batch in batches:
+        scaled = batch.clone()
+        scaled["observation"] = batch["observation"] * factor + shift
+        scaled["next", "observation"] = batch["next", "observation"] * factor + shift
+        agents[0].update(batch)
+        agents[1].update(scaled)
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        plain = agents[0].policy(batches[0].clone())["action"]
+        same_rows = batches[0].clone()
+        same_rows["observation"] = same_rows["observation"] * factor + shift
+        other = agents[1].policy(same_rows)["action"]
+    torch.testing.assert_close(plain, other, rtol=0, atol=2e-3)
+    assert agents[0].normalizer.count == 5 * 32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_updates_in_mixed_precision_stay_near_those_in_full(name):
+    full, mixed = small_agent(name), small_agent(name)
+    for k in range(4):
+        batch = random_batch(seed=k)
+        expected = full.update(batch)
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            found = mixed.update(batch)
+        torch.testing.assert_close(found["loss/critic"], expected["loss/critic"], rtol=0.1, atol=0.05)
+        assert not torch.equal(found["loss/critic"], expected["loss/critic"])
+    for parameter in mixed.parameters():
+        assert parameter.dtype == torch.float32 and parameter.isfinite().all()
+    assert mixed.policy(random_batch())["action"].dtype == torch.float32

@@ -79,7 +79,7 @@ def test_sac(monkeypatch):
 
     replace_normal(monkeypatch, [])
     draws = iter((noise["next"], noise["now"]))
-    monkeypatch.setattr("rlsuite.agents.sac.standard_normal", lambda like, generator: next(draws))
+    monkeypatch.setattr("rlsuite.agents.sac.normal", lambda like, generator: next(draws))
     module = SACLoss(agent.actor, agent.critic, agent.config, actions=2)
     found = module(batch)
     for ours, theirs in (("critic", "qvalue"), ("actor", "actor"), ("alpha", "alpha")):
@@ -129,7 +129,7 @@ def test_td3(monkeypatch):
         expected = oracle(batch.clone())
     (expected["loss_qvalue"] + expected["loss_actor"]).backward()
 
-    monkeypatch.setattr("rlsuite.agents.td3.standard_normal", lambda like, generator: noise)
+    monkeypatch.setattr("rlsuite.agents.td3.normal", lambda like, generator: noise)
     module = TD3Loss(agent.actor, agent.critic, agent.config)
     found = module(batch)
     torch.testing.assert_close(found["loss_critic"], expected["loss_qvalue"].reshape(()))

@@ -45,7 +45,7 @@ def test_dm_controls_own_environment_of_a_task_of_ours(make):
     ("env_id", "options", "message"),
     [
         ("HalfCheeta", {}, 'Did you mean "HalfCheetah"'),
-        ("Ant-v5", {}, 'use "gym:Ant-v5"'),
+        ("Pendulum-v1", {}, 'use "gym:Pendulum-v1"'),
         ("HalfCheetah-v3", {}, 'Allowed: "HalfCheetah-v5", "HalfCheetah-v4"'),
         ("HalfCheetah", {"engine": "warp"}, "use --engine native"),
         ("HalfCheetah", {"engine": "nativ"}, 'Did you mean "native"'),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import gymnasium
 import mujoco
@@ -20,12 +20,15 @@ from torch import Tensor
 
 from rlsuite.envs.names import tasks_by_name
 from rlsuite.errors import ConfigError, unknown_name
+from rlsuite.strict import from_mapping
 
 Fields = Mapping[str, Tensor]
 """Arrays of MuJoCo's mjData by name, each with a leading axis of B worlds."""
 
 DEFAULT_VERSION = "v5"
 GYMNASIUM_MODELS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+
+LEGACY_MARGIN = 0.5  # of a margin that counts once instead of twice
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +50,52 @@ def loading(name: str) -> Iterator[None]:
 
 
 def load_model(path: Path) -> mujoco.MjModel:
-    """Load a model file."""
+    """Load a model file.
+
+    Raises:
+        ConfigError: MuJoCo cannot.
+    """
     with loading(path.name):
-        return mujoco.MjModel.from_xml_path(str(path))
+        try:
+            return mujoco.MjModel.from_xml_path(str(path))
+        except ValueError as error:
+            raise ConfigError(f"{path} is no model that MuJoCo can load: {error}") from error
 
 
 def gymnasium_model(name: str) -> Callable[[], mujoco.MjModel]:
-    """Return what loads one of the model files that Gymnasium ships."""
-    return partial(load_model, GYMNASIUM_MODELS / name)
+    """Return what loads a model file: one that Gymnasium ships, or a path that starts with `.`, `/` or `~`.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    path = Path(name).expanduser() if name.startswith((".", "/", "~")) else GYMNASIUM_MODELS / name
+    if not path.is_file():
+        shipped = ", ".join(sorted(file.name for file in GYMNASIUM_MODELS.glob("*.xml")))
+        raise ConfigError(
+            f'xml_file = "{name}": there is no file {path}; give a path that starts with `.`, `/` or `~`, or '
+            f"one of Gymnasium's: {shipped}"
+        )
+    return partial(load_model, path)
+
+
+def legacy_margins(load: Callable[[], mujoco.MjModel]) -> Callable[[], mujoco.MjModel]:
+    """Return what loads the same model with contact margins as before MuJoCo 3.5.
+
+    Up to 3.4 the margin of a contact was the larger one of its two geometries, since 3.5 it is their sum.
+    Where all margins are equal, as in Gymnasium's models, half of each restores the old physics.
+    """
+
+    def load_halved() -> mujoco.MjModel:
+        model = load()
+        halve_margins(model)
+        return model
+
+    return load_halved
+
+
+def halve_margins(model: mujoco.MjModel) -> None:
+    """Halve the contact margins of `model`; see `legacy_margins`."""
+    model.geom_margin *= LEGACY_MARGIN
 
 
 Array = TypeVar("Array", np.ndarray, Tensor)
@@ -143,6 +184,11 @@ def nothing(fields: Fields) -> Tensor:
     return fields["qpos"].new_empty(fields["qpos"].shape[0], 0)
 
 
+def never(fields: Fields) -> Tensor:
+    """End no episode, `[B]`."""
+    return fields["qpos"].new_zeros(fields["qpos"].shape[0], dtype=torch.bool)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One MuJoCo task. All functions are pure, keep device and dtype, and return new tensors.
@@ -185,7 +231,7 @@ class Task:
     observation: Callable[[Fields], Tensor]
     before: Callable[[Fields], Tensor] = nothing
     reward: Callable[[Tensor, Fields, Tensor, Tensor], Tensor]
-    terminated: Callable[[Fields], Tensor]
+    terminated: Callable[[Fields], Tensor] = never
     camera: Mapping[str, object] = field(default_factory=dict)
     show_goal: Callable[[mujoco.MjModel, np.ndarray], None] | None = None
     packages: tuple[str, ...] = ("gymnasium",)
@@ -196,17 +242,29 @@ class Task:
         return f"{self.name}-{self.version}" if self.version else self.name
 
 
-def load_task(name: str, version: str = DEFAULT_VERSION) -> Task:
-    """Import the file of one task and return the asked version of it.
+def load_task(name: str, version: str = DEFAULT_VERSION, options: Mapping[str, Any] | None = None) -> Task:
+    """Import the file of one task and build the asked version of it.
+
+    A task's file has `Options`, a dataclass of Gymnasium's constructor arguments with v5's defaults;
+    `VERSIONS`, each with the names of the options that it lacks; `build(version, options) -> Task`; and, for
+    versions of Gymnasium's that cannot run, `REFUSED`, each with the reason.
 
     Raises:
-        ConfigError: there is no such task, or it does not have that version.
+        ConfigError: there is no such task, version or option, or an option's value cannot be used.
     """
     known = tasks_by_name()
     if name not in known:
         raise unknown_name("an environment", name, known, "rlsuite list envs")
-    versions: dict[str, Task] = importlib.import_module(f"rlsuite.envs.tasks.{known[name].stem}").VERSIONS
+    module = importlib.import_module(f"rlsuite.envs.tasks.{known[name].stem}")
+    versions: Mapping[str, frozenset[str]] = module.VERSIONS
     if version not in versions:
         allowed = ", ".join(f'"{name}-{key}"' for key in versions)
-        raise ConfigError(f'"{name}-{version}" does not exist here. Allowed: {allowed}')
-    return versions[version]
+        reason = getattr(module, "REFUSED", {}).get(version, "does not exist here.")
+        raise ConfigError(f'"{name}-{version}" {reason} Allowed: {allowed}')
+    given, where = options or {}, f"options of {name}-{version}"
+    lacking = sorted(versions[version] & given.keys())
+    if lacking:
+        having = next(key for key in versions if lacking[0] not in versions[key])
+        raise ConfigError(f"{where}: {lacking[0]} exists in {name}-{having} only")
+    task: Task = module.build(version, from_mapping(module.Options, given, where))
+    return task
