@@ -206,16 +206,10 @@ def suite_task(
         initial=SuiteStarts(domain=domain, task=task, goal=goal, pool_size=pool_size),
         observation=observation,
         reward=partial(_paid, reward),
-        terminated=never,
         camera=FIRST_CAMERA,
         show_goal=show_goal,
         packages=("dm_control",),
     )
-
-
-def never(fields: Fields) -> Tensor:
-    """No episode of these tasks ends before its time limit, `[B]` bool."""
-    return fields["qpos"].new_zeros(fields["qpos"].shape[0], dtype=torch.bool)
 
 
 def into_frame(vectors: Tensor, frame: Tensor) -> Tensor:
