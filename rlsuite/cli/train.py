@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from tyro import MISSING, conf
 
 from rlsuite import registry
-from rlsuite.cli._line import import_modules, parse, peek, wants_help
+from rlsuite.cli._line import import_modules, option_values, parse, peek, wants_help
 from rlsuite.cli._outcome import about, say_outcome, title
 from rlsuite.errors import ConfigError
 from rlsuite.training.config import OfflineConfig, TrainConfig
@@ -26,6 +26,8 @@ class TrainLine:
     """The flags of `rlsuite train` that belong to no agent; with --dataset it learns from recorded data."""
 
     train: conf.OmitArgPrefixes[TrainConfig]
+    env_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="KEY=VALUE")] = ()
+    """Constructor argument of the environment, e.g. healthy_reward=2.0; may be given several times."""
     preset: str = "default"
     """Named set of values from rlsuite/configs; flags win over it."""
     out: Path | None = None
@@ -93,7 +95,9 @@ def parse_line(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
         preset=preset,
     )
     words = f"{registry.agent_names()[agent]}\n\n{where}: {registry.presets(agent)[preset]}"
-    return parse(shape, argv, prog=f"{PROG} {agent}", default=default, description=words), kind
+    line = parse(shape, argv, prog=f"{PROG} {agent}", default=default, description=words)
+    env_options = {**line.train.env_options, **option_values(line.env_option, "--env-option")}
+    return dataclasses.replace(line, train=dataclasses.replace(line.train, env_options=env_options)), kind
 
 
 def start(kind: "type[Agent]", config: RunConfig, out: Path | None) -> int:
@@ -103,7 +107,8 @@ def start(kind: "type[Agent]", config: RunConfig, out: Path | None) -> int:
     from rlsuite.training.signals import StopFlag
 
     path = out or default_run_path(config.agent_name, about(config.train), config.train.seed)
-    meta = {"seed": config.train.seed, "device": config.train.device, "engine": config.train.engine}
+    facts = ("seed", "device", "engine", "legacy_margin")
+    meta = {name: getattr(config.train, name) for name in facts}
     with RunFolder.create(path, config_to_dict(config), meta) as folder, StopFlag() as stop:
         print(f"{title(config)}\nrun folder: {path}", flush=True)
         try:

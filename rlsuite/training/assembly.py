@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Protocol
 
 import torch
@@ -180,8 +180,16 @@ def worlds(
 ) -> VectorEnv:
     """Make `count` worlds for every seed, each seeded by its seed's own `stream`."""
     seeds = world_seeds(streams.seeds(stream), count)
-    device = pick_device(config.device)
-    return make_env(env_id, len(seeds), seed=seeds, engine=engine, device=device, threads=config.threads)
+    return make_env(
+        env_id,
+        len(seeds),
+        seed=seeds,
+        engine=engine,
+        device=pick_device(config.device),
+        threads=config.threads,
+        options=config.env_options,
+        legacy_margin=config.legacy_margin,
+    )
 
 
 def new_agent(
@@ -216,7 +224,8 @@ def chosen(config: Any) -> dict[str, Any]:
     return {
         field.name: getattr(config, field.name)
         for field in fields(config)
-        if getattr(config, field.name) != field.default
+        if getattr(config, field.name)
+        != (field.default if field.default_factory is MISSING else field.default_factory())
     }
 
 

@@ -1,7 +1,10 @@
 """The fields of a training run; agents bring their own (`--agent.NAME`)."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from tyro import conf
 
 from rlsuite.errors import ConfigError
 
@@ -29,6 +32,10 @@ NOT_NEGATIVE = (
 class LearnConfig:
     """What online and offline runs have in common."""
 
+    env_options: Annotated[Mapping[str, Any], conf.Suppress] = field(default_factory=dict)
+    """Constructor arguments of the environment, by name (`--env-option KEY=VALUE`)."""
+    legacy_margin: bool = False
+    """Contacts of MuJoCo models begin where they did before MuJoCo 3.5, to compare with older results."""
     batch_size: int = 256
     """Replayed rows per update."""
     eval_episodes: int = 10
@@ -38,7 +45,7 @@ class LearnConfig:
     seeds: int = 1
     """Independent agents trained together in one process, of seeds `seed`, `seed` + 1, ...; steps, worlds,
     batch and replay size are those of each."""
-    engine: Literal["auto", "native", "warp", "gym"] = "auto"
+    engine: Literal["auto", "native", "warp", "gym", "dmc"] = "auto"
     """Physics engine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks and the replay live."""

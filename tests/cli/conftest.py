@@ -37,7 +37,7 @@ def rlsuite(capsys, monkeypatch):
 
 @dataclass
 class FakeLoop:
-    """Stands in for `rlsuite.training.offline.train`: keeps its arguments, writes one evaluation, ends as told."""
+    """Stands in for the training loop: keeps its arguments, writes one evaluation, ends as told."""
 
     result: TrainResult | RLSuiteError = field(default_factory=lambda: TrainResult(False, 10, 5, 2.0, 1.0))
     calls: list[dict[str, Any]] = field(default_factory=list)
