@@ -43,6 +43,8 @@ class TD3Config:
     """Widths of the hidden layers of actor and critics."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
+    normalize_observations: bool = False
+    """Feed all networks observations in running deviations from their running mean (replayed rows)."""
     gamma: float = 0.99
     """Discount per env step."""
     tau: float = 0.005
@@ -189,7 +191,7 @@ class TD3(Agent):
         self.target_parameters = [*self.target_critic.parameters(), *self.target_actor.parameters()]
         self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
         self.actor_optimizer = adam((self.actor_parameters, config.lr_actor))
-        self.policy = policy_module(Policy(self.actor, lambda action: action, self.explore))
+        self.policy = policy_module(Policy(self.actor, lambda action: action, self.explore, self.normalizer))
 
     def explore(self, action: Tensor, scale: Tensor) -> Tensor:
         """Add Gaussian behaviour noise and clip to [-1, 1]."""
@@ -198,7 +200,7 @@ class TD3(Agent):
 
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Step the critics; at every `delay`-th update also the actor and the targets."""
-        config, rows = self.config, columns(batch, self.config.gamma)
+        config, rows = self.config, self.rows(batch)
         target = sample_target(self.target_actor, self.target_critic, rows, config, self.generators["learn"])
         q = self.critic(rows.observation, rows.action)
         loss = squared_td_loss(q, target)
@@ -215,7 +217,7 @@ class TD3(Agent):
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
-        rows = columns(batch, self.config.gamma)
+        rows = self.rows(batch, observe=False)
         target = sample_target(
             self.target_actor, self.target_critic, rows, self.config, self.generators["learn"]
         )

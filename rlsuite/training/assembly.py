@@ -90,18 +90,18 @@ def build(
     roots = range(config.seed, config.seed + config.seeds) if roots is None else roots
     streams = SeedStreams(roots, device)
     options: dict[str, Any] = {
-        "engine": config.engine,
         "device": device,
         "threads": config.threads,
         "options": config.env_options,
         "legacy_margin": config.legacy_margin,
     }
 
-    def worlds(stream: str, count: int) -> EnvBase:
+    def worlds(stream: str, count: int, engine: str) -> EnvBase:
         seeds = world_seeds(streams.seeds(stream), count)
-        return make_env(config.env, len(seeds), seed=seeds, **options)
+        return make_env(config.env, len(seeds), seed=seeds, engine=engine, **options)
 
-    env, eval_env = worlds("env", config.num_envs), worlds("eval", config.eval_episodes)
+    env = worlds("env", config.num_envs, config.engine)
+    eval_env = worlds("eval", config.eval_episodes, eval_engine(config.engine))
     agent = new_agent(agent_class, agent_config, env, streams, device)
     replay = UniformReplay(
         config.replay_size * len(streams),
@@ -167,6 +167,11 @@ def chosen(config: TrainConfig) -> dict[str, Any]:
         if getattr(config, field.name)
         != (field.default if field.default_factory is MISSING else field.default_factory())
     }
+
+
+def eval_engine(engine: str) -> str:
+    """Return the engine of evaluations: whatever trained, scores are the native engine's, Gymnasium's."""
+    return "native" if engine == "warp" else engine
 
 
 def world_seeds(seeds: Sequence[int], worlds: int) -> list[int]:

@@ -27,8 +27,8 @@ class TrainConfig:
     """Gradient updates per env step; 0.05 is one update every 20 env steps."""
     warmup_steps: int = 5_000
     """Env steps before the first update."""
-    warmup_policy: Literal["uniform", "agent"] = "uniform"
-    """Who acts before the first update: uniform random actions or the untrained policy."""
+    warmup_policy: Literal["uniform", "tanh_normal", "agent"] = "uniform"
+    """Who acts before the first update: uniform actions, tanh of normal ones, or the untrained policy."""
     batch_size: int = 256
     """Replayed rows per update."""
     replay_size: int = 1_000_000
@@ -54,6 +54,8 @@ class TrainConfig:
     """Where the networks and the replay live."""
     threads: int = 0
     """CPU threads of torch and of the native engine; 0 takes all cores."""
+    mixed_precision: bool = False
+    """Compute the networks' products in bfloat16; weights, moments and losses stay in float32."""
     cuda_graphs: bool = True
     """On CUDA, replay updates as graphs, after a check that they equal eager ones."""
     loggers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)

@@ -126,7 +126,7 @@ def evaluate_run(
     from rlsuite.envs.make import make_env
     from rlsuite.registry import agent_class
     from rlsuite.training import state
-    from rlsuite.training.assembly import new_agent
+    from rlsuite.training.assembly import eval_engine, new_agent
     from rlsuite.training.checkpoint import CheckpointStore
     from rlsuite.training.mapping import config_from_dict
     from rlsuite.training.rng import SeedStreams
@@ -150,7 +150,7 @@ def evaluate_run(
     env = make_env(
         train.env,
         episodes,
-        engine=train.engine,
+        engine=eval_engine(train.engine),
         render=video is not None,
         options=train.env_options,
         legacy_margin=train.legacy_margin,

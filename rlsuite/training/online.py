@@ -16,7 +16,7 @@ import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.agents.base import Agent
-from rlsuite.blocks.noise import uniform
+from rlsuite.blocks.noise import normal, uniform
 from rlsuite.errors import ConfigError, NumericalError
 from rlsuite.training import state
 from rlsuite.training.assembly import Run, build, free_bytes, restore, snapshot, world_seeds
@@ -135,7 +135,8 @@ def _loop(
             if line:
                 recorder.log(clock.env_steps, clock.updates, line, seed=seed if len(lines) > 1 else None)
         recorder.tick(clock.env_steps, clock.updates)
-        _check_worlds(run, folder)
+        if lines[0]:  # asking a device for its count waits for it
+            _check_worlds(run, folder)
         stopped = stop is not None and stop.stop is not None
         if (stopped and not last) or (clock.passed(config.checkpoint_every, num_envs) and not last):
             _read_guard(run, guard)
@@ -153,10 +154,15 @@ def _vector_step(run: Run, recorder: Recorder | None) -> None:
     """Act in all worlds, store the rows, reset the worlds whose episode ended."""
     config, clock = run.config, run.clock
     carried = run.carried
-    if clock.env_steps < config.warmup_steps and config.warmup_policy == "uniform":
+    if clock.env_steps < config.warmup_steps and config.warmup_policy != "agent":
         shape = run.env.action_spec.shape
-        own = torch.empty(shape, device=run.device).view(*run.agent.lead, -1, shape[-1])
-        carried.set("action", uniform(own, run.streams.source("explore"), -1, 1).view(shape))
+        rows = torch.empty(shape, device=run.device).view(*run.agent.lead, -1, shape[-1])
+        source = run.streams.source("explore")
+        if config.warmup_policy == "uniform":
+            action = uniform(rows, source, -1, 1)
+        else:
+            action = normal(rows, source).tanh()
+        carried.set("action", action.view(shape))
     else:
         carried = run.policy(carried)
     step = run.env.step(carried)
@@ -178,14 +184,22 @@ def _update(run: Run, guard: LearnerGuard | None) -> None:
     batch = run.replay.sample()
     if run.update is None:
         captured = run.config.cuda_graphs and run.device.type == "cuda"
-        run.update = verified(run.agent, batch) if captured else run.agent.update
-    metrics = run.update(batch)
+        with _precision(run):
+            run.update = verified(run.agent, batch) if captured else run.agent.update
+    with _precision(run):
+        metrics = run.update(batch)
     run.clock.updates += 1
     run.sums.add(metrics)
     if guard is not None:
         guard.check(metrics, batch, run.clock.updates)
         if run.clock.updates % READ_EVERY == 0:
             _read_guard(run, guard)
+
+
+def _precision(run: Run) -> torch.autocast:
+    """Return the context of updates; a cache of cast weights would outlive them inside a CUDA graph."""
+    wanted = run.config.mixed_precision
+    return torch.autocast(run.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
 
 
 def _read_guard(run: Run, guard: LearnerGuard | None) -> None:
