@@ -50,7 +50,6 @@ def test_dm_controls_own_environment_of_a_task_of_ours(make):
         ("Pusher-v4", {}, "issues/950.*use Pusher-v5"),
         ("gym:Pusher-v4", {}, "mujoco<3"),
         ("HalfCheetah-v3", {}, 'Allowed: "HalfCheetah-v5", "HalfCheetah-v4"'),
-        ("HalfCheetah", {"engine": "warp"}, "use --engine native"),
         ("HalfCheetah", {"engine": "nativ"}, 'Did you mean "native"'),
         ("HalfCheetah", {"num_envs": 0}, "at least 1"),
         ("HalfCheetah", {"max_episode_steps": 0}, "at least 1"),
