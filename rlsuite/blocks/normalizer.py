@@ -42,12 +42,6 @@ class RunningNorm(nn.Module):
         self.mean.copy_(torch.where(finite, self.mean + share * delta, self.mean))
         self.count += size
 
-    @torch.no_grad()
-    def adopt(self, mean: Tensor, std: Tensor) -> None:
-        """Take given statistics, `[F]`, the same for all seeds, instead of running ones."""
-        self.mean.copy_(mean.expand_as(self.mean))
-        self.var.copy_(std.square().expand_as(self.var))
-
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `[*lead, N, F]`."""
         scaled = (x - self.mean.unsqueeze(-2)) / self.var.sqrt().clamp(min=MIN_STD).unsqueeze(-2)
