@@ -131,7 +131,7 @@ def load_preset(agent: str, preset: str, env_id: str) -> tuple[dict[str, Any], d
     """Return what a preset changes: fields of the run, and fields of the agent.
 
     Overrides for one environment stand in `[PRESET.env."NAME"]` and win over the preset's own values.
-    Whether the fields exist is checked where the dataclasses are known (`rlsuite.training.mapping`).
+    Whether the fields exist is checked where the dataclasses are known (`rlsuite.strict`).
 
     Raises:
         ConfigError: no such preset, or a table where a value should be.

@@ -5,7 +5,7 @@ Leading axes (independent seeds) may stand in front of all of them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,9 +19,11 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 from rlsuite.blocks.heads import Gaussian, squash, tanh_of_mean
 from rlsuite.blocks.noise import Source, normal
 from rlsuite.blocks.normalizer import RunningNorm
+from rlsuite.blocks.standardise import Standardise, identity
 
 GENERATOR_NAMES = ("init", "act", "learn")
 VALUE_SAMPLES = 10  # actions per observation of `soft_state_value`; authors' code of the STAC paper
+DETERMINISTIC_NOISE = 0.03  # of an actor without a deviation, for actions in [-1, 1]; CORL's fine-tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,8 @@ class Agent(nn.Module):
     """
 
     Config: ClassVar[type]
+    adopts_statistics: ClassVar[bool] = False
+    """Observations are normalised by the moments of a data set, taken once, instead of running ones."""
     policy: TensorDictModule
 
     def __init__(
@@ -123,9 +127,11 @@ class Agent(nn.Module):
         if missing:
             raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")
         self.generators = {name: generators[name] for name in GENERATOR_NAMES}
-        self.normalizer: RunningNorm | None = None
+        self.normalizer: RunningNorm | Standardise | None = None
         if getattr(config, "normalize_observations", False):
-            self.normalizer = RunningNorm(spaces.observation, lead=lead).to(device)
+            size = spaces.observation
+            fresh = identity(size) if self.adopts_statistics else RunningNorm(size, lead=lead)
+            self.normalizer = fresh.to(device)
         self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
 
     def rows(self, batch: TensorDictBase, *, observe: bool = True) -> Batch:
@@ -135,10 +141,10 @@ class Agent(nn.Module):
             batch: `[*lead, N]` replayed rows.
             observe: the observations move the running statistics.
         """
-        rows = columns(batch, self.config.gamma)
+        rows = columns(batch, getattr(self.config, "gamma", 1.0))
         if self.normalizer is None:
             return rows
-        if observe:
+        if observe and isinstance(self.normalizer, RunningNorm):
             self.normalizer.observe(rows.observation)
         return rows._replace(
             observation=self.normalized(rows.observation),
@@ -170,6 +176,20 @@ class Agent(nn.Module):
         """Return every trained part and every target, by name."""
         raise NotImplementedError
 
+    def start_online(self) -> None:
+        """Change from recorded rows to acting: decayed learning rates go back to where they began."""
+
+    def adopt_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Take mean and deviation `[O]` of recorded observations, where the agent normalises by them.
+
+        Agents with running statistics need none: they follow the rows that are replayed.
+
+        Raises:
+            DataError: they are not finite, or of another length.
+        """
+        if isinstance(self.normalizer, Standardise):
+            self.normalizer.adopt(mean, std)
+
     def get_extra_state(self) -> Tensor:
         """Return the update count as a tensor, so that `state_dict` holds tensors alone."""
         return torch.tensor(self.update_count)
@@ -189,6 +209,7 @@ class Policy(nn.Module):
         mode: actor output -> evaluation action.
         sample: (actor output, exploration scale) -> behaviour action.
         normalizer: of the observations, or None.
+        dropout: the actor's dropout, where it has one, is part of the behaviour; it never is of the mode.
     """
 
     exploration_scale: Tensor
@@ -199,22 +220,21 @@ class Policy(nn.Module):
         mode: Callable[[Any], Tensor],
         sample: Callable[[Any, Tensor], Tensor],
         normalizer: nn.Module | None = None,
+        dropout: bool = True,
     ) -> None:
         super().__init__()
         self.actor, self.mode, self.sample, self.normalizer = actor, mode, sample, normalizer
+        self.dropout = dropout
         self.register_buffer("exploration_scale", torch.ones(()))
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Return an action: random under ExplorationType.RANDOM, the policy's mode under all others.
-
-        Dropout, where an actor has it, is part of the behaviour and not of the mode.
-        """
+        """Return an action: random under ExplorationType.RANDOM, the policy's mode under all others."""
         if self.normalizer is not None:
             observation = self.normalizer(observation)
-        if exploration_type() == ExplorationType.RANDOM:
-            return self.sample(self.actor(observation), self.exploration_scale)
-        with evaluating(self.actor):
-            return self.mode(self.actor(observation))
+        random = exploration_type() == ExplorationType.RANDOM
+        with nullcontext() if random and self.dropout else evaluating(self.actor):
+            output = self.actor(observation)
+        return self.sample(output, self.exploration_scale) if random else self.mode(output)
 
 
 @contextmanager
@@ -249,6 +269,38 @@ def squashed_gaussian_policy(
     return policy_module(Policy(actor, mode, sample, normalizer))
 
 
+def clipped_policy(
+    actor: nn.Module,
+    generator: Source,
+    normalizer: nn.Module | None = None,
+    noise: float | None = None,
+) -> TensorDictModule:
+    """Return the policy of an actor whose actions are clipped to [-1, 1]: its mean, or mean plus noise.
+
+    Args:
+        actor: gives an action, or a Gaussian of actions.
+        generator: behaviour noise.
+        normalizer: of the observations, or None.
+        noise: deviation of the behaviour noise; None takes the Gaussian's own, and without one 0.03.
+    """
+
+    def mean(output: Gaussian | Tensor) -> Tensor:
+        return output.mean if isinstance(output, Gaussian) else output
+
+    def sample(output: Gaussian | Tensor, scale: Tensor) -> Tensor:
+        own = output.std if isinstance(output, Gaussian) else DETERMINISTIC_NOISE
+        center = mean(output)
+        deviation = (own if noise is None else noise) * scale
+        return (center + deviation * normal(center, generator)).clamp(-1, 1)
+
+    return policy_module(Policy(actor, mean, sample, normalizer, dropout=False))
+
+
+def td_target(batch: Batch, next_value: Tensor) -> Tensor:
+    """Bellman target r + gamma (1 - terminated) v', `[N]`."""
+    return batch.reward + batch.discount * (1 - batch.terminated) * next_value
+
+
 def squared_td_loss(q: Tensor, target: Tensor) -> Tensor:
     """Squared error of the critics `[M, N]` to a target `[N]`; summed over members."""
     return (q - target.unsqueeze(-2)).square().mean(-1).sum(-1)
@@ -271,8 +323,7 @@ def soft_target(batch: Batch, next_q: Tensor, next_log_prob: Tensor, alpha: Tens
         next_log_prob: log-density of the next action, `[N]`.
         alpha: temperature, scalar or `[1]`.
     """
-    value = next_q.amin(-2) - alpha * next_log_prob
-    return batch.reward + batch.discount * (1 - batch.terminated) * value
+    return td_target(batch, next_q.amin(-2) - alpha * next_log_prob)
 
 
 def soft_state_value(
@@ -324,7 +375,7 @@ def descend_alpha(log_alpha: Tensor, log_prob: Tensor, target_entropy: float, ra
     log_alpha.copy_(torch.where(moved.isfinite(), moved, log_alpha))
 
 
-def adam(*groups: tuple[Sequence[Tensor], float]) -> Adam:
+def adam(*groups: tuple[Sequence[Tensor], float | Tensor]) -> Adam:
     """Build the fused Adam of all agents (betas 0.9 and 0.999, eps 1e-8), fit for CUDA graphs on CUDA.
 
     Args:

@@ -30,6 +30,7 @@ from rlsuite.agents.base import (
     polyak,
     squared_td_loss,
     take_step,
+    td_target,
 )
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
@@ -81,7 +82,7 @@ def smoothed_action(action: Tensor, noise: Tensor, deviation: float, clip: float
 
 def bellman_target(batch: Batch, next_q: Tensor) -> Tensor:
     """Clipped double-Q target r + gamma (1 - terminated) min_m Q', `[N]`, from `next_q` of `[M, N]`."""
-    return batch.reward + batch.discount * (1 - batch.terminated) * next_q.amin(-2)
+    return td_target(batch, next_q.amin(-2))
 
 
 def actor_loss(q: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Output heads: squashed Gaussian and deterministic actors, scalar and Gaussian critics.
+"""Output heads: squashed, unsquashed and deterministic actors, scalar and Gaussian critics, state values.
 
 Under autocast the trunks compute in bfloat16; heads hand out the precision of the observation.
 
@@ -48,6 +48,13 @@ def squash(policy: Gaussian, noise: Tensor, log_half_range: float | Tensor = 0.0
     varying = 2 * (u + F.softplus(-2 * u)) - policy.std.log() - 0.5 * noise.square()
     constant = u.shape[-1] * (0.5 * LOG_2PI + 2 * LOG_2)
     return u.tanh(), varying.sum(-1) - (constant + log_half_range)
+
+
+def log_density(policy: Gaussian, value: Tensor) -> Tensor:
+    """Log-density of a diagonal Gaussian, `[*, N]`, at `value` of `[*, N, A]`; finite on the bounds, too."""
+    scaled = (value - policy.mean) / policy.std
+    varying = policy.std.log() + 0.5 * scaled.square()
+    return -varying.sum(-1) - 0.5 * LOG_2PI * value.shape[-1]
 
 
 def floored_softplus(raw: Tensor) -> Tensor:
@@ -128,6 +135,58 @@ class GaussianActor(nn.Module):
         return Gaussian(mean, raw.clamp(*self.log_std_range).exp())
 
 
+class UnsquashedActor(nn.Module):
+    """Gaussian over actions themselves: the mean is tanh of a perceptron, the deviation the same everywhere.
+
+    The log-deviation is a vector of parameters, 0 at first. Actions outside [-1, 1] have density too, and
+    those on the bounds a finite one, which a squashed Gaussian does not give them (IQL's authors' code).
+
+    Args:
+        observation: O.
+        action: A.
+        hidden: widths of the hidden layers.
+        log_std_range: hard clamp of the log-deviation.
+        activation: name of the activation.
+        lead: independent networks along leading axes.
+        dropout: see `MLP`.
+        generator: draws the initial weights.
+        dropout_generator: draws the dropout masks.
+    """
+
+    def __init__(
+        self,
+        observation: int,
+        action: int,
+        hidden: Sequence[int],
+        *,
+        log_std_range: tuple[float, float],
+        activation: Activation,
+        lead: Lead = (),
+        dropout: float = 0.0,
+        generator: Source = None,
+        dropout_generator: Source = None,
+    ) -> None:
+        super().__init__()
+        self.trunk = MLP(
+            observation,
+            hidden,
+            action,
+            activation=activation,
+            lead=lead,
+            dropout=dropout,
+            generator=generator,
+            dropout_generator=dropout_generator,
+        )
+        self.log_std = nn.Parameter(torch.zeros(*lead, action))
+        self.log_std_range = log_std_range
+
+    def forward(self, observation: Tensor) -> Gaussian:
+        """Return the Gaussian of actions, `[*lead, N, A]` each, for `[*lead, N, O]`."""
+        mean = self.trunk(observation).to(observation.dtype).tanh()
+        std = self.log_std.clamp(*self.log_std_range).exp()
+        return Gaussian(mean, std.unsqueeze(-2).expand_as(mean))
+
+
 class DeterministicActor(nn.Module):
     """tanh of a perceptron: actions in [-1, 1], `[*lead, N, A]`."""
 
@@ -140,7 +199,9 @@ class DeterministicActor(nn.Module):
         activation: Activation,
         lead: Lead = (),
         layer_norm: bool = False,
+        dropout: float = 0.0,
         generator: Source = None,
+        dropout_generator: Source = None,
     ) -> None:
         super().__init__()
         self.trunk = MLP(
@@ -150,12 +211,34 @@ class DeterministicActor(nn.Module):
             activation=activation,
             lead=lead,
             layer_norm=layer_norm,
+            dropout=dropout,
             generator=generator,
+            dropout_generator=dropout_generator,
         )
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return actions `[*lead, N, A]` for `[*lead, N, O]`."""
         return self.trunk(observation).to(observation.dtype).tanh()
+
+
+class ValueNetwork(nn.Module):
+    """Value of a state."""
+
+    def __init__(
+        self,
+        observation: int,
+        hidden: Sequence[int],
+        *,
+        activation: Activation,
+        lead: Lead = (),
+        generator: Source = None,
+    ) -> None:
+        super().__init__()
+        self.trunk = MLP(observation, hidden, 1, activation=activation, lead=lead, generator=generator)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return `[*lead, N]` for `[*lead, N, O]`."""
+        return self.trunk(observation).to(observation.dtype).squeeze(-1)
 
 
 class _Critic(nn.Module):

@@ -7,6 +7,7 @@ import importlib
 import io
 import re
 import sys
+import tomllib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ def flags(kind: type, prefix: str = "") -> list[str]:
         marks: list[Any] = []
         if typing.get_origin(hint) is typing.Annotated:
             hint, *marks = typing.get_args(hint)
-        if conf.Positional in marks:
+        if conf.Positional in marks or conf.Suppress in marks:
             continue
         if dataclasses.is_dataclass(hint):
             inner = "" if conf.OmitArgPrefixes in marks else f"{prefix}{field.name}."
@@ -96,6 +97,25 @@ def peek(argv: Sequence[str], flag: str) -> list[str]:
             found.append(value)
         elif name == flag and position + 1 < len(argv) and not argv[position + 1].startswith("--"):
             found.append(argv[position + 1])
+    return found
+
+
+def option_values(words: Sequence[str], flag: str) -> dict[str, Any]:
+    """Return the values of repeated `KEY=VALUE` words; VALUE is as in TOML, or else a plain string.
+
+    Raises:
+        ConfigError: a word without `=`.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not key or not equals:
+            raise ConfigError(f'{flag} "{word}": write KEY=VALUE, e.g. {flag} "healthy_z_range=[0.5, 2.0]"')
+        try:
+            value = tomllib.loads(f"value = {text}")
+        except tomllib.TOMLDecodeError:
+            value = {}
+        found[key] = value["value"] if len(value) == 1 else text
     return found
 
 

@@ -64,6 +64,9 @@ def run(argv: Sequence[str]) -> int:
         print(json.dumps(found))
         return 0
     print(f"{found['agent']} on {found['env']}, checkpoint at {found['step']:,} env steps")
+    changed = [f"{key} = {value}" for key, value in found["env_options"].items()]
+    if changed or found["legacy_margin"]:
+        print("task    " + ", ".join([*changed, *(["legacy margins"] if found["legacy_margin"] else [])]))
     lengths = found["lengths"]
     for seed, mean in zip(found["seeds"], found.get("each", ()), strict=False):
         print(f"seed {seed}: return {mean:,.1f}")

@@ -134,8 +134,8 @@ def evaluate_run(
 
     Returns:
         return_mean, return_std, length_mean, value_error (of agents with critics), returns, lengths,
-        value_errors (over all agents), env, agent, step, seeds
-        (the root of every agent evaluated), versions; with several agents also `each`, their return means.
+        value_errors (over all agents), env, env_options, legacy_margin, agent, step, seeds (the root of every
+        agent evaluated), versions; with several agents also `each`, their return means.
 
     Raises:
         ConfigError: `path` is no run folder, `which` is none of the above, or there is no such agent.
@@ -165,8 +165,14 @@ def evaluate_run(
     if loaded is None:
         raise DataError(f"{path} has no checkpoint yet: train it first, or wait for its first one")
     indices = range(train.seeds) if seed_index is None else (seed_index,)
-    options: dict[str, Any] = {"render": True} if video is not None else {}
-    env = make_env(train.env, episodes, engine=eval_engine(train.engine), **options)
+    env = make_env(
+        train.env,
+        episodes,
+        engine=eval_engine(train.engine),
+        render=video is not None,
+        options=train.env_options,
+        legacy_margin=train.legacy_margin,
+    )
     each = []
     try:
         for index in indices:
@@ -185,6 +191,8 @@ def evaluate_run(
         **found,
         **({"each": [summary(own)["eval/return_mean"] for own in each]} if len(each) > 1 else {}),
         "env": train.env,
+        "env_options": dict(train.env_options),
+        "legacy_margin": train.legacy_margin,
         "agent": config.agent_name,
         "step": loaded.step,
         "seeds": [train.seed + index for index in indices],
