@@ -48,7 +48,6 @@ def test_dm_controls_own_environment_of_a_task_of_ours(make):
         ("HalfCheeta", {}, 'Did you mean "HalfCheetah"'),
         ("Pendulum-v1", {}, 'use "gym:Pendulum-v1"'),
         ("HalfCheetah-v3", {}, 'Allowed: "HalfCheetah-v5", "HalfCheetah-v4"'),
-        ("HalfCheetah", {"engine": "warp"}, "use --engine native"),
         ("HalfCheetah", {"engine": "nativ"}, 'Did you mean "native"'),
         ("HalfCheetah", {"num_envs": 0}, "at least 1"),
         ("HalfCheetah", {"max_episode_steps": 0}, "at least 1"),
