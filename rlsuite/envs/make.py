@@ -124,4 +124,4 @@ def _unknown(env_id: str) -> ConfigError:
 
     if env_id in gymnasium.registry:
         return ConfigError(f'"{env_id}" is not a task of ours, but Gymnasium has it: use "gym:{env_id}"')
-    return unknown_name("an environment", env_id, tasks_by_name(), "rlsuite list envs")
+    return unknown_name("an environment", env_id, dict(env_names()), "rlsuite list envs")

@@ -45,6 +45,7 @@ def test_dm_controls_own_environment_of_a_task_of_ours(make):
 @pytest.mark.parametrize(
     ("env_id", "options", "message"),
     [
+        ("walker-walk", {}, 'Did you mean "dmc:walker-walk"'),
         ("HalfCheeta", {}, 'Did you mean "HalfCheetah"'),
         ("Pendulum-v1", {}, 'use "gym:Pendulum-v1"'),
         ("Pusher-v4", {}, "issues/950.*use Pusher-v5"),

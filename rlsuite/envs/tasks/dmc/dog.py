@@ -1,4 +1,4 @@
-"""Dog (stand, walk, trot, run): a dog of 73 joints and 38 actuators stands, walks, trots and runs."""
+"""Dog (stand, walk, trot, run): a dog with 73 joints and 38 actuators stands, walks, trots and runs."""
 
 import math
 from functools import partial

@@ -1,4 +1,4 @@
-"""Humanoid (stand, walk, run): a humanoid of 21 joints stands up, walks and runs, whereto does not matter."""
+"""Humanoid (stand, walk, run): a humanoid with 21 joints stands up, walks and runs wherever it likes."""
 
 import math
 from functools import partial

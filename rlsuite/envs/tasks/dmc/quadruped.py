@@ -1,4 +1,4 @@
-"""Quadruped (walk, run): a four-legged robot with muscle-like actuators walks and runs ahead of its nose."""
+"""Quadruped (walk, run): a robot on four legs of three joints each walks and runs where its nose points."""
 
 import math
 from functools import partial
