@@ -56,6 +56,7 @@ class VectorEnv(EnvBase):
         env_id: the name that makes this environment again.
         engine_name: who integrates.
         half_range: (high - low) / 2 of each action in the environment's units.
+        middle: (high + low) / 2 of each action.
         max_episode_steps: env steps until an episode is truncated; None for no limit.
         versions: versions of the packages that the numbers depend on.
     """
@@ -83,6 +84,7 @@ class VectorEnv(EnvBase):
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.half_range = tuple(((high - low) / 2).tolist())
+        self.middle = tuple(((high + low) / 2).tolist())
         self.versions = package_versions(packages)
         self.dtype = dtype
         self._middle = torch.from_numpy((high + low) / 2)

@@ -4,6 +4,7 @@ Gymnasium's SyncVectorEnv runs with automatic resets disabled, which is TorchRL'
 true successor, and `reset(options={"reset_mask": mask})` starts over only the worlds of the mask.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -12,6 +13,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlsuite.envs.base import Outcome
+from rlsuite.envs.flatten import FlatObservation
 from rlsuite.envs.replayed import ReplayedEnv
 from rlsuite.errors import ConfigError, EnvironmentFailure, unknown_name
 
@@ -28,6 +30,7 @@ class GymEnv(ReplayedEnv):
         seed: world i draws the seeds of its episodes from a generator of seed + i.
         dtype: of observations, rewards and actions.
         max_episode_steps: instead of the registered limit.
+        observation_keys: parts of a dictionary observation, in this order; by default all, state first.
         render: make pictures for `frame`.
 
     Raises:
@@ -43,6 +46,7 @@ class GymEnv(ReplayedEnv):
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
         max_episode_steps: int | None = None,
+        observation_keys: Sequence[str] | None = None,
         render: bool = False,
     ) -> None:
         options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
@@ -50,12 +54,7 @@ class GymEnv(ReplayedEnv):
             options["max_episode_steps"] = max_episode_steps
 
         def build() -> gymnasium.Env:
-            env = gymnasium.make(gym_id, **options)
-            flat = (
-                isinstance(env.observation_space, gymnasium.spaces.Box)
-                and len(env.observation_space.shape) == 1
-            )
-            return env if flat else gymnasium.wrappers.FlattenObservation(env)
+            return _flattened(gymnasium.make(gym_id, **options), observation_keys)
 
         spec, first = _make(gym_id, options)
         _check_spaces(gym_id, first.observation_space, first.action_space)
@@ -124,6 +123,17 @@ class GymEnv(ReplayedEnv):
 
     def _native(self, action: np.ndarray) -> np.ndarray:
         return action.astype(self._vector.single_action_space.dtype)
+
+
+def _flattened(env: gymnasium.Env, keys: Sequence[str] | None) -> gymnasium.Env:
+    """Wrap an environment so that it shows vectors."""
+    space = env.observation_space
+    if isinstance(space, gymnasium.spaces.Dict):
+        return FlatObservation(env, keys)
+    if keys is not None:
+        raise ConfigError(f"{env} shows {space}, which has no parts to choose from: {', '.join(keys)}")
+    flat = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
+    return env if flat else gymnasium.wrappers.FlattenObservation(env)
 
 
 class _Blamed:

@@ -1,6 +1,7 @@
 """What an `--env` string means."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ def make_env(
     dtype: torch.dtype = torch.float32,
     threads: int = 0,
     max_episode_steps: int | None = None,
+    observation_keys: Sequence[str] | None = None,
     render: bool = False,
 ) -> VectorEnv:
     """Make an environment of `num_envs` worlds.
@@ -39,6 +41,8 @@ def make_env(
         dtype: of observations, rewards and actions.
         threads: of the native engine; 0 takes all cores.
         max_episode_steps: instead of the environment's registered limit.
+        observation_keys: which parts of a `gym:` dictionary observation, in this order; by default all, the
+            state first and the goal last.
         render: `frame()` will be called; only Gymnasium's own environments must know beforehand.
 
     Raises:
@@ -59,6 +63,8 @@ def make_env(
         "max_episode_steps": max_episode_steps,
     }
     family, _, rest = env_id.partition(":")
+    if observation_keys is not None and family != "gym":
+        raise ConfigError(f"{env_id} shows one vector: observation_keys are for gym: dictionaries")
     if family == "dmc" and rest:
         _refuse_engine(env_id, engine, "auto")
         from rlsuite.envs.dmc import DMControlEnv
@@ -68,7 +74,7 @@ def make_env(
         _refuse_engine(env_id, engine, "auto", "gym")
         from rlsuite.envs.gym import GymEnv
 
-        return GymEnv(rest, num_envs, render=render, **options)
+        return GymEnv(rest, num_envs, observation_keys=observation_keys, render=render, **options)
     name, version = _split_version(env_id)
     if name not in tasks_by_name():
         raise _unknown(env_id)

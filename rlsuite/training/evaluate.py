@@ -8,7 +8,7 @@ from tensordict.nn import TensorDictModule
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rlsuite.errors import ConfigError, DataError
+from rlsuite.errors import ConfigError
 
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
 
@@ -105,33 +105,17 @@ def evaluate_run(
         DataError: there is no usable checkpoint.
     """
     from rlsuite.envs.make import make_env
-    from rlsuite.registry import agent_class
-    from rlsuite.training import state
-    from rlsuite.training.assembly import new_agent
-    from rlsuite.training.checkpoint import CheckpointStore
-    from rlsuite.training.mapping import config_from_dict
     from rlsuite.training.rng import Streams
-    from rlsuite.training.runfolder import RunFolder
+    from rlsuite.training.savedrun import load_run
 
-    folder = RunFolder.open(path)
-    config = config_from_dict(folder.config(), lambda name: agent_class(name).Config)
-    if which not in ("last", "best") and not which.isdecimal():
-        raise ConfigError(f'checkpoint "{which}": name "last", "best" or its number of env steps')
-    store = CheckpointStore(folder.checkpoints)
-    if which == "best":
-        loaded = store.best(config_digest=None)
-    else:
-        loaded = store.load(config_digest=None, step=None if which == "last" else int(which))
-    if loaded is None:
-        raise DataError(f"{path} has no checkpoint yet: train it first, or wait for its first one")
+    run = load_run(path, which)
+    config = run.config
     streams = Streams(config.train.seed)
     seed = streams.seed("eval") if seed is None else seed
     options: dict[str, Any] = {"render": True} if video is not None else {}
     env = make_env(config.train.env, episodes, engine=config.train.engine, seed=seed, **options)
     try:
-        agent = new_agent(agent_class(config.agent_name), config.agent, env, streams)
-        state.load_agent_tensors(agent, loaded.tensors["agent"])
-        found = evaluate(agent.policy, env, seed=seed, video=video)
+        found = evaluate(run.agent(env, streams).policy, env, seed=seed, video=video)
         versions = env.versions
     finally:
         env.close()
@@ -141,7 +125,7 @@ def evaluate_run(
         **found,
         "env": config.train.env,
         "agent": config.agent_name,
-        "step": loaded.step,
+        "step": run.loaded.step,
         "seed": seed,
         "versions": versions,
     }
