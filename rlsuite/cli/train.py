@@ -71,7 +71,7 @@ def parse_line(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
     fixed: dict[str, Any] = {"env": env_id if env_id is not None else MISSING}
     kind_of_run: type[TrainConfig] | type[OfflineConfig] = TrainConfig
     if dataset is not None:
-        from rlsuite.offline.read import environment_of
+        from rlsuite.offline.load import environment_of
 
         kind_of_run = OfflineConfig
         env_id = env_id or environment_of(dataset)

@@ -8,15 +8,17 @@ Legend: N rows of the file, O observation, A action.
 """
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rlsuite.errors import DataError
 from rlsuite.offline.data import CHUNK_ROWS, Columns, OfflineData, Part
 from rlsuite.offline.hdf5 import check_shape, find, flags_of, need, opened
+from rlsuite.offline.scores import minari_reference
 
 if TYPE_CHECKING:
     import h5py
@@ -77,7 +79,7 @@ def read_d4rl(
         for target, column in ((columns.action, actions), (columns.reward, rewards)):
             for rows, block in _blocks(column, kept):
                 target[rows] = block.reshape(-1, *target.shape[1:])
-        metadata = {name: str(value) for name, value in file.attrs.items() if isinstance(value, str)}
+        metadata = {name: _decoded(value) for name, value in file.attrs.items() if isinstance(value, str)}
     over = ends.terminated | ends.timed_out
     rows, episodes = columns.finish(np.cumsum(kept)[over])
     return OfflineData(
@@ -87,9 +89,18 @@ def read_d4rl(
         source=path,
         layout="d4rl",
         name=path.stem,
+        reference=minari_reference(metadata, path.stem),
         standins=0 if complete else int(columns.terminated.sum()),
         metadata=metadata,
     )
+
+
+def _decoded(text: str) -> Any:
+    """Return what an attribute says: ours are JSON, other people's are text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _read_ends(file: "h5py.File", path: Path, total: int, max_episode_steps: int | None) -> _Ends:

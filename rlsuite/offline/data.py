@@ -22,6 +22,7 @@ from rlsuite.replay.offline import OfflineReplay
 from rlsuite.replay.uniform import MEMORY_SHARE
 
 CHUNK_ROWS = 16_384  # rows read or checked at once: what a reader needs beside the final columns
+RECIPE_KEY = "rlsuite"  # of what we say about a data set of our own, in either layout
 FLAGS = ("terminated", "truncated", "done")
 
 
@@ -86,6 +87,12 @@ class OfflineData:
         total = torch.zeros(len(self.rows) + 1, dtype=torch.float64)
         torch.cumsum(self.rows["next", "reward"].squeeze(-1).double(), 0, out=total[1:])
         return total[self.episodes[:, 1]] - total[self.episodes[:, 0]]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How the data were made, for sets of our own; empty for others."""
+        found = self.metadata.get(RECIPE_KEY)
+        return dict(found) if isinstance(found, Mapping) else {}
 
     def lengths(self) -> Tensor:
         """Return the rows of every episode, int64 `[E]`."""

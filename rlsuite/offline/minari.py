@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from rlsuite.envs.names import tasks_by_name
 from rlsuite.errors import DataError
 from rlsuite.offline.data import CHUNK_ROWS, Columns, OfflineData, Part
 from rlsuite.offline.hdf5 import (
@@ -24,7 +25,7 @@ from rlsuite.offline.hdf5 import (
     opened,
 )
 from rlsuite.offline.scores import minari_reference
-from rlsuite.offline.spaces import Box, choose, parse_space
+from rlsuite.offline.spaces import Box, choose_boxes, parse_space
 
 METADATA_FILE = "metadata.json"
 MAIN_FILE = "main_data.hdf5"
@@ -80,16 +81,14 @@ def read_minari(folder: Path, *, keys: Sequence[str] | None = None) -> OfflineDa
             "achieved_goal/kettle"); None takes all, in the order of `rlsuite.offline.spaces`.
 
     Raises:
-        ConfigError: h5py or pyarrow is not installed.
+        ConfigError: h5py or pyarrow is not installed, or a key names nothing.
         DataError: the files do not hold what the metadata say, a number is not finite, or a file is damaged.
     """
     if (folder / "data").is_dir():
         folder = folder / "data"
     metadata = read_metadata(folder)
     where = str(folder / METADATA_FILE)
-    leaves = parse_space(metadata, "observation_space", where)
-    if keys is not None:
-        leaves = choose(leaves, keys, where)
+    leaves = choose_boxes(parse_space(metadata, "observation_space", where), keys, where)
     actions = parse_space(metadata, "action_space", where)
     if len(actions) != 1:
         raise DataError(f"{where}: action_space: found {len(actions)} boxes, expected one")
@@ -138,6 +137,8 @@ def env_of(metadata: Mapping[str, Any]) -> str | None:
     env_id = spec.get("id") if isinstance(spec, dict) else None
     if not isinstance(env_id, str):
         return None
+    if env_id.rpartition("-")[0] in tasks_by_name():
+        return env_id  # our engine gives Gymnasium's numbers
     package = str(spec.get("entry_point", "")).partition(".")[0]
     return f"gym:{env_id}" if package in ("", "gymnasium") else f"gym:{package}:{env_id}"
 

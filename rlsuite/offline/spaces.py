@@ -1,7 +1,7 @@
 """Spaces as Minari writes them in metadata.json: boxes, and dictionaries of spaces.
 
-The observation of a dictionary space is its leaves side by side, in the order of `rlsuite.envs.flatten`, so
-that a policy reads recorded rows and live environments alike.
+The observation of a dictionary space is its leaves side by side, in the order of `rlsuite.envs.flatten`:
+that of our environments, too.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsuite.envs.flatten import key_order
+from rlsuite.envs.flatten import FIRST_KEYS, choose, key_order
 from rlsuite.errors import DataError
 
 MAX_WIDTH = 1_000_000  # numbers per step; more is no vector observation but a damaged file
@@ -75,25 +75,25 @@ def box_json(
     }
 
 
-def dict_json(spaces: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return a dictionary of spaces as Minari's JSON has it."""
-    return {"type": "Dict", "subspaces": dict(spaces)}
+def nested_json(leaves: Mapping[tuple[str, ...], dict[str, Any]]) -> dict[str, Any]:
+    """Return a dictionary space, nested where paths have more than one name, from its leaves by path."""
+    subspaces: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        level = subspaces
+        for name in path[:-1]:
+            level = level.setdefault(name, {"type": "Dict", "subspaces": {}})["subspaces"]
+        level[path[-1]] = leaf
+    return {"type": "Dict", "subspaces": subspaces}
 
 
-def choose(leaves: Sequence[Box], keys: Sequence[str], where: str) -> tuple[Box, ...]:
+def choose_boxes(leaves: Sequence[Box], keys: Sequence[str] | None, where: str) -> tuple[Box, ...]:
     """Return the leaves that `keys` name, in the order of `keys`; a key may name a whole subtree.
 
     Raises:
-        DataError: a key names nothing.
+        ConfigError: a key names nothing.
     """
-    chosen: list[Box] = []
-    for key in keys:
-        found = [leaf for leaf in leaves if leaf.key == key or leaf.key.startswith(f"{key}/")]
-        if not found:
-            known = ", ".join(leaf.key for leaf in leaves)
-            raise DataError(f'{where}: the observation has no part "{key}"; expected some of {known}')
-        chosen += found
-    return tuple(chosen)
+    by_path = {leaf.path or (FIRST_KEYS[0],): leaf for leaf in leaves}
+    return tuple(by_path[path] for path in choose(list(by_path), keys, where))
 
 
 def _leaves(space: Any, path: tuple[str, ...], where: str) -> Iterator[Box]:

@@ -9,7 +9,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.seeding import Seeds
-from rlsuite.errors import ConfigError, DataError
+from rlsuite.errors import ConfigError
 from rlsuite.training.value_error import ValueTrace, value_trace
 
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
@@ -142,28 +142,14 @@ def evaluate_run(
         DataError: there is no usable checkpoint.
     """
     from rlsuite.envs.make import make_env
-    from rlsuite.registry import agent_class
-    from rlsuite.training import state
-    from rlsuite.training.assembly import eval_engine, new_agent
-    from rlsuite.training.checkpoint import CheckpointStore
-    from rlsuite.training.mapping import config_from_dict
+    from rlsuite.training.assembly import eval_engine
     from rlsuite.training.rng import SeedStreams
-    from rlsuite.training.runfolder import RunFolder
+    from rlsuite.training.savedrun import load_run
 
-    folder = RunFolder.open(path)
-    config = config_from_dict(folder.config(), lambda name: agent_class(name).Config)
-    train = config.train
-    if which not in ("last", "best") and not which.isdecimal():
-        raise ConfigError(f'checkpoint "{which}": name "last", "best" or its number of env steps')
+    run = load_run(path, which)
+    config, train = run.config, run.config.train
     if seed_index is not None and not 0 <= seed_index < train.seeds:
         raise ConfigError(f"seed index {seed_index}: {path} has {train.seeds} agent(s), counted from 0")
-    store = CheckpointStore(folder.checkpoints)
-    if which == "best":
-        loaded = store.best(config_digest=None)
-    else:
-        loaded = store.load(config_digest=None, step=None if which == "last" else int(which))
-    if loaded is None:
-        raise DataError(f"{path} has no checkpoint yet: train it first, or wait for its first one")
     indices = range(train.seeds) if seed_index is None else (seed_index,)
     env = make_env(
         train.env,
@@ -177,8 +163,7 @@ def evaluate_run(
     try:
         for index in indices:
             streams = SeedStreams([train.seed + index])
-            agent = new_agent(agent_class(config.agent_name), config.agent, env, streams)
-            state.load_agent_tensors(agent, state.cut_seed(loaded.tensors["agent"], index, agent))
+            agent = run.agent(env, streams, index)
             own = streams.seeds("eval")[0] if seed is None else seed
             film = video if index == indices[0] else None
             each.append(evaluate(agent.policy, env, seeds=own, video=film, trace=value_trace(agent)))
@@ -194,7 +179,7 @@ def evaluate_run(
         "env_options": dict(train.env_options),
         "legacy_margin": train.legacy_margin,
         "agent": config.agent_name,
-        "step": loaded.step,
+        "step": run.loaded.step,
         "seeds": [train.seed + index for index in indices],
         "versions": versions,
     }

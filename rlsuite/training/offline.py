@@ -9,7 +9,7 @@ from typing import Any
 from rlsuite.agents.base import Agent
 from rlsuite.errors import ConfigError
 from rlsuite.offline.data import OfflineData
-from rlsuite.offline.read import read_data
+from rlsuite.offline.load import load_dataset
 from rlsuite.offline.transforms import DataOptions, moments, reward_transform, transformed
 from rlsuite.training.assembly import Learner, check_memory, learner_fields, with_worlds
 from rlsuite.training.checkpoint import CheckpointStore
@@ -61,7 +61,7 @@ def train_offline(
         DataError: the data, or all checkpoints, are damaged.
         NumericalError: a loss or gradient was not finite; `dump/` says more.
     """
-    recorded = read_data(config.dataset)
+    recorded = load_dataset(config.dataset)
     options = DataOptions(action_limit=config.action_limit, reward=config.reward)
     data = transformed(recorded, options)
     common = learner_fields(agent_class, agent_config, config, env_of(config, data))
