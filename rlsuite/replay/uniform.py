@@ -153,8 +153,13 @@ class UniformReplay:
                 f"{len(rows):,} recorded rows do not fit an empty one-step replay of "
                 f"{self.capacity // self.seeds:,} rows a seed (it has {self.total:,}; steps: {self.n_step})"
             )
-        own = rows[:count].unflatten(0, (-1, 1, worlds)).expand(-1, self.seeds, worlds)
-        self.buffer.extend(self._row(own.reshape(-1)))
+
+        def for_every_seed(column: Tensor) -> Tensor:
+            grid = column.unflatten(0, (-1, 1, worlds)).expand(-1, self.seeds, worlds, *column.shape[1:])
+            return grid.reshape(-1, *column.shape[1:])
+
+        own = self._row(rows[:count])
+        self.buffer.extend(own.apply(for_every_seed, batch_size=[count * self.seeds]))
         self._columns = {_path(key): column for key, column in self.stored.items(True, True)}
         self.total = count * self.seeds
         self._tell_buffer()

@@ -125,7 +125,7 @@ def build(
         roots: one seed per agent, instead of `seed`, `seed` + 1, ...
     """
     common = learner_fields(agent_class, agent_config, config, config.env, roots)
-    return with_worlds(common, config, agent_config.gamma)
+    return with_worlds(common, config, getattr(agent_config, "gamma", 1.0))
 
 
 def learner_fields(

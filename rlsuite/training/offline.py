@@ -77,9 +77,8 @@ def train_offline(
         if result.interrupted or not config.then_online:
             run.eval_env.close()
             return result
-    online = with_worlds(
-        {**common, "reference": data.reference}, online_config(config, data), agent_config.gamma
-    )
+    gamma = getattr(agent_config, "gamma", 1.0)
+    online = with_worlds({**common, "reference": data.reference}, online_config(config, data), gamma)
     online.reward = reward_transform(config.reward, recorded)
     online.agent.start_online()
     goal = config.steps + config.then_online

@@ -86,4 +86,4 @@ def value_trace(agent: Agent) -> ValueTrace:
             return None
         return StateValue(found.value.flatten(), found.bonus.flatten())
 
-    return ValueTrace(estimate, agent.config.gamma)
+    return ValueTrace(estimate, getattr(agent.config, "gamma", 1.0))
