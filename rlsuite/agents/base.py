@@ -4,10 +4,12 @@ Legend for shape suffixes in `agents/`: N batch, M ensemble members, O observati
 Leading axes (independent seeds) may stand in front of all of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
@@ -15,11 +17,12 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from rlsuite.blocks.heads import Gaussian
+from rlsuite.blocks.heads import Gaussian, squash
 from rlsuite.blocks.noise import Source, normal
 from rlsuite.blocks.normalizer import RunningNorm
 
 GENERATOR_NAMES = ("init", "act", "learn")
+POINTS, WEIGHTS = np.polynomial.hermite_e.hermegauss(10)  # of `mean_of_tanh`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,11 +186,29 @@ class Policy(nn.Module):
         self.register_buffer("exploration_scale", torch.ones(()))
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Return an action: random under ExplorationType.RANDOM, the policy's mode under all others."""
-        output = self.actor(observation if self.normalizer is None else self.normalizer(observation))
+        """Return an action: random under ExplorationType.RANDOM, the policy's mode under all others.
+
+        Dropout, where an actor has it, is part of the behaviour and not of the mode.
+        """
+        if self.normalizer is not None:
+            observation = self.normalizer(observation)
         if exploration_type() == ExplorationType.RANDOM:
-            return self.sample(output, self.exploration_scale)
-        return self.mode(output)
+            return self.sample(self.actor(observation), self.exploration_scale)
+        with evaluating(self.actor):
+            return self.mode(self.actor(observation))
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Switch dropout off for the duration, whatever the modules' mode was."""
+    were_training = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in zip(modules, were_training, strict=True):
+            module.train(was_training)
 
 
 def policy_module(policy: Policy) -> TensorDictModule:
@@ -195,20 +216,64 @@ def policy_module(policy: Policy) -> TensorDictModule:
     return TensorDictModule(policy, in_keys=["observation"], out_keys=["action"])
 
 
+def tanh_of_mean(gaussian: Gaussian) -> Tensor:
+    """Return the usual evaluation action of a squashed Gaussian."""
+    return gaussian.mean.tanh()
+
+
+def mean_of_tanh(gaussian: Gaussian) -> Tensor:
+    """Return the mean of tanh(u), u normal, by Gauss-Hermite quadrature, `[N, A]`.
+
+    The STAC paper's code averages ten random samples: the same mean, with noise. Without chance an
+    evaluation is repeatable and needs no random stream of its own.
+    """
+    total = torch.zeros_like(gaussian.mean)
+    for point, weight in zip(POINTS.tolist(), (WEIGHTS / WEIGHTS.sum()).tolist(), strict=True):
+        total += weight * torch.add(gaussian.mean, gaussian.std, alpha=point).tanh()
+    return total
+
+
+EVALUATION_ACTIONS = {"mode": tanh_of_mean, "mean": mean_of_tanh}
+
+
 def squashed_gaussian_policy(
-    actor: nn.Module, generator: Source, normalizer: nn.Module | None = None
+    actor: nn.Module,
+    generator: Source,
+    normalizer: nn.Module | None = None,
+    mode: Callable[[Gaussian], Tensor] = tanh_of_mean,
 ) -> TensorDictModule:
-    """Return the policy of an actor with pre-tanh Gaussians: tanh(mean), or a sample with scaled noise."""
+    """Return the policy of an actor with pre-tanh Gaussians: `mode`, or a sample with scaled noise."""
 
     def sample(gaussian: Gaussian, scale: Tensor) -> Tensor:
         return (gaussian.mean + gaussian.std * scale * normal(gaussian.mean, generator)).tanh()
 
-    return policy_module(Policy(actor, lambda gaussian: gaussian.mean.tanh(), sample, normalizer))
+    return policy_module(Policy(actor, mode, sample, normalizer))
 
 
 def squared_td_loss(q: Tensor, target: Tensor) -> Tensor:
     """Squared error of the critics `[M, N]` to a target `[N]`; summed over members."""
     return (q - target.unsqueeze(-2)).square().mean(-1).sum(-1)
+
+
+def sample_action(
+    actor: Callable[[Tensor], Gaussian], observation: Tensor, generator: Source
+) -> tuple[Tensor, Tensor]:
+    """Draw actions in [-1, 1], `[N, A]`, and their log-densities, `[N]`."""
+    gaussian = actor(observation)
+    return squash(gaussian, normal(gaussian.mean, generator))
+
+
+def soft_target(batch: Batch, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor) -> Tensor:
+    """Soft Bellman target r + gamma (1 - terminated)(min_m Q' - alpha log pi'), `[N]`.
+
+    Args:
+        batch: reward, terminated, discount, `[N]`.
+        next_q: what the target critics give the next observation and action, `[M, N]`.
+        next_log_prob: log-density of the next action, `[N]`.
+        alpha: temperature, scalar or `[1]`.
+    """
+    value = next_q.amin(-2) - alpha * next_log_prob
+    return batch.reward + batch.discount * (1 - batch.terminated) * value
 
 
 def soft_actor_loss(log_prob: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
@@ -219,6 +284,20 @@ def soft_actor_loss(log_prob: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
 def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
     """Temperature loss, linear in log alpha: its gradient is -(mean log pi + target entropy)."""
     return -(log_alpha.squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy))
+
+
+@torch.no_grad()
+def descend_alpha(log_alpha: Tensor, log_prob: Tensor, target_entropy: float, rate: float | Tensor) -> None:
+    """Move log alpha, `[1]`, by plain gradient descent on `alpha_loss`, in place.
+
+    Args:
+        log_alpha: `[1]`.
+        log_prob: log-densities of the policy's own actions, `[N]`.
+        target_entropy: where the entropy should be.
+        rate: learning rate, scalar or `[1]`. A step that is not finite is not taken.
+    """
+    moved = log_alpha + rate * (log_prob.mean(-1, keepdim=True) + target_entropy)
+    log_alpha.copy_(torch.where(moved.isfinite(), moved, log_alpha))
 
 
 def adam(*groups: tuple[Sequence[Tensor], float]) -> Adam:

@@ -18,6 +18,7 @@ from rlsuite.blocks.noise import Source
 
 LOG_2PI = math.log(2 * math.pi)
 LOG_2 = math.log(2.0)
+RAW_STD_FLOOR = -5.0  # of STAC's heads, before softplus: a deviation is at least 0.0067; author's code
 
 
 class Gaussian(NamedTuple):
@@ -47,6 +48,11 @@ def squash(policy: Gaussian, noise: Tensor, log_half_range: float | Tensor = 0.0
     return u.tanh(), varying.sum(-1) - (constant + log_half_range)
 
 
+def floored_softplus(raw: Tensor) -> Tensor:
+    """Deviation softplus(max(raw, -5)); below the floor nothing pulls on `raw` (STAC, author's code)."""
+    return F.softplus(raw.clamp(min=RAW_STD_FLOOR))
+
+
 class GaussianActor(nn.Module):
     """State-dependent Gaussian before the tanh: one trunk, outputs split into mean and log-std.
 
@@ -54,11 +60,14 @@ class GaussianActor(nn.Module):
         observation: O.
         action: A.
         hidden: widths of the hidden layers.
-        log_std_range: hard clamp of the log-std; (-20, 2) in SAC, (-20, 0.5) in DSAC-T.
+        log_std_range: hard clamp of the log-std; (-20, 2) in SAC, (-20, 0.5) in DSAC-T. None: the second
+            output goes through a softplus with a floor (STAC).
         activation: name of the activation.
         lead: independent networks along leading axes.
         layer_norm: see `MLP`.
+        dropout: see `MLP`.
         generator: draws the initial weights.
+        dropout_generator: draws the dropout masks.
     """
 
     def __init__(
@@ -67,11 +76,13 @@ class GaussianActor(nn.Module):
         action: int,
         hidden: Sequence[int],
         *,
-        log_std_range: tuple[float, float],
+        log_std_range: tuple[float, float] | None,
         activation: Activation,
         lead: Lead = (),
         layer_norm: bool = False,
+        dropout: float = 0.0,
         generator: Source = None,
+        dropout_generator: Source = None,
     ) -> None:
         super().__init__()
         self.trunk = MLP(
@@ -81,14 +92,18 @@ class GaussianActor(nn.Module):
             activation=activation,
             lead=lead,
             layer_norm=layer_norm,
+            dropout=dropout,
             generator=generator,
+            dropout_generator=dropout_generator,
         )
         self.log_std_range = log_std_range
 
     def forward(self, observation: Tensor) -> Gaussian:
         """Return the pre-tanh Gaussian, `[*lead, N, A]` each, for `[*lead, N, O]`."""
-        mean, log_std = self.trunk(observation).to(observation.dtype).chunk(2, -1)
-        return Gaussian(mean, log_std.clamp(*self.log_std_range).exp())
+        mean, raw = self.trunk(observation).to(observation.dtype).chunk(2, -1)
+        if self.log_std_range is None:
+            return Gaussian(mean, floored_softplus(raw))
+        return Gaussian(mean, raw.clamp(*self.log_std_range).exp())
 
 
 class DeterministicActor(nn.Module):
@@ -172,7 +187,19 @@ class GaussianCritic(_Critic):
 
     outputs = 2
 
+    def deviation(self, raw: Tensor) -> Tensor:
+        """Map the second output to a standard deviation."""
+        return F.softplus(raw)
+
     def forward(self, observation: Tensor, action: Tensor) -> Gaussian:
         """Return the return's Gaussian, `[*lead, M, N]` each, for `[*lead, N, O]` and `[*lead, N, A]`."""
-        mean, spread = self.features(observation, action).unbind(-1)
-        return Gaussian(mean, F.softplus(spread))
+        mean, raw = self.features(observation, action).unbind(-1)
+        return Gaussian(mean, self.deviation(raw))
+
+
+class FlooredGaussianCritic(GaussianCritic):
+    """The same with STAC's floor under the deviation."""
+
+    def deviation(self, raw: Tensor) -> Tensor:
+        """Map the second output to a standard deviation of at least 0.0067."""
+        return floored_softplus(raw)

@@ -27,8 +27,8 @@ class TrainConfig:
     """Gradient updates per env step; 0.05 is one update every 20 env steps."""
     warmup_steps: int = 5_000
     """Env steps before the first update."""
-    warmup_policy: Literal["uniform", "agent"] = "uniform"
-    """Who acts before the first update: uniform random actions or the untrained policy."""
+    warmup_policy: Literal["uniform", "tanh_normal", "agent"] = "uniform"
+    """Who acts before the first update: uniform actions, tanh of normal ones, or the untrained policy."""
     batch_size: int = 256
     """Replayed rows per update."""
     replay_size: int = 1_000_000

@@ -16,7 +16,7 @@ import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.agents.base import Agent
-from rlsuite.blocks.noise import uniform
+from rlsuite.blocks.noise import normal, uniform
 from rlsuite.errors import ConfigError, NumericalError
 from rlsuite.training import state
 from rlsuite.training.assembly import Run, build, free_bytes, restore, snapshot, world_seeds
@@ -154,10 +154,15 @@ def _vector_step(run: Run, recorder: Recorder | None) -> None:
     """Act in all worlds, store the rows, reset the worlds whose episode ended."""
     config, clock = run.config, run.clock
     carried = run.carried
-    if clock.env_steps < config.warmup_steps and config.warmup_policy == "uniform":
+    if clock.env_steps < config.warmup_steps and config.warmup_policy != "agent":
         shape = run.env.action_spec.shape
-        own = torch.empty(shape, device=run.device).view(*run.agent.lead, -1, shape[-1])
-        carried.set("action", uniform(own, run.streams.source("explore"), -1, 1).view(shape))
+        rows = torch.empty(shape, device=run.device).view(*run.agent.lead, -1, shape[-1])
+        source = run.streams.source("explore")
+        if config.warmup_policy == "uniform":
+            action = uniform(rows, source, -1, 1)
+        else:
+            action = normal(rows, source).tanh()
+        carried.set("action", action.view(shape))
     else:
         carried = run.policy(carried)
     step = run.env.step(carried)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from helpers import NAMES, SPACES, random_batch, small_agent
+from helpers import MODE_FIELDS, NAMES, SPACES, random_batch, small_agent
 from tensordict import TensorDict
 from torch import nn
 from torch.optim import Optimizer
@@ -201,22 +201,24 @@ def test_a_step_is_that_of_plain_adam(lead):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_policy_explores_only_when_asked(name):
-    agent = small_agent(name)
     rows = random_batch(5).select("observation")
 
-    def act():
+    def act(agent):
         return agent.policy(rows.clone())["action"]
 
-    with set_exploration_type(ExplorationType.DETERMINISTIC):
-        state_before = agent.generators["act"].get_state()
-        assert torch.equal(act(), act())
-        assert torch.equal(state_before, agent.generators["act"].get_state())
-        mode = act()
+    for agent in (small_agent(name), small_agent(name, **MODE_FIELDS.get(name, {}))):
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            before = {key: generator.get_state() for key, generator in agent.generators.items()}
+            assert torch.equal(act(agent), act(agent))
+            for key, generator in agent.generators.items():
+                assert torch.equal(before[key], generator.get_state())
+            mode = act(agent)
+        with set_exploration_type(ExplorationType.RANDOM):
+            assert not torch.equal(act(agent), act(agent))
+        assert (mode.abs() <= 1).all()
     with set_exploration_type(ExplorationType.RANDOM):
-        assert not torch.equal(act(), act())
         agent.policy.module.exploration_scale.zero_()
-        torch.testing.assert_close(act(), mode)
-    assert (mode.abs() <= 1).all()
+        torch.testing.assert_close(act(agent), mode)
 
 
 @pytest.mark.parametrize("name", NAMES)

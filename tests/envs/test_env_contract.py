@@ -3,20 +3,20 @@
 import pytest
 import torch
 from env_helpers import assert_equal, play, random_actions
+from gymnasium_tasks import NAMES
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import check_env_specs
 
 from rlsuite.envs.names import suite_tasks_by_name
 from rlsuite.errors import ConfigError, EnvironmentFailure
 
-NATIVE = ("HalfCheetah", "Hopper", "Walker2d", "Swimmer", "InvertedPendulum", "InvertedDoublePendulum")
 FOREIGN = ("gym:Pendulum-v1", "gym:Hopper-v5", "dmc:fish-upright", "dmc:point_mass-easy")
 SUITE = tuple(f"dmc:{name}" for name in suite_tasks_by_name())
 END_KEYS = ("done", "terminated", "truncated")
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
-@pytest.mark.parametrize("env_id", NATIVE + SUITE + FOREIGN)
+@pytest.mark.parametrize("env_id", (*NAMES, *SUITE, *FOREIGN))
 def test_specs_hold(make, env_id, num_envs):
     env = make(env_id, num_envs)
     check_env_specs(env, seed=0)

@@ -19,7 +19,7 @@ from rlsuite.training.online import train_steps
 from rlsuite.training.recorder import curve_table
 from rlsuite.training.rng import SeedStreams
 
-AGENTS = ("dsac_t", "sac", "td3")
+AGENTS = ("dsac_t", "sac", "stac", "td3")
 STEPS = 260  # env steps of each seed; 200 of them are warm-up
 
 

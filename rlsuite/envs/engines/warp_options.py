@@ -13,8 +13,8 @@ MISSING = ("warp", "mujoco_warp")
 CUDA_HINT = "use --engine native, or --engine warp --device cpu to try it slowly without a GPU"
 
 PROBE_EPISODES = 8  # from rest, under random full controls: every robot here falls and flails
-PROBE_CONTROLS = 50  # per episode
-PROBE_HOLD = 20  # physics steps that a control is held: quick changes would cancel out
+PROBE_CONTROLS = 40  # per episode
+PROBE_HOLD = 10  # physics steps that a control is held: quick changes would cancel out
 SLACK = 2  # room over the largest number seen (our choice: 512 worlds under random actions stay below)
 GRANULE = 8  # sizes are rounded up to multiples of this
 FEWEST_CONTACTS = 24  # memory is no matter below these
