@@ -1,18 +1,36 @@
 """Evaluation: a fixed number of deterministic episodes on worlds of their own, and `rlsuite eval`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.seeding import Seeds
 from rlsuite.errors import ConfigError, DataError
-from rlsuite.training.value_error import ValueTrace, value_trace
+from rlsuite.training.value_error import value_trace
+
+if TYPE_CHECKING:
+    from rlsuite.agents.base import Agent
+    from rlsuite.training.checkpoint import Loaded
+    from rlsuite.training.mapping import RunConfig
+    from rlsuite.training.rng import SeedStreams
 
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
+
+
+class Trace(Protocol):
+    """Looks on while episodes are played."""
+
+    def add(self, step: TensorDictBase, running: Tensor) -> None:
+        """Take one vector step and which worlds' episodes it belongs to, `[B]` bool."""
+
+    def errors(self) -> Tensor | None:
+        """Return the value error of every episode, `[B]`, or None."""
 
 
 @torch.no_grad()
@@ -22,7 +40,7 @@ def evaluate(
     *,
     seeds: Seeds,
     video: Path | None = None,
-    trace: ValueTrace | None = None,
+    trace: Trace | None = None,
 ) -> dict[str, list[float]]:
     """Run one episode in every world of `env` with the policy's mode.
 
@@ -33,11 +51,11 @@ def evaluate(
         env: worlds for evaluation alone; `len(returns)` is their number.
         seeds: of the worlds' initial states, of world 0 or one each; the same seeds give the same episodes.
         video: mp4 file for the first world's episode.
-        trace: an empty one compares the critics' estimates with what the episodes bring.
+        trace: sees every step; see `rlsuite.training.value_error.value_trace`.
 
     Returns:
-        `returns` (undiscounted) and `lengths` (env steps), one number a world; with a trace of an agent that
-        has critics also `value_errors`.
+        `returns` (undiscounted) and `lengths` (env steps), one number a world; with a trace that has them
+        also `value_errors`.
     """
     env.seed_worlds(seeds)
     carried = env.reset()
@@ -113,6 +131,51 @@ class _video_writer:
             self.writer.close()
 
 
+def load_run(path: Path, which: str = "last") -> tuple["RunConfig", "Loaded"]:
+    """Return the configuration of a run and one of its checkpoints.
+
+    Args:
+        path: the run folder; it may belong to a run that is still training.
+        which: "last", "best", or the env steps of a checkpoint.
+
+    Raises:
+        ConfigError: `path` is no run folder, or `which` is none of the above.
+        DataError: there is no usable checkpoint.
+    """
+    from rlsuite.registry import agent_class
+    from rlsuite.training.checkpoint import CheckpointStore
+    from rlsuite.training.mapping import config_from_dict
+    from rlsuite.training.runfolder import RunFolder
+
+    folder = RunFolder.open(path)
+    config = config_from_dict(folder.config(), lambda name: agent_class(name).Config)
+    if which not in ("last", "best") and not which.isdecimal():
+        raise ConfigError(f'checkpoint "{which}": name "last", "best" or its number of env steps')
+    store = CheckpointStore(folder.checkpoints)
+    if which == "best":
+        loaded = store.best(config_digest=None)
+    else:
+        loaded = store.load(config_digest=None, step=None if which == "last" else int(which))
+    if loaded is None:
+        raise DataError(f"{path} has no checkpoint yet: train it first, or wait for its first one")
+    return config, loaded
+
+
+def saved_agent(
+    config: "RunConfig", loaded: "Loaded", env: VectorEnv, index: int = 0
+) -> tuple["Agent", "SeedStreams"]:
+    """Return one seed's agent of what `load_run` gave, for `env`, and its random streams at their start."""
+    from rlsuite.registry import agent_class
+    from rlsuite.training import state
+    from rlsuite.training.assembly import new_agent
+    from rlsuite.training.rng import SeedStreams
+
+    streams = SeedStreams([config.train.seed + index])
+    agent = new_agent(agent_class(config.agent_name), config.agent, env, streams)
+    state.load_agent_tensors(agent, state.cut_seed(loaded.tensors["agent"], index, agent))
+    return agent, streams
+
+
 def evaluate_run(
     path: Path,
     *,
@@ -142,28 +205,12 @@ def evaluate_run(
         DataError: there is no usable checkpoint.
     """
     from rlsuite.envs.make import make_env
-    from rlsuite.registry import agent_class
-    from rlsuite.training import state
-    from rlsuite.training.assembly import eval_engine, new_agent
-    from rlsuite.training.checkpoint import CheckpointStore
-    from rlsuite.training.mapping import config_from_dict
-    from rlsuite.training.rng import SeedStreams
-    from rlsuite.training.runfolder import RunFolder
+    from rlsuite.training.assembly import eval_engine
 
-    folder = RunFolder.open(path)
-    config = config_from_dict(folder.config(), lambda name: agent_class(name).Config)
+    config, loaded = load_run(path, which)
     train = config.train
-    if which not in ("last", "best") and not which.isdecimal():
-        raise ConfigError(f'checkpoint "{which}": name "last", "best" or its number of env steps')
     if seed_index is not None and not 0 <= seed_index < train.seeds:
         raise ConfigError(f"seed index {seed_index}: {path} has {train.seeds} agent(s), counted from 0")
-    store = CheckpointStore(folder.checkpoints)
-    if which == "best":
-        loaded = store.best(config_digest=None)
-    else:
-        loaded = store.load(config_digest=None, step=None if which == "last" else int(which))
-    if loaded is None:
-        raise DataError(f"{path} has no checkpoint yet: train it first, or wait for its first one")
     indices = range(train.seeds) if seed_index is None else (seed_index,)
     env = make_env(
         train.env,
@@ -176,9 +223,7 @@ def evaluate_run(
     each = []
     try:
         for index in indices:
-            streams = SeedStreams([train.seed + index])
-            agent = new_agent(agent_class(config.agent_name), config.agent, env, streams)
-            state.load_agent_tensors(agent, state.cut_seed(loaded.tensors["agent"], index, agent))
+            agent, streams = saved_agent(config, loaded, env, index)
             own = streams.seeds("eval")[0] if seed is None else seed
             film = video if index == indices[0] else None
             each.append(evaluate(agent.policy, env, seeds=own, video=film, trace=value_trace(agent)))
