@@ -148,9 +148,6 @@ def plot(paths: Mapping[tuple[float, int], Tensor], rows: Sequence[Mapping[str, 
 
     betas = list(dict.fromkeys(beta for beta, _ in paths))
     figure, panels = pyplot.subplots(1, len(betas), figsize=(2.8 * len(betas), 3.3), dpi=150, squeeze=False)
-    nearest = {
-        beta: statistics.fmean(row["nearest"] for row in rows if row["beta"] == beta) for beta in betas
-    }
     for axes, beta in zip(panels[0], betas, strict=True):
         places = next(found for (own, _), found in paths.items() if own == beta)
         axes.add_patch(pyplot.Circle(CENTER, RADIUS, color="#d55e00", alpha=0.25, linewidth=0))
