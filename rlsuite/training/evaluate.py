@@ -1,10 +1,11 @@
 """Evaluation: a fixed number of deterministic episodes on worlds of their own, and `rlsuite eval`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -13,9 +14,19 @@ from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.rendering import mosaic
 from rlsuite.envs.seeding import Seeds
 from rlsuite.errors import ConfigError
-from rlsuite.training.value_error import ValueTrace, value_trace
+from rlsuite.training.value_error import value_trace
 
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
+
+
+class Trace(Protocol):
+    """Looks on while episodes are played."""
+
+    def add(self, step: TensorDictBase, running: Tensor) -> None:
+        """Take one vector step and which worlds' episodes it belongs to, `[B]` bool."""
+
+    def errors(self) -> Tensor | None:
+        """Return the value error of every episode, `[B]`, or None."""
 
 
 @torch.no_grad()
@@ -25,7 +36,7 @@ def evaluate(
     *,
     seeds: Seeds,
     video: Path | None = None,
-    trace: ValueTrace | None = None,
+    trace: Trace | None = None,
     video_worlds: int = 1,
 ) -> dict[str, list[float]]:
     """Run one episode in every world of `env` with the policy's mode.
@@ -37,12 +48,12 @@ def evaluate(
         env: worlds for evaluation alone; `len(returns)` is their number.
         seeds: of the worlds' initial states, of world 0 or one each; the same seeds give the same episodes.
         video: mp4 file for the episodes of the first worlds.
+        trace: sees every step; see `rlsuite.training.value_error.value_trace`.
         video_worlds: how many of them, side by side; a world whose episode is over stands still.
-        trace: an empty one compares the critics' estimates with what the episodes bring.
 
     Returns:
-        `returns` (undiscounted) and `lengths` (env steps), one number a world; with a trace of an agent that
-        has critics also `value_errors`.
+        `returns` (undiscounted) and `lengths` (env steps), one number a world; with a trace that has them
+        also `value_errors`.
     """
     env.seed_worlds(seeds)
     carried = env.reset()
