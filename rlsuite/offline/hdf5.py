@@ -45,11 +45,11 @@ def opened(path: Path) -> Iterator["h5py.File"]:
     h5py = import_h5py()
     try:
         with path.open("rb") as file:
-            head = file.read(len(SIGNATURE))
+            head = file.read(SHOWN_BYTES)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if head != SIGNATURE:
-        raise DataError(f"{path}: found a file that begins with {head[:SHOWN_BYTES]!r}, expected HDF5")
+    if not head.startswith(SIGNATURE):
+        raise DataError(f"{path}: found a file that begins with {head!r}, expected HDF5")
     # What overflows float32 is found, and named, when the columns are complete.
     with reading(path), np.errstate(over="ignore"), h5py.File(path, "r") as file:
         cache = file.id.get_mdc_config()
