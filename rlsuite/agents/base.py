@@ -4,7 +4,8 @@ Legend for shape suffixes in `agents/`: N batch, M ensemble members, O observati
 Leading axes (independent seeds) may stand in front of all of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,10 +16,14 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from rlsuite.blocks.heads import Gaussian
+from rlsuite.blocks.heads import Gaussian, squash, tanh_of_mean
 from rlsuite.blocks.noise import Source, normal
+from rlsuite.blocks.normalizer import RunningNorm
+from rlsuite.blocks.standardise import Standardise, identity
 
 GENERATOR_NAMES = ("init", "act", "learn")
+VALUE_SAMPLES = 10  # actions per observation of `soft_state_value`; authors' code of the STAC paper
+DETERMINISTIC_NOISE = 0.03  # of an actor without a deviation, for actions in [-1, 1]; CORL's fine-tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,110 +47,6 @@ class Trained(NamedTuple):
     name: str
     module: nn.Module
     optimizer: Optimizer | None
-
-
-class Agent(nn.Module):
-    """Base of all agents. Subclasses set `Config` and define `update`, `values` and `parts`.
-
-    Everything that changes while training is a parameter, a buffer, the update count, an optimiser of
-    `parts` or one of `generators`: the checkpoint saves these and needs no knowledge of the algorithm.
-
-    Args:
-        spaces: sizes and action range of the environment.
-        config: an instance of the subclass's `Config`.
-        generators: random streams "init" (weights), "act" (behaviour) and "learn" (updates), all on
-            `device`, or for each a tuple with one stream per seed of the first leading axis; see
-            `make_generators`.
-        device: where parameters live.
-        lead: leading axes of independent seeds; batches then carry them too.
-    """
-
-    Config: ClassVar[type]
-    policy: TensorDictModule
-
-    def __init__(
-        self,
-        spaces: Spaces,
-        config: Any,
-        generators: Mapping[str, Source],
-        *,
-        device: torch.device | str = "cpu",
-        lead: tuple[int, ...] = (),
-    ) -> None:
-        super().__init__()
-        self.spaces, self.config = spaces, config
-        missing = [name for name in GENERATOR_NAMES if name not in generators]
-        if missing:
-            raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")
-        self.generators = {name: generators[name] for name in GENERATOR_NAMES}
-        self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
-
-    @property
-    def period(self) -> int:
-        """Updates after which the same things happen again: the delay of the agents that have one."""
-        return int(getattr(self.config, "delay", 1))
-
-    def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Take one gradient step on `batch` (`[*lead, N]` rows); return metrics `[*lead]` on the device."""
-        raise NotImplementedError
-
-    def values(self, batch: TensorDictBase) -> TensorDict:
-        """Return `q` and `td_error`, each `[N]`, for the rows of `batch`, without gradient."""
-        raise NotImplementedError
-
-    def parts(self) -> tuple[Trained, ...]:
-        """Return every trained part and every target, by name."""
-        raise NotImplementedError
-
-    def get_extra_state(self) -> Tensor:
-        """Return the update count as a tensor, so that `state_dict` holds tensors alone."""
-        return torch.tensor(self.update_count)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Restore the update count."""
-        self.update_count = int(state)
-
-
-class Policy(nn.Module):
-    """Observation to action in [-1, 1] under TorchRL's exploration types.
-
-    `exploration_scale` multiplies the behaviour noise and is read here alone.
-
-    Args:
-        actor: network whose output both functions read.
-        mode: actor output -> evaluation action.
-        sample: (actor output, exploration scale) -> behaviour action.
-    """
-
-    exploration_scale: Tensor
-
-    def __init__(
-        self, actor: nn.Module, mode: Callable[[Any], Tensor], sample: Callable[[Any, Tensor], Tensor]
-    ) -> None:
-        super().__init__()
-        self.actor, self.mode, self.sample = actor, mode, sample
-        self.register_buffer("exploration_scale", torch.ones(()))
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """Return an action: random under ExplorationType.RANDOM, the policy's mode under all others."""
-        output = self.actor(observation)
-        if exploration_type() == ExplorationType.RANDOM:
-            return self.sample(output, self.exploration_scale)
-        return self.mode(output)
-
-
-def policy_module(policy: Policy) -> TensorDictModule:
-    """Wrap a policy as the TensorDictModule `observation -> action` that TorchRL's tools expect."""
-    return TensorDictModule(policy, in_keys=["observation"], out_keys=["action"])
-
-
-def squashed_gaussian_policy(actor: nn.Module, generator: Source) -> TensorDictModule:
-    """Return the policy of an actor with pre-tanh Gaussians: tanh(mean), or a sample with scaled noise."""
-
-    def sample(gaussian: Gaussian, scale: Tensor) -> Tensor:
-        return (gaussian.mean + gaussian.std * scale * normal(gaussian.mean, generator)).tanh()
-
-    return policy_module(Policy(actor, lambda gaussian: gaussian.mean.tanh(), sample))
 
 
 class Batch(NamedTuple):
@@ -178,9 +79,276 @@ def columns(batch: TensorDictBase, gamma: float) -> Batch:
     )
 
 
+class StateValue(NamedTuple):
+    """What an agent's critics say of observations under its policy.
+
+    Attributes:
+        value: mean over critics and actions, entropy bonus included, `[N]`.
+        bonus: the temperature times the policy's entropy, `[N]`; zero without a temperature.
+    """
+
+    value: Tensor
+    bonus: Tensor
+
+
+class Agent(nn.Module):
+    """Base of all agents. Subclasses set `Config` and define `update`, `values` and `parts`.
+
+    Everything that changes while training is a parameter, a buffer, the update count, an optimiser of
+    `parts` or one of `generators`: the checkpoint saves these and needs no knowledge of the algorithm.
+
+    Args:
+        spaces: sizes and action range of the environment.
+        config: an instance of the subclass's `Config`.
+        generators: random streams "init" (weights), "act" (behaviour) and "learn" (updates), all on
+            `device`, or for each a tuple with one stream per seed of the first leading axis; see
+            `make_generators`.
+        device: where parameters live.
+        lead: leading axes of independent seeds; batches then carry them too.
+    """
+
+    Config: ClassVar[type]
+    adopts_statistics: ClassVar[bool] = False
+    """Observations are normalised by the moments of a data set, taken once, instead of running ones."""
+    policy: TensorDictModule
+
+    def __init__(
+        self,
+        spaces: Spaces,
+        config: Any,
+        generators: Mapping[str, Source],
+        *,
+        device: torch.device | str = "cpu",
+        lead: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.spaces, self.config, self.lead = spaces, config, lead
+        missing = [name for name in GENERATOR_NAMES if name not in generators]
+        if missing:
+            raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")
+        self.generators = {name: generators[name] for name in GENERATOR_NAMES}
+        self.normalizer: RunningNorm | Standardise | None = None
+        if getattr(config, "normalize_observations", False):
+            size = spaces.observation
+            fresh = identity(size) if self.adopts_statistics else RunningNorm(size, lead=lead)
+            self.normalizer = fresh.to(device)
+        self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
+
+    def rows(self, batch: TensorDictBase, *, observe: bool = True) -> Batch:
+        """Read a replayed TensorDict as plain tensors, observations normalised where the agent does so.
+
+        Args:
+            batch: `[*lead, N]` replayed rows.
+            observe: the observations move the running statistics.
+        """
+        rows = columns(batch, getattr(self.config, "gamma", 1.0))
+        if self.normalizer is None:
+            return rows
+        if observe and isinstance(self.normalizer, RunningNorm):
+            self.normalizer.observe(rows.observation)
+        return rows._replace(
+            observation=self.normalized(rows.observation),
+            next_observation=self.normalized(rows.next_observation),
+        )
+
+    def normalized(self, observation: Tensor) -> Tensor:
+        """Return observations as the networks see them."""
+        return observation if self.normalizer is None else self.normalizer(observation)
+
+    @property
+    def period(self) -> int:
+        """Updates after which the same things happen again: the delay of the agents that have one."""
+        return int(getattr(self.config, "delay", 1))
+
+    def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Take one gradient step on `batch` (`[*lead, N]` rows); return metrics `[*lead]` on the device."""
+        raise NotImplementedError
+
+    def values(self, batch: TensorDictBase) -> TensorDict:
+        """Return `q` and `td_error`, each `[N]`, for the rows of `batch`, without gradient."""
+        raise NotImplementedError
+
+    def state_value(self, observation: Tensor) -> StateValue | None:
+        """Value observations `[*lead, N, O]`, without chance or gradient; None for agents without critics."""
+        return None
+
+    def parts(self) -> tuple[Trained, ...]:
+        """Return every trained part and every target, by name."""
+        raise NotImplementedError
+
+    def start_online(self) -> None:
+        """Change from recorded rows to acting: decayed learning rates go back to where they began."""
+
+    def adopt_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Take mean and deviation `[O]` of recorded observations, where the agent normalises by them.
+
+        Agents with running statistics need none: they follow the rows that are replayed.
+
+        Raises:
+            DataError: they are not finite, or of another length.
+        """
+        if isinstance(self.normalizer, Standardise):
+            self.normalizer.adopt(mean, std)
+
+    def get_extra_state(self) -> Tensor:
+        """Return the update count as a tensor, so that `state_dict` holds tensors alone."""
+        return torch.tensor(self.update_count)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the update count."""
+        self.update_count = int(state)
+
+
+class Policy(nn.Module):
+    """Observation to action in [-1, 1] under TorchRL's exploration types.
+
+    `exploration_scale` multiplies the behaviour noise and is read here alone.
+
+    Args:
+        actor: network whose output both functions read.
+        mode: actor output -> evaluation action.
+        sample: (actor output, exploration scale) -> behaviour action.
+        normalizer: of the observations, or None.
+        dropout: the actor's dropout, where it has one, is part of the behaviour; it never is of the mode.
+    """
+
+    exploration_scale: Tensor
+
+    def __init__(
+        self,
+        actor: nn.Module,
+        mode: Callable[[Any], Tensor],
+        sample: Callable[[Any, Tensor], Tensor],
+        normalizer: nn.Module | None = None,
+        dropout: bool = True,
+    ) -> None:
+        super().__init__()
+        self.actor, self.mode, self.sample, self.normalizer = actor, mode, sample, normalizer
+        self.dropout = dropout
+        self.register_buffer("exploration_scale", torch.ones(()))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return an action: random under ExplorationType.RANDOM, the policy's mode under all others."""
+        if self.normalizer is not None:
+            observation = self.normalizer(observation)
+        random = exploration_type() == ExplorationType.RANDOM
+        with nullcontext() if random and self.dropout else evaluating(self.actor):
+            output = self.actor(observation)
+        return self.sample(output, self.exploration_scale) if random else self.mode(output)
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Switch dropout off for the duration, whatever the modules' mode was."""
+    were_training = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in zip(modules, were_training, strict=True):
+            module.train(was_training)
+
+
+def policy_module(policy: Policy) -> TensorDictModule:
+    """Wrap a policy as the TensorDictModule `observation -> action` that TorchRL's tools expect."""
+    return TensorDictModule(policy, in_keys=["observation"], out_keys=["action"])
+
+
+def squashed_gaussian_policy(
+    actor: nn.Module,
+    generator: Source,
+    normalizer: nn.Module | None = None,
+    mode: Callable[[Gaussian], Tensor] = tanh_of_mean,
+) -> TensorDictModule:
+    """Return the policy of an actor with pre-tanh Gaussians: `mode`, or a sample with scaled noise."""
+
+    def sample(gaussian: Gaussian, scale: Tensor) -> Tensor:
+        return (gaussian.mean + gaussian.std * scale * normal(gaussian.mean, generator)).tanh()
+
+    return policy_module(Policy(actor, mode, sample, normalizer))
+
+
+def clipped_policy(
+    actor: nn.Module,
+    generator: Source,
+    normalizer: nn.Module | None = None,
+    noise: float | None = None,
+) -> TensorDictModule:
+    """Return the policy of an actor whose actions are clipped to [-1, 1]: its mean, or mean plus noise.
+
+    Args:
+        actor: gives an action, or a Gaussian of actions.
+        generator: behaviour noise.
+        normalizer: of the observations, or None.
+        noise: deviation of the behaviour noise; None takes the Gaussian's own, and without one 0.03.
+    """
+
+    def mean(output: Gaussian | Tensor) -> Tensor:
+        return output.mean if isinstance(output, Gaussian) else output
+
+    def sample(output: Gaussian | Tensor, scale: Tensor) -> Tensor:
+        own = output.std if isinstance(output, Gaussian) else DETERMINISTIC_NOISE
+        center = mean(output)
+        deviation = (own if noise is None else noise) * scale
+        return (center + deviation * normal(center, generator)).clamp(-1, 1)
+
+    return policy_module(Policy(actor, mean, sample, normalizer, dropout=False))
+
+
+def td_target(batch: Batch, next_value: Tensor) -> Tensor:
+    """Bellman target r + gamma (1 - terminated) v', `[N]`."""
+    return batch.reward + batch.discount * (1 - batch.terminated) * next_value
+
+
 def squared_td_loss(q: Tensor, target: Tensor) -> Tensor:
     """Squared error of the critics `[M, N]` to a target `[N]`; summed over members."""
     return (q - target.unsqueeze(-2)).square().mean(-1).sum(-1)
+
+
+def sample_action(
+    actor: Callable[[Tensor], Gaussian], observation: Tensor, generator: Source
+) -> tuple[Tensor, Tensor]:
+    """Draw actions in [-1, 1], `[N, A]`, and their log-densities, `[N]`."""
+    gaussian = actor(observation)
+    return squash(gaussian, normal(gaussian.mean, generator))
+
+
+def soft_target(batch: Batch, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor) -> Tensor:
+    """Soft Bellman target r + gamma (1 - terminated)(min_m Q' - alpha log pi'), `[N]`.
+
+    Args:
+        batch: reward, terminated, discount, `[N]`.
+        next_q: what the target critics give the next observation and action, `[M, N]`.
+        next_log_prob: log-density of the next action, `[N]`.
+        alpha: temperature, scalar or `[1]`.
+    """
+    return td_target(batch, next_q.amin(-2) - alpha * next_log_prob)
+
+
+def soft_state_value(
+    draw: Callable[[Tensor, Source], tuple[Tensor, Tensor]],
+    critic: Callable[[Tensor, Tensor], Tensor],
+    alpha: Tensor,
+    observation: Tensor,
+) -> StateValue:
+    """Value observations by the critics' mean at ten actions of the policy, `[*lead, N]`.
+
+    The noise is the same at every call and for every seed: nothing that trains is touched.
+
+    Args:
+        draw: (observation, random stream) -> actions `[N, A]` and their log-densities `[N]`.
+        critic: (observation, action) -> means of all critics, `[M, N]`.
+        alpha: temperature, scalar or `[1]`.
+        observation: `[*lead, N, O]`, normalised.
+    """
+    lead = observation.shape[:-2]
+    streams = tuple(torch.Generator(observation.device).manual_seed(0) for _ in range(lead[0] if lead else 1))
+    repeated = observation.repeat_interleave(VALUE_SAMPLES, -2)
+    action, log_prob = draw(repeated, streams if lead else streams[0])
+    q = critic(repeated, action).mean(-2)
+    bonus = -alpha * log_prob.unflatten(-1, (-1, VALUE_SAMPLES)).mean(-1)
+    return StateValue(q.unflatten(-1, (-1, VALUE_SAMPLES)).mean(-1) + bonus, bonus)
 
 
 def soft_actor_loss(log_prob: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
@@ -193,7 +361,21 @@ def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Te
     return -(log_alpha.squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy))
 
 
-def adam(*groups: tuple[Sequence[Tensor], float]) -> Adam:
+@torch.no_grad()
+def descend_alpha(log_alpha: Tensor, log_prob: Tensor, target_entropy: float, rate: float | Tensor) -> None:
+    """Move log alpha, `[1]`, by plain gradient descent on `alpha_loss`, in place.
+
+    Args:
+        log_alpha: `[1]`.
+        log_prob: log-densities of the policy's own actions, `[N]`.
+        target_entropy: where the entropy should be.
+        rate: learning rate, scalar or `[1]`. A step that is not finite is not taken.
+    """
+    moved = log_alpha + rate * (log_prob.mean(-1, keepdim=True) + target_entropy)
+    log_alpha.copy_(torch.where(moved.isfinite(), moved, log_alpha))
+
+
+def adam(*groups: tuple[Sequence[Tensor], float | Tensor]) -> Adam:
     """Build the fused Adam of all agents (betas 0.9 and 0.999, eps 1e-8), fit for CUDA graphs on CUDA.
 
     Args:

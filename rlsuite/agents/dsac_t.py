@@ -24,6 +24,7 @@ from rlsuite.agents.base import (
     Agent,
     Batch,
     Spaces,
+    StateValue,
     Trained,
     adam,
     alpha_loss,
@@ -31,6 +32,7 @@ from rlsuite.agents.base import (
     columns,
     polyak,
     soft_actor_loss,
+    soft_state_value,
     squashed_gaussian_policy,
     take_step,
 )
@@ -54,6 +56,8 @@ class DSACTConfig:
     """Widths of the hidden layers of actor and critics."""
     activation: Activation = "gelu"
     """Activation of all hidden layers."""
+    normalize_observations: bool = False
+    """Feed all networks observations in running deviations from their running mean (replayed rows)."""
     gamma: float = 0.99
     """Discount per env step."""
     tau: float = 0.005
@@ -237,9 +241,7 @@ class DSACTLoss(LossModule):
         self.in_keys = [
             "observation",
             "action",
-            ("next", "observation"),
-            ("next", "reward"),
-            ("next", "terminated"),
+            *(("next", k) for k in ("observation", "reward", "terminated")),
         ]
         self.out_keys = ["loss_critic", "loss_actor", "loss_alpha"]
         self.config, self.generator = config, generator
@@ -329,7 +331,7 @@ class DSACT(Agent):
             (self.actor_parameters, config.lr_actor), ([self.log_alpha], config.lr_alpha)
         )
         self.target_parameters = [*self.target_critic.parameters(), *self.target_actor.parameters()]
-        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"])
+        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer)
 
     def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sample y_q and y_z, `[N]`, from the target networks."""
@@ -342,7 +344,7 @@ class DSACT(Agent):
         The actor's gradient uses the critics before their step. Actor, temperature and targets move at
         every `delay`-th update, the first included; in between their pass is left out.
         """
-        config, rows = self.config, columns(batch, self.config.gamma)
+        config, rows = self.config, self.rows(batch)
         y_q, y_z = self.targets(rows)
         returns = self.critic(rows.observation, rows.action * self.action_scale)
         move_spread(self.spread, self.spread_count, returns.std, config.tau_spread)
@@ -382,10 +384,20 @@ class DSACT(Agent):
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller mean as `q` and its distance to the expected target as `td_error`, `[N]`."""
-        rows = columns(batch, self.config.gamma)
+        rows = self.rows(batch, observe=False)
         y_q, _ = self.targets(rows)
         q = self.critic(rows.observation, rows.action * self.action_scale).mean.amin(-2)
         return TensorDict({"q": q, "td_error": y_q - q}, batch_size=q.shape)
+
+    @torch.no_grad()
+    def state_value(self, observation: Tensor) -> StateValue:
+        """Value observations `[*lead, N, O]` by both critics' mean at ten actions each."""
+
+        def draw(observation: Tensor, source: Source) -> tuple[Tensor, Tensor]:
+            return sample_action(self.actor, observation, self.action_scale, source)
+
+        alpha, observation = self.log_alpha.exp(), self.normalized(observation)
+        return soft_state_value(draw, self.critic.expected, alpha, observation)
 
     def parts(self) -> tuple[Trained, ...]:
         """Actor, critic and temperature with their optimisers, and the two targets."""

@@ -8,7 +8,8 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -20,20 +21,25 @@ from rlsuite.agents.base import (
     Agent,
     Batch,
     Spaces,
+    StateValue,
     Trained,
     adam,
     alpha_loss,
     check_range,
     columns,
+    descend_alpha,
     polyak,
+    sample_action,
     soft_actor_loss,
+    soft_state_value,
+    soft_target,
     squared_td_loss,
     squashed_gaussian_policy,
     take_step,
 )
-from rlsuite.blocks.heads import Gaussian, GaussianActor, ScalarCritic, squash
+from rlsuite.blocks.heads import EVALUATION_ACTIONS, Gaussian, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
-from rlsuite.blocks.noise import Source, normal
+from rlsuite.blocks.noise import Source
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
 
@@ -48,6 +54,12 @@ class SACConfig:
     """Activation of all hidden layers."""
     layer_norm: bool = False
     """Normalise the critics' hidden layers."""
+    layer_norm_actor: bool = False
+    """Normalise the actor's hidden layers."""
+    actor_std: Literal["exp", "softplus"] = "exp"
+    """The actor's deviation: exp of a clamped output, or softplus of one with a floor (STAC's paper)."""
+    normalize_observations: bool = False
+    """Feed all networks observations in running deviations from their running mean (replayed rows)."""
     gamma: float = 0.99
     """Discount per env step."""
     tau: float = 0.005
@@ -58,10 +70,14 @@ class SACConfig:
     """Learning rate of the actor."""
     lr_alpha: float = 3e-4
     """Learning rate of log alpha."""
+    alpha_step: Literal["adam", "sgd"] = "adam"
+    """How log alpha descends; Adam's steps do not grow with the distance to the target entropy."""
     alpha_init: float = 1.0
     """First temperature."""
     target_entropy: float | None = None
     """Entropy of actions in [-1, 1]; None is minus the action's length."""
+    evaluation: Literal["mode", "mean"] = "mode"
+    """Evaluation action: tanh of the Gaussian's mean, or the squashed Gaussian's mean."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for values outside their range."""
@@ -69,27 +85,6 @@ class SACConfig:
         check_range("tau", self.tau, 0, 1, open_low=True)
         for name in ("lr_critic", "lr_actor", "lr_alpha", "alpha_init"):
             check_range(name, getattr(self, name), 0, math.inf, open_low=True)
-
-
-def soft_target(batch: Batch, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor) -> Tensor:
-    """Soft Bellman target r + gamma (1 - terminated)(min_m Q' - alpha log pi'), `[N]` (eq. 3 with twins).
-
-    Args:
-        batch: reward, terminated, discount, `[N]`.
-        next_q: target critics at the next observation and action, `[M, N]`.
-        next_log_prob: log-density of the next action, `[N]`.
-        alpha: temperature, scalar or `[1]`.
-    """
-    value = next_q.amin(-2) - alpha * next_log_prob
-    return batch.reward + batch.discount * (1 - batch.terminated) * value
-
-
-def sample_action(
-    actor: Callable[[Tensor], Gaussian], observation: Tensor, generator: Source
-) -> tuple[Tensor, Tensor]:
-    """Draw actions in [-1, 1], `[N, A]`, and their log-densities, `[N]`."""
-    gaussian = actor(observation)
-    return squash(gaussian, normal(gaussian.mean, generator))
 
 
 @torch.no_grad()
@@ -194,7 +189,12 @@ class SAC(Agent):
             "generator": self.generators["init"],
         }
         with torch.device(device):
-            self.actor = GaussianActor(*sizes, log_std_range=LOG_STD_RANGE, **shape)
+            self.actor = GaussianActor(
+                *sizes,
+                log_std_range=LOG_STD_RANGE if config.actor_std == "exp" else None,
+                layer_norm=config.layer_norm_actor,
+                **shape,
+            )
             self.critic = ScalarCritic(*sizes, members=2, layer_norm=config.layer_norm, **shape)
             self.log_alpha = nn.Parameter(torch.full((*lead, 1), math.log(config.alpha_init)))
         self.target_entropy = (
@@ -205,14 +205,18 @@ class SAC(Agent):
         self.actor_parameters = list(self.actor.parameters())
         self.target_parameters = list(self.target_critic.parameters())
         self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
-        self.policy_optimizer = adam(
-            (self.actor_parameters, config.lr_actor), ([self.log_alpha], config.lr_alpha)
-        )
-        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"])
+        self.policy_parameters = list(self.actor_parameters)
+        groups = [(self.actor_parameters, config.lr_actor)]
+        if config.alpha_step == "adam":
+            self.policy_parameters.append(self.log_alpha)
+            groups.append(([self.log_alpha], config.lr_alpha))
+        self.policy_optimizer = adam(*groups)
+        mode = EVALUATION_ACTIONS[config.evaluation]
+        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer, mode)
 
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Step the critics, then actor and temperature against the new critics, then the targets."""
-        rows, noise = columns(batch, self.config.gamma), self.generators["learn"]
+        config, rows, noise = self.config, self.rows(batch), self.generators["learn"]
         alpha = self.log_alpha.detach().exp()
         target = sample_target(self.actor, self.target_critic, rows, alpha, noise)
         q = self.critic(rows.observation, rows.action)
@@ -222,10 +226,10 @@ class SAC(Agent):
         policy_loss = soft_actor_loss(log_prob, self.critic(rows.observation, action), alpha)
         temperature_loss = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
         # Neither loss has a gradient for the other's parameters: one backward serves both.
-        policy_norm = take_step(
-            self.policy_optimizer, policy_loss + temperature_loss, [*self.actor_parameters, self.log_alpha]
-        )
-        polyak(self.target_parameters, self.critic_parameters, self.config.tau)
+        policy_norm = take_step(self.policy_optimizer, policy_loss + temperature_loss, self.policy_parameters)
+        if config.alpha_step == "sgd":
+            descend_alpha(self.log_alpha, log_prob, self.target_entropy, config.lr_alpha)
+        polyak(self.target_parameters, self.critic_parameters, config.tau)
         self.update_count += 1
         return {
             "loss/critic": loss.detach(),
@@ -240,17 +244,27 @@ class SAC(Agent):
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
-        rows = columns(batch, self.config.gamma)
+        rows = self.rows(batch, observe=False)
         alpha = self.log_alpha.exp()
         target = sample_target(self.actor, self.target_critic, rows, alpha, self.generators["learn"])
         q = self.critic(rows.observation, rows.action).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
+
+    @torch.no_grad()
+    def state_value(self, observation: Tensor) -> StateValue:
+        """Value observations `[*lead, N, O]` by both critics' mean at ten actions each."""
+        draw = partial(sample_action, self.actor)
+        return soft_state_value(draw, self.critic, self.log_alpha.exp(), self.normalized(observation))
 
     def parts(self) -> tuple[Trained, ...]:
         """Actor, critic and temperature with their optimisers, and the target critic."""
         return (
             Trained("actor", self.actor, self.policy_optimizer),
             Trained("critic", self.critic, self.critic_optimizer),
-            Trained("alpha", nn.ParameterList([self.log_alpha]), self.policy_optimizer),
+            Trained(
+                "alpha",
+                nn.ParameterList([self.log_alpha]),
+                self.policy_optimizer if self.config.alpha_step == "adam" else None,
+            ),
             Trained("target_critic", self.target_critic, None),
         )

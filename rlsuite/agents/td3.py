@@ -21,6 +21,7 @@ from rlsuite.agents.base import (
     Batch,
     Policy,
     Spaces,
+    StateValue,
     Trained,
     adam,
     check_range,
@@ -29,6 +30,7 @@ from rlsuite.agents.base import (
     polyak,
     squared_td_loss,
     take_step,
+    td_target,
 )
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
@@ -43,6 +45,8 @@ class TD3Config:
     """Widths of the hidden layers of actor and critics."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
+    normalize_observations: bool = False
+    """Feed all networks observations in running deviations from their running mean (replayed rows)."""
     gamma: float = 0.99
     """Discount per env step."""
     tau: float = 0.005
@@ -78,7 +82,7 @@ def smoothed_action(action: Tensor, noise: Tensor, deviation: float, clip: float
 
 def bellman_target(batch: Batch, next_q: Tensor) -> Tensor:
     """Clipped double-Q target r + gamma (1 - terminated) min_m Q', `[N]`, from `next_q` of `[M, N]`."""
-    return batch.reward + batch.discount * (1 - batch.terminated) * next_q.amin(-2)
+    return td_target(batch, next_q.amin(-2))
 
 
 def actor_loss(q: Tensor) -> Tensor:
@@ -189,7 +193,7 @@ class TD3(Agent):
         self.target_parameters = [*self.target_critic.parameters(), *self.target_actor.parameters()]
         self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
         self.actor_optimizer = adam((self.actor_parameters, config.lr_actor))
-        self.policy = policy_module(Policy(self.actor, lambda action: action, self.explore))
+        self.policy = policy_module(Policy(self.actor, lambda action: action, self.explore, self.normalizer))
 
     def explore(self, action: Tensor, scale: Tensor) -> Tensor:
         """Add Gaussian behaviour noise and clip to [-1, 1]."""
@@ -198,7 +202,7 @@ class TD3(Agent):
 
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Step the critics; at every `delay`-th update also the actor and the targets."""
-        config, rows = self.config, columns(batch, self.config.gamma)
+        config, rows = self.config, self.rows(batch)
         target = sample_target(self.target_actor, self.target_critic, rows, config, self.generators["learn"])
         q = self.critic(rows.observation, rows.action)
         loss = squared_td_loss(q, target)
@@ -215,12 +219,19 @@ class TD3(Agent):
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
-        rows = columns(batch, self.config.gamma)
+        rows = self.rows(batch, observe=False)
         target = sample_target(
             self.target_actor, self.target_critic, rows, self.config, self.generators["learn"]
         )
         q = self.critic(rows.observation, rows.action).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
+
+    @torch.no_grad()
+    def state_value(self, observation: Tensor) -> StateValue:
+        """Value observations `[*lead, N, O]` by both critics' mean at the policy's action."""
+        observation = self.normalized(observation)
+        value = self.critic(observation, self.actor(observation)).mean(-2)
+        return StateValue(value, torch.zeros_like(value))
 
     def parts(self) -> tuple[Trained, ...]:
         """Actor and critic with their optimisers, and both targets."""

@@ -8,13 +8,13 @@ Legend: N batch, I input features, O output features.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlsuite.blocks.noise import Source, bernoulli, fill
+from rlsuite.blocks.noise import Source, fill
 
 Lead = tuple[int, ...]
 Activation = Literal["relu", "gelu", "tanh", "silu", "elu"]
@@ -26,6 +26,10 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "elu": nn.ELU,
 }
+
+
+_LANES = 4  # 16-bit numbers in one 64-bit draw
+_LANE_VALUES = 2**16
 
 
 class Linear(nn.Module):
@@ -57,6 +61,26 @@ class Linear(nn.Module):
         return flat.unflatten(0, lead)
 
 
+def orthogonal_(module: nn.Module, gain: float, generator: Source = None) -> None:
+    """Initialise every `Linear` of `module` anew: orthogonal weights times `gain`, biases zero.
+
+    Args:
+        module: searched for layers.
+        gain: of the weights; sqrt(2) keeps the scale of activations under ReLU.
+        generator: draws the matrices; one per seed where the first leading axis is seeds.
+    """
+
+    def draw(part: Tensor, own: torch.Generator | None) -> None:
+        for matrix in part.view(-1, *part.shape[-2:]):
+            nn.init.orthogonal_(matrix, gain, generator=own)
+
+    for layer in module.modules():
+        if isinstance(layer, Linear):
+            with torch.no_grad():
+                fill(layer.weight, generator, draw)
+                layer.bias.zero_()
+
+
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis, with one gain and shift per network of `lead`."""
 
@@ -76,27 +100,48 @@ class LayerNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Inverted dropout with a generator of its own, so that a resumed run draws the same masks."""
+    """Inverted dropout with a generator of its own, so that a resumed run draws the same masks.
+
+    One 64-bit draw decides four entries, 16 bits each: drawing masks would otherwise be most of an
+    update's time on the CPU. The rate is rounded to a multiple of 2^-16.
+    """
 
     def __init__(self, rate: float, generator: Source = None) -> None:
         super().__init__()
         if not 0 <= rate < 1:
             raise ValueError(f"dropout = {rate}: must be in [0, 1)")
-        self.rate = rate
+        self.rate = round(rate * _LANE_VALUES) / _LANE_VALUES
         self.generator = generator
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero each entry with probability `rate` while training and scale the rest by 1 / (1 - rate)."""
         if not self.training or self.rate == 0:
             return x
-        keep = bernoulli(x, self.generator, 1 - self.rate)
-        return x * keep / (1 - self.rate)
+        seeds = len(self.generator) if isinstance(self.generator, tuple) else 1
+        entries = x.numel() // seeds
+        draws = torch.empty(seeds, -(-entries // _LANES), dtype=torch.int64, device=x.device)
+        fill(draws if isinstance(self.generator, tuple) else draws[0], self.generator, _any_int64)
+        dropped = round(self.rate * _LANE_VALUES) + torch.iinfo(torch.int16).min  # lanes below it
+        keep = draws.view(torch.int16)[:, :entries].reshape(x.shape) >= dropped
+        return x * keep.to(x.dtype).mul_(1 / (1 - self.rate))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Dropout":
+        """Copies (target networks) draw from the same generator: its state is saved once."""
+        twin = Dropout(self.rate, self.generator).train(self.training)
+        memo[id(self)] = twin
+        return twin
+
+
+def _any_int64(part: Tensor, generator: torch.Generator | None) -> None:
+    """Fill with 64 random bits: by default the sign bit, and with it the last lane's, is never set."""
+    part.random_(torch.iinfo(torch.int64).min, None, generator=generator)
 
 
 class MLP(nn.Sequential):
     """Hidden layers of (linear, dropout, layer norm, activation) and a linear output layer.
 
-    Dropout stands before the norm as in DroQ (Hiraoka et al. 2022); both are left out by default.
+    Dropout stands before the norm as in DroQ (Hiraoka et al. 2022) and STAC (Özalp 2026); by default both are
+    left out.
 
     Args:
         inputs: input features, I.

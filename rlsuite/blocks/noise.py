@@ -39,11 +39,6 @@ def uniform(like: Tensor, source: Source, low: float = 0.0, high: float = 1.0) -
     return fill(torch.empty_like(like), source, lambda part, g: part.uniform_(low, high, generator=g))
 
 
-def bernoulli(like: Tensor, source: Source, probability: float) -> Tensor:
-    """Draw 1 with `probability` and 0 otherwise, of the shape, type and device of `like`."""
-    return fill(torch.empty_like(like), source, lambda part, g: part.bernoulli_(probability, generator=g))
-
-
 def generators_of(source: Source) -> tuple[torch.Generator, ...]:
     """Return the generators of a source, none for torch's global stream."""
     if source is None:

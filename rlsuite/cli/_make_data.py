@@ -28,7 +28,7 @@ from rlsuite.offline.make import (
 )
 from rlsuite.offline.names import Recipe, recipe
 from rlsuite.offline.policyfile import PolicyFile
-from rlsuite.training.rng import Streams
+from rlsuite.training.rng import SeedStreams
 from rlsuite.training.savedrun import SavedRun, load_run
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _from_file(line: "MakeLine", env: VectorEnv) -> tuple[Act, dict[str, Any]]:
 
 
 def _from_run(run: SavedRun, env: VectorEnv, line: "MakeLine") -> tuple[Act, dict[str, Any]]:
-    policy = run.agent(env, Streams(line.seed)).policy
+    policy = run.agent(env, SeedStreams([line.seed])).policy
     mode = ExplorationType.RANDOM if line.mode == "sample" else ExplorationType.DETERMINISTIC
 
     def act(observation: Tensor) -> Tensor:

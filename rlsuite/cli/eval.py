@@ -25,6 +25,8 @@ class EvalLine:
     """Episodes, each in its own world, all of them counted."""
     seed: int | None = None
     """Seed of the initial states; by default one that training never used."""
+    seed_index: int | None = None
+    """Which agent of a run with several seeds, from 0; by default all of them."""
     checkpoint: str = "last"
     """Which checkpoint: last, best (by evaluation in training), or an env step that was kept."""
     video: Path | None = None
@@ -51,15 +53,27 @@ def run(argv: Sequence[str]) -> int:
     from rlsuite.training.evaluate import evaluate_run
 
     found = evaluate_run(
-        line.run, episodes=line.episodes, seed=line.seed, video=line.video, which=line.checkpoint
+        line.run,
+        episodes=line.episodes,
+        seed=line.seed,
+        video=line.video,
+        which=line.checkpoint,
+        seed_index=line.seed_index,
     )
     if line.json:
         print(json.dumps(found))
         return 0
     print(f"{found['agent']} on {found['env']}, checkpoint at {found['step']:,} env steps")
+    changed = [f"{key} = {value}" for key, value in found["env_options"].items()]
+    if changed or found["legacy_margin"]:
+        print("task    " + ", ".join([*changed, *(["legacy margins"] if found["legacy_margin"] else [])]))
     lengths = found["lengths"]
+    for seed, mean in zip(found["seeds"], found.get("each", ()), strict=False):
+        print(f"seed {seed}: return {mean:,.1f}")
     print(f"return  {found['return_mean']:,.1f} +- {found['return_std']:,.1f} over {len(lengths)} episodes")
     print(f"length  {found['length_mean']:,.1f}, from {min(lengths):,.0f} to {max(lengths):,.0f} env steps")
+    if "value_error" in found:
+        print(f"value   {found['value_error']:+,.2f}: what the critics promised above what came")
     if line.video is not None:
         print(f"video   {line.video}")
     return 0

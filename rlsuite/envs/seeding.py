@@ -1,5 +1,7 @@
 """Random generators of numpy as tensors, so that they can be saved without pickle."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from gymnasium.utils.seeding import np_random
@@ -8,12 +10,25 @@ from torch import Tensor
 from rlsuite.errors import DataError
 
 WORDS = 6  # state (high, low), increment (high, low), has_uint32, uinteger
+EPISODE_SEEDS = 2**31  # seeds of other libraries' episodes are below this: all take 31 bits
 LOW_64 = (1 << 64) - 1
 
 
-def make_generators(seed: int | None, count: int) -> list[np.random.Generator]:
-    """Return what `gymnasium.make(...).reset(seed=seed + i)` would draw from, for i = 0 .. count - 1."""
-    return [np_random(None if seed is None else seed + i)[0] for i in range(count)]
+Seeds = int | Sequence[int] | None
+"""Of world 0, world i having seed + i; or of every world; or None for any."""
+
+
+def make_generators(seed: Seeds, count: int) -> list[np.random.Generator]:
+    """Return what `gymnasium.make(...).reset(seed=seed + i)` would draw from, for i = 0 .. count - 1.
+
+    Raises:
+        ValueError: another number of seeds than `count`.
+    """
+    if seed is None or not isinstance(seed, Sequence):
+        return [np_random(None if seed is None else seed + i)[0] for i in range(count)]
+    if len(seed) != count:
+        raise ValueError(f"{len(seed)} seeds for {count} worlds")
+    return [np_random(own)[0] for own in seed]
 
 
 def pack_generators(generators: list[np.random.Generator]) -> Tensor:

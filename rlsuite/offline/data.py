@@ -18,9 +18,9 @@ from rlsuite.blocks.noise import Source
 from rlsuite.errors import DataError
 from rlsuite.offline.scores import Reference
 from rlsuite.offline.spaces import Box
+from rlsuite.replay.memory import host_free_bytes
 from rlsuite.replay.offline import OfflineReplay
 from rlsuite.replay.uniform import MEMORY_SHARE
-from rlsuite.training.memory import host_free_bytes
 
 CHUNK_ROWS = 16_384  # rows read or checked at once: what a reader needs beside the final columns
 RECIPE_KEY = "rlsuite"  # of what we say about a data set of our own, in either layout
@@ -92,12 +92,17 @@ class OfflineData:
     @property
     def recipe(self) -> dict[str, Any]:
         """How the data were made, for sets of our own; empty for others."""
-        found = self.metadata.get(RECIPE_KEY)
-        return dict(found) if isinstance(found, Mapping) else {}
+        return recipe_of(self.metadata)
 
     def lengths(self) -> Tensor:
         """Return the rows of every episode, int64 `[E]`."""
         return self.episodes[:, 1] - self.episodes[:, 0]
+
+
+def recipe_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a data set of our own says about its making; empty for others."""
+    found = metadata.get(RECIPE_KEY)
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 class Columns:

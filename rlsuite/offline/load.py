@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from rlsuite.errors import ConfigError
-from rlsuite.offline.data import OfflineData
+from rlsuite.offline.data import OfflineData, recipe_of
 from rlsuite.offline.locate import Located, locate
-from rlsuite.offline.minari import MAIN_FILE, is_minari, read_minari
+from rlsuite.offline.minari import MAIN_FILE, env_of, is_minari, read_metadata, read_minari
 from rlsuite.offline.names import KnownSet
 from rlsuite.offline.scores import find_d4rl_reference
 from rlsuite.offline.transforms import DataOptions, transformed
@@ -37,6 +37,23 @@ def load_dataset(
     """
     data = read(ready(locate(name), download=download), keys=keys, max_episode_steps=max_episode_steps)
     return data if options is None else transformed(data, options)
+
+
+def environment_of(name: str) -> str | None:
+    """Return the environment of a data set without reading its rows; None where nothing tells.
+
+    Raises:
+        ConfigError: no such data set.
+        DataError: what it says of itself is damaged.
+    """
+    path, known = locate(name)
+    if is_minari(path):
+        metadata = read_metadata(path / "data" if (path / "data").is_dir() else path)
+        recorded_in = recipe_of(metadata).get("env")
+        found = recorded_in if isinstance(recorded_in, str) else env_of(metadata)
+        if found is not None:
+            return found
+    return None if known is None else known.env
 
 
 def ready(located: Located, *, download: bool = True) -> Located:

@@ -39,7 +39,7 @@ class Box:
     @property
     def key(self) -> str:
         """The path in one word, `observation` where the space is one box."""
-        return "/".join(self.path) or FIRST_KEYS[0]
+        return "/".join(self.path) or "observation"
 
 
 def parse_space(metadata: Mapping[str, Any], name: str, where: str) -> tuple[Box, ...]:

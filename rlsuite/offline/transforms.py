@@ -3,7 +3,9 @@
 Legend: N rows, E episodes, A action, O observation.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -76,6 +78,24 @@ def moments(observation: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), ((squares / count).sqrt() + STD_FLOOR).float()
 
 
+def reward_transform(kind: RewardTransform, data: OfflineData) -> Callable[[Tensor], Tensor] | None:
+    """Return what `kind` does to rewards, fixed by the untouched data; None where it does nothing.
+
+    Raises:
+        DataError: the rewards give no scale.
+    """
+    if kind == "none":
+        return None
+    if kind == "antmaze":
+        return antmaze_reward
+    returns = data.returns()
+    try:
+        locomotion_reward(torch.zeros(()), returns)
+    except ValueError as error:
+        raise DataError(f"{data.source}: {error}; use another reward transform") from error
+    return partial(locomotion_reward, returns=returns)
+
+
 def transformed(data: OfflineData, options: DataOptions) -> OfflineData:
     """Return the data with clipped actions and changed rewards; untouched columns are shared.
 
@@ -85,11 +105,7 @@ def transformed(data: OfflineData, options: DataOptions) -> OfflineData:
     rows = data.rows.copy()
     if options.action_limit is not None:
         rows["action"] = clip_actions(rows["action"], options.action_limit)
-    if options.reward == "antmaze":
-        rows["next", "reward"] = antmaze_reward(rows["next", "reward"])
-    elif options.reward == "locomotion":
-        try:
-            rows["next", "reward"] = locomotion_reward(rows["next", "reward"], data.returns())
-        except ValueError as error:
-            raise DataError(f"{data.source}: {error}; use another reward transform") from error
+    change = reward_transform(options.reward, data)
+    if change is not None:
+        rows["next", "reward"] = change(rows["next", "reward"])
     return replace(data, rows=rows)

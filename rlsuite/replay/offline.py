@@ -3,11 +3,14 @@
 Legend: N batch, S seeds, E episodes, W windows.
 """
 
+from collections.abc import Iterator
+
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from rlsuite.blocks.noise import Source
+from rlsuite.replay.uniform import Chunk
 
 
 class OfflineReplay:
@@ -62,7 +65,11 @@ class OfflineReplay:
             "checksum": int(checksum.reshape(1).view(torch.int64)),
         }
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield nothing: the rows are in the data set, not in checkpoints."""
+        return iter(())
+
+    def load(self, state: dict[str, int], chunks: Iterator[dict[str, Tensor]]) -> None:
         """Check that a run that goes on has the data it began with.
 
         Raises:

@@ -3,7 +3,7 @@
 Rows are stored time-major: with B worlds, row t * B + b is step t of world b, so the successor of row i in
 its world is row i + B. n-step returns need no second copy and no state of their own.
 
-Legend: B worlds, N batch, K rewards summed.
+Legend: B worlds (of all seeds), S seeds, N batch, K rewards summed.
 """
 
 from collections.abc import Iterator
@@ -15,9 +15,13 @@ from torch import Tensor
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.data.replay_buffers.samplers import RandomSampler
 
+from rlsuite.blocks.noise import Source, generators_of
+
 CHUNK_ROWS = 65_536  # rows of one checkpoint file; a full chunk is written once and linked afterwards
 MEMORY_SHARE = 0.9  # of the free memory that a replay may claim
 COLUMNS = ("observation", "action")
+MAX_REDRAWS = 1_000  # of a batch, before the replay is given up
+REDRAWS = 4  # of rows that must not be sampled, on a device that must not be waited for
 NEXT_COLUMNS = ("observation", "reward", "terminated", "truncated", "done")
 
 
@@ -32,17 +36,21 @@ class Chunk(NamedTuple):
 class UniformReplay:
     """Ring of transitions with uniform sampling.
 
+    With several seeds the worlds come in S equal groups, one per seed, and a sample is `[S, N]`: each seed
+    draws from the rows of its own worlds by its own random stream.
+
     Args:
-        capacity: rows; rounded down to a multiple of `num_envs`.
-        num_envs: worlds per `extend`, B.
-        batch_size: rows per sample, N.
+        capacity: rows of all seeds; rounded down to a multiple of `num_envs`.
+        num_envs: worlds per `extend`, B, of all seeds.
+        batch_size: rows per sample of each seed, N.
         n_step: rewards summed before the bootstrap, K >= 1.
         gamma: discount of the sum; read with `n_step` > 1 only.
         device: where the rows live.
-        generator: draws the indices.
+        generator: draws the indices; one per seed makes S seeds.
 
     Raises:
-        ValueError: the capacity holds less than one vector step or `n_step` steps.
+        ValueError: the capacity holds less than one vector step or `n_step` steps, or the worlds cannot be
+            shared out among the seeds.
     """
 
     def __init__(
@@ -54,8 +62,12 @@ class UniformReplay:
         n_step: int = 1,
         gamma: float = 0.99,
         device: torch.device | str = "cpu",
-        generator: torch.Generator | None = None,
+        generator: Source = None,
     ) -> None:
+        self.generators = generators_of(generator)
+        self.seeds = max(1, len(self.generators))
+        if num_envs % self.seeds:
+            raise ValueError(f"{num_envs} worlds cannot be shared out among {self.seeds} seeds")
         if capacity < num_envs * n_step:
             raise ValueError(
                 f"replay capacity = {capacity} holds less than {n_step} steps of {num_envs} worlds: raise it"
@@ -63,7 +75,6 @@ class UniformReplay:
         self.capacity = capacity - capacity % num_envs
         self.num_envs, self.batch_size, self.n_step, self.gamma = num_envs, batch_size, n_step, gamma
         self.device = torch.device(device)
-        self.generator = generator
         self.total = 0  # rows ever written
         self.invalid = 0  # rows now stored that must not be sampled
         self._columns: dict[tuple[str, ...], Tensor] = {}  # of the storage, once it exists
@@ -71,7 +82,7 @@ class UniformReplay:
             storage=LazyTensorStorage(self.capacity, device=self.device),
             sampler=RandomSampler(),
             batch_size=batch_size,
-            generator=generator,
+            generator=self.generators[0] if self.generators else None,
         )
 
     @property
@@ -108,21 +119,49 @@ class UniformReplay:
         if not self._columns:
             self.buffer.extend(self._row(step))
             self._columns = {_path(key): column for key, column in self.stored.items(True, True)}
-            self.invalid = int((~self.stored["valid"][: len(step)]).sum())
             self.total = len(step)
+            self.invalid = self._count_invalid() if self._counts else 0
             return
         start = self.total % self.capacity
         place = slice(start, start + self.num_envs)
         valid = step.get(("next", "valid"), None)
-        if self.invalid and self.total >= self.capacity:
-            self.invalid -= int((~self._columns["valid",][place]).sum())
-        if valid is not None and not bool(valid.all()):
-            self.invalid += int((~valid).sum())
+        if self._counts:
+            if self.invalid and self.total >= self.capacity:
+                self.invalid -= int((~self._columns["valid",][place]).sum())
+            if valid is not None and not bool(valid.all()):
+                self.invalid += int((~valid).sum())
         for key, column in self._columns.items():
             if key != ("valid",):
                 column[place] = step.get(key)
         self._columns["valid",][place] = True if valid is None else valid
         self.total += self.num_envs
+        self._tell_buffer()
+
+    def preload(self, rows: TensorDictBase) -> None:
+        """Fill an empty ring with recorded rows `[R]`, before any step; every seed gets all of them.
+
+        Rows that do not fill a vector step of all worlds are left out.
+
+        Raises:
+            ValueError: the ring is not empty, too small, or sums several rewards, for which recorded rows
+                would have to be in the order of its worlds.
+        """
+        worlds = self.num_envs // self.seeds
+        count = len(rows) // worlds * worlds
+        if self.total or self.n_step != 1 or count * self.seeds > self.capacity:
+            raise ValueError(
+                f"{len(rows):,} recorded rows do not fit an empty one-step replay of "
+                f"{self.capacity // self.seeds:,} rows a seed (it has {self.total:,}; steps: {self.n_step})"
+            )
+
+        def for_every_seed(column: Tensor) -> Tensor:
+            grid = column.unflatten(0, (-1, 1, worlds)).expand(-1, self.seeds, worlds, *column.shape[1:])
+            return grid.reshape(-1, *column.shape[1:])
+
+        own = self._row(rows[:count])
+        self.buffer.extend(own.apply(for_every_seed, batch_size=[count * self.seeds]))
+        self._columns = {_path(key): column for key, column in self.stored.items(True, True)}
+        self.total = count * self.seeds
         self._tell_buffer()
 
     def _tell_buffer(self) -> None:
@@ -131,14 +170,15 @@ class UniformReplay:
         self.buffer._writer._cursor = self.total % self.capacity
 
     def sample(self) -> TensorDict:
-        """Draw `[N]` rows; with n-step, "next" is K steps ahead and "discount" is gamma^K.
+        """Draw `[N]` rows (`[S, N]`); with n-step, "next" is K steps ahead and "discount" is gamma^K.
 
         The sum stops at the end of an episode, before a row that is not valid and at the newest row; the
         bootstrap then starts there, unless that row terminated.
         """
-        if self.n_step == 1 and not self.invalid:
+        if self.seeds == 1 and self.n_step == 1 and self._counts and not self.invalid:
             return self.buffer.sample()
-        index = self._draw_valid()
+        drawn = [self._draw_valid(seed) for seed in range(self.seeds)]
+        index = drawn[0] if self.seeds == 1 else torch.stack(drawn)
         return self.buffer.storage.get(index) if self.n_step == 1 else self._n_step(index)
 
     def _row(self, step: TensorDictBase) -> TensorDict:
@@ -155,23 +195,47 @@ class UniformReplay:
             step.batch_size,
         )
 
-    def _draw_valid(self) -> Tensor:
-        def draw(count: int) -> Tensor:
-            return torch.randint(len(self), (count,), generator=self.generator, device=self.device)
+    @property
+    def _counts(self) -> bool:
+        """Whether rows that must not be sampled are counted: asking a GPU for the count would stall it."""
+        return self.device.type == "cpu"
 
-        index = draw(self.batch_size)
-        if self.invalid:
+    def _count_invalid(self) -> int:
+        return int((~self.stored["valid"][: len(self)]).sum()) if len(self) else 0
+
+    def _draw(self, seed: int) -> Tensor:
+        """Draw `[N]` places of one seed's rows, valid or not."""
+        generator = self.generators[seed] if self.generators else None
+        row = torch.randint(
+            len(self) // self.seeds, (self.batch_size,), generator=generator, device=self.device
+        )
+        if self.seeds == 1:
+            return row
+        worlds = self.num_envs // self.seeds
+        return row // worlds * self.num_envs + seed * worlds + row % worlds
+
+    def _draw_valid(self, seed: int) -> Tensor:
+        index = self._draw(seed)
+        if self._counts:
+            if not self.invalid:
+                return index
             valid = self.stored["valid"].squeeze(-1)
-            if self.invalid >= len(self):
-                raise RuntimeError("no row of the replay is valid: every world failed at every step")
-            while not valid[index].all():
-                index = torch.where(valid[index], index, draw(self.batch_size))
+            for _ in range(MAX_REDRAWS):
+                if valid[index].all():
+                    return index
+                index = torch.where(valid[index], index, self._draw(seed))
+            raise RuntimeError(
+                "no row of the replay is valid, or hardly one: the worlds failed at every step"
+            )
+        valid = self.stored["valid"].squeeze(-1)
+        for _ in range(REDRAWS):  # a run ends long before so many rows are invalid that this is not enough
+            index = torch.where(valid[index], index, self._draw(seed))
         return index
 
     def _n_step(self, index: Tensor) -> TensorDict:
         stored = self.stored
         newest = (self.total - 1) % self.capacity
-        reward = torch.zeros(len(index), 1, device=self.device)
+        reward = torch.zeros(*index.shape, 1, device=self.device)
         last = index
         discount = torch.ones_like(reward)
         running = torch.ones_like(reward, dtype=torch.bool)
@@ -212,7 +276,8 @@ class UniformReplay:
 
     def state_dict(self) -> dict[str, int]:
         """Counters; the rows themselves come from `chunks`."""
-        return {"total": self.total, "invalid": self.invalid, "rows": len(self), "num_envs": self.num_envs}
+        invalid = self.invalid if self._counts else self._count_invalid()
+        return {"total": self.total, "invalid": invalid, "rows": len(self), "num_envs": self.num_envs}
 
     def load(self, state: dict[str, int], chunks: Iterator[dict[str, Tensor]]) -> None:
         """Refill an empty ring from `state_dict` and the rows of `chunks`, in order.

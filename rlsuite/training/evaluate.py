@@ -4,18 +4,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tensordict.nn import TensorDictModule
-from torchrl.envs import EnvBase
+from tensordict.nn import TensorDictModuleBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from rlsuite.envs.base import VectorEnv
+from rlsuite.envs.seeding import Seeds
 from rlsuite.errors import ConfigError
+from rlsuite.training.value_error import ValueTrace, value_trace
 
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
 
 
 @torch.no_grad()
 def evaluate(
-    policy: TensorDictModule, env: EnvBase, *, seed: int, video: Path | None = None
+    policy: TensorDictModuleBase,
+    env: VectorEnv,
+    *,
+    seeds: Seeds,
+    video: Path | None = None,
+    trace: ValueTrace | None = None,
 ) -> dict[str, list[float]]:
     """Run one episode in every world of `env` with the policy's mode.
 
@@ -24,13 +31,15 @@ def evaluate(
     Args:
         policy: observation -> action; exploration is switched off.
         env: worlds for evaluation alone; `len(returns)` is their number.
-        seed: of the worlds' initial states; the same seed gives the same episodes.
+        seeds: of the worlds' initial states, of world 0 or one each; the same seeds give the same episodes.
         video: mp4 file for the first world's episode.
+        trace: an empty one compares the critics' estimates with what the episodes bring.
 
     Returns:
-        `returns` (undiscounted) and `lengths` (env steps), one number a world.
+        `returns` (undiscounted) and `lengths` (env steps), one number a world; with a trace of an agent that
+        has critics also `value_errors`.
     """
-    env.set_seed(seed)
+    env.seed_worlds(seeds)
     carried = env.reset()
     returns = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
     lengths = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
@@ -39,28 +48,47 @@ def evaluate(
         while running.any():
             film(bool(running[0]))
             step = env.step(policy(carried))
+            if trace is not None:
+                trace.add(step, running)
             following = step.get("next")
             returns += torch.where(running, following.get("reward").squeeze(-1).double(), 0)
             lengths += running
             running &= ~following.get("done").squeeze(-1)
             carried = env.maybe_reset(env.step_mdp(step))
-        return {"returns": returns.tolist(), "lengths": lengths.tolist()}
+    found = {"returns": returns.tolist(), "lengths": lengths.tolist()}
+    errors = None if trace is None else trace.errors()
+    return found if errors is None else found | {"value_errors": errors.tolist()}
+
+
+def per_seed(episodes: dict[str, list[float]], seeds: int) -> list[dict[str, list[float]]]:
+    """Share out what `evaluate` returned among the agents, whose worlds stand in equal groups."""
+    count = len(episodes["returns"]) // seeds
+    return [
+        {name: values[index * count : (index + 1) * count] for name, values in episodes.items()}
+        for index in range(seeds)
+    ]
 
 
 def summary(episodes: dict[str, list[float]]) -> dict[str, float]:
-    """Mean and population spread of the returns and mean length, under the names of a metrics line."""
+    """Return, length and, where it was measured, value error of the episodes, as a metrics line names them.
+
+    Means over the episodes; for the returns also the population spread.
+    """
     returns = torch.tensor(episodes["returns"], dtype=torch.float64)
-    return {
+    line = {
         "eval/return_mean": returns.mean().item(),
         "eval/return_std": returns.std(correction=0).item(),
         "eval/length_mean": sum(episodes["lengths"]) / len(episodes["lengths"]),
     }
+    if errors := episodes.get("value_errors"):
+        line["eval/value_error"] = sum(errors) / len(errors)
+    return line
 
 
 class _video_writer:
     """Context manager giving a function that appends the current frame of world 0 while asked to."""
 
-    def __init__(self, path: Path | None, env: EnvBase) -> None:
+    def __init__(self, path: Path | None, env: VectorEnv) -> None:
         self.path, self.env = path, env
         self.writer: Any = None
 
@@ -86,46 +114,72 @@ class _video_writer:
 
 
 def evaluate_run(
-    path: Path, *, episodes: int, seed: int | None, video: Path | None, which: str
+    path: Path,
+    *,
+    episodes: int,
+    seed: int | None,
+    video: Path | None,
+    which: str,
+    seed_index: int | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a saved policy of a run on the run's environment, on the CPU, in Gymnasium's precision.
+    """Evaluate the saved policies of a run on the run's environment, on the CPU, in Gymnasium's precision.
 
     Args:
         path: the run folder; it may belong to a run that is still training.
-        episodes: how many, all from different initial states.
-        seed: of the initial states; None is the run's own evaluation stream.
+        episodes: how many of each agent, all from different initial states.
+        seed: of the initial states; None is each agent's own evaluation stream.
         video: mp4 file for the first episode.
         which: "last", "best", or the env steps of a checkpoint.
+        seed_index: which agent of a run with several seeds, from 0; None is all of them.
 
     Returns:
-        return_mean, return_std, length_mean, returns, lengths, env, agent, step, seed, versions.
+        return_mean, return_std, length_mean, value_error (of agents with critics), returns, lengths,
+        value_errors (over all agents), env, env_options, legacy_margin, agent, step, seeds (the root of every
+        agent evaluated), versions; with several agents also `each`, their return means.
 
     Raises:
-        ConfigError: `path` is no run folder, or `which` is none of the above.
+        ConfigError: `path` is no run folder, `which` is none of the above, or there is no such agent.
         DataError: there is no usable checkpoint.
     """
     from rlsuite.envs.make import make_env
-    from rlsuite.training.rng import Streams
+    from rlsuite.training.assembly import eval_engine
+    from rlsuite.training.rng import SeedStreams
     from rlsuite.training.savedrun import load_run
 
     run = load_run(path, which)
-    config = run.config
-    streams = Streams(config.train.seed)
-    seed = streams.seed("eval") if seed is None else seed
-    options: dict[str, Any] = {"render": True} if video is not None else {}
-    env = make_env(config.train.env, episodes, engine=config.train.engine, seed=seed, **options)
+    config, train = run.config, run.config.train
+    if seed_index is not None and not 0 <= seed_index < train.seeds:
+        raise ConfigError(f"seed index {seed_index}: {path} has {train.seeds} agent(s), counted from 0")
+    indices = range(train.seeds) if seed_index is None else (seed_index,)
+    env = make_env(
+        train.env,
+        episodes,
+        engine=eval_engine(train.engine),
+        render=video is not None,
+        options=train.env_options,
+        legacy_margin=train.legacy_margin,
+    )
+    each = []
     try:
-        found = evaluate(run.agent(env, streams).policy, env, seed=seed, video=video)
+        for index in indices:
+            streams = SeedStreams([train.seed + index])
+            agent = run.agent(env, streams, index)
+            own = streams.seeds("eval")[0] if seed is None else seed
+            film = video if index == indices[0] else None
+            each.append(evaluate(agent.policy, env, seeds=own, video=film, trace=value_trace(agent)))
         versions = env.versions
     finally:
         env.close()
-    metrics = summary(found)
+    found = {name: [value for own in each for value in own[name]] for name in each[0]}
     return {
-        **{name.removeprefix("eval/"): value for name, value in metrics.items()},
+        **{name.removeprefix("eval/"): value for name, value in summary(found).items()},
         **found,
-        "env": config.train.env,
+        **({"each": [summary(own)["eval/return_mean"] for own in each]} if len(each) > 1 else {}),
+        "env": train.env,
+        "env_options": dict(train.env_options),
+        "legacy_margin": train.legacy_margin,
         "agent": config.agent_name,
         "step": run.loaded.step,
-        "seed": seed,
+        "seeds": [train.seed + index for index in indices],
         "versions": versions,
     }

@@ -5,6 +5,7 @@ random number is drawn from any stream of the run.
 """
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from rlsuite.training.progress import Status, make_display
 from rlsuite.training.runfolder import METRICS_FILE
 
 CLOCK_KEYS = ("step", "updates", "seconds", "steps_per_second", "updates_per_second")
+OWNER_KEY = "seed"
 EVAL_RETURN, EVAL_SPREAD, EVAL_LENGTH = "eval/return_mean", "eval/return_std", "eval/length_mean"
 RETURN_KEYS = (EVAL_RETURN, "train/return_mean", "train/return")  # shown as the last return
 
@@ -60,7 +62,8 @@ class Recorder:
         # Where rates are measured from: step, updates, seconds. None after a resume, until the first look.
         self._mark: tuple[int, int, float] | None = (0, 0, 0.0)
         self._rates = (0.0, 0.0)
-        self._last_return: float | None = None
+        self._returns: dict[int | None, float] = {}  # the last of every seed
+        self._earlier_return: float | None = None  # before a resume
         self._next_tick = self._started + TICK_SECONDS
 
     @property
@@ -68,18 +71,26 @@ class Recorder:
         """Wall-clock seconds of this run, earlier sessions included."""
         return self._before + self._clock() - self._started
 
-    def log(self, step: int, updates: int, metrics: Mapping[str, Any]) -> None:
+    @property
+    def _last_return(self) -> float | None:
+        """The mean over the seeds of their last returns."""
+        if not self._returns:
+            return self._earlier_return
+        return sum(self._returns.values()) / len(self._returns)
+
+    def log(self, step: int, updates: int, metrics: Mapping[str, Any], *, seed: int | None = None) -> None:
         """Write one line of metrics, forward it to the loggers, refresh the display.
 
         Args:
             step: env steps done (gradient steps offline).
             updates: gradient updates done.
             metrics: numbers by name; what is not finite is written as null.
+            seed: whose numbers these are, where several agents are trained together.
 
         Raises:
             ValueError: a name in `metrics` is one of `CLOCK_KEYS`.
         """
-        clash = metrics.keys() & set(CLOCK_KEYS)
+        clash = metrics.keys() & {*CLOCK_KEYS, OWNER_KEY}
         if clash:
             raise ValueError(f"{sorted(clash)} are written by the recorder: choose other names")
         seconds = self.seconds
@@ -87,11 +98,13 @@ class Recorder:
         clocks = (step, updates, round(seconds, 3), *(round(rate, 2) for rate in self._rates))
         record = dict(zip(CLOCK_KEYS, clocks, strict=True))
         numbers = {name: finite(value) for name, value in metrics.items()}
-        self._file.append({**record, **numbers})
-        self._loggers.log(step, {**{f"time/{key}": record[key] for key in CLOCK_KEYS[1:]}, **numbers})
+        owner, prefix = ({}, "") if seed is None else ({OWNER_KEY: seed}, f"seed-{seed}/")
+        self._file.append({**record, **owner, **numbers})
+        times = {f"time/{key}": record[key] for key in CLOCK_KEYS[1:]}
+        self._loggers.log(step, times | {f"{prefix}{name}": number for name, number in numbers.items()})
         for key in RETURN_KEYS:
             if (value := numbers.get(key)) is not None:
-                self._last_return = value
+                self._returns[seed] = value
                 break
         self._display.show(self._status(step, updates), milestone=EVAL_RETURN in numbers)
 
@@ -136,7 +149,8 @@ class Recorder:
             raise DataError(f"the saved state of the recorder is malformed: {error!r}") from error
         if not math.isfinite(before) or before < 0:
             raise DataError(f"the saved state of the recorder is malformed: seconds = {before}")
-        self._before, self._started, self._last_return = before, self._clock(), last
+        self._before, self._started = before, self._clock()
+        self._earlier_return, self._returns = last, {}
         self._mark = None
 
     def close(self) -> None:
@@ -177,10 +191,15 @@ class Recorder:
 def curve_table(metrics_path: Path) -> str:
     """Return the evaluations in a metrics file as a learning curve of text, one line a point.
 
-    Long curves are thinned evenly; the last point is always there.
+    Long curves are thinned evenly; the last point is always there. With several seeds a point is their mean
+    and its spread that between them.
     """
     records = read_metrics(metrics_path) if metrics_path.exists() else iter(())
-    points = [record for record in records if isinstance(record.get(EVAL_RETURN), int | float)]
+    by_step: dict[Any, list[dict[str, Any]]] = {}
+    for record in records:
+        if isinstance(record.get(EVAL_RETURN), int | float):
+            by_step.setdefault(record["step"], []).append(record)
+    points = [_joined(together) for together in by_step.values()]
     if not points:
         return "no evaluation yet"
     every = math.ceil(len(points) / CURVE_ROWS)
@@ -206,6 +225,19 @@ def curve_table(metrics_path: Path) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def _joined(together: list[dict[str, Any]]) -> dict[str, Any]:
+    """Join the evaluations of several seeds at one step."""
+    if len(together) == 1:
+        return together[0]
+    means = [float(record[EVAL_RETURN]) for record in together]
+    return {
+        "step": together[0]["step"],
+        EVAL_RETURN: statistics.fmean(means),
+        EVAL_SPREAD: statistics.pstdev(means),
+        EVAL_LENGTH: statistics.fmean(float(record.get(EVAL_LENGTH) or 0) for record in together),
+    }
 
 
 def _shown(value: Any) -> str:

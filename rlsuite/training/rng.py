@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,43 @@ class Streams:
             raise ValueError(f'"{name}" is not a random stream; there are {", ".join(STREAM_NAMES)}')
         words = np.frombuffer(hashlib.sha256(name.encode()).digest(), dtype="<u4")[:_KEY_WORDS]
         return np.random.SeedSequence(self._seed, spawn_key=(*(int(word) for word in words), *branch))
+
+
+class SeedStreams:
+    """The streams of the independent agents of one run: `Streams` for each root seed.
+
+    What is the same for one agent and for many: a source of random numbers (one generator, or one per
+    agent) and a list of seeds.
+    """
+
+    def __init__(self, roots: Sequence[int], device: torch.device | str = "cpu") -> None:
+        """Derive the streams of every agent from its root; at least one."""
+        self._each = [Streams(root, device) for root in roots]
+
+    def __len__(self) -> int:
+        return len(self._each)
+
+    def source(self, name: str) -> torch.Generator | tuple[torch.Generator, ...]:
+        """Return the stream `name`: of the only agent, or of each."""
+        every = tuple(streams.torch(name) for streams in self._each)
+        return every[0] if len(every) == 1 else every
+
+    def seeds(self, name: str) -> list[int]:
+        """Return the fixed seed of stream `name` of every agent; see `Streams.seed`."""
+        return [streams.seed(name) for streams in self._each]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of every stream in use, as plain JSON values."""
+        states = [streams.state_dict() for streams in self._each]
+        return states[0] if len(states) == 1 else {"each": states}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set every stream in place; DataError when the state is of other seeds."""
+        states = state.get("each", [state])
+        if len(states) != len(self):
+            raise DataError(f"random streams of {len(states)} seeds cannot continue a run of {len(self)}")
+        for streams, own in zip(self._each, states, strict=True):
+            streams.load_state_dict(own)
 
 
 def _restore(generator: torch.Generator, name: str, kind: str, raw: bytes) -> None:

@@ -12,7 +12,7 @@ from rlsuite.training import state
 from rlsuite.training.assembly import new_agent
 from rlsuite.training.checkpoint import CheckpointStore, Loaded
 from rlsuite.training.mapping import RunConfig, config_from_dict
-from rlsuite.training.rng import Streams
+from rlsuite.training.rng import SeedStreams
 from rlsuite.training.runfolder import RunFolder
 
 
@@ -28,10 +28,17 @@ class SavedRun:
     config: RunConfig
     loaded: Loaded
 
-    def agent(self, env: EnvBase, streams: Streams) -> Agent:
-        """Return the agent of the checkpoint for `env`; its own draws come from `streams`."""
+    def agent(self, env: EnvBase, streams: SeedStreams, seed_index: int = 0) -> Agent:
+        """Return one agent of the checkpoint for `env`; its own draws come from `streams`.
+
+        Args:
+            env: tells the sizes.
+            streams: of one seed.
+            seed_index: which agent, of a run with several seeds.
+        """
         agent = new_agent(agent_class(self.config.agent_name), self.config.agent, env, streams)
-        state.load_agent_tensors(agent, self.loaded.tensors["agent"])
+        saved = self.loaded.tensors["agent"]
+        state.load_agent_tensors(agent, state.cut_seed(saved, seed_index, agent))
         return agent
 
 

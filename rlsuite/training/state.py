@@ -36,6 +36,29 @@ def load_agent_tensors(agent: Agent, saved: Mapping[str, Tensor]) -> None:
     agent.set_extra_state(saved[UPDATE_COUNT])
 
 
+def cut_seed(saved: Mapping[str, Tensor], index: int, single: Agent) -> dict[str, Tensor]:
+    """Return what one seed of a batch of agents owns of `agent_tensors`, in the shapes of a `single` agent.
+
+    What has no axis of seeds (counts, exploration scales) is the same for all and kept as it is.
+
+    Raises:
+        DataError: the tensors are not those of several such agents, or there is no such seed.
+    """
+    cut = {}
+    own = agent_tensors(single)
+    for name, tensor in saved.items():
+        wanted = own[name].shape if name in own else None
+        if tensor.shape != wanted and tensor.dim() and tensor.shape[1:] == wanted:
+            if not 0 <= index < len(tensor):
+                raise DataError(
+                    f"seed index {index}: the run has {len(tensor)} seeds, 0 to {len(tensor) - 1}"
+                )
+            tensor = tensor[index]
+        cut[name] = tensor
+    check_like("agent", cut, own)
+    return cut
+
+
 def optimizer_tensors(agent: Agent) -> dict[str, Tensor]:
     """Return the state of every optimiser as `part|parameter|key`, by the parameters' names."""
     return {
@@ -87,14 +110,18 @@ def load_carried(saved: Mapping[str, Tensor], num_envs: int, device: torch.devic
 
 
 class RunningSums:
-    """Means of metrics between two log lines, summed on the device without a synchronisation."""
+    """Means of metrics between two log lines, summed on the device without a synchronisation.
 
-    def __init__(self) -> None:
+    Every metric is `[]`, or `[S]` with one number per seed.
+    """
+
+    def __init__(self, seeds: int = 1) -> None:
+        self.seeds = seeds
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
-        """Add one update's scalars; names need not be the same at every update."""
+        """Add one update's numbers; names need not be the same at every update."""
         for name, value in metrics.items():
             if name in self.sums:
                 self.sums[name] += value
@@ -103,14 +130,17 @@ class RunningSums:
                 self.sums[name] = value.clone()
                 self.counts[name] = 1
 
-    def take(self) -> dict[str, float]:
-        """Return the means as floats, in one transfer, and start again."""
+    def take(self) -> list[dict[str, float]]:
+        """Return the means of every seed as floats, in one transfer, and start again."""
         if not self.sums:
-            return {}
-        values = torch.stack([s.float() for s in self.sums.values()]).tolist()
-        means = {name: v / self.counts[name] for name, v in zip(self.sums, values, strict=True)}
+            return [{} for _ in range(self.seeds)]
+        rows = torch.stack([s.float().expand(self.seeds) for s in self.sums.values()], -1).tolist()
+        counts = self.counts
         self.sums, self.counts = {}, {}
-        return means
+        return [
+            {name: value / count for (name, count), value in zip(counts.items(), row, strict=True)}
+            for row in rows
+        ]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Return sums and counts for the checkpoint."""
@@ -123,35 +153,42 @@ class RunningSums:
 
 
 class EpisodeSums:
-    """Return and length of the running episodes of B worlds, and of those that ended since the last line."""
+    """Return and length of the running episodes of B worlds, and of those that ended since the last line.
 
-    def __init__(self, num_envs: int, device: torch.device) -> None:
+    The worlds come in equal groups, one per seed.
+    """
+
+    def __init__(self, num_envs: int, device: torch.device, *, seeds: int = 1) -> None:
+        self.seeds = seeds
         self.returns = torch.zeros(num_envs, dtype=torch.float64, device=device)
         self.lengths = torch.zeros(num_envs, dtype=torch.float64, device=device)
-        self.ended = torch.zeros(3, dtype=torch.float64, device=device)  # episodes, sum of returns, lengths
+        # episodes, sum of returns, sum of lengths
+        self.ended = torch.zeros(seeds, 3, dtype=torch.float64, device=device)
 
     def add(self, following: TensorDictBase) -> None:
         """Count one vector step from its "next", `[B]`."""
         self.returns += following.get("reward").squeeze(-1)
         self.lengths += 1
         ended = following.get("done").squeeze(-1)
-        self.ended += torch.stack(
-            (ended.sum().double(), (self.returns * ended).sum(), (self.lengths * ended).sum())
-        )
+        closed = torch.stack((ended.double(), self.returns * ended, self.lengths * ended), -1)
+        self.ended += closed.unflatten(0, (self.seeds, -1)).sum(1)
         self.returns.masked_fill_(ended, 0)
         self.lengths.masked_fill_(ended, 0)
 
-    def take(self) -> dict[str, float]:
-        """Return the means over the episodes that ended, and start again."""
-        episodes, returns, lengths = self.ended.tolist()
+    def take(self) -> list[dict[str, float]]:
+        """Return every seed's means over the episodes that ended, and start again."""
+        rows = self.ended.tolist()
         self.ended.zero_()
-        if not episodes:
-            return {}
-        return {
-            "train/return_mean": returns / episodes,
-            "train/length_mean": lengths / episodes,
-            "train/episodes": episodes,
-        }
+        return [
+            {
+                "train/return_mean": returns / episodes,
+                "train/length_mean": lengths / episodes,
+                "train/episodes": episodes,
+            }
+            if episodes
+            else {}
+            for episodes, returns, lengths in rows
+        ]
 
     def state(self) -> dict[str, Tensor]:
         """Return the three sums for the checkpoint."""

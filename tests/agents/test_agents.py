@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from helpers import NAMES, SPACES, random_batch, small_agent
+from helpers import MODE_FIELDS, NAMES, SPACES, random_batch, small_agent
 from tensordict import TensorDict
 from torch import nn
 from torch.optim import Optimizer
@@ -201,22 +201,24 @@ def test_a_step_is_that_of_plain_adam(lead):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_policy_explores_only_when_asked(name):
-    agent = small_agent(name)
     rows = random_batch(5).select("observation")
 
-    def act():
+    def act(agent):
         return agent.policy(rows.clone())["action"]
 
-    with set_exploration_type(ExplorationType.DETERMINISTIC):
-        state_before = agent.generators["act"].get_state()
-        assert torch.equal(act(), act())
-        assert torch.equal(state_before, agent.generators["act"].get_state())
-        mode = act()
+    for agent in (small_agent(name), small_agent(name, **MODE_FIELDS.get(name, {}))):
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            before = {key: generator.get_state() for key, generator in agent.generators.items()}
+            assert torch.equal(act(agent), act(agent))
+            for key, generator in agent.generators.items():
+                assert torch.equal(before[key], generator.get_state())
+            mode = act(agent)
+        with set_exploration_type(ExplorationType.RANDOM):
+            assert not torch.equal(act(agent), act(agent))
+        assert (mode.abs() <= 1).all()
     with set_exploration_type(ExplorationType.RANDOM):
-        assert not torch.equal(act(), act())
         agent.policy.module.exploration_scale.zero_()
-        torch.testing.assert_close(act(), mode)
-    assert (mode.abs() <= 1).all()
+        torch.testing.assert_close(act(agent), mode)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -250,3 +252,40 @@ def test_missing_generators_are_named():
     kind = agent_class("sac")
     with pytest.raises(ValueError, match="act"):
         kind(SPACES, kind.Config(), {"init": make_generators(0)["init"]})
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_normalised_observations_make_the_scale_of_the_task_irrelevant(name, lead):
+    """The same task in other units gives the same actions, up to rounding."""
+    factor, shift = 50.0, 300.0
+    batches = [random_batch(lead=lead, seed=k) for k in range(5)]
+    agents = [small_agent(name, lead=lead, normalize_observations=True) for _ in range(2)]
+    for batch in batches:
+        scaled = batch.clone()
+        scaled["observation"] = batch["observation"] * factor + shift
+        scaled["next", "observation"] = batch["next", "observation"] * factor + shift
+        agents[0].update(batch)
+        agents[1].update(scaled)
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        plain = agents[0].policy(batches[0].clone())["action"]
+        same_rows = batches[0].clone()
+        same_rows["observation"] = same_rows["observation"] * factor + shift
+        other = agents[1].policy(same_rows)["action"]
+    torch.testing.assert_close(plain, other, rtol=0, atol=2e-3)
+    assert agents[0].normalizer.count == 5 * 32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_updates_in_mixed_precision_stay_near_those_in_full(name):
+    full, mixed = small_agent(name), small_agent(name)
+    for k in range(4):
+        batch = random_batch(seed=k)
+        expected = full.update(batch)
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            found = mixed.update(batch)
+        torch.testing.assert_close(found["loss/critic"], expected["loss/critic"], rtol=0.1, atol=0.05)
+        assert not torch.equal(found["loss/critic"], expected["loss/critic"])
+    for parameter in mixed.parameters():
+        assert parameter.dtype == torch.float32 and parameter.isfinite().all()
+    assert mixed.policy(random_batch())["action"].dtype == torch.float32

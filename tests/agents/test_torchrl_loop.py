@@ -8,6 +8,7 @@ from torchrl.objectives import SoftUpdate
 
 from rlsuite.agents.dsac_t import DSACTLoss
 from rlsuite.agents.sac import SACLoss
+from rlsuite.agents.stac import STACLoss
 from rlsuite.agents.td3 import TD3Loss
 
 
@@ -16,10 +17,12 @@ def loss_module(name):
     networks = (agent.actor, agent.critic, agent.config)
     if name == "dsac_t":
         return DSACTLoss(*networks, half_range=(1.0, 1.0))
-    return SACLoss(*networks, actions=2) if name == "sac" else TD3Loss(*networks)
+    if name == "td3":
+        return TD3Loss(*networks)
+    return (SACLoss if name == "sac" else STACLoss)(*networks, actions=2)
 
 
-@pytest.mark.parametrize("name", ["dsac_t", "sac", "td3"])
+@pytest.mark.parametrize("name", ["dsac_t", "sac", "stac", "td3"])
 def test_a_torchrl_program_trains_with_our_losses(name):
     torch.manual_seed(0)
     loss = loss_module(name)
@@ -51,7 +54,7 @@ def test_a_torchrl_program_trains_with_our_losses(name):
     assert all(0 < gap < 0.05 for gap in drift)  # targets follow, they do not copy
 
 
-@pytest.mark.parametrize("name", ["dsac_t", "sac", "td3"])
+@pytest.mark.parametrize("name", ["dsac_t", "sac", "stac", "td3"])
 def test_no_gradient_reaches_targets_or_crosses_over(name):
     loss = loss_module(name)
     losses = loss(random_batch())

@@ -10,8 +10,8 @@ from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import SACLoss as TorchRLSACLoss
 from torchrl.objectives import TD3Loss as TorchRLTD3Loss
 
-from rlsuite.agents.base import columns
-from rlsuite.agents.sac import SACLoss, sample_action, soft_target
+from rlsuite.agents.base import columns, sample_action, soft_target
+from rlsuite.agents.sac import SACLoss
 from rlsuite.agents.td3 import TD3Loss, bellman_target, smoothed_action
 
 pytestmark = [
@@ -79,7 +79,7 @@ def test_sac(monkeypatch):
 
     replace_normal(monkeypatch, [])
     draws = iter((noise["next"], noise["now"]))
-    monkeypatch.setattr("rlsuite.agents.sac.normal", lambda like, generator: next(draws))
+    monkeypatch.setattr("rlsuite.agents.base.normal", lambda like, generator: next(draws))
     module = SACLoss(agent.actor, agent.critic, agent.config, actions=2)
     found = module(batch)
     for ours, theirs in (("critic", "qvalue"), ("actor", "actor"), ("alpha", "alpha")):

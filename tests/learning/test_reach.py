@@ -25,9 +25,9 @@ def test_every_agent_learns_to_reach(name):
         env="gym:ToyReach-v0", warmup_steps=500, batch_size=64, device="cpu", eval_episodes=20
     )
     run = build(kind, kind.Config(**fields), config)
-    before = sum(evaluate(run.agent.policy, run.eval_env, seed=1)["returns"]) / 20
+    before = sum(evaluate(run.policy, run.eval_env, seeds=1)["returns"]) / 20
     train_steps(run, 3_500)
     assert run.clock.updates == 3_000
-    after = sum(evaluate(run.agent.policy, run.eval_env, seed=1)["returns"]) / 20
+    after = sum(evaluate(run.policy, run.eval_env, seeds=1)["returns"]) / 20
     assert before < -8
     assert after > BEST_RETURN - 0.6

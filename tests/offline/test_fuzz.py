@@ -1,4 +1,4 @@
-"""Whatever bytes a file has, the readers return finite rows or say what is wrong: no crash, no other error."""
+"""Whatever bytes a file has, the readers return finite rows or say what is wrong: no crash."""
 
 import json
 import subprocess

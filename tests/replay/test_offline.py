@@ -49,11 +49,11 @@ def test_seeds_side_by_side_draw_what_each_draws_alone():
 
 def test_other_data_are_noticed_when_a_run_goes_on():
     state = replay().state_dict()
-    replay().load_state_dict(state)
+    replay().load(state, iter(()))
     other = replay()
     other.rows["next", "reward"][3] += 1
     with pytest.raises(ValueError, match="other data"):
-        other.load_state_dict(state)
+        other.load(state, iter(()))
 
 
 @pytest.mark.parametrize("episodes", [[[0, 4], [5, 10]], [[0, 4], [4, 9]], [[1, 10]]])

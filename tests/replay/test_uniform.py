@@ -138,7 +138,7 @@ def test_chunks_restore_an_equal_ring(monkeypatch, steps):
     other = ring(n_step=2)
     chunks = [copy.deepcopy(chunk.rows) for chunk in replay.chunks()]
     other.load(replay.state_dict(), iter(chunks))
-    other.generator.set_state(replay.generator.get_state())
+    other.generators[0].set_state(replay.generators[0].get_state())
     for time in range(steps, steps + 4):
         for r in (replay, other):
             r.extend(row(time, 2, valid=torch.tensor([True, True])))
