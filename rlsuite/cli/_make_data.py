@@ -1,4 +1,4 @@
-"""`rlsuite data make`: joins policies and replays of runs to the recipes, which know nothing of agents."""
+"""`rlsuite data make`: joins policies and replays of runs to the recipes, which know no agent."""
 
 import shlex
 import sys

@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rlsuite.errors import DataError
-from rlsuite.offline.data import CHUNK_ROWS, Columns, OfflineData, Part
+from rlsuite.offline.data import CHUNK_ROWS, RECIPE_KEY, Columns, OfflineData, Part, check_room
 from rlsuite.offline.hdf5 import check_shape, find, flags_of, need, opened
+from rlsuite.offline.minari import env_of
 from rlsuite.offline.scores import minari_reference
+from rlsuite.offline.spaces import parse_space
 
 if TYPE_CHECKING:
     import h5py
 
 DEFAULT_KEYS = ("observations",)
+ACTION_SPACE = "action_space"
+JSON_ATTRIBUTES = (RECIPE_KEY, "ref_min_score", "ref_max_score")  # of files of our own
 SUCCESSORS = {"observations": "next_observations"}
 
 
@@ -61,6 +65,7 @@ def read_d4rl(
         check_shape(path, "actions", actions.shape, (total, "A"))
         # A few v0 files keep rewards as a column of width 1.
         check_shape(path, "rewards", rewards.shape, (total,) if len(rewards.shape) == 1 else (total, 1))
+        check_room(path, total, sum(column.shape[1] for column in observations), actions.shape[1])
         ends = _read_ends(file, path, total, max_episode_steps)
         complete = any(successor is not None for successor in successors)
         kept = np.ones(total, np.bool_)
@@ -79,7 +84,11 @@ def read_d4rl(
         for target, column in ((columns.action, actions), (columns.reward, rewards)):
             for rows, block in _blocks(column, kept):
                 target[rows] = block.reshape(-1, *target.shape[1:])
-        metadata = {name: _decoded(value) for name, value in file.attrs.items() if isinstance(value, str)}
+        metadata = {name: _decoded(name, text) for name, text in file.attrs.items() if isinstance(text, str)}
+        if ACTION_SPACE in metadata:  # files of our own; D4RL's actions are in [-1, 1] anyway
+            box = parse_space(metadata, ACTION_SPACE, str(path))[0]
+            check_shape(path, "actions", actions.shape, (total, box.width))
+            columns.scale_actions(box)
     over = ends.terminated | ends.timed_out
     rows, episodes = columns.finish(np.cumsum(kept)[over])
     return OfflineData(
@@ -89,18 +98,21 @@ def read_d4rl(
         source=path,
         layout="d4rl",
         name=path.stem,
+        env=env_of(metadata),
         reference=minari_reference(metadata, path.stem),
         standins=0 if complete else int(columns.terminated.sum()),
         metadata=metadata,
     )
 
 
-def _decoded(text: str) -> Any:
-    """Return what an attribute says: ours are JSON, other people's are text."""
+def _decoded(name: str, text: str) -> Any:
+    """Return what an attribute says: some of ours are JSON, all others text."""
+    if name not in JSON_ATTRIBUTES:
+        return text
     try:
         return json.loads(text)
     except ValueError:
-        return text
+        return None
 
 
 def _read_ends(file: "h5py.File", path: Path, total: int, max_episode_steps: int | None) -> _Ends:

@@ -17,6 +17,7 @@ from torch import Tensor
 from rlsuite.blocks.noise import Source
 from rlsuite.errors import DataError
 from rlsuite.offline.scores import Reference
+from rlsuite.offline.spaces import Box
 from rlsuite.replay.memory import host_free_bytes
 from rlsuite.replay.offline import OfflineReplay
 from rlsuite.replay.uniform import MEMORY_SHARE
@@ -91,12 +92,17 @@ class OfflineData:
     @property
     def recipe(self) -> dict[str, Any]:
         """How the data were made, for sets of our own; empty for others."""
-        found = self.metadata.get(RECIPE_KEY)
-        return dict(found) if isinstance(found, Mapping) else {}
+        return recipe_of(self.metadata)
 
     def lengths(self) -> Tensor:
         """Return the rows of every episode, int64 `[E]`."""
         return self.episodes[:, 1] - self.episodes[:, 0]
+
+
+def recipe_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a data set of our own says about its making; empty for others."""
+    found = metadata.get(RECIPE_KEY)
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 class Columns:
@@ -107,8 +113,7 @@ class Columns:
     """
 
     def __init__(self, source: Path, rows: int, observation: int, action: int) -> None:
-        bytes_per_row = 4 * (2 * observation + action + 1) + len(FLAGS)
-        _check_room(source, rows, rows * bytes_per_row)
+        check_room(source, rows, observation, action)
         self._source = source
         self.observation = np.empty((rows, observation), np.float32)
         self.next_observation = np.empty((rows, observation), np.float32)
@@ -116,6 +121,17 @@ class Columns:
         self.reward = np.empty(rows, np.float32)
         self.terminated = np.empty(rows, np.bool_)
         self.truncated = np.empty(rows, np.bool_)
+
+    def scale_actions(self, box: Box) -> None:
+        """Map actions from the environment's range to [-1, 1], where the range is known and another one."""
+        if box.low is None or box.high is None:
+            return
+        half, middle = (box.high - box.low) / 2, (box.high + box.low) / 2
+        if not (np.isfinite(half).all() and (half > 0).all()) or ((half == 1).all() and (middle == 0).all()):
+            return
+        for start in range(0, len(self.action), CHUNK_ROWS):
+            block = self.action[start : start + CHUNK_ROWS]
+            block[:] = (block.astype(np.float64) - middle) / half
 
     def finish(self, edges: Sequence[int] | np.ndarray) -> tuple[TensorDict, Tensor]:
         """Check every number and return rows and episodes `[E, 2]`, sharing memory with the columns.
@@ -167,8 +183,9 @@ class Columns:
         }
 
 
-def _check_room(source: Path, rows: int, needed: int) -> None:
-    """Raise DataError when `needed` bytes for `rows` rows exceed 90 % of the free memory."""
+def check_room(source: Path, rows: int, observation: int, action: int) -> None:
+    """Raise DataError when `Columns` of these sizes exceed 90 % of the free memory."""
+    needed = rows * (4 * (2 * observation + action + 1) + len(FLAGS))
     free = host_free_bytes()
     if needed > MEMORY_SHARE * free:
         raise DataError(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import h5py
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"  # first bytes of every HDF5 file without a user block
+SHOWN_NAMES = 12  # of what a file has; they may be bytes where they are no text
 # HDF5 keeps what it knows of visited arrays in up to 32 MiB, and with ten thousand small episodes spends
 # another 130 MiB around it; every array is visited once here.
 METADATA_CACHE_BYTES = 1 << 20
@@ -45,11 +46,11 @@ def opened(path: Path) -> Iterator["h5py.File"]:
     h5py = import_h5py()
     try:
         with path.open("rb") as file:
-            head = file.read(len(SIGNATURE))
+            head = file.read(SHOWN_BYTES)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if head != SIGNATURE:
-        raise DataError(f"{path}: found a file that begins with {head[:SHOWN_BYTES]!r}, expected HDF5")
+    if not head.startswith(SIGNATURE):
+        raise DataError(f"{path}: found a file that begins with {head!r}, expected HDF5")
     # What overflows float32 is found, and named, when the columns are complete.
     with reading(path), np.errstate(over="ignore"), h5py.File(path, "r") as file:
         cache = file.id.get_mdc_config()
@@ -104,7 +105,7 @@ def need(file: "h5py.File", key: str, path: Path) -> "h5py.Dataset":
     """Return what `find` finds; DataError naming what the file has where there is none."""
     found = find(file, key, path)
     if found is None:
-        there = ", ".join(sorted(file)[:12]) or "nothing"
+        there = ", ".join(sorted(map(str, file))[:SHOWN_NAMES]) or "nothing"
         raise DataError(f"{path}: {key}: missing; expected an array, found only {there}")
     return found
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from rlsuite.errors import ConfigError
-from rlsuite.offline.data import RECIPE_KEY, OfflineData
+from rlsuite.offline.data import OfflineData, recipe_of
 from rlsuite.offline.locate import Located, locate
 from rlsuite.offline.minari import MAIN_FILE, env_of, is_minari, read_metadata, read_minari
 from rlsuite.offline.names import KnownSet
@@ -49,7 +49,7 @@ def environment_of(name: str) -> str | None:
     path, known = locate(name)
     if is_minari(path):
         metadata = read_metadata(path / "data" if (path / "data").is_dir() else path)
-        recorded_in = dict(metadata.get(RECIPE_KEY) or {}).get("env")
+        recorded_in = recipe_of(metadata).get("env")
         found = recorded_in if isinstance(recorded_in, str) else env_of(metadata)
         if found is not None:
             return found

@@ -85,7 +85,8 @@ def local_sets(root: Path) -> dict[str, Path]:
 
 def _by_file_name(path: Path) -> KnownSet | None:
     """Return the D4RL set whose file has this name, for its environment and its time limit."""
-    return next((known for known in known_sets().values() if known.file_name == path.name), None)
+    files = (known for known in known_sets().values() if known.layout == "d4rl")
+    return next((known for known in files if known.file_name == path.name), None)
 
 
 def _beside(path: Path) -> list[str]:

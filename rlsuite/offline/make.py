@@ -190,7 +190,7 @@ def save(
     if layout == "minari":
         writer: MinariWriter | D4RLWriter = MinariWriter(out, recipe.dataset_id, source.spaces)
     else:
-        writer = D4RLWriter(out / f"{recipe.name.replace('/', '-')}-v0.hdf5")
+        writer = D4RLWriter(out / f"{recipe.name.replace('/', '-')}-v0.hdf5", source.spaces)
     with writer:
         tally = write_all(writer, source.episodes, tell)
         behaviour = tally.behaviour()
@@ -224,10 +224,9 @@ def convert(data: OfflineData, target: Path, *, layout: Layout, name: str, keys:
     if layout == "minari":
         writer: MinariWriter | D4RLWriter = MinariWriter(target, name, spaces_of_data(data))
     else:
-        writer = D4RLWriter(target, keys=keys)
-    kept = ("ref_min_score", "ref_max_score", "env_spec", "action_space", "description", RECIPE_KEY)
-    own = ("env_spec", "action_space") if layout == "minari" else ()  # the writer knows these itself
-    metadata = {key: data.metadata[key] for key in kept if key in data.metadata and key not in own}
+        writer = D4RLWriter(target, spaces_of_data(data), keys=keys)
+    kept = ("ref_min_score", "ref_max_score", "num_episodes_average_score", "description", RECIPE_KEY)
+    metadata = {key: data.metadata[key] for key in kept if key in data.metadata}
     with writer:
         tally = write_all(writer, episodes_of_data(data))
         writer.finish({**metadata, "converted_from": data.name})

@@ -107,7 +107,7 @@ def read_minari(folder: Path, *, keys: Sequence[str] | None = None) -> OfflineDa
         )
     else:
         raise DataError(f"{where}: data_format: found {form!r}, expected hdf5, {' or '.join(COLUMNAR)}")
-    _scale_actions(columns.action, actions[0])
+    columns.scale_actions(actions[0])
     rows, episodes = columns.finish(edges)
     name = str(metadata.get("dataset_id", folder.parent.name))
     return OfflineData(
@@ -181,18 +181,6 @@ def _fill(
     if edges[-1] != total:
         raise DataError(f"{path}: found {edges[-1]:,} steps in {count:,} episodes, expected {total:,}")
     return columns, edges
-
-
-def _scale_actions(actions: np.ndarray, box: Box) -> None:
-    """Map actions from the environment's range to [-1, 1], in place, where the range is known and other."""
-    if box.low is None or box.high is None:
-        return
-    half, middle = (box.high - box.low) / 2, (box.high + box.low) / 2
-    if not (np.isfinite(half).all() and (half > 0).all()) or ((half == 1).all() and (middle == 0).all()):
-        return
-    for start in range(0, len(actions), CHUNK_ROWS):
-        block = actions[start : start + CHUNK_ROWS]
-        block[:] = (block.astype(np.float64) - middle) / half
 
 
 class _HDF5Episodes:

@@ -246,6 +246,7 @@ class D4RLWriter(_Staged):
 
     Args:
         path: the HDF5 file.
+        spaces: of the environment; those of actions are kept as an attribute.
         keys: parts of a dictionary observation; by default `observation` alone.
         fs: the file layer.
 
@@ -253,8 +254,11 @@ class D4RLWriter(_Staged):
         ConfigError: the file exists already, or cannot be written.
     """
 
-    def __init__(self, path: Path, *, keys: tuple[str, ...] = ("observation",), fs: FileLayer = DISK) -> None:
+    def __init__(
+        self, path: Path, spaces: Spaces, *, keys: tuple[str, ...] = ("observation",), fs: FileLayer = DISK
+    ) -> None:
         super().__init__(path, fs)
+        self._spaces = spaces
         self._keys = keys
         self._part = self._stage / path.name
         self._file = self._h5py.File(self._part, "w")
@@ -283,7 +287,10 @@ class D4RLWriter(_Staged):
 
     def finish(self, metadata: Mapping[str, Any]) -> Path:
         """Store `metadata` as attributes (JSON where they are no text) and give the file its name."""
-        for name, value in metadata.items():
+        own = {"action_space": self._spaces.action, "env_spec": self._spaces.env_spec}
+        for name, value in {**own, **metadata}.items():
+            if value is None:
+                continue
             self._file.attrs[name] = value if isinstance(value, str) else json.dumps(value)
         self._close()
         sync_file(self._part)
