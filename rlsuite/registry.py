@@ -112,7 +112,7 @@ def check_env_name(env_id: str) -> None:
     doors = tuple(f"{name.partition(':')[0]}:" for name in names if ":" in name)
     own = [name for name in names if ":" not in name]
     if not env_id.startswith(doors) and plain_env_name(env_id) not in {plain_env_name(name) for name in own}:
-        raise unknown_name("an environment", env_id, own, "rlsuite list envs")
+        raise unknown_name("an environment", env_id, names, "rlsuite list envs")
 
 
 def plain_env_name(env_id: str) -> str:
@@ -131,7 +131,7 @@ def load_preset(agent: str, preset: str, env_id: str) -> tuple[dict[str, Any], d
     """Return what a preset changes: fields of the run, and fields of the agent.
 
     Overrides for one environment stand in `[PRESET.env."NAME"]` and win over the preset's own values.
-    Whether the fields exist is checked where the dataclasses are known (`rlsuite.training.mapping`).
+    Whether the fields exist is checked where the dataclasses are known (`rlsuite.strict`).
 
     Raises:
         ConfigError: no such preset, or a table where a value should be.

@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
@@ -17,14 +16,14 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from rlsuite.blocks.heads import Gaussian, squash
+from rlsuite.blocks.heads import Gaussian, squash, tanh_of_mean
 from rlsuite.blocks.noise import Source, normal
 from rlsuite.blocks.normalizer import RunningNorm
 from rlsuite.blocks.standardise import Standardise, identity
 
 GENERATOR_NAMES = ("init", "act", "learn")
+VALUE_SAMPLES = 10  # actions per observation of `soft_state_value`; authors' code of the STAC paper
 DETERMINISTIC_NOISE = 0.03  # of an actor without a deviation, for actions in [-1, 1]; CORL's fine-tuning
-POINTS, WEIGHTS = np.polynomial.hermite_e.hermegauss(10)  # of `mean_of_tanh`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +77,18 @@ def columns(batch: TensorDictBase, gamma: float) -> Batch:
         following.get("terminated").squeeze(-1).to(reward.dtype),
         gamma if discount is None else discount.squeeze(-1),
     )
+
+
+class StateValue(NamedTuple):
+    """What an agent's critics say of observations under its policy.
+
+    Attributes:
+        value: mean over critics and actions, entropy bonus included, `[N]`.
+        bonus: the temperature times the policy's entropy, `[N]`; zero without a temperature.
+    """
+
+    value: Tensor
+    bonus: Tensor
 
 
 class Agent(nn.Module):
@@ -136,9 +147,13 @@ class Agent(nn.Module):
         if observe and isinstance(self.normalizer, RunningNorm):
             self.normalizer.observe(rows.observation)
         return rows._replace(
-            observation=self.normalizer(rows.observation),
-            next_observation=self.normalizer(rows.next_observation),
+            observation=self.normalized(rows.observation),
+            next_observation=self.normalized(rows.next_observation),
         )
+
+    def normalized(self, observation: Tensor) -> Tensor:
+        """Return observations as the networks see them."""
+        return observation if self.normalizer is None else self.normalizer(observation)
 
     @property
     def period(self) -> int:
@@ -152,6 +167,10 @@ class Agent(nn.Module):
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return `q` and `td_error`, each `[N]`, for the rows of `batch`, without gradient."""
         raise NotImplementedError
+
+    def state_value(self, observation: Tensor) -> StateValue | None:
+        """Value observations `[*lead, N, O]`, without chance or gradient; None for agents without critics."""
+        return None
 
     def parts(self) -> tuple[Trained, ...]:
         """Return every trained part and every target, by name."""
@@ -234,26 +253,6 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 def policy_module(policy: Policy) -> TensorDictModule:
     """Wrap a policy as the TensorDictModule `observation -> action` that TorchRL's tools expect."""
     return TensorDictModule(policy, in_keys=["observation"], out_keys=["action"])
-
-
-def tanh_of_mean(gaussian: Gaussian) -> Tensor:
-    """Return the usual evaluation action of a squashed Gaussian."""
-    return gaussian.mean.tanh()
-
-
-def mean_of_tanh(gaussian: Gaussian) -> Tensor:
-    """Return the mean of tanh(u), u normal, by Gauss-Hermite quadrature, `[N, A]`.
-
-    The STAC paper's code averages ten random samples: the same mean, with noise. Without chance an
-    evaluation is repeatable and needs no random stream of its own.
-    """
-    total = torch.zeros_like(gaussian.mean)
-    for point, weight in zip(POINTS.tolist(), (WEIGHTS / WEIGHTS.sum()).tolist(), strict=True):
-        total += weight * torch.add(gaussian.mean, gaussian.std, alpha=point).tanh()
-    return total
-
-
-EVALUATION_ACTIONS = {"mode": tanh_of_mean, "mean": mean_of_tanh}
 
 
 def squashed_gaussian_policy(
@@ -350,6 +349,31 @@ def soft_target(batch: Batch, next_q: Tensor, next_log_prob: Tensor, alpha: Tens
         alpha: temperature, scalar or `[1]`.
     """
     return td_target(batch, next_q.amin(-2) - alpha * next_log_prob)
+
+
+def soft_state_value(
+    draw: Callable[[Tensor, Source], tuple[Tensor, Tensor]],
+    critic: Callable[[Tensor, Tensor], Tensor],
+    alpha: Tensor,
+    observation: Tensor,
+) -> StateValue:
+    """Value observations by the critics' mean at ten actions of the policy, `[*lead, N]`.
+
+    The noise is the same at every call and for every seed: nothing that trains is touched.
+
+    Args:
+        draw: (observation, random stream) -> actions `[N, A]` and their log-densities `[N]`.
+        critic: (observation, action) -> means of all critics, `[M, N]`.
+        alpha: temperature, scalar or `[1]`.
+        observation: `[*lead, N, O]`, normalised.
+    """
+    lead = observation.shape[:-2]
+    streams = tuple(torch.Generator(observation.device).manual_seed(0) for _ in range(lead[0] if lead else 1))
+    repeated = observation.repeat_interleave(VALUE_SAMPLES, -2)
+    action, log_prob = draw(repeated, streams if lead else streams[0])
+    q = critic(repeated, action).mean(-2)
+    bonus = -alpha * log_prob.unflatten(-1, (-1, VALUE_SAMPLES)).mean(-1)
+    return StateValue(q.unflatten(-1, (-1, VALUE_SAMPLES)).mean(-1) + bonus, bonus)
 
 
 def soft_actor_loss(log_prob: Tensor, q: Tensor, alpha: Tensor) -> Tensor:

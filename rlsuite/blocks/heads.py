@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +19,7 @@ from rlsuite.blocks.noise import Source
 
 LOG_2PI = math.log(2 * math.pi)
 LOG_2 = math.log(2.0)
+POINTS, WEIGHTS = np.polynomial.hermite_e.hermegauss(10)  # of `mean_of_tanh`
 RAW_STD_FLOOR = -5.0  # of STAC's heads, before softplus: a deviation is at least 0.0067; author's code
 
 
@@ -58,6 +60,26 @@ def log_density(policy: Gaussian, value: Tensor) -> Tensor:
 def floored_softplus(raw: Tensor) -> Tensor:
     """Deviation softplus(max(raw, -5)); below the floor nothing pulls on `raw` (STAC, author's code)."""
     return F.softplus(raw.clamp(min=RAW_STD_FLOOR))
+
+
+def tanh_of_mean(gaussian: Gaussian) -> Tensor:
+    """Return the usual evaluation action of a squashed Gaussian."""
+    return gaussian.mean.tanh()
+
+
+def mean_of_tanh(gaussian: Gaussian) -> Tensor:
+    """Return the mean of tanh(u), u normal, by Gauss-Hermite quadrature, `[N, A]`.
+
+    The STAC paper's code averages ten random samples: the same mean, with noise. Without chance an
+    evaluation is repeatable and needs no random stream of its own.
+    """
+    total = torch.zeros_like(gaussian.mean)
+    for point, weight in zip(POINTS.tolist(), (WEIGHTS / WEIGHTS.sum()).tolist(), strict=True):
+        total += weight * torch.add(gaussian.mean, gaussian.std, alpha=point).tanh()
+    return total
+
+
+EVALUATION_ACTIONS = {"mode": tanh_of_mean, "mean": mean_of_tanh}
 
 
 class GaussianActor(nn.Module):
@@ -278,6 +300,10 @@ class GaussianCritic(_Critic):
         """Return the return's Gaussian, `[*lead, M, N]` each, for `[*lead, N, O]` and `[*lead, N, A]`."""
         mean, raw = self.features(observation, action).unbind(-1)
         return Gaussian(mean, self.deviation(raw))
+
+    def expected(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return the means alone, `[*lead, M, N]`."""
+        return self(observation, action).mean
 
 
 class FlooredGaussianCritic(GaussianCritic):

@@ -7,6 +7,7 @@ import importlib
 import io
 import re
 import sys
+import tomllib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ RUN_MARK = "config.toml"  # every run folder has one
 T = TypeVar("T")
 
 _FRAME = re.compile("[╭╮╰╯│]")
-_RULE = "───"
+_RULE = re.compile("─{3}|-{20}")  # the latter where the terminal has no box-drawing characters
 _EXPECTED = "Expected one of"
 _NOT_A_FLAG = re.compile(r"^Error parsing (?!--)\S+: ")
 _QUOTED = re.compile(r"'([^']*)'")
@@ -73,7 +74,7 @@ def flags(kind: type, prefix: str = "") -> list[str]:
         marks: list[Any] = []
         if typing.get_origin(hint) is typing.Annotated:
             hint, *marks = typing.get_args(hint)
-        if conf.Positional in marks:
+        if conf.Positional in marks or conf.Suppress in marks:
             continue
         if dataclasses.is_dataclass(hint):
             inner = "" if conf.OmitArgPrefixes in marks else f"{prefix}{field.name}."
@@ -96,6 +97,25 @@ def peek(argv: Sequence[str], flag: str) -> list[str]:
             found.append(value)
         elif name == flag and position + 1 < len(argv) and not argv[position + 1].startswith("--"):
             found.append(argv[position + 1])
+    return found
+
+
+def option_values(words: Sequence[str], flag: str) -> dict[str, Any]:
+    """Return the values of repeated `KEY=VALUE` words; VALUE is as in TOML, or else a plain string.
+
+    Raises:
+        ConfigError: a word without `=`.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not key or not equals:
+            raise ConfigError(f'{flag} "{word}": write KEY=VALUE, e.g. {flag} "healthy_z_range=[0.5, 2.0]"')
+        try:
+            value = tomllib.loads(f"value = {text}")
+        except tomllib.TOMLDecodeError:
+            value = {}
+        found[key] = value["value"] if len(value) == 1 else text
     return found
 
 
@@ -129,11 +149,17 @@ def import_modules(names: Sequence[str]) -> None:
 def _sentence(box: str) -> str:
     """Return what tyro's error box says, without frame and footer, with the nearest choice."""
     lines: list[str] = []
+    titled = False
     for line in box.splitlines():
         text = line.strip()
         if text.startswith("╭"):
+            titled = True
             continue
-        if _RULE in text or text.startswith("╰"):
+        if _RULE.search(text) and not titled:
+            titled = True
+            lines.clear()
+            continue
+        if _RULE.search(text) or text.startswith("╰"):
             break
         lines.append(_FRAME.sub("", text).strip())
     said = " ".join(lines)

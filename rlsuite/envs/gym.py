@@ -4,16 +4,20 @@ Gymnasium's SyncVectorEnv runs with automatic resets disabled, which is TorchRL'
 true successor, and `reset(options={"reset_mask": mask})` starts over only the worlds of the mask.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlsuite.envs.base import Outcome
+from rlsuite.envs.flatten import FlatObservation
 from rlsuite.envs.replayed import ReplayedEnv
 from rlsuite.envs.seeding import Seeds
+from rlsuite.envs.tasks.base import halve_margins
 from rlsuite.errors import ConfigError, EnvironmentFailure, unknown_name
 
 PICTURE_AXES = 3  # an observation [height, width, channels]
@@ -29,10 +33,13 @@ class GymEnv(ReplayedEnv):
         seed: world i draws the seeds of its episodes from a generator of seed + i.
         dtype: of observations, rewards and actions.
         max_episode_steps: instead of the registered limit.
+        observation_keys: parts of a dictionary observation, in this order; by default all, state first.
         render: make pictures for `frame`.
+        options: further arguments of `gymnasium.make`, by name.
+        legacy_margin: halve the contact margins of the MuJoCo model; see `tasks.base.legacy_margins`.
 
     Raises:
-        ConfigError: unknown id, missing package, or spaces that our agents cannot use.
+        ConfigError: unknown id or option, missing package, or spaces that our agents cannot use.
     """
 
     def __init__(
@@ -44,21 +51,24 @@ class GymEnv(ReplayedEnv):
         seed: Seeds = 0,
         dtype: torch.dtype = torch.float32,
         max_episode_steps: int | None = None,
+        observation_keys: Sequence[str] | None = None,
         render: bool = False,
+        options: Mapping[str, Any] | None = None,
+        legacy_margin: bool = False,
     ) -> None:
-        options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
+        arguments: dict[str, Any] = {**(options or {}), **({"render_mode": "rgb_array"} if render else {})}
         if max_episode_steps is not None:
-            options["max_episode_steps"] = max_episode_steps
+            arguments["max_episode_steps"] = max_episode_steps
 
         def build() -> gymnasium.Env:
-            env = gymnasium.make(gym_id, **options)
-            flat = (
-                isinstance(env.observation_space, gymnasium.spaces.Box)
-                and len(env.observation_space.shape) == 1
-            )
-            return env if flat else gymnasium.wrappers.FlattenObservation(env)
+            env = gymnasium.make(gym_id, **arguments)
+            if legacy_margin:
+                halve_margins(env.get_wrapper_attr("model"))
+            return _flattened(env, observation_keys)
 
-        spec, first = _make(gym_id, options)
+        spec, first = _make(gym_id, arguments)
+        if legacy_margin and not isinstance(getattr(first.unwrapped, "model", None), mujoco.MjModel):
+            raise ConfigError(f'"gym:{gym_id}" has no MuJoCo model whose contact margins could be halved')
         _check_spaces(gym_id, first.observation_space, first.action_space)
         first.close()
         self._vector = SyncVectorEnv([build] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
@@ -74,7 +84,7 @@ class GymEnv(ReplayedEnv):
             action_low=actions.low,
             action_high=actions.high,
             max_episode_steps=spec.max_episode_steps if max_episode_steps is None else max_episode_steps,
-            packages=("gymnasium",),
+            packages=("gymnasium", "mujoco"),
             device=device,
             dtype=dtype,
         )
@@ -127,6 +137,17 @@ class GymEnv(ReplayedEnv):
         return action.astype(self._vector.single_action_space.dtype)
 
 
+def _flattened(env: gymnasium.Env, keys: Sequence[str] | None) -> gymnasium.Env:
+    """Wrap an environment so that it shows vectors."""
+    space = env.observation_space
+    if isinstance(space, gymnasium.spaces.Dict):
+        return FlatObservation(env, keys)
+    if keys is not None:
+        raise ConfigError(f"{env} shows {space}, which has no parts to choose from: {', '.join(keys)}")
+    flat = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
+    return env if flat else gymnasium.wrappers.FlattenObservation(env)
+
+
 class _Blamed:
     """Turns whatever foreign environment code raises into an EnvironmentFailure that names it."""
 
@@ -141,10 +162,10 @@ class _Blamed:
             raise EnvironmentFailure(f"{self._env_id} failed: {type(error).__name__}: {error}") from error
 
 
-def _make(gym_id: str, options: dict[str, Any]) -> tuple[Any, gymnasium.Env]:
+def _make(gym_id: str, arguments: dict[str, Any]) -> tuple[Any, gymnasium.Env]:
     """Make one environment for its spaces; return its registration too."""
     try:
-        env = gymnasium.make(gym_id, **options)
+        env = gymnasium.make(gym_id, **arguments)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ConfigError(f'"gym:{gym_id}" needs a package that is not installed: {error}') from error
     except ModuleNotFoundError as error:
@@ -156,8 +177,12 @@ def _make(gym_id: str, options: dict[str, Any]) -> tuple[Any, gymnasium.Env]:
             _registered(),
             "python -c 'import gymnasium; gymnasium.pprint_registry()'",
         ) from error
-    except gymnasium.error.Error as error:
+    except (gymnasium.error.Error, ImportError) as error:
         raise ConfigError(f'"gym:{gym_id}": {error}') from error
+    except TypeError as error:
+        if not arguments:
+            raise
+        raise ConfigError(f'"gym:{gym_id}" does not take {", ".join(arguments)}: {error}') from error
     return env.spec, env
 
 

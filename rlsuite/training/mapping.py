@@ -1,22 +1,15 @@
-"""Between the frozen dataclasses of a run and plain mappings (presets, `config.toml`): strict both ways.
-
-TOML has no null, so a field that is None is written as the string "none" and read back as None.
-"""
+"""A run's configuration, and its plain mapping in `config.toml`."""
 
 import dataclasses
-import difflib
-import types
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union
+from typing import Any
 
 from rlsuite.errors import ConfigError
-from rlsuite.training.config import TrainConfig
+from rlsuite.strict import check_keys, from_mapping, to_mapping, typed
+from rlsuite.training.config import OfflineConfig, TrainConfig
 
-NONE_TEXT = "none"
-
-T = TypeVar("T")
+__all__ = ["RunConfig", "config_from_dict", "config_to_dict", "from_mapping", "to_mapping"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +18,7 @@ class RunConfig:
 
     agent_name: str
     preset: str
-    train: TrainConfig
+    train: TrainConfig | OfflineConfig
     agent: Any  # the agent's own frozen `Config`
 
 
@@ -50,107 +43,19 @@ def config_from_dict(values: Mapping[str, Any], agent_config: Callable[[str], ty
         ConfigError: an unknown or missing key, or a value of the wrong type; names it.
     """
     names = [field.name for field in dataclasses.fields(RunConfig)]
-    _check_keys(values, names, "config.toml")
+    check_keys(values, names, "config.toml")
     missing = [name for name in names if name not in values]
     if missing:
         raise ConfigError(f"config.toml: {', '.join(missing)} missing; it was not written by a run")
-    agent_name = _value(str, values["agent_name"], "config.toml: agent_name")
+    agent_name = typed(str, values["agent_name"], "config.toml: agent_name")
     return RunConfig(
         agent_name=agent_name,
-        preset=_value(str, values["preset"], "config.toml: preset"),
-        train=from_mapping(TrainConfig, values["train"], "config.toml: train"),
+        preset=typed(str, values["preset"], "config.toml: preset"),
+        train=from_mapping(kind_of_run(values["train"]), values["train"], "config.toml: train"),
         agent=from_mapping(agent_config(agent_name), values["agent"], "config.toml: agent"),
     )
 
 
-def to_mapping(config: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass instance as plain values (tuples as lists, None as "none")."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
-
-
-def from_mapping(kind: type[T], values: Mapping[str, Any], where: str, **fixed: Any) -> T:
-    """Build the dataclass `kind` from plain values, its defaults filling what is not there.
-
-    Args:
-        kind: a dataclass; fields are int, float, bool, str, Literal, tuple, mapping, or one of these or None.
-        values: field names and plain values.
-        where: the file and table the values stand in, for the error message.
-        fixed: fields already of their final type; they win over `values`.
-
-    Raises:
-        ConfigError: unknown key (with the nearest one), value of a wrong type, or one the dataclass refuses.
-    """
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: {values!r} should be a table")
-    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    _check_keys(values, sorted(fields), where)
-    hints = typing.get_type_hints(kind)
-    built = {name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()}
-    try:
-        return kind(**(built | fixed))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _check_keys(values: Mapping[str, Any], allowed: list[str], where: str) -> None:
-    for key in values:
-        if key not in allowed:
-            near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
-            suggestion = f' Did you mean "{near[0]}"?' if near else f" Allowed: {', '.join(allowed)}"
-            raise ConfigError(f'{where}: unknown key "{key}".{suggestion}')
-
-
-def _plain(value: Any) -> Any:
-    if value is None:
-        return NONE_TEXT
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return value
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """Return `value` as the type `hint` says, or raise ConfigError."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        return _optional(hint, arguments, value, where)
-    if origin is Literal:
-        if value not in arguments or type(value) not in {type(choice) for choice in arguments}:
-            near = difflib.get_close_matches(
-                str(value), [str(choice) for choice in arguments], n=1, cutoff=0.5
-            )
-            suggestion = f' Did you mean "{near[0]}"?' if near else ""
-            allowed = ", ".join(str(choice) for choice in arguments)
-            raise ConfigError(f"{where} = {value!r} is none of {allowed}.{suggestion}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where} = {value!r} should be a list")
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_value(arguments[0], item, where) for item in value)
-        if len(value) != len(arguments):
-            raise ConfigError(f"{where} = {value!r} should have {len(arguments)} items")
-        return tuple(_value(kind, item, where) for kind, item in zip(arguments, value, strict=True))
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} = {value!r} should be a table")
-        return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ConfigError(f"{where} = {value!r} should be of type {getattr(hint, '__name__', hint)}")
-    return value
-
-
-def _optional(hint: Any, arguments: tuple[Any, ...], value: Any, where: str) -> Any:
-    if type(None) in arguments and (value is None or value == NONE_TEXT):
-        return None
-    for kind in arguments:
-        try:
-            return _value(kind, value, where)
-        except ConfigError:
-            continue  # another member of the union may fit
-    raise ConfigError(f"{where} = {value!r} should be of type {hint}")
+def kind_of_run(values: Any) -> type[TrainConfig] | type[OfflineConfig]:
+    """Return which dataclass a run's fields belong to: offline runs name a data set."""
+    return OfflineConfig if isinstance(values, Mapping) and "dataset" in values else TrainConfig

@@ -6,8 +6,9 @@ import tomllib
 import pytest
 
 from rlsuite.cli import train
+from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError
-from rlsuite.training.online import TrainResult
+from rlsuite.training.loop import TrainResult
 
 TRAIN = ["train", "dsac_t", "--env", "HalfCheetah"]
 
@@ -42,6 +43,45 @@ def test_override_for_one_environment_needs_no_version_or_prefix():
     line, _ = train.parse_line("dsac_t", ["--env", "HalfCheetah", "--preset", "paper"])
     assert line.agent.gamma == 0.99
     assert line.train.steps == 30_000_000
+
+
+def test_options_of_the_environment_are_read_as_toml(rlsuite, loop, tmp_path):
+    words = [
+        "healthy_z_range=[0.5, 2]",
+        "healthy_reward=2",
+        "main_body=torso",
+        "terminate_when_unhealthy=false",
+    ]
+    flags = [part for word in words for part in ("--env-option", word)]
+    answer = rlsuite(*TRAIN[:2], "--env", "Ant", *flags, "--legacy-margin", "--out", str(tmp_path / "run"))
+    assert answer.code == 0, answer.err
+    (call,) = loop.calls
+    expected = {
+        "healthy_z_range": [0.5, 2],
+        "healthy_reward": 2,
+        "main_body": "torso",
+        "terminate_when_unhealthy": False,
+    }
+    assert call["train"].env_options == expected
+    assert call["train"].legacy_margin
+    stored = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert stored["train"]["env_options"] == expected
+    assert json.loads((tmp_path / "run" / "meta.json").read_text())["legacy_margin"] is True
+    assert make_env("Ant", options=expected).task.dt == 0.05
+
+
+@pytest.mark.parametrize("word", ["healthy_reward", "=3"])
+def test_an_option_without_name_or_value_is_refused(rlsuite, word):
+    answer = rlsuite(*TRAIN, "--env-option", word)
+    assert answer.code == 2
+    assert "write KEY=VALUE" in answer.err
+
+
+def test_an_option_of_another_task_leaves_no_run_behind(rlsuite, tmp_path):
+    answer = rlsuite(*TRAIN, "--env-option", "healthy_reward=2.0", "--out", str(tmp_path / "run"))
+    assert answer.code == 2
+    assert 'unknown key "healthy_reward"' in answer.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_last_flag_wins():
@@ -133,13 +173,15 @@ def evaluation(monkeypatch):
     """Replace `evaluate_run` by one that returns what it was asked."""
     from rlsuite.training import evaluate
 
-    def fake(path, *, episodes, seed, video, which, seed_index):
+    def fake(path, *, episodes, seed, video, which, seed_index, video_worlds):
         numbers = {"return_mean": 2.0, "return_std": 1.0, "length_mean": 15.0}
         lists = {"returns": [1.0, 3.0], "lengths": [10, 20]}
         return {
             **numbers,
             **lists,
             "env": "HalfCheetah",
+            "env_options": {"frame_skip": 3},
+            "legacy_margin": True,
             "agent": "sac",
             "step": 5_000,
             "which": which,
@@ -154,7 +196,13 @@ def test_eval_prints_mean_spread_and_lengths(rlsuite, loop, evaluation, tmp_path
     rlsuite(*TRAIN, "--out", out)
     answer = rlsuite("eval", out)
     assert answer.code == 0, answer.err
-    for part in ("sac on HalfCheetah", "5,000", "2.0 +- 1.0 over 2 episodes", "from 10 to 20"):
+    for part in (
+        "sac on HalfCheetah",
+        "5,000",
+        "2.0 +- 1.0 over 2 episodes",
+        "from 10 to 20",
+        "frame_skip = 3, legacy",
+    ):
         assert part in answer.out
 
 

@@ -5,11 +5,12 @@ Legend: B worlds, Q joint positions (nq), V joint velocities (nv), A actuators, 
 
 import importlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import gymnasium
 import mujoco
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from rlsuite.envs.names import tasks_by_name
 from rlsuite.errors import ConfigError, unknown_name
+from rlsuite.strict import from_mapping
 
 Fields = Mapping[str, Tensor]
 """Arrays of MuJoCo's mjData by name, each with a leading axis of B worlds."""
@@ -26,50 +28,115 @@ Fields = Mapping[str, Tensor]
 DEFAULT_VERSION = "v5"
 GYMNASIUM_MODELS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 
+LEGACY_MARGIN = 0.5  # of a margin that counts once instead of twice
+
 logger = logging.getLogger(__name__)
 
 
-def load_model(path: Path) -> mujoco.MjModel:
-    """Load a model without MuJoCo's word on `settotalmass`, which Gymnasium's half_cheetah.xml uses."""
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Log MuJoCo's warnings while a model loads, but for `settotalmass`, which all cheetahs use."""
 
     def warn(text: str) -> None:
         if "settotalmass" not in text:
-            logger.warning("%s: %s", path.name, text)
+            logger.warning("%s: %s", name, text)
 
     before = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(warn)
     try:
-        return mujoco.MjModel.from_xml_path(str(path))
+        yield
     finally:
         mujoco.set_mju_user_warning(before)
 
 
+def load_model(path: Path) -> mujoco.MjModel:
+    """Load a model file.
+
+    Raises:
+        ConfigError: MuJoCo cannot.
+    """
+    with loading(path.name):
+        try:
+            return mujoco.MjModel.from_xml_path(str(path))
+        except ValueError as error:
+            raise ConfigError(f"{path} is no model that MuJoCo can load: {error}") from error
+
+
 def gymnasium_model(name: str) -> Callable[[], mujoco.MjModel]:
-    """Return what loads one of the model files that Gymnasium ships."""
-    return partial(load_model, GYMNASIUM_MODELS / name)
+    """Return what loads a model file: one that Gymnasium ships, or a path that starts with `.`, `/` or `~`.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    path = Path(name).expanduser() if name.startswith((".", "/", "~")) else GYMNASIUM_MODELS / name
+    if not path.is_file():
+        shipped = ", ".join(sorted(file.name for file in GYMNASIUM_MODELS.glob("*.xml")))
+        raise ConfigError(
+            f'xml_file = "{name}": there is no file {path}; give a path that starts with `.`, `/` or `~`, or '
+            f"one of Gymnasium's: {shipped}"
+        )
+    return partial(load_model, path)
 
 
-class Start(NamedTuple):
+def legacy_margins(load: Callable[[], mujoco.MjModel]) -> Callable[[], mujoco.MjModel]:
+    """Return what loads the same model with contact margins as before MuJoCo 3.5.
+
+    Up to 3.4 the margin of a contact was the larger one of its two geometries, since 3.5 it is their sum.
+    Where all margins are equal, as in Gymnasium's models, half of each restores the old physics.
+    """
+
+    def load_halved() -> mujoco.MjModel:
+        model = load()
+        halve_margins(model)
+        return model
+
+    return load_halved
+
+
+def halve_margins(model: mujoco.MjModel) -> None:
+    """Halve the contact margins of `model`; see `legacy_margins`."""
+    model.geom_margin *= LEGACY_MARGIN
+
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+class Start(NamedTuple, Generic[Array]):
     """Initial states: of one world as arrays, of many as tensors with a leading axis.
 
     Attributes:
         qpos: joint positions `[Q]`.
         qvel: joint velocities `[V]`.
         goal: what else the episode is about, `[G]`; None for tasks whose state says it all.
+        act: activations of actuators with dynamics `[na]`; None is zero.
+        warmstart: accelerations that the constraint solver starts from `[V]`; None is zero.
     """
 
-    qpos: np.ndarray | Tensor
-    qvel: np.ndarray | Tensor
-    goal: np.ndarray | Tensor | None = None
+    qpos: Array
+    qvel: Array
+    goal: Array | None = None
+    act: Array | None = None
+    warmstart: Array | None = None
+
+
+def stack_starts(starts: Iterable[Start[np.ndarray]]) -> Start[Tensor]:
+    """Join the states of K single worlds, `[K, ...]` on the CPU."""
+    columns = zip(*starts, strict=True)
+    return Start._make(None if part[0] is None else torch.from_numpy(np.stack(part)) for part in columns)
+
+
+def pick_starts(starts: Start[Tensor], rows: Tensor) -> Start[Tensor]:
+    """Return the states of the given rows, `[len(rows), ...]`."""
+    return Start._make(None if part is None else part[rows] for part in starts)
 
 
 class InitialStates(Protocol):
     """A distribution of initial states; the two ways to draw from it agree in distribution only."""
 
-    def draw(self, rng: np.random.Generator, qpos0: np.ndarray, qvel0: np.ndarray) -> Start:
+    def draw(self, rng: np.random.Generator, qpos0: np.ndarray, qvel0: np.ndarray) -> Start[np.ndarray]:
         """Return one state, consuming `rng` as the original environment does."""
 
-    def sample(self, count: int, qpos0: Tensor, qvel0: Tensor, generator: torch.Generator) -> Start:
+    def sample(self, count: int, qpos0: Tensor, qvel0: Tensor, generator: torch.Generator) -> Start[Tensor]:
         """Return `count` states on the device and in the dtype of `qpos0`, without host synchronisation."""
 
 
@@ -87,14 +154,14 @@ class ResetNoise:
     qvel: float
     normal_qvel: bool = False
 
-    def draw(self, rng: np.random.Generator, qpos0: np.ndarray, qvel0: np.ndarray) -> Start:
+    def draw(self, rng: np.random.Generator, qpos0: np.ndarray, qvel0: np.ndarray) -> Start[np.ndarray]:
         """Return one initial state, consuming `rng` in the order Gymnasium does."""
         qpos = qpos0 + rng.uniform(low=-self.qpos, high=self.qpos, size=qpos0.shape)
         if self.normal_qvel:
             return Start(qpos, qvel0 + self.qvel * rng.standard_normal(qvel0.shape))
         return Start(qpos, qvel0 + rng.uniform(low=-self.qvel, high=self.qvel, size=qvel0.shape))
 
-    def sample(self, count: int, qpos0: Tensor, qvel0: Tensor, generator: torch.Generator) -> Start:
+    def sample(self, count: int, qpos0: Tensor, qvel0: Tensor, generator: torch.Generator) -> Start[Tensor]:
         """Return `count` initial states, `[count, Q]` and `[count, V]`."""
         qpos = qpos0 + self.qpos * symmetric(count, qpos0, generator)
         if self.normal_qvel:
@@ -117,13 +184,18 @@ def nothing(fields: Fields) -> Tensor:
     return fields["qpos"].new_empty(fields["qpos"].shape[0], 0)
 
 
+def never(fields: Fields) -> Tensor:
+    """End no episode, `[B]`."""
+    return fields["qpos"].new_zeros(fields["qpos"].shape[0], dtype=torch.bool)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One MuJoCo task. All functions are pure, keep device and dtype, and return new tensors.
 
     Attributes:
-        name: Gymnasium's name without the version.
-        version: whose semantics these are, "v5" or "v4".
+        name: Gymnasium's name without the version; `dmc:domain-task` for dm_control's.
+        version: whose semantics these are, "v5" or "v4"; "" where there is one only.
         model: loads the model; every call returns a new one.
         substeps: physics steps per env step (Gymnasium's frame_skip).
         dt: seconds per env step.
@@ -141,6 +213,9 @@ class Task:
         reward: (before, fields, action in actuator units `[B, A]`, terminated) -> `[B]`.
         terminated: fields -> `[B]` bool.
         camera: attributes of MuJoCo's free camera for videos.
+        show_goal: writes one world's goal `[G]` into the model that a picture is made of; None where the
+            model shows it anyway.
+        packages: what made the model and the initial states, for the record of versions.
     """
 
     name: str
@@ -156,26 +231,40 @@ class Task:
     observation: Callable[[Fields], Tensor]
     before: Callable[[Fields], Tensor] = nothing
     reward: Callable[[Tensor, Fields, Tensor, Tensor], Tensor]
-    terminated: Callable[[Fields], Tensor]
+    terminated: Callable[[Fields], Tensor] = never
     camera: Mapping[str, object] = field(default_factory=dict)
+    show_goal: Callable[[mujoco.MjModel, np.ndarray], None] | None = None
+    packages: tuple[str, ...] = ("gymnasium",)
 
     @property
     def env_id(self) -> str:
-        """Gymnasium's id of this task."""
-        return f"{self.name}-{self.version}"
+        """The id that makes this environment again."""
+        return f"{self.name}-{self.version}" if self.version else self.name
 
 
-def load_task(name: str, version: str = DEFAULT_VERSION) -> Task:
-    """Import the file of one task and return the asked version of it.
+def load_task(name: str, version: str = DEFAULT_VERSION, options: Mapping[str, Any] | None = None) -> Task:
+    """Import the file of one task and build the asked version of it.
+
+    A task's file has `Options`, a dataclass of Gymnasium's constructor arguments with v5's defaults;
+    `VERSIONS`, each with the names of the options that it lacks; `build(version, options) -> Task`; and, for
+    versions of Gymnasium's that cannot run, `REFUSED`, each with the reason.
 
     Raises:
-        ConfigError: there is no such task, or it does not have that version.
+        ConfigError: there is no such task, version or option, or an option's value cannot be used.
     """
     known = tasks_by_name()
     if name not in known:
         raise unknown_name("an environment", name, known, "rlsuite list envs")
-    versions: dict[str, Task] = importlib.import_module(f"rlsuite.envs.tasks.{known[name].stem}").VERSIONS
+    module = importlib.import_module(f"rlsuite.envs.tasks.{known[name].stem}")
+    versions: Mapping[str, frozenset[str]] = module.VERSIONS
     if version not in versions:
         allowed = ", ".join(f'"{name}-{key}"' for key in versions)
-        raise ConfigError(f'"{name}-{version}" does not exist here. Allowed: {allowed}')
-    return versions[version]
+        reason = getattr(module, "REFUSED", {}).get(version, "does not exist here.")
+        raise ConfigError(f'"{name}-{version}" {reason} Allowed: {allowed}')
+    given, where = options or {}, f"options of {name}-{version}"
+    lacking = sorted(versions[version] & given.keys())
+    if lacking:
+        having = next(key for key in versions if lacking[0] not in versions[key])
+        raise ConfigError(f"{where}: {lacking[0]} exists in {name}-{having} only")
+    task: Task = module.build(version, from_mapping(module.Options, given, where))
+    return task

@@ -3,50 +3,58 @@
 Source: Gymnasium's half_cheetah_v5 (v4 is the same task).
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
+from rlsuite.envs.tasks.common import TaskOptions, step_seconds, sum_of_squares
 
-SUBSTEPS = 5
-DT = SUBSTEPS * 0.01  # seconds
-CONTROL_COST = 0.1  # reward per squared unit of action
-
-
-def observation(fields: Fields) -> Tensor:
-    """Positions without x, then velocities: `[B, 17]`."""
-    return torch.cat((fields["qpos"][:, 1:], fields["qvel"]), dim=-1)
+VERSIONS = {"v5": frozenset[str](), "v4": frozenset({"xml_file", "frame_skip"})}
 
 
-def before(fields: Fields) -> Tensor:
-    """Position x of the torso, `[B]`, metres."""
-    return fields["qpos"][:, 0].clone()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(TaskOptions):
+    """Gymnasium's constructor arguments."""
+
+    xml_file: str = "half_cheetah.xml"
+    frame_skip: int = 5
+    forward_reward_weight: float = 1.0
+    """Reward per m/s to the right."""
+    ctrl_cost_weight: float = 0.1
+    """Cost per squared unit of action."""
+    reset_noise_scale: float = 0.1
+    """Half width of the positions' noise (metres, radians) and deviation of the velocities' (m/s, rad/s)."""
+    exclude_current_positions_from_observation: bool = True
+    """Leave out x."""
 
 
-def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
-    """Forward velocity in m/s less a cost of control, `[B]`."""
-    velocity = (fields["qpos"][:, 0] - x_before) / DT
-    return velocity - CONTROL_COST * torch.linalg.vecdot(action, action)
+def build(version: str, options: Options) -> Task:
+    """Build the task; observations are positions, then velocities, `[B, 17]` or `[B, 18]` with x."""
+    load = gymnasium_model(options.xml_file)
+    dt = step_seconds(load(), options)
+    skip = 1 if options.exclude_current_positions_from_observation else 0
 
+    def observation(fields: Fields) -> Tensor:
+        return torch.cat((fields["qpos"][:, skip:], fields["qvel"]), dim=-1)
 
-def terminated(fields: Fields) -> Tensor:
-    """Never, `[B]`."""
-    return fields["qpos"].new_zeros(fields["qpos"].shape[0], dtype=torch.bool)
+    def before(fields: Fields) -> Tensor:
+        return fields["qpos"][:, 0].clone()
 
+    def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+        velocity = (fields["qpos"][:, 0] - x_before) / dt
+        return options.forward_reward_weight * velocity - options.ctrl_cost_weight * sum_of_squares(action)
 
-V5 = Task(
-    name="HalfCheetah",
-    version="v5",
-    model=gymnasium_model("half_cheetah.xml"),
-    substeps=SUBSTEPS,
-    dt=DT,
-    initial=ResetNoise(qpos=0.1, qvel=0.1, normal_qvel=True),
-    observation=observation,
-    before=before,
-    reward=reward,
-    terminated=terminated,
-    camera={"distance": 4.0},
-)
-VERSIONS = {"v5": V5, "v4": replace(V5, version="v4")}
+    return Task(
+        name="HalfCheetah",
+        version=version,
+        model=load,
+        substeps=options.frame_skip,
+        dt=dt,
+        initial=ResetNoise(qpos=options.reset_noise_scale, qvel=options.reset_noise_scale, normal_qvel=True),
+        observation=observation,
+        before=before,
+        reward=reward,
+        camera={"distance": 4.0},
+    )

@@ -4,85 +4,73 @@ Source: Gymnasium's inverted_double_pendulum_v5; v4 observes two more constraint
 also pays on the step on which the poles fall.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
+from rlsuite.envs.tasks.common import TaskOptions, circle, option_names, step_seconds
 
-SUBSTEPS = 5
-DT = SUBSTEPS * 0.01  # seconds
-HEALTHY_REWARD = 10.0  # per step
 TIP_TARGET = 2.0  # metres
 TIP_MIN = 1.0  # metres
 SIDEWAYS_COST = 0.01  # reward per squared metre of the tip's x
-HEIGHT_COST = 1.0  # reward per squared metre between the tip and TIP_TARGET
 VELOCITY_COST = (1e-3, 5e-3)  # reward per squared rad/s of the lower and the upper pole
 CLIP = 10.0  # of observed velocities and forces, in their own units
 
 
-def observe(fields: Fields, forces: int) -> Tensor:
-    """Cart x, sines, cosines, clipped velocities and the first constraint `forces`: `[B, 8 + forces]`."""
-    qpos = fields["qpos"]
-    angles = qpos[:, 1:]
-    # On a CPU `polar` calls the C library's sine, as numpy does; torch.sin is a last digit off at times.
-    circle = torch.polar(torch.ones_like(angles), angles)
-    return torch.cat(
-        (
-            qpos[:, :1],
-            circle.imag,
-            circle.real,
-            fields["qvel"].clamp(-CLIP, CLIP),
-            fields["qfrc_constraint"][:, :forces].clamp(-CLIP, CLIP),
-        ),
-        dim=-1,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(TaskOptions):
+    """Gymnasium's constructor arguments."""
+
+    xml_file: str = "inverted_double_pendulum.xml"
+    frame_skip: int = 5
+    healthy_reward: float = 10.0
+    """Reward per step with the tip up."""
+    reset_noise_scale: float = 0.1
+    """Half width of the positions' noise (metres, radians) and deviation of the velocities' (m/s, rad/s)."""
+
+
+VERSIONS = {"v5": frozenset[str](), "v4": option_names(Options)}
+
+
+def build(version: str, options: Options) -> Task:
+    """Build the task.
+
+    Observations are the cart's x, sines, cosines, clipped velocities, and the force that constrains the cart,
+    `[B, 9]`; v4 has the forces on all joints, `[B, 11]`.
+    """
+    load = gymnasium_model(options.xml_file)
+    forces = 3 if version == "v4" else 1
+
+    def observation(fields: Fields) -> Tensor:
+        qpos = fields["qpos"]
+        cosines, sines = circle(qpos[:, 1:])
+        velocities = fields["qvel"].clamp(-CLIP, CLIP)
+        shown = fields["qfrc_constraint"][:, :forces].clamp(-CLIP, CLIP)
+        return torch.cat((qpos[:, :1], sines, cosines, velocities, shown), dim=-1)
+
+    def terminated(fields: Fields) -> Tensor:
+        return fields["site_xpos"][:, 0, 2] <= TIP_MIN
+
+    def reward(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+        tip_x, tip_z = fields["site_xpos"][:, 0, 0], fields["site_xpos"][:, 0, 2]
+        lower, upper = fields["qvel"][:, 1], fields["qvel"][:, 2]
+        distance = SIDEWAYS_COST * tip_x.square() + (tip_z - TIP_TARGET).square()
+        haste = VELOCITY_COST[0] * lower.square() + VELOCITY_COST[1] * upper.square()
+        bonus = options.healthy_reward * (torch.ones_like(ended) if version == "v4" else ~ended)
+        return bonus - distance - haste
+
+    return Task(
+        name="InvertedDoublePendulum",
+        version=version,
+        model=load,
+        substeps=options.frame_skip,
+        dt=step_seconds(load(), options),
+        fields=("qpos", "qvel", "qfrc_constraint", "site_xpos"),
+        initial=ResetNoise(qpos=options.reset_noise_scale, qvel=options.reset_noise_scale, normal_qvel=True),
+        observation=observation,
+        reward=reward,
+        terminated=terminated,
+        camera={"distance": 4.1225, "lookat": (0.0, 0.0, 0.1225)},
     )
-
-
-def observation(fields: Fields) -> Tensor:
-    """Observe the force that constrains the cart, `[B, 9]`."""
-    return observe(fields, forces=1)
-
-
-def observation_v4(fields: Fields) -> Tensor:
-    """Observe the constraint forces of all joints, `[B, 11]`."""
-    return observe(fields, forces=3)
-
-
-def terminated(fields: Fields) -> Tensor:
-    """Tip too low, `[B]`."""
-    return fields["site_xpos"][:, 0, 2] <= TIP_MIN
-
-
-def costs(fields: Fields) -> Tensor:
-    """Distance of the tip from its target and speed of the poles, weighed, `[B]`."""
-    tip_x, tip_z = fields["site_xpos"][:, 0, 0], fields["site_xpos"][:, 0, 2]
-    lower, upper = fields["qvel"][:, 1], fields["qvel"][:, 2]
-    distance = SIDEWAYS_COST * tip_x.square() + HEIGHT_COST * (tip_z - TIP_TARGET).square()
-    return distance + VELOCITY_COST[0] * lower.square() + VELOCITY_COST[1] * upper.square()
-
-
-def reward(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
-    """Bonus while the tip is up, less the costs, `[B]`."""
-    return HEALTHY_REWARD * ~ended - costs(fields)
-
-
-def reward_v4(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
-    """Bonus on every step, less the costs, `[B]`."""
-    return HEALTHY_REWARD - costs(fields)
-
-
-V5 = Task(
-    name="InvertedDoublePendulum",
-    version="v5",
-    model=gymnasium_model("inverted_double_pendulum.xml"),
-    substeps=SUBSTEPS,
-    dt=DT,
-    fields=("qpos", "qvel", "qfrc_constraint", "site_xpos"),
-    initial=ResetNoise(qpos=0.1, qvel=0.1, normal_qvel=True),
-    observation=observation,
-    reward=reward,
-    terminated=terminated,
-)
-VERSIONS = {"v5": V5, "v4": replace(V5, version="v4", observation=observation_v4, reward=reward_v4)}

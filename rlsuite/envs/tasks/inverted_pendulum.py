@@ -3,48 +3,53 @@
 Source: Gymnasium's inverted_pendulum_v5; inverted_pendulum_v4 also pays on the step on which it falls.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
+from rlsuite.envs.tasks.common import TaskOptions, option_names, step_seconds
 
-SUBSTEPS = 2
-DT = SUBSTEPS * 0.02  # seconds
 ANGLE_LIMIT = 0.2  # radians
 
 
-def observation(fields: Fields) -> Tensor:
-    """Positions of cart and pole, then their velocities: `[B, 4]`."""
-    return torch.cat((fields["qpos"], fields["qvel"]), dim=-1)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(TaskOptions):
+    """Gymnasium's constructor arguments."""
+
+    xml_file: str = "inverted_pendulum.xml"
+    frame_skip: int = 2
+    reset_noise_scale: float = 0.01
+    """Half width of the noise on positions and velocities."""
 
 
-def terminated(fields: Fields) -> Tensor:
-    """Fallen, `[B]`."""
-    return (fields["qpos"][:, 1].abs() > ANGLE_LIMIT) | ~torch.isfinite(observation(fields)).all(-1)
+VERSIONS = {"v5": frozenset[str](), "v4": option_names(Options)}
 
 
-def reward(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
-    """One while the pole stands, `[B]`."""
-    return (~ended).to(action.dtype)
+def build(version: str, options: Options) -> Task:
+    """Build the task; observations are the positions of cart and pole, then their velocities, `[B, 4]`."""
+    load = gymnasium_model(options.xml_file)
 
+    def observation(fields: Fields) -> Tensor:
+        return torch.cat((fields["qpos"], fields["qvel"]), dim=-1)
 
-def reward_v4(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
-    """One on every step, `[B]`."""
-    return action.new_ones(action.shape[0])
+    def terminated(fields: Fields) -> Tensor:
+        return (fields["qpos"][:, 1].abs() > ANGLE_LIMIT) | ~torch.isfinite(observation(fields)).all(-1)
 
+    def reward(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+        paid = torch.ones_like(ended) if version == "v4" else ~ended
+        return paid.to(action.dtype)
 
-V5 = Task(
-    name="InvertedPendulum",
-    version="v5",
-    model=gymnasium_model("inverted_pendulum.xml"),
-    substeps=SUBSTEPS,
-    dt=DT,
-    initial=ResetNoise(qpos=0.01, qvel=0.01),
-    observation=observation,
-    reward=reward,
-    terminated=terminated,
-    camera={"trackbodyid": 0, "distance": 2.04},
-)
-VERSIONS = {"v5": V5, "v4": replace(V5, version="v4", reward=reward_v4)}
+    return Task(
+        name="InvertedPendulum",
+        version=version,
+        model=load,
+        substeps=options.frame_skip,
+        dt=step_seconds(load(), options),
+        initial=ResetNoise(qpos=options.reset_noise_scale, qvel=options.reset_noise_scale),
+        observation=observation,
+        reward=reward,
+        terminated=terminated,
+        camera={"trackbodyid": 0, "distance": 2.04},
+    )

@@ -3,49 +3,57 @@
 Source: Gymnasium's swimmer_v5 (v4 is the same task).
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
+from rlsuite.envs.tasks.common import TaskOptions, step_seconds, sum_of_squares
 
-SUBSTEPS = 4
-DT = SUBSTEPS * 0.01  # seconds
-CONTROL_COST = 1e-4  # reward per squared unit of action
-
-
-def observation(fields: Fields) -> Tensor:
-    """Positions without x and y, then velocities: `[B, 8]`."""
-    return torch.cat((fields["qpos"][:, 2:], fields["qvel"]), dim=-1)
+VERSIONS = {"v5": frozenset[str](), "v4": frozenset({"xml_file", "frame_skip"})}
 
 
-def before(fields: Fields) -> Tensor:
-    """Position x of the front tip, `[B]`, metres."""
-    return fields["qpos"][:, 0].clone()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(TaskOptions):
+    """Gymnasium's constructor arguments."""
+
+    xml_file: str = "swimmer.xml"
+    frame_skip: int = 4
+    forward_reward_weight: float = 1.0
+    """Reward per m/s of the front tip to the right."""
+    ctrl_cost_weight: float = 1e-4
+    """Cost per squared unit of action."""
+    reset_noise_scale: float = 0.1
+    """Half width of the noise on positions and velocities."""
+    exclude_current_positions_from_observation: bool = True
+    """Leave out x and y."""
 
 
-def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
-    """Forward velocity in m/s less a cost of control, `[B]`."""
-    velocity = (fields["qpos"][:, 0] - x_before) / DT
-    return velocity - CONTROL_COST * torch.linalg.vecdot(action, action)
+def build(version: str, options: Options) -> Task:
+    """Build the task; observations are positions, then velocities, `[B, 8]` or `[B, 10]` with x and y."""
+    load = gymnasium_model(options.xml_file)
+    dt = step_seconds(load(), options)
+    skip = 2 if options.exclude_current_positions_from_observation else 0
 
+    def observation(fields: Fields) -> Tensor:
+        return torch.cat((fields["qpos"][:, skip:], fields["qvel"]), dim=-1)
 
-def terminated(fields: Fields) -> Tensor:
-    """Never, `[B]`."""
-    return fields["qpos"].new_zeros(fields["qpos"].shape[0], dtype=torch.bool)
+    def before(fields: Fields) -> Tensor:
+        return fields["qpos"][:, 0].clone()
 
+    def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+        velocity = (fields["qpos"][:, 0] - x_before) / dt
+        return options.forward_reward_weight * velocity - options.ctrl_cost_weight * sum_of_squares(action)
 
-V5 = Task(
-    name="Swimmer",
-    version="v5",
-    model=gymnasium_model("swimmer.xml"),
-    substeps=SUBSTEPS,
-    dt=DT,
-    initial=ResetNoise(qpos=0.1, qvel=0.1),
-    observation=observation,
-    before=before,
-    reward=reward,
-    terminated=terminated,
-)
-VERSIONS = {"v5": V5, "v4": replace(V5, version="v4")}
+    return Task(
+        name="Swimmer",
+        version=version,
+        model=load,
+        substeps=options.frame_skip,
+        dt=dt,
+        initial=ResetNoise(qpos=options.reset_noise_scale, qvel=options.reset_noise_scale),
+        observation=observation,
+        before=before,
+        reward=reward,
+    )

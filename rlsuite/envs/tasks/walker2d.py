@@ -4,74 +4,80 @@ Source: Gymnasium's walker2d_v5; walker2d_v4 has another model (a more slippery 
 for staying healthy on the step on which it falls.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
+from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model, never
+from rlsuite.envs.tasks.common import TaskOptions, step_seconds, sum_of_squares, survival, within
 
-SUBSTEPS = 4
-DT = SUBSTEPS * 0.002  # seconds
-HEALTHY_REWARD = 1.0  # per step
-CONTROL_COST = 1e-3  # reward per squared unit of action
-HEIGHT_MIN, HEIGHT_MAX = 0.8, 2.0  # metres
-ANGLE_LIMIT = 1.0  # radians
+VERSIONS = {"v5": frozenset[str](), "v4": frozenset({"xml_file", "frame_skip"})}
+MODEL_OF_V4 = "walker2d.xml"
 VELOCITY_CLIP = 10.0  # of observed velocities, m/s or rad/s
 
 
-def observation(fields: Fields) -> Tensor:
-    """Positions without x, then clipped velocities: `[B, 17]`."""
-    velocity = fields["qvel"].clamp(-VELOCITY_CLIP, VELOCITY_CLIP)
-    return torch.cat((fields["qpos"][:, 1:], velocity), dim=-1)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(TaskOptions):
+    """Gymnasium's constructor arguments."""
+
+    xml_file: str = "walker2d_v5.xml"
+    frame_skip: int = 4
+    forward_reward_weight: float = 1.0
+    """Reward per m/s to the right."""
+    ctrl_cost_weight: float = 1e-3
+    """Cost per squared unit of action."""
+    healthy_reward: float = 1.0
+    """Reward per healthy step."""
+    terminate_when_unhealthy: bool = True
+    """End the episode with the first step that is not healthy."""
+    healthy_z_range: tuple[float, float] = (0.8, 2.0)
+    """Of the torso's height, metres."""
+    healthy_angle_range: tuple[float, float] = (-1.0, 1.0)
+    """Of the torso's angle, radians."""
+    reset_noise_scale: float = 5e-3
+    """Half width of the noise on positions and velocities."""
+    exclude_current_positions_from_observation: bool = True
+    """Leave out x."""
 
 
-def before(fields: Fields) -> Tensor:
-    """Position x of the torso, `[B]`, metres."""
-    return fields["qpos"][:, 0].clone()
+def build(version: str, options: Options) -> Task:
+    """Build the task; observations are positions, then clipped velocities, `[B, 17]` or `[B, 18]` with x."""
+    load = gymnasium_model(MODEL_OF_V4 if version == "v4" else options.xml_file)
+    dt = step_seconds(load(), options)
+    skip = 1 if options.exclude_current_positions_from_observation else 0
 
+    def observation(fields: Fields) -> Tensor:
+        velocity = fields["qvel"].clamp(-VELOCITY_CLIP, VELOCITY_CLIP)
+        return torch.cat((fields["qpos"][:, skip:], velocity), dim=-1)
 
-def healthy(fields: Fields) -> Tensor:
-    """Upright and at walking height, `[B]` bool."""
-    height, angle = fields["qpos"][:, 1], fields["qpos"][:, 2]
-    return (height > HEIGHT_MIN) & (height < HEIGHT_MAX) & (angle.abs() < ANGLE_LIMIT)
+    def healthy(fields: Fields) -> Tensor:
+        height, angle = fields["qpos"][:, 1], fields["qpos"][:, 2]
+        return within(height, options.healthy_z_range) & within(angle, options.healthy_angle_range)
 
+    def terminated(fields: Fields) -> Tensor:
+        return ~healthy(fields)
 
-def progress(x_before: Tensor, fields: Fields, action: Tensor) -> Tensor:
-    """Forward velocity in m/s less a cost of control, `[B]`."""
-    velocity = (fields["qpos"][:, 0] - x_before) / DT
-    return velocity - CONTROL_COST * torch.linalg.vecdot(action, action)
+    def before(fields: Fields) -> Tensor:
+        return fields["qpos"][:, 0].clone()
 
+    bonus = survival(version, options.healthy_reward, options.terminate_when_unhealthy, healthy)
 
-def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
-    """Progress, and a bonus where not fallen, `[B]`."""
-    return progress(x_before, fields, action) + HEALTHY_REWARD * ~ended
+    def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+        velocity = (fields["qpos"][:, 0] - x_before) / dt
+        gain = options.forward_reward_weight * velocity + bonus(fields, ended)
+        return gain - options.ctrl_cost_weight * sum_of_squares(action)
 
-
-def reward_v4(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
-    """Progress and a bonus on every step, the one of the fall included, `[B]`."""
-    return progress(x_before, fields, action) + HEALTHY_REWARD
-
-
-def terminated(fields: Fields) -> Tensor:
-    """Fallen, `[B]`."""
-    return ~healthy(fields)
-
-
-V5 = Task(
-    name="Walker2d",
-    version="v5",
-    model=gymnasium_model("walker2d_v5.xml"),
-    substeps=SUBSTEPS,
-    dt=DT,
-    initial=ResetNoise(qpos=5e-3, qvel=5e-3),
-    observation=observation,
-    before=before,
-    reward=reward,
-    terminated=terminated,
-    camera={"trackbodyid": 2, "distance": 4.0, "lookat": (0.0, 0.0, 1.15), "elevation": -20.0},
-)
-VERSIONS = {
-    "v5": V5,
-    "v4": replace(V5, version="v4", model=gymnasium_model("walker2d.xml"), reward=reward_v4),
-}
+    return Task(
+        name="Walker2d",
+        version=version,
+        model=load,
+        substeps=options.frame_skip,
+        dt=dt,
+        initial=ResetNoise(qpos=options.reset_noise_scale, qvel=options.reset_noise_scale),
+        observation=observation,
+        before=before,
+        reward=reward,
+        terminated=terminated if options.terminate_when_unhealthy else never,
+        camera={"trackbodyid": 2, "distance": 4.0, "lookat": (0.0, 0.0, 1.15), "elevation": -20.0},
+    )

@@ -1,0 +1,167 @@
+"""What several tasks share: checks of options, Gymnasium's sums, survival, observations of humanoids.
+
+Legend: B worlds, N numbers of one world, O observation.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlsuite.envs.tasks.base import Fields
+from rlsuite.errors import ConfigError
+
+ROOT_VELOCITIES = 6  # of a free joint: nothing drives them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """Options of every task; the tasks give the defaults.
+
+    Raises:
+        ConfigError: a range upside down, a negative noise, a number that is none.
+    """
+
+    xml_file: str
+    """Model: one of Gymnasium's files, or a path that starts with `.`, `/` or `~`."""
+    frame_skip: int
+    """Physics steps per env step."""
+
+    def __post_init__(self) -> None:
+        """Check what holds for all options of a kind."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple) and not value[0] <= value[1]:
+                raise ConfigError(
+                    f"{field.name} = {list(value)}: the first number must not exceed the second"
+                )
+            if isinstance(value, float) and np.isnan(value):
+                raise ConfigError(f"{field.name} = nan: must be a number")
+            if field.name == "reset_noise_scale" and not 0 <= value < np.inf:
+                raise ConfigError(f"reset_noise_scale = {value}: must be finite and not negative")
+        if self.frame_skip < 1:
+            raise ConfigError(f"frame_skip = {self.frame_skip}: must be at least 1")
+
+
+def option_names(options: type[TaskOptions]) -> frozenset[str]:
+    """Return the names of all options, for versions that have none."""
+    return frozenset(field.name for field in dataclasses.fields(options))
+
+
+def step_seconds(model: mujoco.MjModel, options: TaskOptions) -> float:
+    """Return the seconds of one env step."""
+    return model.opt.timestep * options.frame_skip
+
+
+def body_id(model: mujoco.MjModel, body: int | str) -> int:
+    """Return the number of a body; raise ConfigError where the model has no such body."""
+    try:
+        return model.body(body).id
+    except (KeyError, IndexError) as error:
+        names = ", ".join(model.body(i).name for i in range(1, model.nbody))
+        raise ConfigError(
+            f"{body!r} is no body of the model; its bodies are 1 to {model.nbody - 1}: {names}"
+        ) from error
+
+
+def constant(values: np.ndarray) -> Callable[[Tensor], Tensor]:
+    """Return a function that gives `values` on the device and in the dtype of a tensor, copied there once."""
+
+    @cache
+    def on(device: torch.device, dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, device=device, dtype=dtype)
+
+    return lambda like: on(like.device, like.dtype)
+
+
+def sum_of_squares(values: Tensor) -> Tensor:
+    """Sum the squares of `[B, N]` to `[B]`.
+
+    On the CPU numpy does it in double precision: it adds in another order than torch, and Gymnasium's
+    rewards are its sums.
+    """
+    if values.device.type == "cpu" and values.dtype == torch.float64:
+        return torch.from_numpy(np.square(values.numpy()).sum(axis=-1))
+    return torch.linalg.vecdot(values, values)
+
+
+def circle(angles: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines.
+
+    On a CPU `polar` calls the C library's, as numpy does; torch's own are a last digit off at times.
+    """
+    points = torch.polar(torch.ones_like(angles), angles)
+    return points.real, points.imag
+
+
+def within(value: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Say where low < value < high; nowhere for nan."""
+    return (value > bounds[0]) & (value < bounds[1])
+
+
+def survival(
+    version: str,
+    healthy_reward: float,
+    terminate_when_unhealthy: bool,
+    healthy: Callable[[Fields], Tensor],
+) -> Callable[[Fields, Tensor], Tensor]:
+    """Return (fields, terminated `[B]`) -> reward for being healthy, `[B]`.
+
+    v4 pays on the step of the fall, too, where the fall ends the episode.
+    """
+    if not terminate_when_unhealthy:
+        return lambda fields, ended: healthy_reward * healthy(fields)
+    if version == "v4":
+        return lambda fields, ended: fields["qpos"].new_full(ended.shape, healthy_reward)
+    return lambda fields, ended: healthy_reward * ~ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyOptions(TaskOptions):
+    """Which parts of a humanoid's body are observed."""
+
+    exclude_current_positions_from_observation: bool = True
+    """Leave out x and y of the torso."""
+    include_cinert_in_observation: bool = True
+    """Observe mass and inertia of the bodies about the centre of mass."""
+    include_cvel_in_observation: bool = True
+    """Observe velocities of the bodies about the centre of mass."""
+    include_qfrc_actuator_in_observation: bool = True
+    """Observe the forces of the actuators on the joints."""
+    include_cfrc_ext_in_observation: bool = True
+    """Observe the contact forces on the bodies."""
+
+
+BODY_OPTIONS_OF_V5 = frozenset(name for name in option_names(BodyOptions) if name.startswith("include_"))
+
+
+def body_observation(
+    version: str, options: BodyOptions
+) -> tuple[tuple[str, ...], Callable[[Fields], Tensor]]:
+    """Return the names of the fields that a humanoid observes, and fields -> `[B, O]`.
+
+    v4 also shows the world's body and the undriven root joint, whose numbers are always zero.
+    """
+    skip = 2 if options.exclude_current_positions_from_observation else 0
+    first_body, first_joint = (0, 0) if version == "v4" else (1, ROOT_VELOCITIES)
+    parts = [
+        (name, start)
+        for name, start, included in (
+            ("cinert", first_body, options.include_cinert_in_observation),
+            ("cvel", first_body, options.include_cvel_in_observation),
+            ("qfrc_actuator", first_joint, options.include_qfrc_actuator_in_observation),
+            ("cfrc_ext", first_body, options.include_cfrc_ext_in_observation),
+        )
+        if included
+    ]
+
+    def observe(fields: Fields) -> Tensor:
+        shown = [fields[name][:, start:].flatten(1) for name, start in parts]
+        return torch.cat((fields["qpos"][:, skip:], fields["qvel"], *shown), dim=-1)
+
+    return tuple(name for name, _ in parts), observe

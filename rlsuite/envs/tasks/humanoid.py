@@ -1,0 +1,99 @@
+"""Humanoid: a two-legged robot with arms runs in the direction of x without falling.
+
+Source: Gymnasium's humanoid_v5; humanoid_v4 observes 28 numbers more (always zero), has no cost of contacts,
+and also pays for staying healthy on the step on which it falls.
+"""
+
+from dataclasses import dataclass
+from math import inf
+
+from torch import Tensor
+
+from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model, never
+from rlsuite.envs.tasks.common import (
+    BODY_OPTIONS_OF_V5,
+    BodyOptions,
+    body_observation,
+    constant,
+    step_seconds,
+    sum_of_squares,
+    survival,
+    within,
+)
+
+VERSIONS = {
+    "v5": frozenset[str](),
+    "v4": BODY_OPTIONS_OF_V5 | {"xml_file", "frame_skip", "contact_cost_weight", "contact_cost_range"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(BodyOptions):
+    """Gymnasium's constructor arguments."""
+
+    xml_file: str = "humanoid.xml"
+    frame_skip: int = 5
+    forward_reward_weight: float = 1.25
+    """Reward per m/s of the centre of mass in the direction of x."""
+    ctrl_cost_weight: float = 0.1
+    """Cost per squared unit of action."""
+    contact_cost_weight: float = 5e-7
+    """Cost per squared newton (or newton metre) of contact force."""
+    contact_cost_range: tuple[float, float] = (-inf, 10.0)
+    """The cost of contacts is clipped to it."""
+    healthy_reward: float = 5.0
+    """Reward per healthy step."""
+    terminate_when_unhealthy: bool = True
+    """End the episode with the first step that is not healthy."""
+    healthy_z_range: tuple[float, float] = (1.0, 2.0)
+    """Of the torso's height, metres."""
+    reset_noise_scale: float = 0.01
+    """Half width of the noise on positions and velocities."""
+
+
+def build(version: str, options: Options) -> Task:
+    """Build the task; observations `[B, 348]` by default (376 in v4) are what `body_observation` shows."""
+    load = gymnasium_model(options.xml_file)
+    model = load()
+    dt = step_seconds(model, options)
+    masses, total_mass = constant(model.body_mass.copy()), float(model.body_mass.sum())
+    observed, observation = body_observation(version, options)
+    charged = version != "v4"
+
+    def centre(fields: Fields) -> Tensor:
+        # Added one after the other, as numpy's einsum does.
+        weighted = masses(fields["xipos"]) * fields["xipos"][:, :, 0]
+        return weighted.cumsum(-1)[:, -1] / total_mass
+
+    def healthy(fields: Fields) -> Tensor:
+        return within(fields["qpos"][:, 2], options.healthy_z_range)
+
+    def terminated(fields: Fields) -> Tensor:
+        return ~healthy(fields)
+
+    bonus = survival(version, options.healthy_reward, options.terminate_when_unhealthy, healthy)
+
+    def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+        velocity = (centre(fields) - x_before) / dt
+        cost = options.ctrl_cost_weight * sum_of_squares(action)
+        if charged:
+            contacts = options.contact_cost_weight * sum_of_squares(fields["cfrc_ext"].flatten(1))
+            cost += contacts.clamp(*options.contact_cost_range)
+        return options.forward_reward_weight * velocity + bonus(fields, ended) - cost
+
+    return Task(
+        name="Humanoid",
+        version=version,
+        model=load,
+        substeps=options.frame_skip,
+        dt=dt,
+        fields=tuple(
+            dict.fromkeys(("qpos", "qvel", "xipos", *observed, *(("cfrc_ext",) if charged else ())))
+        ),
+        initial=ResetNoise(qpos=options.reset_noise_scale, qvel=options.reset_noise_scale),
+        observation=observation,
+        before=centre,
+        reward=reward,
+        terminated=terminated if options.terminate_when_unhealthy else never,
+        camera={"trackbodyid": 1, "distance": 4.0, "lookat": (0.0, 0.0, 2.0), "elevation": -20.0},
+    )
