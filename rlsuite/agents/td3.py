@@ -21,6 +21,7 @@ from rlsuite.agents.base import (
     Batch,
     Policy,
     Spaces,
+    StateValue,
     Trained,
     adam,
     check_range,
@@ -29,6 +30,7 @@ from rlsuite.agents.base import (
     polyak,
     squared_td_loss,
     take_step,
+    td_target,
 )
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
@@ -80,7 +82,7 @@ def smoothed_action(action: Tensor, noise: Tensor, deviation: float, clip: float
 
 def bellman_target(batch: Batch, next_q: Tensor) -> Tensor:
     """Clipped double-Q target r + gamma (1 - terminated) min_m Q', `[N]`, from `next_q` of `[M, N]`."""
-    return batch.reward + batch.discount * (1 - batch.terminated) * next_q.amin(-2)
+    return td_target(batch, next_q.amin(-2))
 
 
 def actor_loss(q: Tensor) -> Tensor:
@@ -223,6 +225,13 @@ class TD3(Agent):
         )
         q = self.critic(rows.observation, rows.action).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
+
+    @torch.no_grad()
+    def state_value(self, observation: Tensor) -> StateValue:
+        """Value observations `[*lead, N, O]` by both critics' mean at the policy's action."""
+        observation = self.normalized(observation)
+        value = self.critic(observation, self.actor(observation)).mean(-2)
+        return StateValue(value, torch.zeros_like(value))
 
     def parts(self) -> tuple[Trained, ...]:
         """Actor and critic with their optimisers, and both targets."""

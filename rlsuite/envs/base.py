@@ -58,6 +58,7 @@ class VectorEnv(EnvBase):
         engine_name: who integrates.
         simulation_device: where physics and task functions run; `device` is where tensors are handed out.
         half_range: (high - low) / 2 of each action in the environment's units.
+        middle: (high + low) / 2 of each action.
         max_episode_steps: env steps until an episode is truncated; None for no limit.
         versions: versions of the packages that the numbers depend on.
     """
@@ -93,6 +94,7 @@ class VectorEnv(EnvBase):
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.half_range = tuple(((high - low) / 2).tolist())
+        self.middle = tuple(((high + low) / 2).tolist())
         self.versions = package_versions(packages)
         self.dtype = dtype
         self.simulation_device = torch.device(simulation_device)

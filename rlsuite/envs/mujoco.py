@@ -116,6 +116,11 @@ class MujocoEnv(VectorEnv):
         mujoco.mj_forward(self._scene, pose)
         return self._camera.picture(pose)
 
+    @property
+    def fps(self) -> float:
+        """Pictures per second of a video in real time, one an env step."""
+        return 1 / self.task.dt
+
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Stop the threads and free what rendering holds."""
         if "engine" in self.__dict__:

@@ -19,6 +19,7 @@ from rlsuite.errors import ConfigError
         ("HalfCheetah", "HalfCheetah-v5", "native"),
         ("HalfCheetah-v5", "HalfCheetah-v5", "native"),
         ("Walker2d-v4", "Walker2d-v4", "native"),
+        ("RiskyPointMass", "RiskyPointMass", "none"),
         ("gym:Pendulum-v1", "gym:Pendulum-v1", "gym"),
         ("dmc:point_mass-easy", "dmc:point_mass-easy", "dmc"),
     ],
@@ -45,6 +46,7 @@ def test_dm_controls_own_environment_of_a_task_of_ours(make):
 @pytest.mark.parametrize(
     ("env_id", "options", "message"),
     [
+        ("walker-walk", {}, 'Did you mean "dmc:walker-walk"'),
         ("HalfCheeta", {}, 'Did you mean "HalfCheetah"'),
         ("Pendulum-v1", {}, 'use "gym:Pendulum-v1"'),
         ("Pusher-v4", {}, "issues/950.*use Pusher-v5"),

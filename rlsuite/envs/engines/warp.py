@@ -109,7 +109,7 @@ class WarpEngine:
             self._model = _put_model(model, options)
             self._data = mjw.make_data(model, nworld=worlds, **dataclasses.asdict(self.capacity))
             names = dict.fromkeys(("qpos", "qvel", *fields))
-            self._expose(worlds, [name for name in names if name not in STATE])
+            self._expose(worlds, list(names))
             self._overflow = wp.to_torch(self._data.overflow)
             self._noticed = torch.zeros_like(self._overflow, device="cpu", pin_memory=self._place.is_cuda)
         self._post_constraint = not POST_CONSTRAINT_FIELDS.isdisjoint(names)
@@ -118,7 +118,7 @@ class WarpEngine:
         self._step_calls = 0
         self._copied: torch.cuda.Event | None = None
 
-    def _expose(self, worlds: int, derived: list[str]) -> None:
+    def _expose(self, worlds: int, names: list[str]) -> None:
         """Make torch views of the state, own copies of derived fields, and room for what a reset brings."""
         data, shapes = self._data, mujoco.MjData(self.model)
         self._arrays = {name: getattr(data, name) for name in STATE if getattr(data, name).size}
@@ -130,7 +130,7 @@ class WarpEngine:
         self._starts = {name: wp.clone(array) for name, array in self._arrays.items()}
         self._given = {name: wp.to_torch(self._starts[name]) for name in GIVEN if name in self._starts}
         # A reset evaluates the forward pass of all worlds; kept worlds' fields must stay those of their step.
-        self._derived = {name: _float_array(data, name) for name in derived}
+        self._derived = {name: _float_array(data, name) for name in names if name not in STATE}
         self._own = {name: wp.zeros_like(array) for name, array in self._derived.items()}
         self._after_reset = {
             # As in C, the forward pass leaves these at zero unless a sensor asks for them.
@@ -139,7 +139,7 @@ class WarpEngine:
             else array
             for name, array in self._derived.items()
         }
-        self._fields = {name: self._state[name] for name in ("qpos", "qvel")}
+        self._fields = {name: self._state[name] for name in names if name in self._state}
         for name, array in self._own.items():
             shape = getattr(shapes, name).shape
             self._fields[name] = wp.to_torch(array).reshape(worlds, *shape)

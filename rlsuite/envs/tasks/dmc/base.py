@@ -7,6 +7,7 @@ Legend: B worlds, P states in the pool, G numbers of a goal.
 import importlib
 import os
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cache, partial
 from types import ModuleType
@@ -20,11 +21,16 @@ from torch import Tensor
 from rlsuite.envs.names import suite_tasks_by_name
 from rlsuite.envs.seeding import EPISODE_SEEDS
 from rlsuite.envs.tasks.base import Fields, Start, Task, loading, pick_starts, stack_starts
-from rlsuite.errors import ConfigError, unknown_name
+from rlsuite.errors import ConfigError, EnvironmentFailure, unknown_name
 
 FIRST_CAMERA = {"type": int(mujoco.mjtCamera.mjCAMERA_FIXED), "fixedcamid": 0}
 POOL_SEED = 0  # one pool for all runs: a resumed run finds the states that it left
 POOL_SIZE = 4096  # states
+
+XX, XZ, ZX, ZZ = 0, 2, 6, 8  # elements of a rotation matrix as MuJoCo stores it; z is up
+
+Reward = Callable[[Fields, Tensor], Tensor]
+"""(fields, action in actuator units `[B, A]`) -> `[B]`."""
 
 Goal = Callable[[Any], np.ndarray]
 """Reads the goal `[G]` off dm_control's physics after `initialize_episode`."""
@@ -72,9 +78,10 @@ def load_suite_model(domain: str, task: str, places: Mapping[str, int]) -> mujoc
     Raises:
         ConfigError: dm_control is not installed, or its model has things in other places.
     """
-    env = load_original(domain, task)
+    env = _original(domain, task)
+    env.task.random.seed(POOL_SEED)  # what is drawn into the model must not depend on earlier episodes
     env.reset()
-    model: mujoco.MjModel = env.physics.model.ptr
+    model: mujoco.MjModel = copy(env.physics.model.ptr)
     for name, expected in places.items():
         found = _place(model, *name.split())
         if found != expected:
@@ -112,20 +119,29 @@ class SuiteStarts:
     pool_size: int = POOL_SIZE
 
     def draw(self, rng: np.random.Generator, qpos0: np.ndarray, qvel0: np.ndarray) -> Start[np.ndarray]:
-        """Return one state: the episode that dm_control starts from a seed that `rng` gives."""
+        """Return one state: the episode that dm_control starts from a seed that `rng` gives.
+
+        Raises:
+            EnvironmentFailure: dm_control found no state, or its simulation diverged.
+        """
         env = _original(self.domain, self.task)
         physics = env.physics
         env.task.random.seed(int(rng.integers(EPISODE_SEEDS)))
-        with physics.reset_context():
-            env.task.initialize_episode(physics)
-            # Read before the context ends: its forward pass, which moves the warm start, is the engine's.
-            return Start(
-                qpos=physics.data.qpos.copy(),
-                qvel=physics.data.qvel.copy(),
-                goal=None if self.goal is None else self.goal(physics),
-                act=physics.data.act.copy() if physics.model.na else None,
-                warmstart=physics.data.qacc_warmstart.copy(),
-            )
+        try:
+            with physics.reset_context():
+                env.task.initialize_episode(physics)
+                # Read before the context ends: its forward pass, which moves the warm start, is the engine's.
+                return Start(
+                    qpos=physics.data.qpos.copy(),
+                    qvel=physics.data.qvel.copy(),
+                    goal=None if self.goal is None else self.goal(physics),
+                    act=physics.data.act.copy() if physics.model.na else None,
+                    warmstart=physics.data.qacc_warmstart.copy(),
+                )
+        except RuntimeError as error:
+            raise EnvironmentFailure(
+                f"dm_control could not start an episode of {self.domain}-{self.task}: {error}"
+            ) from error
 
     def sample(self, count: int, qpos0: Tensor, qvel0: Tensor, generator: torch.Generator) -> Start[Tensor]:
         """Return `count` states of the pool on the device and in the dtype of `qpos0`."""
@@ -154,7 +170,7 @@ def suite_task(
     substeps: int,
     dt: float,
     observation: Callable[[Fields], Tensor],
-    reward: Callable[[Fields, Tensor], Tensor],
+    reward: Reward,
     fields: tuple[str, ...] = (),
     places: Mapping[str, int] | None = None,
     goal: Goal | None = None,
@@ -170,7 +186,7 @@ def suite_task(
         substeps: physics steps per env step.
         dt: seconds per env step.
         observation: fields -> `[B, O]`, dm_control's observations flattened in its order.
-        reward: (fields, action in actuator units `[B, A]`) -> `[B]`.
+        reward: of the state after the step.
         fields: what the two read besides qpos and qvel.
         places: see `load_suite_model`.
         goal: reads the goal off dm_control's physics.
@@ -190,21 +206,19 @@ def suite_task(
         initial=SuiteStarts(domain=domain, task=task, goal=goal, pool_size=pool_size),
         observation=observation,
         reward=partial(_paid, reward),
-        terminated=never,
         camera=FIRST_CAMERA,
         show_goal=show_goal,
         packages=("dm_control",),
     )
 
 
-def never(fields: Fields) -> Tensor:
-    """No episode of these tasks ends before its time limit, `[B]` bool."""
-    return fields["qpos"].new_zeros(fields["qpos"].shape[0], dtype=torch.bool)
+def into_frame(vectors: Tensor, frame: Tensor) -> Tensor:
+    """Turn vectors `[B, K, 3]` of the world into a body's frame (rotation matrices `[B, 9]`)."""
+    # A sum of products: matrix products may lose digits on devices.
+    return (vectors.unsqueeze(-1) * frame.unflatten(-1, (3, 3)).unsqueeze(1)).sum(-2)
 
 
-def _paid(
-    reward: Callable[[Fields, Tensor], Tensor], before: Tensor, fields: Fields, action: Tensor, ended: Tensor
-) -> Tensor:
+def _paid(reward: Reward, before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
     """Pay for the state after the step alone, as the whole suite does."""
     return reward(fields, action)
 

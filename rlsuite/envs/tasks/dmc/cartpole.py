@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 
 from rlsuite.envs.tasks.base import Fields, Task
-from rlsuite.envs.tasks.dmc.base import suite_task
+from rlsuite.envs.tasks.dmc.base import XZ, ZZ, suite_task
 from rlsuite.envs.tasks.dmc.rewards import tolerance
 
 POLE = 2  # body
-XZ, ZZ = 2, 8  # elements of a rotation matrix
 CART_RANGE = (-0.25, 0.25)  # metres
 ANGLE_COSINE_RANGE = (0.995, 1.0)
 MARGIN_POSITION = 2.0  # metres

@@ -97,5 +97,9 @@ def tolerance(
     if not (0 < value_at_margin < 1 or (value_at_margin == 0 and sigmoid in ZERO_ALLOWED)):
         least = "0 or more" if sigmoid in ZERO_ALLOWED else "above 0"
         raise ConfigError(f"value_at_margin = {value_at_margin}: must be {least} and below 1 for {sigmoid}")
-    outside = torch.maximum(lower - x, x - upper).clamp(min=0) / margin
-    return SIGMOIDS[sigmoid](outside, value_at_margin)
+    outside = torch.zeros_like(x)
+    if lower > -math.inf:
+        outside = outside + (lower - x).clamp(min=0)
+    if upper < math.inf:
+        outside = outside + (x - upper).clamp(min=0)
+    return SIGMOIDS[sigmoid](outside / margin, value_at_margin)

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from rlsuite.envs.tasks.base import Fields, Task
-from rlsuite.envs.tasks.dmc.base import suite_task
+from rlsuite.envs.tasks.dmc.base import XX, XZ, ZZ, suite_task
 from rlsuite.envs.tasks.dmc.rewards import tolerance
 
 TORSO = 1  # body
 SPEED = 0  # sensordata: velocity x of the centre of mass, m/s
-XX, XZ, ZZ = 0, 2, 8  # elements of a rotation matrix
 STAND_HEIGHT = 1.2  # metres
 SPEEDS = {"stand": 0.0, "walk": 1.0, "run": 8.0}  # m/s, full reward from here
 
