@@ -11,7 +11,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -236,23 +236,24 @@ RACES: dict[str, Callable[[float, int], Iterator[Row]]] = {
 }
 
 
-def write_csv(path: Path, rows: list[Row], threads: int) -> None:
-    """Write the rows with the command, versions and machine that made them."""
+def write_csv(path: Path, rows: Sequence[Any], threads: int, packages: Sequence[str] = PACKAGES) -> None:
+    """Write rows of one slotted dataclass with the command, versions and machine that made them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {
         "threads": threads,
         "cpu": _cpu_name(),
         "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
+        **{package: version(package) for package in packages},
     }
     with path.open("w", newline="") as file:
         file.write(f"# command: {Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}\n")
         file.writelines(f"# {key}: {value}\n" for key, value in facts.items())
         writer = csv.writer(file)
-        writer.writerow(Row.__slots__)
+        names = rows[0].__slots__
+        writer.writerow(names)
         for row in rows:
             writer.writerow(
-                [f"{v:.4g}" if isinstance(v, float) else v for v in map(row.__getattribute__, Row.__slots__)]
+                [f"{v:.4g}" if isinstance(v, float) else v for v in map(row.__getattribute__, names)]
             )
 
 

@@ -8,6 +8,7 @@ import math
 import platform
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -149,6 +150,13 @@ class VectorEnv(EnvBase):
     def seed_worlds(self, seeds: Seeds) -> None:
         """Seed every world by itself; what the next resets draw follows from its own seed alone."""
         self._set_seed(seeds)
+
+    def stream(self) -> AbstractContextManager[None]:
+        """Return a context in which this environment and whoever uses it queue their GPU work in one stream.
+
+        A training loop enters it once; everything is as correct, and slower, without it.
+        """
+        return nullcontext()
 
     @property
     def nan_resets(self) -> int:

@@ -1,5 +1,6 @@
 """The environment that joins a task and an engine: vectorised MuJoCo as TorchRL sees it."""
 
+from contextlib import AbstractContextManager
 from copy import copy
 
 import mujoco
@@ -89,6 +90,14 @@ class MujocoEnv(VectorEnv):
         self._starts = (HostStarts if engine == "native" else DeviceStarts)(task.initial, num_envs, *rest)
         self._camera: SceneCamera | None = None
         self._set_seed(seed)
+
+    def stream(self) -> AbstractContextManager[None]:
+        """Return a context in which torch and the engine queue their GPU work in one stream."""
+        if self.engine_name != "warp":
+            return super().stream()
+        from rlsuite.envs.engines.warp import shared_stream
+
+        return shared_stream(self.simulation_device)
 
     def frame(self, world: int = 0) -> np.ndarray:
         """Return a picture of one world, uint8 `[height, width, 3]`; loads OpenGL on the first call.

@@ -353,6 +353,8 @@ def _find_device(device: torch.device) -> wp.Device:
         raise ConfigError(f"engine warp: Warp {wp.__version__} finds no CUDA driver that it can use; {hint}")
     if device.type == "cuda" and not wp.is_conditional_graph_supported():
         raise ConfigError(f"engine warp records loops, for which CUDA must be 12.4 or newer; {hint}")
+    if device.type == "cuda" and not wp.is_mempool_supported(str(device)):
+        raise ConfigError(f"engine warp records allocations, for which {device} lacks memory pools; {hint}")
     return wp.device_from_torch(device)
 
 
