@@ -1,4 +1,4 @@
-"""How fast IQL's updates are, against a plain single-file style program and TorchRL's `IQLLoss` in the same run.
+"""How fast IQL's updates are, against a plain single-file program and TorchRL's `IQLLoss` in the same run.
 
 All three do the same arithmetic on networks of the same sizes, on random rows of HalfCheetah's sizes; tests
 hold their weights equal after several updates from the same start. Ours runs in the authors' order, which
@@ -28,7 +28,7 @@ from rlsuite.registry import agent_class
 WIDTH = 256  # of both hidden layers; all three implementations' default
 EXPECTILE, BETA, GAMMA, TAU, RATE, STEPS = 0.7, 3.0, 0.99, 0.005, 3e-4, 1_000_000
 MAX_WEIGHT, LOG_STD_RANGE = 100.0, (-20.0, 2.0)  # CORL's
-LOG_EVERY = 1_000  # updates between the host's readings of TorchRL's losses; ours is read in the training loop
+LOG_EVERY = 1_000  # updates between readings of TorchRL's losses; ours are read in the loop
 
 
 def perceptron(inputs: int, outputs: int, width: int = WIDTH) -> nn.Sequential:
@@ -69,7 +69,7 @@ class PlainCritic(nn.Module):
 
 
 class PlainIQL:
-    """IQL as single-file programs write it: one optimiser per network, loops over targets, losses read at once.
+    """IQL as single-file programs write it: an optimiser per network, loops over targets, losses read at once.
 
     The order is CORL's: every loss reads the networks as they were when the update began.
     """
