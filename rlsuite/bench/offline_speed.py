@@ -69,7 +69,7 @@ class PlainCritic(nn.Module):
 
 
 class PlainIQL:
-    """IQL as single-file programs write it: an optimiser per network, loops over targets, losses read at once.
+    """IQL as single-file programs write it: an optimiser a network, loops over targets, losses read at once.
 
     The order is CORL's: every loss reads the networks as they were when the update began.
     """
