@@ -112,7 +112,7 @@ def check_env_name(env_id: str) -> None:
     doors = tuple(f"{name.partition(':')[0]}:" for name in names if ":" in name)
     own = [name for name in names if ":" not in name]
     if not env_id.startswith(doors) and plain_env_name(env_id) not in {plain_env_name(name) for name in own}:
-        raise unknown_name("an environment", env_id, own, "rlsuite list envs")
+        raise unknown_name("an environment", env_id, names, "rlsuite list envs")
 
 
 def plain_env_name(env_id: str) -> str:

@@ -8,11 +8,12 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 PACKAGES = (
     "torch",
@@ -89,8 +90,8 @@ def _timed(work: Callable[[int], None], count: int) -> float:
     return time.perf_counter() - start
 
 
-def write_csv(path: Path, rows: list[Row], threads: int) -> None:
-    """Write the rows with the command, versions and machine that made them."""
+def write_csv(path: Path, rows: Sequence[Any], threads: int) -> None:
+    """Write rows of one slotted dataclass with the command, versions and machine that made them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {
         "threads": threads,
@@ -102,10 +103,11 @@ def write_csv(path: Path, rows: list[Row], threads: int) -> None:
         file.write(f"# command: {Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}\n")
         file.writelines(f"# {key}: {value}\n" for key, value in facts.items())
         writer = csv.writer(file)
-        writer.writerow(Row.__slots__)
+        names = rows[0].__slots__
+        writer.writerow(names)
         for row in rows:
             writer.writerow(
-                [f"{v:.4g}" if isinstance(v, float) else v for v in map(row.__getattribute__, Row.__slots__)]
+                [f"{v:.4g}" if isinstance(v, float) else v for v in map(row.__getattribute__, names)]
             )
 
 

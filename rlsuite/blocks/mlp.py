@@ -61,6 +61,26 @@ class Linear(nn.Module):
         return flat.unflatten(0, lead)
 
 
+def orthogonal_(module: nn.Module, gain: float, generator: Source = None) -> None:
+    """Initialise every `Linear` of `module` anew: orthogonal weights times `gain`, biases zero.
+
+    Args:
+        module: searched for layers.
+        gain: of the weights; sqrt(2) keeps the scale of activations under ReLU.
+        generator: draws the matrices; one per seed where the first leading axis is seeds.
+    """
+
+    def draw(part: Tensor, own: torch.Generator | None) -> None:
+        for matrix in part.view(-1, *part.shape[-2:]):
+            nn.init.orthogonal_(matrix, gain, generator=own)
+
+    for layer in module.modules():
+        if isinstance(layer, Linear):
+            with torch.no_grad():
+                fill(layer.weight, generator, draw)
+                layer.bias.zero_()
+
+
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis, with one gain and shift per network of `lead`."""
 

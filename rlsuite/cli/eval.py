@@ -75,6 +75,8 @@ def run(argv: Sequence[str]) -> int:
         print(f"seed {seed}: return {mean:,.1f}")
     print(f"return  {found['return_mean']:,.1f} +- {found['return_std']:,.1f} over {len(lengths)} episodes")
     print(f"length  {found['length_mean']:,.1f}, from {min(lengths):,.0f} to {max(lengths):,.0f} env steps")
+    if "value_error" in found:
+        print(f"value   {found['value_error']:+,.2f}: what the critics promised above what came")
     if line.video is not None:
         print(f"video   {line.video}")
     return 0

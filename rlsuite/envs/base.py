@@ -8,6 +8,7 @@ import math
 import platform
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,6 @@ from rlsuite.envs.seeding import Seeds
 from rlsuite.errors import ConfigError, DataError, EnvironmentFailure
 
 NO_LIMIT = 2**62  # env steps
-SIMULATION_DEVICE = torch.device("cpu")
 
 
 class Outcome(NamedTuple):
@@ -56,7 +56,9 @@ class VectorEnv(EnvBase):
     Attributes:
         env_id: the name that makes this environment again.
         engine_name: who integrates.
+        simulation_device: where physics and task functions run; `device` is where tensors are handed out.
         half_range: (high - low) / 2 of each action in the environment's units.
+        middle: (high + low) / 2 of each action.
         max_episode_steps: env steps until an episode is truncated; None for no limit.
         versions: versions of the packages that the numbers depend on.
     """
@@ -74,7 +76,15 @@ class VectorEnv(EnvBase):
         packages: Iterable[str],
         device: torch.device | str,
         dtype: torch.dtype,
+        simulation_device: torch.device | str = "cpu",
+        simulation_dtype: torch.dtype = torch.float64,
+        host_asks: bool = True,
     ) -> None:
+        """Describe the environment to TorchRL.
+
+        `host_asks` says that looking at a result costs nothing, so that a step may skip what it need not do.
+        Without it, `step` and `maybe_reset` never wait for the simulation device: they queue all the work.
+        """
         super().__init__(device=torch.device(device), batch_size=[num_envs])
         low, high = np.asarray(action_low, np.float64), np.asarray(action_high, np.float64)
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
@@ -84,13 +94,17 @@ class VectorEnv(EnvBase):
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.half_range = tuple(((high - low) / 2).tolist())
+        self.middle = tuple(((high + low) / 2).tolist())
         self.versions = package_versions(packages)
         self.dtype = dtype
-        self._middle = torch.from_numpy((high + low) / 2)
-        self._half = torch.from_numpy((high - low) / 2)
-        self._unit_box = bool((self._half == 1).all() and (self._middle == 0).all())
-        self._step_count = torch.zeros(num_envs, 1, dtype=torch.int64)
-        self._nan_resets = 0
+        self.simulation_device = torch.device(simulation_device)
+        self._precision = simulation_dtype
+        self._host_asks = host_asks
+        self._middle = torch.from_numpy((high + low) / 2).to(self.simulation_device, simulation_dtype)
+        self._half = torch.from_numpy((high - low) / 2).to(self.simulation_device, simulation_dtype)
+        self._unit_box = bool((high - low == 2).all() and (high + low == 0).all())
+        self._step_count = torch.zeros(num_envs, 1, dtype=torch.int64, device=self.simulation_device)
+        self._nan_resets = torch.zeros(1, dtype=torch.int64, device=self.simulation_device)
         self._limit = NO_LIMIT if max_episode_steps is None else max_episode_steps
         self._observation_size = observation_size
         self._action_shape = torch.Size((num_envs, len(low)))
@@ -115,10 +129,10 @@ class VectorEnv(EnvBase):
 
     @abstractmethod
     def _advance(self, action: Tensor) -> Outcome:
-        """Step every world under actions `[B, A]` float64 in the environment's units."""
+        """Step every world under actions `[B, A]` in the environment's units, device and precision."""
 
     @abstractmethod
-    def _restart(self, mask: np.ndarray) -> Tensor:
+    def _restart(self, mask: Tensor) -> Tensor:
         """Start new episodes in the worlds of `mask` `[B]`; return observations `[B, O]` of all worlds."""
 
     @abstractmethod
@@ -137,10 +151,17 @@ class VectorEnv(EnvBase):
         """Seed every world by itself; what the next resets draw follows from its own seed alone."""
         self._set_seed(seeds)
 
+    def stream(self) -> AbstractContextManager[None]:
+        """Return a context in which this environment and whoever uses it queue their GPU work in one stream.
+
+        A training loop enters it once; everything is as correct, and slower, without it.
+        """
+        return nullcontext()
+
     @property
     def nan_resets(self) -> int:
-        """Worlds that were cut off because a number was not finite, so far."""
-        return self._nan_resets
+        """Worlds that were cut off because a number was not finite, so far; waits for the device."""
+        return int(self._nan_resets)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         if "_step" in tensordict:
@@ -156,13 +177,14 @@ class VectorEnv(EnvBase):
         if outcome.truncated is not None:
             truncated |= outcome.truncated.unsqueeze(-1)
         valid = torch.ones_like(truncated)
-        # A sum is finite only if every term is: one number settles the usual case.
+        # A sum is finite only if every term is: one number settles the usual case. A simulator that must
+        # not be asked always says which worlds are sane.
         if outcome.sane is not None or not math.isfinite(observation.sum() + reward.sum()):
             valid &= torch.isfinite(observation).all(-1, keepdim=True) & torch.isfinite(reward)
             if outcome.sane is not None:
                 valid &= outcome.sane.unsqueeze(-1)
             bad = ~valid
-            self._nan_resets += int(bad.sum())
+            self._nan_resets += bad.sum()
             observation = observation.masked_fill(bad, 0.0)
             reward = reward.masked_fill(bad, 0.0)
             terminated = terminated & valid
@@ -194,15 +216,16 @@ class VectorEnv(EnvBase):
         """Start new episodes in the worlds that are `done`; leave the others alone.
 
         As in TorchRL, keys that a reset does not write (actions, what a policy carries) become zero in
-        the worlds that were reset, unless all of them were.
+        the worlds that were reset, unless all of them were; where the host must not ask whether that is so
+        (`simulation_device`), they become zero then, too.
         """
         mask = tensordict.get("done")
-        if not bool(mask.any()):
+        if self._host_asks and not bool(mask.any()):
             return tensordict
         if not all(isinstance(value, Tensor) for value in tensordict.values()):
             return super().maybe_reset(tensordict)
         fresh = self._export(self._fresh(mask))
-        if not bool(mask.all()):
+        if not (self._host_asks and bool(mask.all())):
             for key, value in tensordict.items():
                 wide = mask.reshape(-1, *(1,) * (value.ndim - 1))
                 new = fresh.get(key)
@@ -213,7 +236,7 @@ class VectorEnv(EnvBase):
         """Return everything that the environment's future depends on, as flat named tensors."""
         common = {
             "step_count": self._step_count.clone(),
-            "nan_resets": torch.tensor([self._nan_resets], dtype=torch.int64),
+            "nan_resets": self._nan_resets.clone(),
         }
         return common | self._own_state()
 
@@ -226,16 +249,16 @@ class VectorEnv(EnvBase):
         steps = take(state, "step_count", self._step_count.shape)
         counter = take(state, "nan_resets", (1,))
         self._load_own_state(dict(state))
-        self._step_count = steps.clone()
-        self._nan_resets = int(counter)
+        self._step_count.copy_(steps)
+        self._nan_resets.copy_(counter)
 
     def _actuate(self, action: Tensor) -> Tensor:
-        """Return actions in the environment's units, float64, on the simulator's device."""
+        """Return actions in the environment's units, on the simulator's device and in its precision."""
         if action.shape != self._action_shape:
             wanted = list(self._action_shape)
             raise ConfigError(f"action has shape {list(action.shape)}; {self.env_id} takes {wanted}")
-        action = action.detach().to(SIMULATION_DEVICE, torch.float64).clamp(-1.0, 1.0)
-        if math.isnan(action.sum()):
+        action = action.detach().to(self.simulation_device, self._precision).clamp(-1.0, 1.0)
+        if self._host_asks and math.isnan(action.sum()):
             worlds = action.isnan().any(-1).nonzero().flatten().tolist()
             raise EnvironmentFailure(f"the policy's action is NaN in world(s) {worlds} of {self.env_id}")
         return action if self._unit_box else torch.addcmul(self._middle, self._half, action)
@@ -244,8 +267,8 @@ class VectorEnv(EnvBase):
         """Restart the worlds of `mask` `[B, 1]` (None: all); return the current values of all worlds."""
         if mask is None:
             mask = torch.ones_like(self._step_count, dtype=torch.bool)
-        mask = mask.cpu()
-        observation = self._restart(mask.flatten().numpy())
+        mask = mask.to(self.simulation_device)
+        observation = self._restart(mask.flatten())
         self._step_count.masked_fill_(mask, 0)
         off = torch.zeros_like(mask)
         return {
@@ -260,7 +283,7 @@ class VectorEnv(EnvBase):
     def _export(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Cast to the dtype and move to the device that this environment hands out."""
         values["observation"] = values["observation"].to(self.dtype)
-        if self.device != SIMULATION_DEVICE:
+        if self.device != self.simulation_device:
             values = {key: value.to(self.device) for key, value in values.items()}
         return values
 

@@ -5,11 +5,8 @@ with discount 1 it is the time limit, a truncation. Rewards that are None count 
 """
 
 import importlib
-import os
-from types import ModuleType
 from typing import Any
 
-import mujoco
 import numpy as np
 import torch
 
@@ -17,6 +14,7 @@ from rlsuite.envs.base import Outcome
 from rlsuite.envs.rendering import SceneCamera
 from rlsuite.envs.replayed import ReplayedEnv
 from rlsuite.envs.seeding import Seeds
+from rlsuite.envs.tasks.dmc.base import FIRST_CAMERA, import_suite, load_original
 from rlsuite.errors import ConfigError, unknown_name
 
 
@@ -47,7 +45,7 @@ class DMControlEnv(ReplayedEnv):
         dtype: torch.dtype = torch.float32,
         max_episode_steps: int | None = None,
     ) -> None:
-        suite = _import_suite()
+        suite = import_suite()
         tasks = {f"{domain}-{task}": (domain, task) for domain, task in suite.ALL_TASKS}
         if name not in tasks:
             options = [f"dmc:{known}" for known in tasks]
@@ -59,10 +57,7 @@ class DMControlEnv(ReplayedEnv):
             )
         domain, task = tasks[name]
         try:
-            # The seed given here is replaced at each reset; without one dm_control would take the clock.
-            self._worlds: list[Any] = [
-                suite.load(domain, task, task_kwargs={"random": 0}) for _ in range(num_envs)
-            ]
+            self._worlds: list[Any] = [load_original(domain, task) for _ in range(num_envs)]
             first = self._worlds[0].reset()
         except RuntimeError as error:
             raise ConfigError(
@@ -97,8 +92,8 @@ class DMControlEnv(ReplayedEnv):
         """
         physics = self._worlds[world].physics
         if world not in self._cameras:
-            fixed = {"type": int(mujoco.mjtCamera.mjCAMERA_FIXED), "fixedcamid": 0}
-            self._cameras[world] = SceneCamera(physics.model.ptr, fixed if physics.model.ncam else {})
+            settings = FIRST_CAMERA if physics.model.ncam else {}
+            self._cameras[world] = SceneCamera(physics.model.ptr, settings)
         return self._cameras[world].picture(physics.data.ptr)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
@@ -155,22 +150,3 @@ class DMControlEnv(ReplayedEnv):
 
 def _flat(observation: dict[str, Any]) -> np.ndarray:
     return np.concatenate([np.ravel(part) for part in observation.values()])
-
-
-def _import_suite() -> ModuleType:
-    """Import dm_control's suite, without the OpenGL that it would load unasked.
-
-    MuJoCo reads the same variable when imported, which has happened above.
-    """
-    silenced = "MUJOCO_GL" not in os.environ
-    if silenced:
-        os.environ["MUJOCO_GL"] = "disable"
-    try:
-        return importlib.import_module("dm_control.suite")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"dmc: environments need {error.name}, which is not installed: pip install 'rlsuite[dmc]'"
-        ) from error
-    finally:
-        if silenced:
-            del os.environ["MUJOCO_GL"]

@@ -1,21 +1,24 @@
 """What an `--env` string means."""
 
+import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from rlsuite.envs.base import VectorEnv
-from rlsuite.envs.names import env_names, tasks_by_name
+from rlsuite.envs.engines.warp_options import WarpOptions
+from rlsuite.envs.names import env_names, suite_tasks_by_name, tasks_by_name, worlds_by_name
 from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.tasks.base import DEFAULT_VERSION, legacy_margins, load_task
 from rlsuite.errors import ConfigError, unknown_name
+from rlsuite.strict import from_mapping
 
 __all__ = ["ENGINES", "env_names", "make_env"]
 
-ENGINES = ("auto", "native", "warp", "gym")
+ENGINES = ("auto", "native", "warp", "gym", "dmc")
 VERSION = re.compile(r"v\d+")
 
 
@@ -29,25 +32,31 @@ def make_env(
     dtype: torch.dtype = torch.float32,
     threads: int = 0,
     max_episode_steps: int | None = None,
+    observation_keys: Sequence[str] | None = None,
     render: bool = False,
     options: Mapping[str, Any] | None = None,
     legacy_margin: bool = False,
+    warp: WarpOptions | None = None,
 ) -> VectorEnv:
     """Make an environment of `num_envs` worlds.
 
     Args:
         env_id: `HalfCheetah` (= `HalfCheetah-v5`), `gym:ID` for any Gymnasium id, `dmc:domain-task`.
         num_envs: worlds stepped together.
-        engine: who integrates: `auto` takes the native engine for our own tasks; `gym` is Gymnasium's own.
-        device: where tensors are handed out.
+        engine: who integrates: `auto` takes the native engine for our own tasks; `warp` runs them on a GPU;
+            `gym` and `dmc` are Gymnasium's and dm_control's own environments.
+        device: where tensors are handed out, and where `warp` runs.
         seed: of world 0, world i using seed + i; or one for every world.
         dtype: of observations, rewards and actions.
         threads: of the native engine; 0 takes all cores.
         max_episode_steps: instead of the environment's registered limit.
+        observation_keys: which parts of a `gym:` dictionary observation, in this order; by default all, the
+            state first and the goal last.
         render: `frame()` will be called; only Gymnasium's own environments must know beforehand.
         options: Gymnasium's constructor arguments by name, e.g. `{"healthy_z_range": (0.5, 2.0)}`.
         legacy_margin: contacts begin where they did before MuJoCo 3.5, as in all literature up to 3.4; of
             Gymnasium's tasks Ant, Hopper, Humanoid, HumanoidStandup and Pusher have margins at all.
+        warp: settings of the engine `warp`.
 
     Raises:
         ConfigError: no such environment, version, engine or option, a missing package, a space we cannot use.
@@ -58,8 +67,6 @@ def make_env(
         raise ConfigError(f"num_envs = {num_envs}: must be at least 1")
     if max_episode_steps is not None and max_episode_steps < 1:
         raise ConfigError(f"max_episode_steps = {max_episode_steps}: must be at least 1")
-    if engine == "warp":
-        raise ConfigError("engine warp (GPU physics) is not part of this version; use --engine native")
     common: dict[str, Any] = {
         "device": device,
         "seed": seed,
@@ -67,34 +74,60 @@ def make_env(
         "max_episode_steps": max_episode_steps,
     }
     family, _, rest = env_id.partition(":")
+    if observation_keys is not None and family != "gym":
+        raise ConfigError(f"{env_id} shows one vector: observation_keys are for gym: dictionaries")
     if family == "dmc" and rest:
-        _refuse_engine(env_id, engine, "auto")
+        batched = rest in suite_tasks_by_name()
+        _refuse_engine(env_id, engine, "auto", "dmc", *(("native", "warp") if batched else ()))
         if options or legacy_margin:
             asked = [*(options or ()), *(["legacy_margin"] if legacy_margin else [])]
             raise ConfigError(f"{env_id} takes no options, and {', '.join(asked)} came")
-        from rlsuite.envs.dmc import DMControlEnv
+        if engine == "dmc" or not batched:
+            from rlsuite.envs.dmc import DMControlEnv
 
-        return DMControlEnv(rest, num_envs, **common)
-    if family == "gym" and rest:
+            return DMControlEnv(rest, num_envs, **common)
+        from rlsuite.envs.tasks.dmc.base import load_suite_task
+
+        task = load_suite_task(rest)
+    elif family == "gym" and rest:
         _refuse_engine(env_id, engine, "auto", "gym")
         from rlsuite.envs.gym import GymEnv
 
-        return GymEnv(rest, num_envs, render=render, options=options, legacy_margin=legacy_margin, **common)
-    name, version = _split_version(env_id)
-    if name not in tasks_by_name():
-        raise _unknown(env_id)
-    task = load_task(name, version, options)
-    if engine == "gym":
-        from rlsuite.envs.gym import GymEnv
-
         return GymEnv(
-            task.env_id, num_envs, render=render, options=options, legacy_margin=legacy_margin, **common
+            rest,
+            num_envs,
+            observation_keys=observation_keys,
+            render=render,
+            options=options,
+            legacy_margin=legacy_margin,
+            **common,
         )
+    elif env_id in worlds_by_name():
+        _refuse_engine(env_id, engine, "auto")
+        if legacy_margin:
+            raise ConfigError(f"{env_id} has no contacts, and so no legacy_margin")
+        module = importlib.import_module(f"rlsuite.envs.worlds.{worlds_by_name()[env_id].stem}")
+        chosen_options = from_mapping(module.Options, options or {}, f"options of {env_id}")
+        world: VectorEnv = module.World(env_id, chosen_options, num_envs, **common)
+        return world
+    else:
+        name, version = _split_version(env_id)
+        if name not in tasks_by_name():
+            raise _unknown(env_id)
+        _refuse_engine(env_id, engine, "auto", "native", "warp", "gym")
+        task = load_task(name, version, options)
+        if engine == "gym":
+            from rlsuite.envs.gym import GymEnv
+
+            return GymEnv(
+                task.env_id, num_envs, render=render, options=options, legacy_margin=legacy_margin, **common
+            )
     from rlsuite.envs.mujoco import MujocoEnv
 
     if legacy_margin:
         task = replace(task, model=legacy_margins(task.model))
-    return MujocoEnv(task, num_envs, threads=threads, **common)
+    chosen = "native" if engine == "auto" else engine
+    return MujocoEnv(task, num_envs, engine=chosen, threads=threads, warp=warp, **common)
 
 
 def _split_version(env_id: str) -> tuple[str, str]:
@@ -114,4 +147,4 @@ def _unknown(env_id: str) -> ConfigError:
 
     if env_id in gymnasium.registry:
         return ConfigError(f'"{env_id}" is not a task of ours, but Gymnasium has it: use "gym:{env_id}"')
-    return unknown_name("an environment", env_id, tasks_by_name(), "rlsuite list envs")
+    return unknown_name("an environment", env_id, dict(env_names()), "rlsuite list envs")

@@ -1,19 +1,25 @@
 """Names of environments, from file names and docstrings: imports neither torch nor MuJoCo.
 
-The docstring of a file in `tasks/` starts with `Name: one-line summary`.
+The docstring of a file in `tasks/` or `worlds/` starts with `Name: one-line summary`, that of a file in
+`tasks/dmc/` with `Domain (task, task): one-line summary`.
 """
 
 import ast
+import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
-NOT_TASKS = ("__init__", "base", "common")
+SUITE_FOLDER = TASK_FOLDER / "dmc"
+WORLD_FOLDER = Path(__file__).parent / "worlds"
+NOT_TASKS = ("__init__", "base", "common", "rewards")
+DOMAIN = re.compile(r".+ \((.+)\)")
 
 FOREIGN = (
     ("gym:ID", "any Gymnasium id with a flat box of actions, e.g. gym:Pendulum-v1"),
-    ("dmc:DOMAIN-TASK", "any dm_control task, e.g. dmc:cheetah-run (needs the extra dmc)"),
+    ("dmc:DOMAIN-TASK", "any other task of dm_control, one world after the other, e.g. dmc:fish-swim"),
 )
 
 
@@ -27,16 +33,38 @@ class TaskFile(NamedTuple):
 @cache
 def tasks_by_name() -> dict[str, TaskFile]:
     """Return the task files by the name of their task, in alphabetical order."""
-    found = {}
-    for path in sorted(TASK_FOLDER.glob("*.py")):
-        if path.stem in NOT_TASKS:
-            continue
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        name, _, summary = docstring.partition("\n")[0].partition(": ")
-        found[name] = TaskFile(path.stem, summary.rstrip("."))
+    return dict(_task_files(TASK_FOLDER))
+
+
+@cache
+def worlds_by_name() -> dict[str, TaskFile]:
+    """Return the files of environments without a physics engine by their name, in alphabetical order."""
+    return dict(_task_files(WORLD_FOLDER))
+
+
+@cache
+def suite_tasks_by_name() -> dict[str, TaskFile]:
+    """Return the files of dm_control's batched tasks by `domain-task`, in alphabetical order of domains."""
+    found: dict[str, TaskFile] = {}
+    for head, task in _task_files(SUITE_FOLDER):
+        match = DOMAIN.fullmatch(head)
+        assert match, f"tasks/dmc/{task.stem}.py: its docstring does not start with `Domain (task, task): `"
+        found |= {f"{task.stem}-{name}": task for name in match[1].split(", ")}
     return found
 
 
 def env_names() -> list[tuple[str, str]]:
     """Return (id, one-line summary) of every environment that `make_env` understands."""
-    return [(name, task.summary) for name, task in tasks_by_name().items()] + list(FOREIGN)
+    own = [(name, task.summary) for name, task in (tasks_by_name() | worlds_by_name()).items()]
+    suite = [(f"dmc:{name}", task.summary) for name, task in suite_tasks_by_name().items()]
+    return [*own, *suite, *FOREIGN]
+
+
+def _task_files(folder: Path) -> Iterator[tuple[str, TaskFile]]:
+    """Yield what stands before the colon of each file's docstring, and the file."""
+    for path in sorted(folder.glob("*.py")):
+        if path.stem in NOT_TASKS:
+            continue
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        head, _, summary = docstring.partition("\n")[0].partition(": ")
+        yield head, TaskFile(path.stem, summary.rstrip("."))

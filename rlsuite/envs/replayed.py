@@ -13,10 +13,15 @@ import torch
 from torch import Tensor
 
 from rlsuite.envs.base import Outcome, VectorEnv, take
-from rlsuite.envs.seeding import WORDS, Seeds, make_generators, pack_generators, unpack_generators
+from rlsuite.envs.seeding import (
+    EPISODE_SEEDS,
+    WORDS,
+    Seeds,
+    make_generators,
+    pack_generators,
+    unpack_generators,
+)
 from rlsuite.errors import DataError, EnvironmentFailure
-
-EPISODE_SEEDS = 2**31  # seeds of episodes are below this: all libraries take 31 bits
 
 
 class ReplayedEnv(VectorEnv):
@@ -59,13 +64,14 @@ class ReplayedEnv(VectorEnv):
         self._ended = (ended if outcome.truncated is None else ended | outcome.truncated).numpy().copy()
         return outcome
 
-    def _restart(self, mask: np.ndarray) -> Tensor:
-        for world in np.flatnonzero(mask):
+    def _restart(self, mask: Tensor) -> Tensor:
+        chosen = mask.numpy()
+        for world in np.flatnonzero(chosen):
             self._seeds[world] = self._generators[world].integers(EPISODE_SEEDS)
             self._actions[world] = []
-        fresh = torch.from_numpy(self._begin(mask, self._seeds))
-        self._observation = torch.where(torch.from_numpy(mask).unsqueeze(-1), fresh, self._observation)
-        self._ended = self._ended & ~mask
+        fresh = torch.from_numpy(self._begin(chosen, self._seeds))
+        self._observation = torch.where(mask.unsqueeze(-1), fresh, self._observation)
+        self._ended = self._ended & ~chosen
         return self._observation.clone()
 
     def _own_state(self) -> dict[str, Tensor]:

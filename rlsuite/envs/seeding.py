@@ -10,6 +10,7 @@ from torch import Tensor
 from rlsuite.errors import DataError
 
 WORDS = 6  # state (high, low), increment (high, low), has_uint32, uinteger
+EPISODE_SEEDS = 2**31  # seeds of other libraries' episodes are below this: all take 31 bits
 LOW_64 = (1 << 64) - 1
 
 

@@ -8,7 +8,7 @@ import pytest
 from rlsuite.cli import train
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError
-from rlsuite.training.online import TrainResult
+from rlsuite.training.loop import TrainResult
 
 TRAIN = ["train", "dsac_t", "--env", "HalfCheetah"]
 

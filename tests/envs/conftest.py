@@ -1,12 +1,17 @@
 """Shared by the tests of environments."""
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.make import make_env
+
+# Compiled kernels of the engine warp: a minute to make, and the same for every run. Read on Warp's import.
+os.environ.setdefault("WARP_CACHE_PATH", str(Path(__file__).parents[2] / ".warp_cache"))
 
 
 @pytest.fixture(autouse=True)

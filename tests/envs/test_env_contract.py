@@ -7,14 +7,17 @@ from gymnasium_tasks import NAMES
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import check_env_specs
 
+from rlsuite.envs.names import suite_tasks_by_name, worlds_by_name
 from rlsuite.errors import ConfigError, EnvironmentFailure
 
-FOREIGN = ("gym:Pendulum-v1", "gym:Hopper-v5", "dmc:cartpole-swingup", "dmc:ball_in_cup-catch")
+FOREIGN = ("gym:Pendulum-v1", "gym:Hopper-v5", "dmc:fish-upright", "dmc:point_mass-easy")
+OURS = (*NAMES, *worlds_by_name())
+SUITE = tuple(f"dmc:{name}" for name in suite_tasks_by_name())
 END_KEYS = ("done", "terminated", "truncated")
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
-@pytest.mark.parametrize("env_id", NAMES + FOREIGN)
+@pytest.mark.parametrize("env_id", (*OURS, *SUITE, *FOREIGN))
 def test_specs_hold(make, env_id, num_envs):
     env = make(env_id, num_envs)
     check_env_specs(env, seed=0)
@@ -25,7 +28,7 @@ def test_specs_hold(make, env_id, num_envs):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("env_id", ["Hopper", "gym:Pendulum-v1", "dmc:cartpole-swingup"])
+@pytest.mark.parametrize("env_id", ["Hopper", "gym:Pendulum-v1", "dmc:fish-upright"])
 def test_keys_shapes_and_types(make, env_id, dtype):
     env = make(env_id, 2, dtype=dtype)
     (row,), _ = play(env, env.reset(), random_actions(env, 1))
@@ -42,7 +45,9 @@ def test_keys_shapes_and_types(make, env_id, dtype):
     assert row["next", "step_count"].flatten().tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("env_id", ["Hopper", "InvertedPendulum", "gym:Pendulum-v1", "dmc:cartpole-swingup"])
+@pytest.mark.parametrize(
+    "env_id", ["Hopper", "InvertedPendulum", "RiskyPointMass", "gym:Pendulum-v1", "dmc:fish-upright"]
+)
 def test_lean_loop_is_torchrls_loop(make, env_id):
     """Our `step` and `maybe_reset` against EnvBase's own, with a key that a policy carries along."""
     lean, plain = (make(env_id, 4, seed=3, max_episode_steps=17) for _ in range(2))
@@ -140,7 +145,8 @@ def test_an_outside_mask_ends_one_episode_only(make):
 
 
 @pytest.mark.parametrize(
-    "env_id", ["HalfCheetah", "InvertedDoublePendulum", "gym:Pendulum-v1", "dmc:cartpole-swingup"]
+    "env_id",
+    ["HalfCheetah", "InvertedDoublePendulum", "gym:Pendulum-v1", "dmc:fish-upright", "dmc:finger-turn_easy"],
 )
 def test_partial_reset_leaves_the_others_alone(make, env_id):
     """World 0 is bitwise the same whether or not its neighbours are reset at odd times."""
@@ -195,7 +201,7 @@ def test_what_was_handed_out_is_the_callers(make, env_id):
         assert torch.equal(value, saved[key]), key
 
 
-@pytest.mark.parametrize("env_id", ["HalfCheetah", "gym:Pendulum-v1", "dmc:cheetah-run"])
+@pytest.mark.parametrize("env_id", ["HalfCheetah", "gym:Pendulum-v1", "dmc:cheetah-run", "dmc:quadruped-run"])
 def test_actions_are_clamped_scaled_and_checked(make, env_id):
     inside, outside = make(env_id, 2, seed=1), make(env_id, 2, seed=1)
     ones = torch.ones(inside.action_spec.shape)
@@ -216,7 +222,7 @@ def test_half_range_is_in_the_environments_units(make):
     assert make("HalfCheetah").half_range == (1.0,) * 6
 
 
-@pytest.mark.parametrize("env_id", ["Hopper", "gym:Pendulum-v1", "dmc:cartpole-swingup"])
+@pytest.mark.parametrize("env_id", ["Hopper", "gym:Pendulum-v1", "dmc:fish-upright"])
 def test_seeds_make_trajectories(make, env_id):
     first, same, other = make(env_id, 2, seed=4), make(env_id, 2, seed=9), make(env_id, 2, seed=5)
     same.set_seed(4)

@@ -29,7 +29,7 @@ def poison(env, value):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, HUGE])
-@pytest.mark.parametrize("env_id", NATIVE)
+@pytest.mark.parametrize("env_id", (*NATIVE, "dmc:walker-walk", "dmc:acrobot-swingup"))
 def test_a_diverged_world_is_cut_off_and_the_others_do_not_notice(make, env_id, value):
     healthy, sick = make(env_id, 4, seed=1), make(env_id, 4, seed=1)
     actions = random_actions(healthy, 3)
@@ -68,7 +68,7 @@ def test_the_count_of_diverged_worlds_is_saved(make):
 
 
 def test_dm_controls_physics_errors_are_truncations(make):
-    env = make("dmc:cheetah-run", 3)
+    env = make("dmc:cheetah-run", 3, engine="dmc")
     td = env.reset()
     with env._worlds[1].physics.reset_context():
         env._worlds[1].physics.data.qvel[:] = np.nan

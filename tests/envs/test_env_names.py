@@ -7,9 +7,9 @@ import gymnasium
 import pytest
 from gymnasium_tasks import NAMES
 
-from rlsuite.envs import dmc
-from rlsuite.envs.names import env_names, tasks_by_name
+from rlsuite.envs.names import env_names, suite_tasks_by_name, tasks_by_name
 from rlsuite.envs.tasks.base import load_task
+from rlsuite.envs.tasks.dmc.base import import_suite, load_suite_task
 from rlsuite.errors import ConfigError
 
 
@@ -19,8 +19,9 @@ from rlsuite.errors import ConfigError
         ("HalfCheetah", "HalfCheetah-v5", "native"),
         ("HalfCheetah-v5", "HalfCheetah-v5", "native"),
         ("Walker2d-v4", "Walker2d-v4", "native"),
+        ("RiskyPointMass", "RiskyPointMass", "none"),
         ("gym:Pendulum-v1", "gym:Pendulum-v1", "gym"),
-        ("dmc:ball_in_cup-catch", "dmc:ball_in_cup-catch", "dmc"),
+        ("dmc:point_mass-easy", "dmc:point_mass-easy", "dmc"),
     ],
 )
 def test_names(make, env_id, made, engine):
@@ -36,20 +37,32 @@ def test_gymnasiums_own_engine_on_a_task_of_ours(make):
     assert env.observation_spec["observation"].shape == (1, 11)
 
 
+def test_dm_controls_own_environment_of_a_task_of_ours(make):
+    env = make("dmc:cheetah-run", engine="dmc")
+    assert env.engine_name == "dmc"
+    assert env.env_id == "dmc:cheetah-run"
+
+
 @pytest.mark.parametrize(
     ("env_id", "options", "message"),
     [
+        ("walker-walk", {}, 'Did you mean "dmc:walker-walk"'),
         ("HalfCheeta", {}, 'Did you mean "HalfCheetah"'),
         ("Pendulum-v1", {}, 'use "gym:Pendulum-v1"'),
         ("Pusher-v4", {}, "issues/950.*use Pusher-v5"),
         ("gym:Pusher-v4", {}, "mujoco<3"),
         ("HalfCheetah-v3", {}, 'Allowed: "HalfCheetah-v5", "HalfCheetah-v4"'),
-        ("HalfCheetah", {"engine": "warp"}, "use --engine native"),
         ("HalfCheetah", {"engine": "nativ"}, 'Did you mean "native"'),
         ("HalfCheetah", {"num_envs": 0}, "at least 1"),
         ("HalfCheetah", {"max_episode_steps": 0}, "at least 1"),
         ("gym:Pendulum-v1", {"engine": "native"}, "cannot run gym:Pendulum-v1"),
-        ("dmc:cheetah-run", {"engine": "gym"}, "cannot run dmc:cheetah-run"),
+        ("HalfCheetah", {"engine": "dmc"}, "cannot run HalfCheetah"),
+        (
+            "dmc:cheetah-run",
+            {"engine": "gym"},
+            "cannot run dmc:cheetah-run; allowed: auto, dmc, native, warp",
+        ),
+        ("dmc:fish-swim", {"engine": "native"}, "cannot run dmc:fish-swim; allowed: auto, dmc"),
         ("gym:Pendulom-v1", {}, 'Did you mean "gym:Pendulum-v1"'),
         ("gym:CartPole-v1", {}, "continuous"),
         ("gym:no_such_module:X-v0", {}, "no_such_module"),
@@ -105,9 +118,12 @@ def test_every_task_is_listed_with_a_summary_and_loads():
     for name in tasks_by_name():
         for version in ("v5",) if name == "Pusher" else ("v5", "v4"):
             assert load_task(name, version).env_id == f"{name}-{version}"
+    for name in suite_tasks_by_name():
+        assert f"dmc:{name}" in listed
+        assert load_suite_task(name).env_id == f"dmc:{name}"
 
 
 def test_importing_dm_control_leaves_the_choice_of_opengl_alone(monkeypatch):
     monkeypatch.delenv("MUJOCO_GL", raising=False)
-    dmc._import_suite()
+    import_suite()
     assert "MUJOCO_GL" not in __import__("os").environ

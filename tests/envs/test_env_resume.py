@@ -16,9 +16,13 @@ ENVS = (
     "HalfCheetah",
     "Hopper",
     "InvertedDoublePendulum",
+    "RiskyPointMass",
     "gym:Pendulum-v1",
     "gym:Hopper-v5",
-    "dmc:ball_in_cup-catch",
+    "dmc:point_mass-easy",
+    "dmc:cartpole-swingup",  # integrates with RK4
+    "dmc:quadruped-walk",  # has activations
+    "dmc:finger-turn_hard",  # has a goal
 )
 LIMIT = 40  # env steps; short, so that the continuation crosses ends and resets
 BEFORE, AFTER = 57, 60
@@ -75,7 +79,13 @@ def test_a_state_is_a_copy_and_flat(make, env_id):
 
 def test_another_process_continues_from_files(make, tmp_path):
     expected = {}
-    for env_id in ("HalfCheetah", "gym:Hopper-v5", "dmc:ball_in_cup-catch"):
+    for env_id in (
+        "HalfCheetah",
+        "gym:Hopper-v5",
+        "dmc:point_mass-easy",
+        "dmc:cheetah-run",
+        "dmc:reacher-easy",
+    ):
         folder = tmp_path / env_id.replace(":", "-")
         folder.mkdir()
         (folder / "env_id").write_text(env_id)
@@ -94,7 +104,7 @@ def test_another_process_continues_from_files(make, tmp_path):
         assert torch.equal(load_file(folder / "seen.safetensors")["seen"], wanted), folder.name
 
 
-@pytest.mark.parametrize("env_id", ["HalfCheetah", "gym:Pendulum-v1", "dmc:cartpole-swingup"])
+@pytest.mark.parametrize("env_id", ["HalfCheetah", "gym:Pendulum-v1", "dmc:fish-upright"])
 def test_a_state_that_does_not_fit_is_refused(make, env_id):
     env, smaller = make(env_id, 3), make(env_id, 2)
     env.reset()

@@ -25,8 +25,24 @@ class Engine(Protocol):
     qpos0: Tensor
     qvel0: Tensor
 
-    def set_state(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
-        """Start the worlds of `mask` (`[B]` bool) anew from rows of qpos `[B, Q]` and qvel `[B, V]`."""
+    def set_state(
+        self,
+        mask: Tensor,
+        qpos: Tensor,
+        qvel: Tensor,
+        act: Tensor | None = None,
+        warmstart: Tensor | None = None,
+    ) -> None:
+        """Start the worlds of `mask` (`[B]` bool) anew; rows of other worlds are not read.
+
+        Args:
+            mask: which worlds.
+            qpos: positions `[B, Q]`.
+            qvel: velocities `[B, V]`.
+            act: activations of actuators with dynamics `[B, na]`; None is zero.
+            warmstart: accelerations that the constraint solver starts from `[B, V]`; None is zero. Engines
+                that do not promise MuJoCo's last bits may ignore it.
+        """
 
     def step(self, ctrl: Tensor, substeps: int) -> None:
         """Advance all worlds by `substeps` physics steps under controls `[B, A]` in actuator units."""

@@ -2,6 +2,7 @@
 
 `mj_step` releases Python's global lock, so threads suffice; each world sees exactly the calls that
 Gymnasium makes, hence bitwise the same numbers (`mujoco.rollout` does not carry the solver's warm start).
+With `refresh` it sees the calls of dm_control's `Physics.step` instead, to the same effect.
 
 Legend: B worlds, Q positions, V velocities, A actuators.
 """
@@ -38,11 +39,20 @@ class NativeEngine:
         worlds: B.
         fields: names of mjData arrays that `read` hands out besides qpos and qvel; only arrays whose
             place in memory is fixed (not those of contacts and constraints).
+        refresh: a step ends with the position and velocity stages, as dm_control's does: fields of those
+            stages fit qpos and qvel, sensors of the acceleration stage are those of the last substep. A
+            fresh state is evaluated with actuators switched off.
         threads: at most so many threads, the caller's included; 0 takes all cores.
     """
 
     def __init__(
-        self, model: mujoco.MjModel, worlds: int, fields: Iterable[str] = (), *, threads: int = 0
+        self,
+        model: mujoco.MjModel,
+        worlds: int,
+        fields: Iterable[str] = (),
+        *,
+        refresh: bool = False,
+        threads: int = 0,
     ) -> None:
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self.model = model
@@ -54,6 +64,9 @@ class NativeEngine:
         # np.concatenate joins the worlds' arrays along their first axis, in one call for all worlds.
         self._flat = {name: buffer.reshape(-1, *buffer.shape[2:]) for name, buffer in self._buffers.items()}
         self._fields = {name: torch.from_numpy(buffer) for name, buffer in self._buffers.items()}
+        self._refresh = refresh
+        # What an Euler step needs of its position and velocity stages is there already after a refresh.
+        self._second_half_first = refresh and model.opt.integrator != mujoco.mjtIntegrator.mjINT_RK4
         self._post_constraint = not POST_CONSTRAINT_FIELDS.isdisjoint(names)
         self._helpers = min(threads or available_cores(), worlds) - 1
         self._pool = ThreadPoolExecutor(self._helpers, "mujoco") if self._helpers > 0 else None
@@ -62,17 +75,29 @@ class NativeEngine:
         self.qvel0 = torch.from_numpy(self._data[0].qvel.copy())
         self._gather()
 
-    def set_state(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
-        """Start the worlds of `mask` (`[B]` bool) anew from rows of qpos `[B, Q]` and qvel `[B, V]`."""
-        positions, velocities = qpos.numpy(), qvel.numpy()
+    def set_state(
+        self,
+        mask: Tensor,
+        qpos: Tensor,
+        qvel: Tensor,
+        act: Tensor | None = None,
+        warmstart: Tensor | None = None,
+    ) -> None:
+        """Start the worlds of `mask` (`[B]` bool) anew from rows of the tensors; see `Engine`."""
+        given = {"qpos": qpos, "qvel": qvel, "act": act, "qacc_warmstart": warmstart}
+        rows = {name: value.numpy() for name, value in given.items() if value is not None}
+        flags = self.model.opt.disableflags
+        if self._refresh:
+            self.model.opt.disableflags = flags | int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
         for world in mask.nonzero().flatten().tolist():
             data = self._data[world]
             mujoco.mj_resetData(self.model, data)
-            data.qpos[:] = positions[world]
-            data.qvel[:] = velocities[world]
+            for name, values in rows.items():
+                getattr(data, name)[:] = values[world]
             mujoco.mj_forward(self.model, data)
             for name, views in self._views.items():
                 self._buffers[name][world] = views[world]
+        self.model.opt.disableflags = flags
 
     def step(self, ctrl: Tensor, substeps: int) -> None:
         """Advance all worlds by `substeps` physics steps under controls `[B, A]` in actuator units.
@@ -134,6 +159,8 @@ class NativeEngine:
                 raise DataError(f"environment state {name}: came {came}, the model needs {list(wanted)}")
         for data, row in zip(self._data, state["physics"].cpu().double().numpy(), strict=True):
             mujoco.mj_setState(self.model, data, row, STATE)
+            if self._refresh:
+                mujoco.mj_step1(self.model, data)  # the next step begins with the second half
         for name, field in self._fields.items():
             field.copy_(state[name])
 
@@ -146,12 +173,18 @@ class NativeEngine:
 
     def _work(self, queue: Iterator[int], ctrl: np.ndarray, substeps: int) -> None:
         model, worlds, views, step = self.model, self._data, self._ctrl, mujoco.mj_step
+        whole = substeps - self._second_half_first
         for world in queue:
             data = worlds[world]
             views[world][:] = ctrl[world]
-            step(model, data, substeps)
+            if self._second_half_first:
+                mujoco.mj_step2(model, data)
+            if whole:
+                step(model, data, whole)
             if self._post_constraint:
                 mujoco.mj_rnePostConstraint(model, data)
+            if self._refresh:
+                mujoco.mj_step1(model, data)
 
     def _gather(self) -> None:
         for name, views in self._views.items():

@@ -5,11 +5,12 @@ Legend: B worlds, Q joint positions (nq), V joint velocities (nv), A actuators, 
 
 import importlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import gymnasium
 import mujoco
@@ -32,21 +33,33 @@ LEGACY_MARGIN = 0.5  # of a margin that counts once instead of twice
 logger = logging.getLogger(__name__)
 
 
-def load_model(path: Path) -> mujoco.MjModel:
-    """Load a model without MuJoCo's word on `settotalmass`, which Gymnasium's half_cheetah.xml uses."""
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Log MuJoCo's warnings while a model loads, but for `settotalmass`, which all cheetahs use."""
 
     def warn(text: str) -> None:
         if "settotalmass" not in text:
-            logger.warning("%s: %s", path.name, text)
+            logger.warning("%s: %s", name, text)
 
     before = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(warn)
     try:
-        return mujoco.MjModel.from_xml_path(str(path))
-    except ValueError as error:
-        raise ConfigError(f"{path} is no model that MuJoCo can load: {error}") from error
+        yield
     finally:
         mujoco.set_mju_user_warning(before)
+
+
+def load_model(path: Path) -> mujoco.MjModel:
+    """Load a model file.
+
+    Raises:
+        ConfigError: MuJoCo cannot.
+    """
+    with loading(path.name):
+        try:
+            return mujoco.MjModel.from_xml_path(str(path))
+        except ValueError as error:
+            raise ConfigError(f"{path} is no model that MuJoCo can load: {error}") from error
 
 
 def gymnasium_model(name: str) -> Callable[[], mujoco.MjModel]:
@@ -85,27 +98,45 @@ def halve_margins(model: mujoco.MjModel) -> None:
     model.geom_margin *= LEGACY_MARGIN
 
 
-class Start(NamedTuple):
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+class Start(NamedTuple, Generic[Array]):
     """Initial states: of one world as arrays, of many as tensors with a leading axis.
 
     Attributes:
         qpos: joint positions `[Q]`.
         qvel: joint velocities `[V]`.
         goal: what else the episode is about, `[G]`; None for tasks whose state says it all.
+        act: activations of actuators with dynamics `[na]`; None is zero.
+        warmstart: accelerations that the constraint solver starts from `[V]`; None is zero.
     """
 
-    qpos: np.ndarray | Tensor
-    qvel: np.ndarray | Tensor
-    goal: np.ndarray | Tensor | None = None
+    qpos: Array
+    qvel: Array
+    goal: Array | None = None
+    act: Array | None = None
+    warmstart: Array | None = None
+
+
+def stack_starts(starts: Iterable[Start[np.ndarray]]) -> Start[Tensor]:
+    """Join the states of K single worlds, `[K, ...]` on the CPU."""
+    columns = zip(*starts, strict=True)
+    return Start._make(None if part[0] is None else torch.from_numpy(np.stack(part)) for part in columns)
+
+
+def pick_starts(starts: Start[Tensor], rows: Tensor) -> Start[Tensor]:
+    """Return the states of the given rows, `[len(rows), ...]`."""
+    return Start._make(None if part is None else part[rows] for part in starts)
 
 
 class InitialStates(Protocol):
     """A distribution of initial states; the two ways to draw from it agree in distribution only."""
 
-    def draw(self, rng: np.random.Generator, qpos0: np.ndarray, qvel0: np.ndarray) -> Start:
+    def draw(self, rng: np.random.Generator, qpos0: np.ndarray, qvel0: np.ndarray) -> Start[np.ndarray]:
         """Return one state, consuming `rng` as the original environment does."""
 
-    def sample(self, count: int, qpos0: Tensor, qvel0: Tensor, generator: torch.Generator) -> Start:
+    def sample(self, count: int, qpos0: Tensor, qvel0: Tensor, generator: torch.Generator) -> Start[Tensor]:
         """Return `count` states on the device and in the dtype of `qpos0`, without host synchronisation."""
 
 
@@ -123,14 +154,14 @@ class ResetNoise:
     qvel: float
     normal_qvel: bool = False
 
-    def draw(self, rng: np.random.Generator, qpos0: np.ndarray, qvel0: np.ndarray) -> Start:
+    def draw(self, rng: np.random.Generator, qpos0: np.ndarray, qvel0: np.ndarray) -> Start[np.ndarray]:
         """Return one initial state, consuming `rng` in the order Gymnasium does."""
         qpos = qpos0 + rng.uniform(low=-self.qpos, high=self.qpos, size=qpos0.shape)
         if self.normal_qvel:
             return Start(qpos, qvel0 + self.qvel * rng.standard_normal(qvel0.shape))
         return Start(qpos, qvel0 + rng.uniform(low=-self.qvel, high=self.qvel, size=qvel0.shape))
 
-    def sample(self, count: int, qpos0: Tensor, qvel0: Tensor, generator: torch.Generator) -> Start:
+    def sample(self, count: int, qpos0: Tensor, qvel0: Tensor, generator: torch.Generator) -> Start[Tensor]:
         """Return `count` initial states, `[count, Q]` and `[count, V]`."""
         qpos = qpos0 + self.qpos * symmetric(count, qpos0, generator)
         if self.normal_qvel:
@@ -163,8 +194,8 @@ class Task:
     """One MuJoCo task. All functions are pure, keep device and dtype, and return new tensors.
 
     Attributes:
-        name: Gymnasium's name without the version.
-        version: whose semantics these are, "v5" or "v4".
+        name: Gymnasium's name without the version; `dmc:domain-task` for dm_control's.
+        version: whose semantics these are, "v5" or "v4"; "" where there is one only.
         model: loads the model; every call returns a new one.
         substeps: physics steps per env step (Gymnasium's frame_skip).
         dt: seconds per env step.
@@ -182,6 +213,9 @@ class Task:
         reward: (before, fields, action in actuator units `[B, A]`, terminated) -> `[B]`.
         terminated: fields -> `[B]` bool.
         camera: attributes of MuJoCo's free camera for videos.
+        show_goal: writes one world's goal `[G]` into the model that a picture is made of; None where the
+            model shows it anyway.
+        packages: what made the model and the initial states, for the record of versions.
     """
 
     name: str
@@ -199,11 +233,13 @@ class Task:
     reward: Callable[[Tensor, Fields, Tensor, Tensor], Tensor]
     terminated: Callable[[Fields], Tensor] = never
     camera: Mapping[str, object] = field(default_factory=dict)
+    show_goal: Callable[[mujoco.MjModel, np.ndarray], None] | None = None
+    packages: tuple[str, ...] = ("gymnasium",)
 
     @property
     def env_id(self) -> str:
-        """Gymnasium's id of this task."""
-        return f"{self.name}-{self.version}"
+        """The id that makes this environment again."""
+        return f"{self.name}-{self.version}" if self.version else self.name
 
 
 def load_task(name: str, version: str = DEFAULT_VERSION, options: Mapping[str, Any] | None = None) -> Task:

@@ -82,9 +82,10 @@ def constant(values: np.ndarray) -> Callable[[Tensor], Tensor]:
 def sum_of_squares(values: Tensor) -> Tensor:
     """Sum the squares of `[B, N]` to `[B]`.
 
-    On the CPU numpy does it: it adds in another order than torch, and Gymnasium's rewards are its sums.
+    On the CPU numpy does it in double precision: it adds in another order than torch, and Gymnasium's
+    rewards are its sums.
     """
-    if values.device.type == "cpu":
+    if values.device.type == "cpu" and values.dtype == torch.float64:
         return torch.from_numpy(np.square(values.numpy()).sum(axis=-1))
     return torch.linalg.vecdot(values, values)
 

@@ -1,0 +1,114 @@
+"""Where episodes begin: initial states drawn world by world on the host, or all at once on a device.
+
+Legend: B worlds, Q positions, V velocities.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlsuite.envs.base import take
+from rlsuite.envs.seeding import WORDS, Seeds, make_generators, pack_generators, unpack_generators
+from rlsuite.envs.tasks.base import InitialStates, Start, pick_starts, stack_starts
+from rlsuite.errors import DataError
+
+
+class Starts(ABC):
+    """Draws initial states of B worlds around the rest pose; its state is saved with the environment."""
+
+    @abstractmethod
+    def seed(self, seed: Seeds) -> None:
+        """Begin the random stream, or one stream a world, anew."""
+
+    @abstractmethod
+    def draw(self, mask: Tensor) -> Start[Tensor]:
+        """Return B rows, of which those of `mask` `[B]` bool are new initial states."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state of the random streams."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` returned; raise DataError where it does not fit."""
+
+
+class HostStarts(Starts):
+    """World i draws for itself from the generator of `gymnasium.make(id).reset(seed=seed + i)`, float64."""
+
+    def __init__(self, initial: InitialStates, worlds: int, qpos0: Tensor, qvel0: Tensor) -> None:
+        self._initial = initial
+        self._rest = qpos0.numpy(), qvel0.numpy()
+        self._worlds = worlds
+        self.seed(0)
+
+    def seed(self, seed: Seeds) -> None:
+        """Give every world a generator of its own."""
+        self._generators = make_generators(seed, self._worlds)
+
+    def draw(self, mask: Tensor) -> Start[Tensor]:
+        """Draw for the worlds of `mask`; the others' generators do not move."""
+        chosen = mask.nonzero().flatten().tolist()
+        if not chosen:
+            return Start(*(torch.from_numpy(rest).expand(self._worlds, -1) for rest in self._rest))
+        drawn = stack_starts(self._initial.draw(self._generators[i], *self._rest) for i in chosen)
+        # Every world needs a row; those that are not reset get one that nobody reads.
+        return pick_starts(drawn, mask.cumsum(0) - 1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the generators' states, int64 `[B, 6]`."""
+        return {"generators": pack_generators(self._generators)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` returned.
+
+        Raises:
+            DataError: other tensors, or of another number of worlds.
+        """
+        self._generators = unpack_generators(take(state, "generators", (self._worlds, WORDS)))
+
+
+class DeviceStarts(Starts):
+    """All worlds draw from one generator on the device, on every call, so that nobody need be asked."""
+
+    def __init__(self, initial: InitialStates, worlds: int, qpos0: Tensor, qvel0: Tensor) -> None:
+        self._initial = initial
+        self._worlds = worlds
+        self._rest = qpos0, qvel0
+        self._generator = torch.Generator(qpos0.device)
+
+    def seed(self, seed: Seeds) -> None:
+        """Begin the stream anew; of several seeds, their hash counts."""
+        if seed is None:
+            self._generator.seed()
+        elif isinstance(seed, Sequence):
+            digest = hashlib.sha256(np.array(seed, np.int64).tobytes()).digest()
+            self._generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        else:
+            self._generator.manual_seed(seed)
+
+    def draw(self, mask: Tensor) -> Start[Tensor]:
+        """Draw for all worlds."""
+        return self._initial.sample(self._worlds, *self._rest, self._generator)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the generator's state, uint8; its layout is the kind of device's own."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` returned.
+
+        Raises:
+            DataError: another tensor, or from another kind of device.
+        """
+        size = self._generator.get_state().shape
+        try:
+            self._generator.set_state(take(state, "generator", size))
+        except (RuntimeError, TypeError) as error:
+            raise DataError(
+                f"environment state generator: unusable on {self._rest[0].device}: {error}"
+            ) from error

@@ -1,0 +1,1 @@
+"""dm_control's suite as batched tasks: one file per domain."""

@@ -1,0 +1,37 @@
+"""Ball in cup (catch): a cup that moves in the plane catches a ball on a string."""
+
+import torch
+from torch import Tensor
+
+from rlsuite.envs.tasks.base import Fields
+from rlsuite.envs.tasks.dmc.base import suite_task
+
+BALL = 2  # body
+TARGET = 1  # site
+SLACK = 0.05 - 0.025  # metres: half the target's width and height less the ball's radius
+
+
+def observation(fields: Fields) -> Tensor:
+    """Positions and velocities: `[B, 8]`."""
+    return torch.cat((fields["qpos"], fields["qvel"]), dim=-1)
+
+
+def reward(fields: Fields, action: Tensor) -> Tensor:
+    """1 where the whole ball is in the cup, `[B]`."""
+    way = (fields["site_xpos"][:, TARGET] - fields["xpos"][:, BALL]).abs()
+    inside = (way[:, 0] < SLACK) & (way[:, 2] < SLACK)
+    return inside.to(way.dtype)
+
+
+TASKS = {
+    "catch": suite_task(
+        "ball_in_cup",
+        "catch",
+        substeps=10,
+        dt=0.02,
+        fields=("xpos", "site_xpos"),
+        places={"body ball": BALL, "site target": TARGET},
+        observation=observation,
+        reward=reward,
+    )
+}

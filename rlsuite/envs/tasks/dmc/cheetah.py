@@ -1,0 +1,43 @@
+"""Cheetah (run): a planar robot with two legs runs to the right."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from rlsuite.envs.tasks.base import Fields
+from rlsuite.envs.tasks.dmc.base import suite_task
+from rlsuite.envs.tasks.dmc.rewards import tolerance
+
+SPEED = 0  # sensordata: velocity x of the centre of mass, m/s
+RUN_SPEED = 10.0  # m/s, full reward from here
+
+
+def observation(fields: Fields) -> Tensor:
+    """Positions without x, then velocities: `[B, 17]`."""
+    return torch.cat((fields["qpos"][:, 1:], fields["qvel"]), dim=-1)
+
+
+def reward(fields: Fields, action: Tensor) -> Tensor:
+    """Speed as a part of the wanted one, `[B]`."""
+    return tolerance(
+        fields["sensordata"][:, SPEED],
+        (RUN_SPEED, math.inf),
+        margin=RUN_SPEED,
+        value_at_margin=0,
+        sigmoid="linear",
+    )
+
+
+TASKS = {
+    "run": suite_task(
+        "cheetah",
+        "run",
+        substeps=1,
+        dt=0.01,
+        fields=("sensordata",),
+        places={"sensor torso_subtreelinvel": SPEED},
+        observation=observation,
+        reward=reward,
+    )
+}
