@@ -256,8 +256,8 @@ def pick_device(name: str, engine: str = "auto") -> torch.device:
     """
     if name == "auto" and engine == "warp" and not torch.cuda.is_available():
         raise ConfigError(
-            "engine warp is made for CUDA, and torch sees no CUDA device here; use --engine native, or ask for "
-            "its slow CPU form with --device cpu"
+            "engine warp is made for CUDA, and torch sees no CUDA device here; use --engine native, or ask "
+            "for its slow CPU form with --device cpu"
         )
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError('device "cuda": torch sees no CUDA device here; use --device cpu')
