@@ -27,8 +27,9 @@ from rlsuite.errors import ConfigError, DataError, EnvironmentFailure
 
 logger = logging.getLogger(__name__)
 
-wp.config.log_level = wp.LOG_WARNING  # else it prints a line for every kernel that it loads
+wp.config.log_level = wp.LOG_ERROR  # that there is no GPU is said by `_find_device`, and only who wants one
 wp.init()
+wp.config.log_level = wp.LOG_WARNING  # else it prints a line for every kernel that it loads
 
 # All that a world's next step depends on; forces applied from outside and equality switches stay as loaded.
 STATE = ("qpos", "qvel", "act", "qacc_warmstart", "ctrl", "time", "mocap_pos", "mocap_quat")
