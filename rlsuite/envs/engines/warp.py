@@ -46,9 +46,13 @@ NO_ROOM = {
 
 @cache
 def _streams(device: torch.device) -> tuple[torch.cuda.Stream, wp.Stream]:
-    """Return the one stream of a CUDA device on which torch and Warp both work."""
-    stream = torch.cuda.Stream(device)
-    return stream, wp.stream_from_torch(stream)
+    """Return the one stream of a CUDA device on which torch and Warp both work, under both their names.
+
+    Warp makes it: Warp frees memory in the order of the default stream, and with that one Warp's streams
+    keep step, while torch's do not.
+    """
+    stream = wp.Stream(wp.device_from_torch(device))
+    return wp.stream_to_torch(stream), stream
 
 
 @contextmanager
@@ -67,9 +71,11 @@ def shared_stream(device: torch.device) -> Iterator[None]:
         yield
         return
     ours.wait_stream(outer)
-    with torch.cuda.stream(ours), wp.ScopedStream(warps):
-        yield
-    outer.wait_stream(ours)
+    try:
+        with torch.cuda.stream(ours), wp.ScopedStream(warps):
+            yield
+    finally:
+        outer.wait_stream(ours)
 
 
 class WarpEngine:
@@ -223,7 +229,8 @@ class WarpEngine:
                 target.copy_(state[name])
 
     def close(self) -> None:
-        """Free the graphs; the arrays go with the object."""
+        """Free the graphs once they have run; the arrays go with the object."""
+        wp.synchronize_device(self._place)
         self._steps.clear()
         self._reset = None
 
