@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from rlsuite.bench.throughput import PACKAGES, write_csv
+from rlsuite.bench.races import write_csv
 from rlsuite.envs.engines.warp_options import WarpOptions
 from rlsuite.envs.make import make_env
 from rlsuite.envs.mujoco import MujocoEnv
@@ -141,7 +141,7 @@ def main() -> None:
             flush=True,
         )
     if arguments.out:
-        write_csv(arguments.out, rows, arguments.threads, (*PACKAGES, "mujoco-warp", "warp-lang"))
+        write_csv(arguments.out, rows, arguments.threads)
 
 
 if __name__ == "__main__":

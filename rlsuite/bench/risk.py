@@ -116,7 +116,7 @@ def berth(paths: Tensor) -> dict[str, float]:
     }
 
 
-def play(run: Path, episodes: int = EPISODES, seed: int = SEED) -> tuple[Tensor, list[float]]:
+def play(run: Path, episodes: int, seed: int = SEED) -> tuple[Tensor, list[float]]:
     """Play a run's policy without exploration; return paths `[T + 1, B, 2]` and returns, `[B]`."""
     saved = load_run(run, "last")
     config = saved.config
@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             run = line.runs / f"beta{beta:g}-s{seed}"
             if code := train(resolve("stac", words), run):
                 raise SystemExit(code)
-            paths[beta, seed], returns = play(run)
+            paths[beta, seed], returns = play(run, EPISODES)
             measured = {"beta": beta, "seed": seed, "steps": line.steps, **berth(paths[beta, seed])}
             rows.append(measured | {"return_mean": statistics.fmean(returns), "return_min": min(returns)})
     with (line.out / "berth.csv").open("w", newline="") as file:
