@@ -102,6 +102,12 @@ def env_names() -> list[tuple[str, str]]:
     return names
 
 
+def dataset_names() -> list[tuple[str, str]]:
+    """Return name and one-line summary of every data set that can be fetched or made."""
+    names: list[tuple[str, str]] = importlib.import_module("rlsuite.offline.names").dataset_names()
+    return names
+
+
 def check_env_name(env_id: str) -> None:
     """Raise ConfigError with the nearest name if `env_id` is surely no environment.
 

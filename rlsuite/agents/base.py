@@ -5,11 +5,10 @@ Leading axes (independent seeds) may stand in front of all of them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
@@ -17,12 +16,14 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from rlsuite.blocks.heads import Gaussian, squash
+from rlsuite.blocks.heads import Gaussian, squash, tanh_of_mean
 from rlsuite.blocks.noise import Source, normal
 from rlsuite.blocks.normalizer import RunningNorm
+from rlsuite.blocks.standardise import Standardise, identity
 
 GENERATOR_NAMES = ("init", "act", "learn")
-POINTS, WEIGHTS = np.polynomial.hermite_e.hermegauss(10)  # of `mean_of_tanh`
+VALUE_SAMPLES = 10  # actions per observation of `soft_state_value`; authors' code of the STAC paper
+DETERMINISTIC_NOISE = 0.03  # of an actor without a deviation, for actions in [-1, 1]; CORL's fine-tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,18 @@ def columns(batch: TensorDictBase, gamma: float) -> Batch:
     )
 
 
+class StateValue(NamedTuple):
+    """What an agent's critics say of observations under its policy.
+
+    Attributes:
+        value: mean over critics and actions, entropy bonus included, `[N]`.
+        bonus: the temperature times the policy's entropy, `[N]`; zero without a temperature.
+    """
+
+    value: Tensor
+    bonus: Tensor
+
+
 class Agent(nn.Module):
     """Base of all agents. Subclasses set `Config` and define `update`, `values` and `parts`.
 
@@ -95,6 +108,8 @@ class Agent(nn.Module):
     """
 
     Config: ClassVar[type]
+    adopts_statistics: ClassVar[bool] = False
+    """Observations are normalised by the moments of a data set, taken once, instead of running ones."""
     policy: TensorDictModule
 
     def __init__(
@@ -112,9 +127,11 @@ class Agent(nn.Module):
         if missing:
             raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")
         self.generators = {name: generators[name] for name in GENERATOR_NAMES}
-        self.normalizer: RunningNorm | None = None
+        self.normalizer: RunningNorm | Standardise | None = None
         if getattr(config, "normalize_observations", False):
-            self.normalizer = RunningNorm(spaces.observation, lead=lead).to(device)
+            size = spaces.observation
+            fresh = identity(size) if self.adopts_statistics else RunningNorm(size, lead=lead)
+            self.normalizer = fresh.to(device)
         self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
 
     def rows(self, batch: TensorDictBase, *, observe: bool = True) -> Batch:
@@ -124,15 +141,19 @@ class Agent(nn.Module):
             batch: `[*lead, N]` replayed rows.
             observe: the observations move the running statistics.
         """
-        rows = columns(batch, self.config.gamma)
+        rows = columns(batch, getattr(self.config, "gamma", 1.0))
         if self.normalizer is None:
             return rows
-        if observe:
+        if observe and isinstance(self.normalizer, RunningNorm):
             self.normalizer.observe(rows.observation)
         return rows._replace(
-            observation=self.normalizer(rows.observation),
-            next_observation=self.normalizer(rows.next_observation),
+            observation=self.normalized(rows.observation),
+            next_observation=self.normalized(rows.next_observation),
         )
+
+    def normalized(self, observation: Tensor) -> Tensor:
+        """Return observations as the networks see them."""
+        return observation if self.normalizer is None else self.normalizer(observation)
 
     @property
     def period(self) -> int:
@@ -147,9 +168,27 @@ class Agent(nn.Module):
         """Return `q` and `td_error`, each `[N]`, for the rows of `batch`, without gradient."""
         raise NotImplementedError
 
+    def state_value(self, observation: Tensor) -> StateValue | None:
+        """Value observations `[*lead, N, O]`, without chance or gradient; None for agents without critics."""
+        return None
+
     def parts(self) -> tuple[Trained, ...]:
         """Return every trained part and every target, by name."""
         raise NotImplementedError
+
+    def start_online(self) -> None:
+        """Change from recorded rows to acting: decayed learning rates go back to where they began."""
+
+    def adopt_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Take mean and deviation `[O]` of recorded observations, where the agent normalises by them.
+
+        Agents with running statistics need none: they follow the rows that are replayed.
+
+        Raises:
+            DataError: they are not finite, or of another length.
+        """
+        if isinstance(self.normalizer, Standardise):
+            self.normalizer.adopt(mean, std)
 
     def get_extra_state(self) -> Tensor:
         """Return the update count as a tensor, so that `state_dict` holds tensors alone."""
@@ -170,6 +209,7 @@ class Policy(nn.Module):
         mode: actor output -> evaluation action.
         sample: (actor output, exploration scale) -> behaviour action.
         normalizer: of the observations, or None.
+        dropout: the actor's dropout, where it has one, is part of the behaviour; it never is of the mode.
     """
 
     exploration_scale: Tensor
@@ -180,22 +220,21 @@ class Policy(nn.Module):
         mode: Callable[[Any], Tensor],
         sample: Callable[[Any, Tensor], Tensor],
         normalizer: nn.Module | None = None,
+        dropout: bool = True,
     ) -> None:
         super().__init__()
         self.actor, self.mode, self.sample, self.normalizer = actor, mode, sample, normalizer
+        self.dropout = dropout
         self.register_buffer("exploration_scale", torch.ones(()))
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Return an action: random under ExplorationType.RANDOM, the policy's mode under all others.
-
-        Dropout, where an actor has it, is part of the behaviour and not of the mode.
-        """
+        """Return an action: random under ExplorationType.RANDOM, the policy's mode under all others."""
         if self.normalizer is not None:
             observation = self.normalizer(observation)
-        if exploration_type() == ExplorationType.RANDOM:
-            return self.sample(self.actor(observation), self.exploration_scale)
-        with evaluating(self.actor):
-            return self.mode(self.actor(observation))
+        random = exploration_type() == ExplorationType.RANDOM
+        with nullcontext() if random and self.dropout else evaluating(self.actor):
+            output = self.actor(observation)
+        return self.sample(output, self.exploration_scale) if random else self.mode(output)
 
 
 @contextmanager
@@ -216,26 +255,6 @@ def policy_module(policy: Policy) -> TensorDictModule:
     return TensorDictModule(policy, in_keys=["observation"], out_keys=["action"])
 
 
-def tanh_of_mean(gaussian: Gaussian) -> Tensor:
-    """Return the usual evaluation action of a squashed Gaussian."""
-    return gaussian.mean.tanh()
-
-
-def mean_of_tanh(gaussian: Gaussian) -> Tensor:
-    """Return the mean of tanh(u), u normal, by Gauss-Hermite quadrature, `[N, A]`.
-
-    The STAC paper's code averages ten random samples: the same mean, with noise. Without chance an
-    evaluation is repeatable and needs no random stream of its own.
-    """
-    total = torch.zeros_like(gaussian.mean)
-    for point, weight in zip(POINTS.tolist(), (WEIGHTS / WEIGHTS.sum()).tolist(), strict=True):
-        total += weight * torch.add(gaussian.mean, gaussian.std, alpha=point).tanh()
-    return total
-
-
-EVALUATION_ACTIONS = {"mode": tanh_of_mean, "mean": mean_of_tanh}
-
-
 def squashed_gaussian_policy(
     actor: nn.Module,
     generator: Source,
@@ -248,6 +267,63 @@ def squashed_gaussian_policy(
         return (gaussian.mean + gaussian.std * scale * normal(gaussian.mean, generator)).tanh()
 
     return policy_module(Policy(actor, mode, sample, normalizer))
+
+
+def clipped_policy(
+    actor: nn.Module,
+    generator: Source,
+    normalizer: nn.Module | None = None,
+    noise: float | None = None,
+) -> TensorDictModule:
+    """Return the policy of an actor whose actions are clipped to [-1, 1]: its mean, or mean plus noise.
+
+    Args:
+        actor: gives an action, or a Gaussian of actions.
+        generator: behaviour noise.
+        normalizer: of the observations, or None.
+        noise: deviation of the behaviour noise; None takes the Gaussian's own, and without one 0.03.
+    """
+
+    def mean(output: Gaussian | Tensor) -> Tensor:
+        return output.mean if isinstance(output, Gaussian) else output
+
+    def sample(output: Gaussian | Tensor, scale: Tensor) -> Tensor:
+        own = output.std if isinstance(output, Gaussian) else DETERMINISTIC_NOISE
+        center = mean(output)
+        deviation = (own if noise is None else noise) * scale
+        return (center + deviation * normal(center, generator)).clamp(-1, 1)
+
+    return policy_module(Policy(actor, mean, sample, normalizer, dropout=False))
+
+
+def td_target(batch: Batch, next_value: Tensor) -> Tensor:
+    """Bellman target r + gamma (1 - terminated) v', `[N]`."""
+    return batch.reward + batch.discount * (1 - batch.terminated) * next_value
+
+
+def bellman_target(batch: Batch, next_q: Tensor) -> Tensor:
+    """Clipped double-Q target r + gamma (1 - terminated) min_m Q', `[N]`, from `next_q` of `[M, N]`."""
+    return td_target(batch, next_q.amin(-2))
+
+
+def smoothed_action(action: Tensor, noise: Tensor, deviation: float, clip: float) -> Tensor:
+    """Add clipped Gaussian noise to an action in [-1, 1] and stay there (target policy smoothing)."""
+    return (action + (noise * deviation).clamp(-clip, clip)).clamp(-1, 1)
+
+
+@torch.no_grad()
+def smoothed_target(
+    target_actor: Callable[[Tensor], Tensor],
+    target_critic: Callable[[Tensor, Tensor], Tensor],
+    batch: Batch,
+    generator: Source,
+    deviation: float,
+    clip: float,
+) -> Tensor:
+    """Smooth the target policy's action and give TD3's target, `[N]`."""
+    action = target_actor(batch.next_observation)
+    action = smoothed_action(action, normal(action, generator), deviation, clip)
+    return bellman_target(batch, target_critic(batch.next_observation, action))
 
 
 def squared_td_loss(q: Tensor, target: Tensor) -> Tensor:
@@ -272,8 +348,32 @@ def soft_target(batch: Batch, next_q: Tensor, next_log_prob: Tensor, alpha: Tens
         next_log_prob: log-density of the next action, `[N]`.
         alpha: temperature, scalar or `[1]`.
     """
-    value = next_q.amin(-2) - alpha * next_log_prob
-    return batch.reward + batch.discount * (1 - batch.terminated) * value
+    return td_target(batch, next_q.amin(-2) - alpha * next_log_prob)
+
+
+def soft_state_value(
+    draw: Callable[[Tensor, Source], tuple[Tensor, Tensor]],
+    critic: Callable[[Tensor, Tensor], Tensor],
+    alpha: Tensor,
+    observation: Tensor,
+) -> StateValue:
+    """Value observations by the critics' mean at ten actions of the policy, `[*lead, N]`.
+
+    The noise is the same at every call and for every seed: nothing that trains is touched.
+
+    Args:
+        draw: (observation, random stream) -> actions `[N, A]` and their log-densities `[N]`.
+        critic: (observation, action) -> means of all critics, `[M, N]`.
+        alpha: temperature, scalar or `[1]`.
+        observation: `[*lead, N, O]`, normalised.
+    """
+    lead = observation.shape[:-2]
+    streams = tuple(torch.Generator(observation.device).manual_seed(0) for _ in range(lead[0] if lead else 1))
+    repeated = observation.repeat_interleave(VALUE_SAMPLES, -2)
+    action, log_prob = draw(repeated, streams if lead else streams[0])
+    q = critic(repeated, action).mean(-2)
+    bonus = -alpha * log_prob.unflatten(-1, (-1, VALUE_SAMPLES)).mean(-1)
+    return StateValue(q.unflatten(-1, (-1, VALUE_SAMPLES)).mean(-1) + bonus, bonus)
 
 
 def soft_actor_loss(log_prob: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
@@ -300,7 +400,7 @@ def descend_alpha(log_alpha: Tensor, log_prob: Tensor, target_entropy: float, ra
     log_alpha.copy_(torch.where(moved.isfinite(), moved, log_alpha))
 
 
-def adam(*groups: tuple[Sequence[Tensor], float]) -> Adam:
+def adam(*groups: tuple[Sequence[Tensor], float | Tensor]) -> Adam:
     """Build the fused Adam of all agents (betas 0.9 and 0.999, eps 1e-8), fit for CUDA graphs on CUDA.
 
     Args:

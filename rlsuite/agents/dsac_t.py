@@ -24,6 +24,7 @@ from rlsuite.agents.base import (
     Agent,
     Batch,
     Spaces,
+    StateValue,
     Trained,
     adam,
     alpha_loss,
@@ -31,6 +32,7 @@ from rlsuite.agents.base import (
     columns,
     polyak,
     soft_actor_loss,
+    soft_state_value,
     squashed_gaussian_policy,
     take_step,
 )
@@ -239,9 +241,7 @@ class DSACTLoss(LossModule):
         self.in_keys = [
             "observation",
             "action",
-            ("next", "observation"),
-            ("next", "reward"),
-            ("next", "terminated"),
+            *(("next", k) for k in ("observation", "reward", "terminated")),
         ]
         self.out_keys = ["loss_critic", "loss_actor", "loss_alpha"]
         self.config, self.generator = config, generator
@@ -388,6 +388,16 @@ class DSACT(Agent):
         y_q, _ = self.targets(rows)
         q = self.critic(rows.observation, rows.action * self.action_scale).mean.amin(-2)
         return TensorDict({"q": q, "td_error": y_q - q}, batch_size=q.shape)
+
+    @torch.no_grad()
+    def state_value(self, observation: Tensor) -> StateValue:
+        """Value observations `[*lead, N, O]` by both critics' mean at ten actions each."""
+
+        def draw(observation: Tensor, source: Source) -> tuple[Tensor, Tensor]:
+            return sample_action(self.actor, observation, self.action_scale, source)
+
+        alpha, observation = self.log_alpha.exp(), self.normalized(observation)
+        return soft_state_value(draw, self.critic.expected, alpha, observation)
 
     def parts(self) -> tuple[Trained, ...]:
         """Actor, critic and temperature with their optimisers, and the two targets."""

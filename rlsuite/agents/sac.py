@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from rlsuite.agents.base import (
-    EVALUATION_ACTIONS,
     Agent,
     Batch,
     Spaces,
+    StateValue,
     Trained,
     adam,
     alpha_loss,
@@ -30,12 +31,13 @@ from rlsuite.agents.base import (
     polyak,
     sample_action,
     soft_actor_loss,
+    soft_state_value,
     soft_target,
     squared_td_loss,
     squashed_gaussian_policy,
     take_step,
 )
-from rlsuite.blocks.heads import Gaussian, GaussianActor, ScalarCritic
+from rlsuite.blocks.heads import EVALUATION_ACTIONS, Gaussian, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.noise import Source
 
@@ -247,6 +249,12 @@ class SAC(Agent):
         target = sample_target(self.actor, self.target_critic, rows, alpha, self.generators["learn"])
         q = self.critic(rows.observation, rows.action).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
+
+    @torch.no_grad()
+    def state_value(self, observation: Tensor) -> StateValue:
+        """Value observations `[*lead, N, O]` by both critics' mean at ten actions each."""
+        draw = partial(sample_action, self.actor)
+        return soft_state_value(draw, self.critic, self.log_alpha.exp(), self.normalized(observation))
 
     def parts(self) -> tuple[Trained, ...]:
         """Actor, critic and temperature with their optimisers, and the target critic."""

@@ -12,6 +12,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,10 +22,10 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from rlsuite.agents.base import (
-    EVALUATION_ACTIONS,
     Agent,
     Batch,
     Spaces,
+    StateValue,
     Trained,
     adam,
     check_range,
@@ -34,11 +35,12 @@ from rlsuite.agents.base import (
     polyak,
     sample_action,
     soft_actor_loss,
+    soft_state_value,
     soft_target,
     squashed_gaussian_policy,
     take_step,
 )
-from rlsuite.blocks.heads import LOG_2PI, FlooredGaussianCritic, Gaussian, GaussianActor
+from rlsuite.blocks.heads import EVALUATION_ACTIONS, LOG_2PI, FlooredGaussianCritic, Gaussian, GaussianActor
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.noise import Source
 
@@ -287,6 +289,13 @@ class STAC(Agent):
             )
             q = pessimistic(self.critic(rows.observation, rows.action), beta).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
+
+    @torch.no_grad()
+    def state_value(self, observation: Tensor) -> StateValue:
+        """Value observations `[*lead, N, O]` by the critic's mean, without pessimism, at ten actions each."""
+        draw, alpha = partial(sample_action, self.actor), self.log_alpha.exp()
+        with evaluating(self.actor, self.critic):
+            return soft_state_value(draw, self.critic.expected, alpha, self.normalized(observation))
 
     def parts(self) -> tuple[Trained, ...]:
         """Actor and critic with their optimisers; the temperature, which steps itself; the target critic."""

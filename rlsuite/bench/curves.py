@@ -42,7 +42,7 @@ def collect(runs: Iterable[Path]) -> list[dict[str, Any]]:
                 {
                     "agent": config["agent_name"],
                     "env": config["train"]["env"],
-                    "seed": config["train"]["seed"],
+                    "seed": record.get("seed", config["train"]["seed"]),  # one run may hold several
                     "env_step": record["step"],
                     "updates": record["updates"],
                     "return_mean": round(record["eval/return_mean"], 3),
@@ -75,16 +75,35 @@ def copy_origin(run: Path, folder: Path, prefix: str = "") -> None:
             (folder / f"{prefix}{name}").write_text(text, "utf-8")
 
 
-def published(path: Path, env: str, algorithm: str) -> dict[int, list[float]]:
-    """Read returns by env step, one per seed, from a CSV with env, algorithm, seed, env_step, mean_return."""
-    found: dict[int, list[float]] = defaultdict(list)
+def read_published(path: Path, env: str, algorithm: str) -> dict[int, dict[int, tuple[float, float]]]:
+    """Read return and value error by seed and env step from a CSV of published curves.
+
+    Args:
+        path: CSV with the columns env, algorithm, seed, env_step, mean_return, mean_value_error.
+        env: as the file names it.
+        algorithm: as the file names it.
+
+    Returns:
+        seed -> env step -> (mean return, mean value error); empty when the file has no such rows.
+    """
+    found: dict[int, dict[int, tuple[float, float]]] = defaultdict(dict)
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             if row["env"] == env and row["algorithm"] == algorithm:
-                found[int(row["env_step"])].append(float(row["mean_return"]))
-    if not found:
-        raise SystemExit(f"{path} has no rows of {algorithm} on {env}")
+                means = (float(row["mean_return"]), float(row["mean_value_error"]))
+                found[int(row["seed"])][int(row["env_step"])] = means
     return dict(found)
+
+
+def published(path: Path, env: str, algorithm: str) -> dict[int, list[float]]:
+    """Return the published returns by env step, one per seed."""
+    by_step: dict[int, list[float]] = defaultdict(list)
+    for curve in read_published(path, env, algorithm).values():
+        for step, (mean_return, _) in curve.items():
+            by_step[step].append(mean_return)
+    if not by_step:
+        raise SystemExit(f"{path} has no rows of {algorithm} on {env}")
+    return dict(by_step)
 
 
 def plot(rows: list[dict[str, Any]], picture: Path, peer: tuple[str, dict[int, list[float]]] | None) -> None:

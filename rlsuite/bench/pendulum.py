@@ -17,6 +17,7 @@ import torch
 from rlsuite.bench.curves import copy_origin
 from rlsuite.registry import agent_class
 from rlsuite.training.assembly import build
+from rlsuite.training.config import TrainConfig
 from rlsuite.training.mapping import config_from_dict
 from rlsuite.training.metricsfile import read_metrics
 from rlsuite.training.online import train_steps
@@ -49,6 +50,8 @@ def first_spread(path: Path) -> float:
     """Run the start of a run again, to its first update, and return the first critic's running spread."""
     config = config_from_dict(RunFolder.open(path).config(), lambda name: agent_class(name).Config)
     torch.set_num_threads(1)  # small nets, one world: a second thread only waits
+    if not isinstance(config.train, TrainConfig):
+        raise SystemExit(f"{path} is an offline run")
     run = build(agent_class(config.agent_name), config.agent, config.train)
     while not run.clock.updates:
         train_steps(run, 1)

@@ -1,4 +1,4 @@
-"""Output heads: squashed Gaussian and deterministic actors, scalar and Gaussian critics.
+"""Output heads: squashed, unsquashed and deterministic actors, scalar and Gaussian critics, state values.
 
 Under autocast the trunks compute in bfloat16; heads hand out the precision of the observation.
 
@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +19,7 @@ from rlsuite.blocks.noise import Source
 
 LOG_2PI = math.log(2 * math.pi)
 LOG_2 = math.log(2.0)
+POINTS, WEIGHTS = np.polynomial.hermite_e.hermegauss(10)  # of `mean_of_tanh`
 RAW_STD_FLOOR = -5.0  # of STAC's heads, before softplus: a deviation is at least 0.0067; author's code
 
 
@@ -48,9 +50,36 @@ def squash(policy: Gaussian, noise: Tensor, log_half_range: float | Tensor = 0.0
     return u.tanh(), varying.sum(-1) - (constant + log_half_range)
 
 
+def log_density(policy: Gaussian, value: Tensor) -> Tensor:
+    """Log-density of a diagonal Gaussian, `[*, N]`, at `value` of `[*, N, A]`; finite on the bounds, too."""
+    scaled = (value - policy.mean) / policy.std
+    varying = policy.std.log() + 0.5 * scaled.square()
+    return -varying.sum(-1) - 0.5 * LOG_2PI * value.shape[-1]
+
+
 def floored_softplus(raw: Tensor) -> Tensor:
     """Deviation softplus(max(raw, -5)); below the floor nothing pulls on `raw` (STAC, author's code)."""
     return F.softplus(raw.clamp(min=RAW_STD_FLOOR))
+
+
+def tanh_of_mean(gaussian: Gaussian) -> Tensor:
+    """Return the usual evaluation action of a squashed Gaussian."""
+    return gaussian.mean.tanh()
+
+
+def mean_of_tanh(gaussian: Gaussian) -> Tensor:
+    """Return the mean of tanh(u), u normal, by Gauss-Hermite quadrature, `[N, A]`.
+
+    The STAC paper's code averages ten random samples: the same mean, with noise. Without chance an
+    evaluation is repeatable and needs no random stream of its own.
+    """
+    total = torch.zeros_like(gaussian.mean)
+    for point, weight in zip(POINTS.tolist(), (WEIGHTS / WEIGHTS.sum()).tolist(), strict=True):
+        total += weight * torch.add(gaussian.mean, gaussian.std, alpha=point).tanh()
+    return total
+
+
+EVALUATION_ACTIONS = {"mode": tanh_of_mean, "mean": mean_of_tanh}
 
 
 class GaussianActor(nn.Module):
@@ -106,6 +135,58 @@ class GaussianActor(nn.Module):
         return Gaussian(mean, raw.clamp(*self.log_std_range).exp())
 
 
+class UnsquashedActor(nn.Module):
+    """Gaussian over actions themselves: the mean is tanh of a perceptron, the deviation the same everywhere.
+
+    The log-deviation is a vector of parameters, 0 at first. Actions outside [-1, 1] have density too, and
+    those on the bounds a finite one, which a squashed Gaussian does not give them (IQL's authors' code).
+
+    Args:
+        observation: O.
+        action: A.
+        hidden: widths of the hidden layers.
+        log_std_range: hard clamp of the log-deviation.
+        activation: name of the activation.
+        lead: independent networks along leading axes.
+        dropout: see `MLP`.
+        generator: draws the initial weights.
+        dropout_generator: draws the dropout masks.
+    """
+
+    def __init__(
+        self,
+        observation: int,
+        action: int,
+        hidden: Sequence[int],
+        *,
+        log_std_range: tuple[float, float],
+        activation: Activation,
+        lead: Lead = (),
+        dropout: float = 0.0,
+        generator: Source = None,
+        dropout_generator: Source = None,
+    ) -> None:
+        super().__init__()
+        self.trunk = MLP(
+            observation,
+            hidden,
+            action,
+            activation=activation,
+            lead=lead,
+            dropout=dropout,
+            generator=generator,
+            dropout_generator=dropout_generator,
+        )
+        self.log_std = nn.Parameter(torch.zeros(*lead, action))
+        self.log_std_range = log_std_range
+
+    def forward(self, observation: Tensor) -> Gaussian:
+        """Return the Gaussian of actions, `[*lead, N, A]` each, for `[*lead, N, O]`."""
+        mean = self.trunk(observation).to(observation.dtype).tanh()
+        std = self.log_std.clamp(*self.log_std_range).exp()
+        return Gaussian(mean, std.unsqueeze(-2).expand_as(mean))
+
+
 class DeterministicActor(nn.Module):
     """tanh of a perceptron: actions in [-1, 1], `[*lead, N, A]`."""
 
@@ -118,7 +199,9 @@ class DeterministicActor(nn.Module):
         activation: Activation,
         lead: Lead = (),
         layer_norm: bool = False,
+        dropout: float = 0.0,
         generator: Source = None,
+        dropout_generator: Source = None,
     ) -> None:
         super().__init__()
         self.trunk = MLP(
@@ -128,12 +211,34 @@ class DeterministicActor(nn.Module):
             activation=activation,
             lead=lead,
             layer_norm=layer_norm,
+            dropout=dropout,
             generator=generator,
+            dropout_generator=dropout_generator,
         )
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return actions `[*lead, N, A]` for `[*lead, N, O]`."""
         return self.trunk(observation).to(observation.dtype).tanh()
+
+
+class ValueNetwork(nn.Module):
+    """Value of a state."""
+
+    def __init__(
+        self,
+        observation: int,
+        hidden: Sequence[int],
+        *,
+        activation: Activation,
+        lead: Lead = (),
+        generator: Source = None,
+    ) -> None:
+        super().__init__()
+        self.trunk = MLP(observation, hidden, 1, activation=activation, lead=lead, generator=generator)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return `[*lead, N]` for `[*lead, N, O]`."""
+        return self.trunk(observation).to(observation.dtype).squeeze(-1)
 
 
 class _Critic(nn.Module):
@@ -195,6 +300,10 @@ class GaussianCritic(_Critic):
         """Return the return's Gaussian, `[*lead, M, N]` each, for `[*lead, N, O]` and `[*lead, N, A]`."""
         mean, raw = self.features(observation, action).unbind(-1)
         return Gaussian(mean, self.deviation(raw))
+
+    def expected(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return the means alone, `[*lead, M, N]`."""
+        return self(observation, action).mean
 
 
 class FlooredGaussianCritic(GaussianCritic):

@@ -20,7 +20,7 @@ RUN_MARK = "config.toml"  # every run folder has one
 T = TypeVar("T")
 
 _FRAME = re.compile("[╭╮╰╯│]")
-_RULE = "───"
+_RULE = re.compile("─{3}|-{20}")  # the latter where the terminal has no box-drawing characters
 _EXPECTED = "Expected one of"
 _NOT_A_FLAG = re.compile(r"^Error parsing (?!--)\S+: ")
 _QUOTED = re.compile(r"'([^']*)'")
@@ -149,11 +149,17 @@ def import_modules(names: Sequence[str]) -> None:
 def _sentence(box: str) -> str:
     """Return what tyro's error box says, without frame and footer, with the nearest choice."""
     lines: list[str] = []
+    titled = False
     for line in box.splitlines():
         text = line.strip()
         if text.startswith("╭"):
+            titled = True
             continue
-        if _RULE in text or text.startswith("╰"):
+        if _RULE.search(text) and not titled:
+            titled = True
+            lines.clear()
+            continue
+        if _RULE.search(text) or text.startswith("╰"):
             break
         lines.append(_FRAME.sub("", text).strip())
     said = " ".join(lines)

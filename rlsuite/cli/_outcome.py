@@ -5,18 +5,29 @@ from typing import TYPE_CHECKING
 
 from rlsuite import registry
 from rlsuite.errors import Interrupted
+from rlsuite.training.config import OfflineConfig, TrainConfig
 from rlsuite.training.mapping import RunConfig
 
 if TYPE_CHECKING:
-    from rlsuite.training.online import TrainResult
+    from rlsuite.training.loop import TrainResult
 
 EXIT_INTERRUPTED = Interrupted.exit_code
 
 
 def title(config: RunConfig) -> str:
-    """Return one line naming agent, environment and preset, so that no demo is taken for a paper's run."""
-    about = registry.presets(config.agent_name).get(config.preset, "no longer known")
-    return f'{config.agent_name} on {config.train.env}, preset "{config.preset}" ({about})'
+    """Return one line naming agent, task and preset, so that no demo is taken for a paper's run."""
+    described = registry.presets(config.agent_name).get(config.preset, "no longer known")
+    return f'{config.agent_name} on {about(config.train)}, preset "{config.preset}" ({described})'
+
+
+def goal(train: TrainConfig | OfflineConfig) -> int:
+    """Return where a run ends: its steps, and those online after offline ones."""
+    return train.steps + (train.then_online if isinstance(train, OfflineConfig) else 0)
+
+
+def about(train: TrainConfig | OfflineConfig) -> str:
+    """Return what a run is about: its environment, or its data set."""
+    return Path(train.dataset).name if isinstance(train, OfflineConfig) else train.env
 
 
 def say_outcome(config: RunConfig, path: Path, result: "TrainResult") -> int:

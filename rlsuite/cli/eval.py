@@ -31,6 +31,8 @@ class EvalLine:
     """Which checkpoint: last, best (by evaluation in training), or an env step that was kept."""
     video: Path | None = None
     """mp4 file for the first episode (needs the extra `video`)."""
+    video_worlds: int = 1
+    """Episodes that the video shows side by side, e.g. 9."""
     json: bool = False
     """Print one JSON object and nothing else."""
     imports: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(name="import", metavar="MODULE")] = ()
@@ -59,6 +61,7 @@ def run(argv: Sequence[str]) -> int:
         video=line.video,
         which=line.checkpoint,
         seed_index=line.seed_index,
+        video_worlds=line.video_worlds,
     )
     if line.json:
         print(json.dumps(found))
@@ -72,6 +75,8 @@ def run(argv: Sequence[str]) -> int:
         print(f"seed {seed}: return {mean:,.1f}")
     print(f"return  {found['return_mean']:,.1f} +- {found['return_std']:,.1f} over {len(lengths)} episodes")
     print(f"length  {found['length_mean']:,.1f}, from {min(lengths):,.0f} to {max(lengths):,.0f} env steps")
+    if "value_error" in found:
+        print(f"value   {found['value_error']:+,.2f}: what the critics promised above what came")
     if line.video is not None:
         print(f"video   {line.video}")
     return 0

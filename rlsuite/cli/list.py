@@ -1,4 +1,4 @@
-"""List agents, envs or presets, one a line."""
+"""List agents, envs, data sets or presets, one a line."""
 
 import os
 import sys
@@ -23,6 +23,11 @@ def envs() -> Rows:
     return [*registry.env_names()]
 
 
+def datasets() -> Rows:
+    """Return name and summary of every data set that can be fetched or made."""
+    return [*registry.dataset_names()]
+
+
 def presets() -> Rows:
     """Return agent, preset and description of every preset."""
     return [
@@ -32,7 +37,12 @@ def presets() -> Rows:
     ]
 
 
-KINDS: dict[str, Callable[[], Rows]] = {"agents": agents, "envs": envs, "presets": presets}
+KINDS: dict[str, Callable[[], Rows]] = {
+    "agents": agents,
+    "envs": envs,
+    "datasets": datasets,
+    "presets": presets,
+}
 
 
 def run(argv: Sequence[str]) -> int:

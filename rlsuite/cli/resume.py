@@ -9,7 +9,7 @@ from tyro import conf
 
 from rlsuite import registry
 from rlsuite.cli._line import check_run, import_modules, parse
-from rlsuite.cli._outcome import say_outcome, title
+from rlsuite.cli._outcome import goal, say_outcome, title
 from rlsuite.training.mapping import config_from_dict, config_to_dict
 
 PROG = "rlsuite resume"
@@ -33,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
     check_run(line.run)
     import_modules(line.imports)
 
-    from rlsuite.training.online import train_online
+    from rlsuite.training.offline import train
     from rlsuite.training.runfolder import RunFolder
     from rlsuite.training.signals import StopFlag
 
@@ -43,6 +43,6 @@ def run(argv: Sequence[str]) -> int:
             config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=line.steps))
             folder.replace_config(config_to_dict(config))  # an interrupted extension goes on to its end
         kind = registry.agent_class(config.agent_name)
-        print(f"{title(config)}\nresuming {line.run} to {config.train.steps:,} env steps", flush=True)
-        result = train_online(kind, config.agent, config.train, folder, stop=stop, resume=True)
+        print(f"{title(config)}\nresuming {line.run} to {goal(config.train):,} steps", flush=True)
+        result = train(kind, config.agent, config.train, folder, stop=stop, resume=True)
     return say_outcome(config, line.run, result)

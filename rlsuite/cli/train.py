@@ -10,9 +10,9 @@ from tyro import MISSING, conf
 
 from rlsuite import registry
 from rlsuite.cli._line import import_modules, option_values, parse, peek, wants_help
-from rlsuite.cli._outcome import say_outcome, title
+from rlsuite.cli._outcome import about, say_outcome, title
 from rlsuite.errors import ConfigError
-from rlsuite.training.config import TrainConfig
+from rlsuite.training.config import OfflineConfig, TrainConfig
 from rlsuite.training.mapping import RunConfig, config_to_dict, from_mapping
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ PROG = "rlsuite train"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainLine:
-    """The flags of `rlsuite train` that belong to no agent."""
+    """The flags of `rlsuite train` that belong to no agent; with --dataset it learns from recorded data."""
 
     train: conf.OmitArgPrefixes[TrainConfig]
     env_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="KEY=VALUE")] = ()
@@ -34,6 +34,13 @@ class TrainLine:
     """Run folder, new or empty; by default runs/AGENT-ENV-sSEED-TIME."""
     imports: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(name="import", metavar="MODULE")] = ()
     """Module to import first, which may register agents or gym: ids; may be given several times."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfflineLine(TrainLine):
+    """The flags of `rlsuite train --dataset` that belong to no agent."""
+
+    train: conf.OmitArgPrefixes[OfflineConfig]  # type: ignore[assignment]
 
 
 def run(argv: Sequence[str]) -> int:
@@ -57,21 +64,33 @@ def parse_line(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
     """
     registry.check_agent_name(agent)
     env_id = next(reversed(peek(argv, "--env")), None)
+    dataset = next(reversed(peek(argv, "--dataset")), None)
     preset = next(reversed(peek(argv, "--preset")), "default")
     if env_id is not None:
         registry.check_env_name(env_id)
-    elif not wants_help(argv):
+    fixed: dict[str, Any] = {"env": env_id if env_id is not None else MISSING}
+    kind_of_run: type[TrainConfig] | type[OfflineConfig] = TrainConfig
+    if dataset is not None:
+        from rlsuite.offline.load import environment_of
+
+        kind_of_run = OfflineConfig
+        env_id = env_id or environment_of(dataset)
+        if env_id is None:
+            raise ConfigError(f"{dataset} does not say which environment it is of: name it with --env")
+        fixed = {"dataset": dataset, "env": env_id}
+    elif env_id is None and not wants_help(argv):
         raise ConfigError(f"no environment: name one, e.g. {PROG} {agent} --env HalfCheetah")
     train_values, agent_values = registry.load_preset(agent, preset, env_id or "")
     kind = registry.agent_class(agent)
     where = f'preset "{preset}" of {agent}'
     # One dataclass for tyro, so that one help text and one error know every flag.
+    base = TrainLine if dataset is None else OfflineLine
     shape = dataclasses.make_dataclass(
-        "TrainLine", [("agent", kind.Config)], bases=(TrainLine,), kw_only=True, frozen=True
+        base.__name__, [("agent", kind.Config)], bases=(base,), kw_only=True, frozen=True
     )
     shape.__doc__ = TrainLine.__doc__
     default = shape(
-        train=from_mapping(TrainConfig, train_values, where, env=env_id if env_id is not None else MISSING),
+        train=from_mapping(kind_of_run, train_values, where, **fixed),
         agent=from_mapping(kind.Config, agent_values, where),
         preset=preset,
     )
@@ -83,17 +102,17 @@ def parse_line(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
 
 def start(kind: "type[Agent]", config: RunConfig, out: Path | None) -> int:
     """Make the run folder, train in it, and say how it went."""
-    from rlsuite.training.online import train_online
+    from rlsuite.training.offline import train
     from rlsuite.training.runfolder import RunFolder, default_run_path
     from rlsuite.training.signals import StopFlag
 
-    path = out or default_run_path(config.agent_name, config.train.env, config.train.seed)
+    path = out or default_run_path(config.agent_name, about(config.train), config.train.seed)
     facts = ("seed", "device", "engine", "legacy_margin")
     meta = {name: getattr(config.train, name) for name in facts}
     with RunFolder.create(path, config_to_dict(config), meta) as folder, StopFlag() as stop:
         print(f"{title(config)}\nrun folder: {path}", flush=True)
         try:
-            result = train_online(kind, config.agent, config.train, folder, stop=stop)
+            result = train(kind, config.agent, config.train, folder, stop=stop)
         except ConfigError:  # a name or an engine that only `make_env` knows: leave no empty run behind
             if not folder.metrics.exists() and not folder.checkpoints.exists():
                 shutil.rmtree(path)

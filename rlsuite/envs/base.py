@@ -8,6 +8,7 @@ import math
 import platform
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,7 @@ class VectorEnv(EnvBase):
         engine_name: who integrates.
         simulation_device: where physics and task functions run; `device` is where tensors are handed out.
         half_range: (high - low) / 2 of each action in the environment's units.
+        middle: (high + low) / 2 of each action.
         max_episode_steps: env steps until an episode is truncated; None for no limit.
         versions: versions of the packages that the numbers depend on.
     """
@@ -92,6 +94,7 @@ class VectorEnv(EnvBase):
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.half_range = tuple(((high - low) / 2).tolist())
+        self.middle = tuple(((high + low) / 2).tolist())
         self.versions = package_versions(packages)
         self.dtype = dtype
         self.simulation_device = torch.device(simulation_device)
@@ -147,6 +150,13 @@ class VectorEnv(EnvBase):
     def seed_worlds(self, seeds: Seeds) -> None:
         """Seed every world by itself; what the next resets draw follows from its own seed alone."""
         self._set_seed(seeds)
+
+    def stream(self) -> AbstractContextManager[None]:
+        """Return a context in which this environment and whoever uses it queue their GPU work in one stream.
+
+        A training loop enters it once; everything is as correct, and slower, without it.
+        """
+        return nullcontext()
 
     @property
     def nan_resets(self) -> int:

@@ -4,7 +4,7 @@ Gymnasium's SyncVectorEnv runs with automatic resets disabled, which is TorchRL'
 true successor, and `reset(options={"reset_mask": mask})` starts over only the worlds of the mask.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -14,6 +14,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlsuite.envs.base import Outcome
+from rlsuite.envs.flatten import FlatObservation
 from rlsuite.envs.replayed import ReplayedEnv
 from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.tasks.base import halve_margins
@@ -32,6 +33,7 @@ class GymEnv(ReplayedEnv):
         seed: world i draws the seeds of its episodes from a generator of seed + i.
         dtype: of observations, rewards and actions.
         max_episode_steps: instead of the registered limit.
+        observation_keys: parts of a dictionary observation, in this order; by default all, state first.
         render: make pictures for `frame`.
         options: further arguments of `gymnasium.make`, by name.
         legacy_margin: halve the contact margins of the MuJoCo model; see `tasks.base.legacy_margins`.
@@ -49,6 +51,7 @@ class GymEnv(ReplayedEnv):
         seed: Seeds = 0,
         dtype: torch.dtype = torch.float32,
         max_episode_steps: int | None = None,
+        observation_keys: Sequence[str] | None = None,
         render: bool = False,
         options: Mapping[str, Any] | None = None,
         legacy_margin: bool = False,
@@ -61,11 +64,7 @@ class GymEnv(ReplayedEnv):
             env = gymnasium.make(gym_id, **arguments)
             if legacy_margin:
                 halve_margins(env.get_wrapper_attr("model"))
-            flat = (
-                isinstance(env.observation_space, gymnasium.spaces.Box)
-                and len(env.observation_space.shape) == 1
-            )
-            return env if flat else gymnasium.wrappers.FlattenObservation(env)
+            return _flattened(env, observation_keys)
 
         spec, first = _make(gym_id, arguments)
         if legacy_margin and not isinstance(getattr(first.unwrapped, "model", None), mujoco.MjModel):
@@ -136,6 +135,17 @@ class GymEnv(ReplayedEnv):
 
     def _native(self, action: np.ndarray) -> np.ndarray:
         return action.astype(self._vector.single_action_space.dtype)
+
+
+def _flattened(env: gymnasium.Env, keys: Sequence[str] | None) -> gymnasium.Env:
+    """Wrap an environment so that it shows vectors."""
+    space = env.observation_space
+    if isinstance(space, gymnasium.spaces.Dict):
+        return FlatObservation(env, keys)
+    if keys is not None:
+        raise ConfigError(f"{env} shows {space}, which has no parts to choose from: {', '.join(keys)}")
+    flat = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
+    return env if flat else gymnasium.wrappers.FlattenObservation(env)
 
 
 class _Blamed:

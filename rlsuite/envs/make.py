@@ -1,7 +1,8 @@
 """What an `--env` string means."""
 
+import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +10,11 @@ import torch
 
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.engines.warp_options import WarpOptions
-from rlsuite.envs.names import env_names, suite_tasks_by_name, tasks_by_name
+from rlsuite.envs.names import env_names, suite_tasks_by_name, tasks_by_name, worlds_by_name
 from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.tasks.base import DEFAULT_VERSION, legacy_margins, load_task
 from rlsuite.errors import ConfigError, unknown_name
+from rlsuite.strict import from_mapping
 
 __all__ = ["ENGINES", "env_names", "make_env"]
 
@@ -30,6 +32,7 @@ def make_env(
     dtype: torch.dtype = torch.float32,
     threads: int = 0,
     max_episode_steps: int | None = None,
+    observation_keys: Sequence[str] | None = None,
     render: bool = False,
     options: Mapping[str, Any] | None = None,
     legacy_margin: bool = False,
@@ -47,6 +50,8 @@ def make_env(
         dtype: of observations, rewards and actions.
         threads: of the native engine; 0 takes all cores.
         max_episode_steps: instead of the environment's registered limit.
+        observation_keys: which parts of a `gym:` dictionary observation, in this order; by default all, the
+            state first and the goal last.
         render: `frame()` will be called; only Gymnasium's own environments must know beforehand.
         options: Gymnasium's constructor arguments by name, e.g. `{"healthy_z_range": (0.5, 2.0)}`.
         legacy_margin: contacts begin where they did before MuJoCo 3.5, as in all literature up to 3.4; of
@@ -69,6 +74,8 @@ def make_env(
         "max_episode_steps": max_episode_steps,
     }
     family, _, rest = env_id.partition(":")
+    if observation_keys is not None and family != "gym":
+        raise ConfigError(f"{env_id} shows one vector: observation_keys are for gym: dictionaries")
     if family == "dmc" and rest:
         batched = rest in suite_tasks_by_name()
         _refuse_engine(env_id, engine, "auto", "dmc", *(("native", "warp") if batched else ()))
@@ -86,7 +93,23 @@ def make_env(
         _refuse_engine(env_id, engine, "auto", "gym")
         from rlsuite.envs.gym import GymEnv
 
-        return GymEnv(rest, num_envs, render=render, options=options, legacy_margin=legacy_margin, **common)
+        return GymEnv(
+            rest,
+            num_envs,
+            observation_keys=observation_keys,
+            render=render,
+            options=options,
+            legacy_margin=legacy_margin,
+            **common,
+        )
+    elif env_id in worlds_by_name():
+        _refuse_engine(env_id, engine, "auto")
+        if legacy_margin:
+            raise ConfigError(f"{env_id} has no contacts, and so no legacy_margin")
+        module = importlib.import_module(f"rlsuite.envs.worlds.{worlds_by_name()[env_id].stem}")
+        chosen_options = from_mapping(module.Options, options or {}, f"options of {env_id}")
+        world: VectorEnv = module.World(env_id, chosen_options, num_envs, **common)
+        return world
     else:
         name, version = _split_version(env_id)
         if name not in tasks_by_name():

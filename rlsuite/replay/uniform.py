@@ -137,6 +137,33 @@ class UniformReplay:
         self.total += self.num_envs
         self._tell_buffer()
 
+    def preload(self, rows: TensorDictBase) -> None:
+        """Fill an empty ring with recorded rows `[R]`, before any step; every seed gets all of them.
+
+        Rows that do not fill a vector step of all worlds are left out.
+
+        Raises:
+            ValueError: the ring is not empty, too small, or sums several rewards, for which recorded rows
+                would have to be in the order of its worlds.
+        """
+        worlds = self.num_envs // self.seeds
+        count = len(rows) // worlds * worlds
+        if self.total or self.n_step != 1 or count * self.seeds > self.capacity:
+            raise ValueError(
+                f"{len(rows):,} recorded rows do not fit an empty one-step replay of "
+                f"{self.capacity // self.seeds:,} rows a seed (it has {self.total:,}; steps: {self.n_step})"
+            )
+
+        def for_every_seed(column: Tensor) -> Tensor:
+            grid = column.unflatten(0, (-1, 1, worlds)).expand(-1, self.seeds, worlds, *column.shape[1:])
+            return grid.reshape(-1, *column.shape[1:])
+
+        own = self._row(rows[:count])
+        self.buffer.extend(own.apply(for_every_seed, batch_size=[count * self.seeds]))
+        self._columns = {_path(key): column for key, column in self.stored.items(True, True)}
+        self.total = count * self.seeds
+        self._tell_buffer()
+
     def _tell_buffer(self) -> None:
         """Let TorchRL's buffer know how many rows there are and where the next one goes."""
         self.buffer.storage._len = len(self)

@@ -1,12 +1,9 @@
 """What a run is made of: built from its configuration, and restored from a checkpoint."""
 
 import math
-import os
-import resource
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -16,21 +13,51 @@ from torchrl.envs import EnvBase
 
 from rlsuite.agents.base import GENERATOR_NAMES, Agent, Spaces
 from rlsuite.blocks.noise import Source
+from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError, DataError
-from rlsuite.replay.uniform import UniformReplay
+from rlsuite.offline.scores import Reference
+from rlsuite.replay.memory import host_free_bytes
+from rlsuite.replay.uniform import Chunk, UniformReplay
 from rlsuite.training import state
 from rlsuite.training.checkpoint import config_digest
-from rlsuite.training.config import TrainConfig
+from rlsuite.training.config import LearnConfig, TrainConfig
 from rlsuite.training.graphs import Update
 from rlsuite.training.recorder import Recorder
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.tensorfile import check_like
 
 # What may differ when a run goes on: nothing here changes what is learnt.
-NOT_DIGESTED = ("steps", "threads", "cuda_graphs", "loggers", "eval_every", "checkpoint_every", "log_every")
+NOT_DIGESTED = (
+    "steps",
+    "then_online",
+    "threads",
+    "cuda_graphs",
+    "loggers",
+    "eval_every",
+    "checkpoint_every",
+    "log_every",
+)
 
 SEED_LIMIT = 2**31  # what environments take as a seed is below
+
+
+class Replay(Protocol):
+    """What a learner asks of the rows it learns from."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self) -> TensorDict:
+        """Draw a batch, `[N]` or `[S, N]`."""
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the rows that a checkpoint must hold."""
+
+    def state_dict(self) -> dict[str, int]:
+        """Return counters."""
+
+    def load(self, state: dict[str, int], chunks: Iterator[dict[str, Tensor]]) -> None:
+        """Take back what `state_dict` and `chunks` gave."""
 
 
 @dataclass(slots=True)
@@ -41,6 +68,7 @@ class Clock:
     updates: int = 0
     evaluations: int = 0
     failed_saves: int = 0
+    offline: int = 0  # updates made before the first env step; env_steps counts on from there
     last_return: float | None = None
     best_return: float | None = None
 
@@ -50,35 +78,45 @@ class Clock:
 
     def updates_due(self, config: TrainConfig) -> int:
         """Updates that the env steps after warm-up have earned and that are not done yet."""
-        earned = max(0, self.env_steps - config.warmup_steps) * config.updates_per_step
-        return math.floor(earned + 1e-9) - self.updates
+        earned = max(0, self.env_steps - self.offline - config.warmup_steps) * config.updates_per_step
+        return self.offline + math.floor(earned + 1e-9) - self.updates
 
 
-@dataclass(slots=True)
-class Run:
-    """Everything that acts, learns or is saved in one run."""
+@dataclass(slots=True, kw_only=True)
+class Learner:
+    """Everything that learns, is evaluated or is saved, offline or online."""
 
-    config: TrainConfig
+    config: LearnConfig
     seeds: tuple[int, ...]  # root of each agent's random streams
     digest: str
     device: torch.device
     streams: SeedStreams
-    env: EnvBase
-    eval_env: EnvBase
+    eval_env: VectorEnv
     agent: Agent
     policy: TensorDictModuleBase  # the agent's, on the rows of all worlds
-    replay: UniformReplay
+    replay: Replay
     clock: Clock
     sums: state.RunningSums
+    reference: Reference | None = None  # returns that score 0 and 100
+    update: Update | None = None  # chosen at the first update, which brings the first batch
+
+
+@dataclass(slots=True, kw_only=True)
+class Run(Learner):
+    """A learner and the worlds it acts in."""
+
+    config: TrainConfig
+    env: VectorEnv
+    replay: UniformReplay
     episodes: state.EpisodeSums
     carried: TensorDictBase
-    update: Update | None = None  # chosen at the first update, which brings the first batch
+    reward: Callable[[Tensor], Tensor] | None = None  # of stored rows, where recorded ones were changed
 
 
 def build(
     agent_class: type[Agent], agent_config: Any, config: TrainConfig, roots: Sequence[int] | None = None
 ) -> Run:
-    """Make every object of a run from its configuration; all chance comes from the seeds.
+    """Make every object of an online run from its configuration; all chance comes from the seeds.
 
     Args:
         agent_class: the algorithm.
@@ -86,49 +124,71 @@ def build(
         config: the run's fields.
         roots: one seed per agent, instead of `seed`, `seed` + 1, ...
     """
-    device = pick_device(config.device)
+    common = learner_fields(agent_class, agent_config, config, config.env, roots)
+    return with_worlds(common, config, getattr(agent_config, "gamma", 1.0))
+
+
+def learner_fields(
+    agent_class: type[Agent],
+    agent_config: Any,
+    config: LearnConfig,
+    env_id: str,
+    roots: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Make what online and offline runs share: the fields of `Learner` but its replay."""
+    device = pick_device(config.device, config.engine)
     roots = range(config.seed, config.seed + config.seeds) if roots is None else roots
     streams = SeedStreams(roots, device)
-    options: dict[str, Any] = {
+    eval_env = worlds(config, env_id, streams, "eval", config.eval_episodes, eval_engine(config.engine))
+    agent = new_agent(agent_class, agent_config, eval_env, streams, device)
+    settings = {key: value for key, value in chosen(config).items() if key not in NOT_DIGESTED}
+    own = {"agent": agent_class.__name__, **chosen(agent_config)}
+    return {
+        "config": config,
+        "seeds": tuple(roots),
+        "digest": config_digest({**own, "train": settings}),
         "device": device,
-        "threads": config.threads,
-        "options": config.env_options,
-        "legacy_margin": config.legacy_margin,
+        "streams": streams,
+        "eval_env": eval_env,
+        "agent": agent,
+        "policy": per_seed_policy(agent) if agent.lead else agent.policy,
+        "clock": Clock(),
+        "sums": state.RunningSums(len(streams)),
     }
 
-    def worlds(stream: str, count: int, engine: str) -> EnvBase:
-        seeds = world_seeds(streams.seeds(stream), count)
-        return make_env(config.env, len(seeds), seed=seeds, engine=engine, **options)
 
-    env = worlds("env", config.num_envs, config.engine)
-    eval_env = worlds("eval", config.eval_episodes, eval_engine(config.engine))
-    agent = new_agent(agent_class, agent_config, env, streams, device)
+def with_worlds(common: Mapping[str, Any], config: TrainConfig, gamma: float) -> Run:
+    """Join a learner's fields with worlds to act in and an empty replay."""
+    streams, device = common["streams"], common["device"]
+    env = worlds(config, config.env, streams, "env", config.num_envs, config.engine)
     replay = UniformReplay(
         config.replay_size * len(streams),
-        num_envs=env.batch_size[0],
+        num_envs=env.num_envs,
         batch_size=config.batch_size,
         n_step=config.n_step,
-        gamma=agent_config.gamma,
+        gamma=gamma,
         device=device,
         generator=streams.source("sample"),
     )
-    settings = {key: value for key, value in chosen(config).items() if key not in NOT_DIGESTED}
-    digest = config_digest({"agent": agent_class.__name__, **asdict(agent_config), "train": settings})
-    return Run(
-        config,
-        tuple(roots),
-        digest,
-        device,
-        streams,
-        env,
-        eval_env,
-        agent,
-        per_seed_policy(agent) if agent.lead else agent.policy,
-        replay,
-        Clock(),
-        state.RunningSums(len(streams)),
-        state.EpisodeSums(env.batch_size[0], device, seeds=len(streams)),
-        env.reset(),
+    episodes = state.EpisodeSums(env.num_envs, device, seeds=len(streams))
+    fields = {**common, "config": config, "replay": replay}
+    return Run(**fields, env=env, episodes=episodes, carried=env.reset())
+
+
+def worlds(
+    config: LearnConfig, env_id: str, streams: SeedStreams, stream: str, count: int, engine: str
+) -> VectorEnv:
+    """Make `count` worlds for every seed, each seeded by its seed's own `stream`."""
+    seeds = world_seeds(streams.seeds(stream), count)
+    return make_env(
+        env_id,
+        len(seeds),
+        seed=seeds,
+        engine=engine,
+        device=pick_device(config.device),
+        threads=config.threads,
+        options=config.env_options,
+        legacy_margin=config.legacy_margin,
     )
 
 
@@ -159,7 +219,7 @@ def per_seed_policy(agent: Agent) -> TensorDictModuleBase:
     return TensorDictModule(act, in_keys=policy.in_keys, out_keys=policy.out_keys)
 
 
-def chosen(config: TrainConfig) -> dict[str, Any]:
+def chosen(config: Any) -> dict[str, Any]:
     """Return the fields that are not at their default: a field added later leaves old runs resumable."""
     return {
         field.name: getattr(config, field.name)
@@ -188,8 +248,17 @@ def spaces_of(env: EnvBase) -> Spaces:
     )
 
 
-def pick_device(name: str) -> torch.device:
-    """Resolve "auto", "cpu" or "cuda"; ConfigError when CUDA is asked for and absent."""
+def pick_device(name: str, engine: str = "auto") -> torch.device:
+    """Resolve "auto", "cpu" or "cuda".
+
+    Raises:
+        ConfigError: CUDA is asked for and absent, or meant by the engine warp and absent.
+    """
+    if name == "auto" and engine == "warp" and not torch.cuda.is_available():
+        raise ConfigError(
+            "engine warp is made for CUDA, and torch sees no CUDA device here; use --engine native, or ask "
+            "for its slow CPU form with --device cpu"
+        )
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError('device "cuda": torch sees no CUDA device here; use --device cpu')
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -199,28 +268,31 @@ def free_bytes(device: torch.device) -> int:
     """Bytes that may still be allocated on `device`."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return host_free_bytes()
+
+
+def check_memory(run: Run, rows: TensorDictBase) -> int:
+    """Return the bytes of the full replay for rows like these; ConfigError when the device lacks them."""
     try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-        mapped = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, StopIteration):  # not Linux: pages in use by caches count as taken
-        mapped = 0
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return free if limit == resource.RLIM_INFINITY else max(0, min(free, limit - mapped))
+        return run.replay.check_memory(rows, free_bytes(run.device))
+    except MemoryError as error:
+        raise ConfigError(str(error)) from error
 
 
-def snapshot(run: Run, recorder: Recorder) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
+def snapshot(run: Learner, recorder: Recorder) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
     """Return everything but the replay's rows: tensors by part and JSON documents by name."""
     sums, counts = run.sums.state()
     tensors: dict[str, Mapping[str, Tensor]] = {
         "agent": state.agent_tensors(run.agent),
         "optim": state.optimizer_tensors(run.agent),
-        "env": run.env.state_dict(),
-        "carried": state.carried_tensors(run.carried),
-        "episodes": run.episodes.state(),
         "sums": sums,
     }
+    if isinstance(run, Run):
+        tensors |= {
+            "env": run.env.state_dict(),
+            "carried": state.carried_tensors(run.carried),
+            "episodes": run.episodes.state(),
+        }
     documents = {
         "rng": run.streams.state_dict(),
         "counters": {"clock": asdict(run.clock), "sums": counts, "replay": run.replay.state_dict()},
@@ -230,19 +302,23 @@ def snapshot(run: Run, recorder: Recorder) -> tuple[dict[str, Mapping[str, Tenso
 
 
 def restore(
-    run: Run, tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any], chunks: Iterable[Any]
+    run: Learner,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    documents: Mapping[str, Any],
+    chunks: Iterable[Any],
 ) -> None:
     """Put a snapshot and the replay's chunks into a freshly built run; DataError when they do not fit."""
     try:
         counters = documents["counters"]
         state.load_agent_tensors(run.agent, tensors["agent"])
         state.load_optimizer_tensors(run.agent, tensors["optim"])
-        run.env.load_state_dict(tensors["env"])
-        # Beyond what a reset gives there is what policies carry from step to step.
-        fresh = state.carried_tensors(run.carried)
-        check_like("carried", {key: tensors["carried"][key] for key in fresh}, fresh)
-        run.carried = state.load_carried(tensors["carried"], run.env.batch_size[0], run.device)
-        run.episodes.load(tensors["episodes"])
+        if isinstance(run, Run):
+            run.env.load_state_dict(tensors["env"])
+            # Beyond what a reset gives there is what policies carry from step to step.
+            fresh = state.carried_tensors(run.carried)
+            check_like("carried", {key: tensors["carried"][key] for key in fresh}, fresh)
+            run.carried = state.load_carried(tensors["carried"], run.env.num_envs, run.device)
+            run.episodes.load(tensors["episodes"])
         run.sums.load(tensors["sums"], counters["sums"])
         run.streams.load_state_dict(documents["rng"])
         run.replay.load(counters["replay"], (rows for _, rows in chunks))

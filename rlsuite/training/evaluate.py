@@ -1,22 +1,43 @@
 """Evaluation: a fixed number of deterministic episodes on worlds of their own, and `rlsuite eval`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.envs.base import VectorEnv
+from rlsuite.envs.rendering import mosaic
 from rlsuite.envs.seeding import Seeds
-from rlsuite.errors import ConfigError, DataError
+from rlsuite.errors import ConfigError
+from rlsuite.training.value_error import value_trace
 
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
 
 
+class Trace(Protocol):
+    """Looks on while episodes are played."""
+
+    def add(self, step: TensorDictBase, running: Tensor) -> None:
+        """Take one vector step and which worlds' episodes it belongs to, `[B]` bool."""
+
+    def errors(self) -> Tensor | None:
+        """Return the value error of every episode, `[B]`, or None."""
+
+
 @torch.no_grad()
 def evaluate(
-    policy: TensorDictModuleBase, env: VectorEnv, *, seeds: Seeds, video: Path | None = None
+    policy: TensorDictModuleBase,
+    env: VectorEnv,
+    *,
+    seeds: Seeds,
+    video: Path | None = None,
+    trace: Trace | None = None,
+    video_worlds: int = 1,
 ) -> dict[str, list[float]]:
     """Run one episode in every world of `env` with the policy's mode.
 
@@ -26,26 +47,33 @@ def evaluate(
         policy: observation -> action; exploration is switched off.
         env: worlds for evaluation alone; `len(returns)` is their number.
         seeds: of the worlds' initial states, of world 0 or one each; the same seeds give the same episodes.
-        video: mp4 file for the first world's episode.
+        video: mp4 file for the episodes of the first worlds.
+        trace: sees every step; see `rlsuite.training.value_error.value_trace`.
+        video_worlds: how many of them, side by side; a world whose episode is over stands still.
 
     Returns:
-        `returns` (undiscounted) and `lengths` (env steps), one number a world.
+        `returns` (undiscounted) and `lengths` (env steps), one number a world; with a trace that has them
+        also `value_errors`.
     """
     env.seed_worlds(seeds)
     carried = env.reset()
     returns = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
     lengths = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
     running = torch.ones(env.batch_size, dtype=torch.bool, device=env.device)
-    with set_exploration_type(ExplorationType.DETERMINISTIC), _video_writer(video, env) as film:
+    with set_exploration_type(ExplorationType.DETERMINISTIC), _video_writer(video, env, video_worlds) as film:
         while running.any():
-            film(bool(running[0]))
+            film(running)
             step = env.step(policy(carried))
+            if trace is not None:
+                trace.add(step, running)
             following = step.get("next")
             returns += torch.where(running, following.get("reward").squeeze(-1).double(), 0)
             lengths += running
             running &= ~following.get("done").squeeze(-1)
             carried = env.maybe_reset(env.step_mdp(step))
-        return {"returns": returns.tolist(), "lengths": lengths.tolist()}
+    found = {"returns": returns.tolist(), "lengths": lengths.tolist()}
+    errors = None if trace is None else trace.errors()
+    return found if errors is None else found | {"value_errors": errors.tolist()}
 
 
 def per_seed(episodes: dict[str, list[float]], seeds: int) -> list[dict[str, list[float]]]:
@@ -58,20 +86,27 @@ def per_seed(episodes: dict[str, list[float]], seeds: int) -> list[dict[str, lis
 
 
 def summary(episodes: dict[str, list[float]]) -> dict[str, float]:
-    """Mean and population spread of the returns and mean length, under the names of a metrics line."""
+    """Return, length and, where it was measured, value error of the episodes, as a metrics line names them.
+
+    Means over the episodes; for the returns also the population spread.
+    """
     returns = torch.tensor(episodes["returns"], dtype=torch.float64)
-    return {
+    line = {
         "eval/return_mean": returns.mean().item(),
         "eval/return_std": returns.std(correction=0).item(),
         "eval/length_mean": sum(episodes["lengths"]) / len(episodes["lengths"]),
     }
+    if errors := episodes.get("value_errors"):
+        line["eval/value_error"] = sum(errors) / len(errors)
+    return line
 
 
 class _video_writer:
-    """Context manager giving a function that appends the current frame of world 0 while asked to."""
+    """Context manager giving a function that appends a frame of the first worlds while one of them runs."""
 
-    def __init__(self, path: Path | None, env: VectorEnv) -> None:
+    def __init__(self, path: Path | None, env: VectorEnv, worlds: int) -> None:
         self.path, self.env = path, env
+        self.pictures: list[np.ndarray | None] = [None] * worlds
         self.writer: Any = None
 
     def __enter__(self) -> Any:
@@ -85,10 +120,15 @@ class _video_writer:
             self.writer = imageio.get_writer(self.path, fps=fps, macro_block_size=1)
         return self.film
 
-    def film(self, running: bool) -> None:
-        """Append a frame."""
-        if self.writer is not None and running:
-            self.writer.append_data(self.env.frame(0))
+    def film(self, running: Tensor) -> None:
+        """Append a frame; worlds that are not running `[B]` any more keep their last picture."""
+        if self.writer is None:
+            return
+        filmed = running[: len(self.pictures)].nonzero().flatten().tolist()
+        for world in filmed:
+            self.pictures[world] = self.env.frame(world)
+        if filmed:
+            self.writer.append_data(mosaic([picture for picture in self.pictures if picture is not None]))
 
     def __exit__(self, *_: object) -> None:
         if self.writer is not None:
@@ -103,6 +143,7 @@ def evaluate_run(
     video: Path | None,
     which: str,
     seed_index: int | None = None,
+    video_worlds: int = 1,
 ) -> dict[str, Any]:
     """Evaluate the saved policies of a run on the run's environment, on the CPU, in Gymnasium's precision.
 
@@ -110,42 +151,34 @@ def evaluate_run(
         path: the run folder; it may belong to a run that is still training.
         episodes: how many of each agent, all from different initial states.
         seed: of the initial states; None is each agent's own evaluation stream.
-        video: mp4 file for the first episode.
+        video: mp4 file for the first episodes.
         which: "last", "best", or the env steps of a checkpoint.
         seed_index: which agent of a run with several seeds, from 0; None is all of them.
+        video_worlds: how many episodes the video shows side by side.
 
     Returns:
-        return_mean, return_std, length_mean, returns, lengths (over all agents), env, env_options,
-        legacy_margin, agent, step, seeds (the root of every agent evaluated), versions; with several agents
-        also `each`, their return means.
+        return_mean, return_std, length_mean, value_error (of agents with critics), returns, lengths,
+        value_errors (over all agents), env, env_options, legacy_margin, agent, step, seeds (the root of every
+        agent evaluated), versions; with several agents also `each`, their return means.
 
     Raises:
-        ConfigError: `path` is no run folder, `which` is none of the above, or there is no such agent.
+        ConfigError: `path` is no run folder, `which` is none of the above, there is no such agent, or the
+            video is to show more episodes than there are.
         DataError: there is no usable checkpoint.
     """
     from rlsuite.envs.make import make_env
-    from rlsuite.registry import agent_class
-    from rlsuite.training import state
-    from rlsuite.training.assembly import eval_engine, new_agent
-    from rlsuite.training.checkpoint import CheckpointStore
-    from rlsuite.training.mapping import config_from_dict
+    from rlsuite.training.assembly import eval_engine
     from rlsuite.training.rng import SeedStreams
-    from rlsuite.training.runfolder import RunFolder
+    from rlsuite.training.savedrun import load_run
 
-    folder = RunFolder.open(path)
-    config = config_from_dict(folder.config(), lambda name: agent_class(name).Config)
-    train = config.train
-    if which not in ("last", "best") and not which.isdecimal():
-        raise ConfigError(f'checkpoint "{which}": name "last", "best" or its number of env steps')
+    run = load_run(path, which)
+    config, train = run.config, run.config.train
     if seed_index is not None and not 0 <= seed_index < train.seeds:
         raise ConfigError(f"seed index {seed_index}: {path} has {train.seeds} agent(s), counted from 0")
-    store = CheckpointStore(folder.checkpoints)
-    if which == "best":
-        loaded = store.best(config_digest=None)
-    else:
-        loaded = store.load(config_digest=None, step=None if which == "last" else int(which))
-    if loaded is None:
-        raise DataError(f"{path} has no checkpoint yet: train it first, or wait for its first one")
+    if not 1 <= video_worlds <= episodes:
+        raise ConfigError(
+            f"video worlds = {video_worlds}: must be from 1 to the number of episodes, {episodes}"
+        )
     indices = range(train.seeds) if seed_index is None else (seed_index,)
     env = make_env(
         train.env,
@@ -159,11 +192,13 @@ def evaluate_run(
     try:
         for index in indices:
             streams = SeedStreams([train.seed + index])
-            agent = new_agent(agent_class(config.agent_name), config.agent, env, streams)
-            state.load_agent_tensors(agent, state.cut_seed(loaded.tensors["agent"], index, agent))
+            agent = run.agent(env, streams, index)
             own = streams.seeds("eval")[0] if seed is None else seed
             film = video if index == indices[0] else None
-            each.append(evaluate(agent.policy, env, seeds=own, video=film))
+            trace = value_trace(agent)
+            each.append(
+                evaluate(agent.policy, env, seeds=own, video=film, video_worlds=video_worlds, trace=trace)
+            )
         versions = env.versions
     finally:
         env.close()
@@ -176,7 +211,7 @@ def evaluate_run(
         "env_options": dict(train.env_options),
         "legacy_margin": train.legacy_margin,
         "agent": config.agent_name,
-        "step": loaded.step,
+        "step": run.loaded.step,
         "seeds": [train.seed + index for index in indices],
         "versions": versions,
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlsuite.errors import ConfigError
 from rlsuite.strict import check_keys, from_mapping, to_mapping, typed
-from rlsuite.training.config import TrainConfig
+from rlsuite.training.config import OfflineConfig, TrainConfig
 
 __all__ = ["RunConfig", "config_from_dict", "config_to_dict", "from_mapping", "to_mapping"]
 
@@ -18,7 +18,7 @@ class RunConfig:
 
     agent_name: str
     preset: str
-    train: TrainConfig
+    train: TrainConfig | OfflineConfig
     agent: Any  # the agent's own frozen `Config`
 
 
@@ -51,6 +51,11 @@ def config_from_dict(values: Mapping[str, Any], agent_config: Callable[[str], ty
     return RunConfig(
         agent_name=agent_name,
         preset=typed(str, values["preset"], "config.toml: preset"),
-        train=from_mapping(TrainConfig, values["train"], "config.toml: train"),
+        train=from_mapping(kind_of_run(values["train"]), values["train"], "config.toml: train"),
         agent=from_mapping(agent_config(agent_name), values["agent"], "config.toml: agent"),
     )
+
+
+def kind_of_run(values: Any) -> type[TrainConfig] | type[OfflineConfig]:
+    """Return which dataclass a run's fields belong to: offline runs name a data set."""
+    return OfflineConfig if isinstance(values, Mapping) and "dataset" in values else TrainConfig

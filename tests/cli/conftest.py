@@ -8,8 +8,8 @@ import pytest
 
 from rlsuite.cli import main as cli
 from rlsuite.errors import RLSuiteError
-from rlsuite.training import online
-from rlsuite.training.online import TrainResult
+from rlsuite.training import offline
+from rlsuite.training.loop import TrainResult
 
 
 @dataclass
@@ -37,7 +37,7 @@ def rlsuite(capsys, monkeypatch):
 
 @dataclass
 class FakeLoop:
-    """Stands in for `train_online`: keeps its arguments, writes one evaluation, ends as told."""
+    """Stands in for the training loop: keeps its arguments, writes one evaluation, ends as told."""
 
     result: TrainResult | RLSuiteError = field(default_factory=lambda: TrainResult(False, 10, 5, 2.0, 1.0))
     calls: list[dict[str, Any]] = field(default_factory=list)
@@ -57,5 +57,5 @@ class FakeLoop:
 def loop(monkeypatch):
     """Replace the training loop; the lines around it stay real."""
     fake = FakeLoop()
-    monkeypatch.setattr(online, "train_online", fake)
+    monkeypatch.setattr(offline, "train", fake)
     return fake

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from rlsuite import registry
-from rlsuite.cli import _line, eval, resume, train
+from rlsuite.cli import _line, data, eval, resume, train
 from rlsuite.cli import main as cli
 from rlsuite.errors import ConfigError
 from rlsuite.training.config import TrainConfig
@@ -142,6 +142,8 @@ def lines_of_every_command():
     """Dataclass of every command that takes flags; of `train`, with each agent."""
     yield "resume", resume.ResumeLine
     yield "eval", eval.EvalLine
+    for action, kind in data.LINES.items():
+        yield f"data {action}", kind
     for agent in AGENTS:
         line, _ = train.parse_line(agent, ["--env", "gym:X"])
         yield f"train {agent}", type(line)
@@ -157,17 +159,18 @@ def test_flags_are_few_and_all_in_the_help(command, kind, rlsuite):
 
 
 def test_every_file_of_the_folder_is_a_command():
-    assert {"train", "resume", "eval", "list"} <= set(cli.commands())
+    assert {"train", "resume", "eval", "list", "data"} <= set(cli.commands())
     assert all(cli.commands().values())
 
 
-@pytest.mark.parametrize("kind", ["agents", "envs", "presets"])
+@pytest.mark.parametrize("kind", ["agents", "envs", "datasets", "presets"])
 def test_list_is_one_line_each_names_first(rlsuite, kind):
     answer = rlsuite("list", kind)
     lines = answer.out.splitlines()
     names = {
         "agents": AGENTS,
         "envs": [name for name, _ in registry.env_names()],
+        "datasets": [name for name, _ in registry.dataset_names()],
         "presets": [agent for agent, _ in PRESETS],
     }[kind]
     assert [line.split()[0] for line in lines] == names

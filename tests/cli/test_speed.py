@@ -20,6 +20,8 @@ LIGHT = [
     ["list", "agents"],
     ["list", "envs"],
     ["list", "presets"],
+    ["list", "datasets"],
+    ["data", "--help"],
 ]
 
 
@@ -76,6 +78,9 @@ def test_imports_nothing_heavy(words):
         ["train", "dsac_t", "--env", "HalfCheeta"],
         ["train", "dsac_t", "--env", "HalfCheetah", "--preset", "demmo"],
         ["resume", "no/such/run"],
+        ["data", "make", "pointmaze/umaz"],
+        ["data", "make", "../pointmaze"],
+        ["data", "check", "hopper-medum-v2"],
     ],
     ids=" ".join,
 )

@@ -20,6 +20,7 @@ from rlsuite.errors import ConfigError
         ("HalfCheetah", "HalfCheetah-v5", "native"),
         ("HalfCheetah-v5", "HalfCheetah-v5", "native"),
         ("Walker2d-v4", "Walker2d-v4", "native"),
+        ("RiskyPointMass", "RiskyPointMass", "none"),
         ("gym:Pendulum-v1", "gym:Pendulum-v1", "gym"),
         ("dmc:point_mass-easy", "dmc:point_mass-easy", "dmc"),
     ],

@@ -1,0 +1,131 @@
+"""Our agents in the regime of the STAC paper (arXiv 2601.00737), over its published curves.
+
+One evaluation episode every 1,000 env steps. Every run is a run folder of its own, so what is finished stays
+and what was interrupted goes on.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from rlsuite.bench.comparison import BLOCK_STEPS, our_curves, published_curves, report
+from rlsuite.bench.runs import Plan, resolve, train
+from rlsuite.errors import ConfigError
+from rlsuite.training.runfolder import RunFolder
+
+PUBLISHED_VARIABLE = "RLSUITE_PUBLISHED"  # environment variable with the path of the published curves
+EVAL_EVERY, EVAL_EPISODES = 1_000, 1  # the paper's
+
+
+class Contender(NamedTuple):
+    """What the paper calls an algorithm, as an agent and a preset of ours; None: not in the paper."""
+
+    agent: str
+    preset: str
+    published: str | None
+
+
+CONTENDERS = {
+    "stac": Contender("stac", "default", "STAC"),
+    "estac": Contender("stac", "estac", "ESTAC"),
+    "sac": Contender("sac", "stac_paper", "SAC"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperLine:
+    """Trains agents as the STAC paper did and plots them over its published curves, seed by seed."""
+
+    task: str
+    """Environment, as in the published file: Swimmer-v4, Hopper-v4, ..."""
+    agents: str = "stac,sac"
+    """Contenders, separated by commas: stac, estac, sac (the paper's, with LayerNorm), or any other agent."""
+    steps: int = 300_000
+    """Env steps of every run."""
+    seeds: int = 3
+    """Runs of each contender: seeds 0, 1, ..."""
+    threads: int = 1
+    """CPU threads of a run; 0 takes all cores."""
+    out: Path | None = None
+    """Folder of the runs, tables and the picture; by default runs/paper-TASK. What is finished is kept."""
+    published: Path | None = None
+    """CSV of published curves (env, algorithm, seed, env_step, mean_return, mean_value_error); by default the
+    file that RLSUITE_PUBLISHED names, and without either ours are plotted alone."""
+    include: tuple[Path, ...] = ()
+    """Runs made elsewhere, to plot beside or instead of (--seeds 0) those made here."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for values that mean nothing."""
+        for name, least in (("steps", BLOCK_STEPS), ("seeds", 0), ("threads", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least {least:,}")
+        if not self.names:
+            raise ConfigError(f"agents = {self.agents!r} names none: for example --agents stac,sac")
+
+    @property
+    def names(self) -> list[str]:
+        """The contenders, each once."""
+        return list(dict.fromkeys(name for name in self.agents.replace(" ", "").split(",") if name))
+
+
+def contender(name: str) -> Contender:
+    """Return what `name` stands for: one of `CONTENDERS`, or an agent in its default preset."""
+    return CONTENDERS.get(name, Contender(name, "default", None))
+
+
+def main(line: PaperLine, extra: Sequence[str] = ()) -> int:
+    """Train what is missing, then report; return 0, or the exit code of the run that was interrupted.
+
+    Args:
+        line: what to compare.
+        extra: further flags of `rlsuite train` for every run.
+    """
+    out = line.out or Path("runs") / f"paper-{line.task.replace(':', '-')}"
+    named = os.environ.get(PUBLISHED_VARIABLE)
+    published = line.published or (Path(named) if named else None)
+    if published is not None and not published.is_file():
+        raise ConfigError(f"there is no file {published}: give --published the CSV of published curves")
+    plans = {(name, seed): plan(name, seed, line, extra) for seed in range(line.seeds) for name in line.names}
+    for (name, seed), wanted in plans.items():
+        code = train(wanted, out / f"{name}-s{seed}")
+        if code:
+            return code
+    runs: dict[str, list[Path]] = {name: [] for name in line.names}
+    for name, seed in plans:
+        runs[name].append(out / f"{name}-s{seed}")
+    for path in line.include:
+        runs[owner(path, line.names)].append(path)
+    out.mkdir(parents=True, exist_ok=True)
+    pairs = []
+    for name in line.names:
+        theirs, algorithm = None, contender(name).published
+        if published is not None and algorithm is not None:
+            theirs = published_curves(published, line.task, algorithm)
+        pairs.append((our_curves(name, runs[name], line.task), theirs))
+    print("\n".join(report(pairs, line.task, out)))
+    print(f"tables and picture: {out}", flush=True)
+    return 0
+
+
+def plan(name: str, seed: int, line: PaperLine, extra: Sequence[str]) -> Plan:
+    """Resolve one run of a contender."""
+    agent, preset, _ = contender(name)
+    words = ["--env", line.task, "--preset", preset, "--steps", str(line.steps), "--seed", str(seed)]
+    words += ["--threads", str(line.threads), "--eval-every", str(EVAL_EVERY)]
+    return resolve(agent, [*words, "--eval-episodes", str(EVAL_EPISODES), *extra])
+
+
+def owner(path: Path, names: Sequence[str]) -> str:
+    """Return which contender a run belongs to, by its agent and preset.
+
+    Raises:
+        ConfigError: to none.
+    """
+    config = RunFolder.open(path).config()
+    for name in names:
+        if contender(name)[:2] == (config["agent_name"], config["preset"]):
+            return name
+    made_by = f"{config['agent_name']} with preset {config['preset']}"
+    raise ConfigError(f"--include {path}: {made_by} is none of {', '.join(names)}")

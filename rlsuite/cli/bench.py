@@ -1,0 +1,32 @@
+"""Run a benchmark: paper compares with published curves."""
+
+from collections.abc import Sequence
+
+from rlsuite.cli._line import parse, wants_help
+from rlsuite.errors import ConfigError, unknown_name
+
+PROG = "rlsuite bench"
+BENCHES = {"paper": "our agents in the STAC paper's regime, over its published curves"}
+PASSED_ON = "--"  # what follows goes to `rlsuite train`
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the benchmark that the words after `rlsuite bench` name; return its exit code."""
+    if not argv or argv[0].startswith("-"):
+        if wants_help(argv):
+            print(f"usage: {PROG} {{{','.join(BENCHES)}}} ...\n")
+            print("\n".join(f"  {name}  {summary}" for name, summary in BENCHES.items()))
+            return 0
+        raise ConfigError(f"name the benchmark first: {PROG} {{{','.join(BENCHES)}}}")
+    name, *words = argv
+    if name not in BENCHES:
+        raise unknown_name("a benchmark", name, BENCHES, f"{PROG} --help")
+    extra: list[str] = []
+    if PASSED_ON in words:
+        at = words.index(PASSED_ON)
+        words, extra = words[:at], words[at + 1 :]
+
+    from rlsuite.bench.paper import PaperLine, main
+
+    description = f"{PaperLine.__doc__}\n\nFlags after `--` go to every `rlsuite train`."
+    return main(parse(PaperLine, words, prog=f"{PROG} {name}", description=description), extra)

@@ -1,0 +1,87 @@
+"""Dictionaries of observations as one vector, in an order of our own: the state first, the goal last.
+
+Gymnasium's flattening sorts all names, which puts goals before the state. Data sets are flattened in the same
+order (`rlsuite.offline`), so a policy trained on them meets in the environment what it has learnt from.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from rlsuite.errors import ConfigError
+
+FIRST_KEYS = ("observation", "achieved_goal", "desired_goal")
+
+Path = tuple[str, ...]
+
+
+def key_order(name: str) -> tuple[int, str]:
+    """Sort key of the names of one dictionary: the three above, then the others in alphabetical order."""
+    return (FIRST_KEYS.index(name) if name in FIRST_KEYS else len(FIRST_KEYS), name)
+
+
+def choose(paths: Sequence[Path], keys: Sequence[str] | None, where: str) -> list[Path]:
+    """Return the leaves that `keys` name, in the order of `keys`; None takes all.
+
+    Args:
+        paths: names on the way to every leaf, in the order of `key_order`.
+        keys: "observation", "achieved_goal/kettle", or "achieved_goal" for all below it.
+        where: for the message.
+
+    Raises:
+        ConfigError: a key names nothing.
+    """
+    if keys is None:
+        return list(paths)
+    chosen: list[Path] = []
+    for key in keys:
+        way = tuple(key.split("/"))
+        found = [path for path in paths if path[: len(way)] == way]
+        if not found:
+            known = ", ".join("/".join(path) for path in paths)
+            raise ConfigError(f'{where}: the observation has no part "{key}"; allowed are {known}')
+        chosen += found
+    return chosen
+
+
+class FlatObservation(gymnasium.ObservationWrapper):
+    """Shows the chosen parts of a dictionary of vectors side by side.
+
+    Args:
+        env: shows a `Dict` of boxes, nested or not.
+        keys: which parts, in this order; None takes all, state first.
+
+    Raises:
+        ConfigError: a key names nothing, or a part is no box.
+    """
+
+    def __init__(self, env: gymnasium.Env, keys: Sequence[str] | None = None) -> None:
+        super().__init__(env)
+        leaves = dict(_leaves(env.observation_space, ()))
+        self._paths = choose(list(leaves), keys, str(env.spec.id if env.spec else env))
+        boxes = [leaves[path] for path in self._paths]
+        if not all(isinstance(box, spaces.Box) for box in boxes):
+            raise ConfigError(f"observations {env.observation_space} cannot be flattened to a vector")
+        low = np.concatenate([box.low.ravel() for box in boxes])
+        high = np.concatenate([box.high.ravel() for box in boxes])
+        self.observation_space = spaces.Box(low, high, dtype=np.result_type(*(box.dtype for box in boxes)))
+
+    def observation(self, observation: Any) -> np.ndarray:
+        """Return the vector of one observation."""
+        return np.concatenate([np.ravel(_follow(observation, path)) for path in self._paths])
+
+
+def _leaves(space: spaces.Space, path: Path) -> list[tuple[Path, Any]]:
+    if not isinstance(space, spaces.Dict):
+        return [(path, space)]
+    names = sorted(space.spaces, key=key_order)
+    return [leaf for name in names for leaf in _leaves(space.spaces[name], (*path, name))]
+
+
+def _follow(observation: Any, path: Path) -> Any:
+    for name in path:
+        observation = observation[name]
+    return observation

@@ -1,0 +1,144 @@
+"""`--dataset` to rows: locate, download where allowed, read, transform."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from rlsuite.errors import ConfigError
+from rlsuite.offline.data import OfflineData, recipe_of
+from rlsuite.offline.locate import Located, locate
+from rlsuite.offline.minari import MAIN_FILE, env_of, is_minari, read_metadata, read_minari
+from rlsuite.offline.names import KnownSet
+from rlsuite.offline.scores import find_d4rl_reference
+from rlsuite.offline.transforms import DataOptions, transformed
+
+
+def load_dataset(
+    name: str,
+    *,
+    keys: Sequence[str] | None = None,
+    options: DataOptions | None = None,
+    max_episode_steps: int | None = None,
+    download: bool = True,
+) -> OfflineData:
+    """Read a data set by file, folder or id.
+
+    Args:
+        name: what `--dataset` says.
+        keys: parts of the observation: of Minari's dictionaries ("observation", "desired_goal"), or columns
+            of D4RL's files ("observations", "infos/goal").
+        options: clipping and reward transform; None reads as it is.
+        max_episode_steps: for old D4RL files without `timeouts`.
+        download: fetch a known id that is not here.
+
+    Raises:
+        ConfigError: no such data set, or a missing package.
+        DataError: it cannot be fetched or used.
+    """
+    data = read(ready(locate(name), download=download), keys=keys, max_episode_steps=max_episode_steps)
+    return data if options is None else transformed(data, options)
+
+
+def environment_of(name: str) -> str | None:
+    """Return the environment of a data set without reading its rows; None where nothing tells.
+
+    Raises:
+        ConfigError: no such data set.
+        DataError: what it says of itself is damaged.
+    """
+    path, known = locate(name)
+    if is_minari(path):
+        metadata = read_metadata(path / "data" if (path / "data").is_dir() else path)
+        recorded_in = recipe_of(metadata).get("env")
+        found = recorded_in if isinstance(recorded_in, str) else env_of(metadata)
+        if found is not None:
+            return found
+    return None if known is None else known.env
+
+
+def ready(located: Located, *, download: bool = True) -> Located:
+    """Return a data set's place once it is there, fetching it where it is known and missing."""
+    if located.known is None:
+        return located
+    from rlsuite.offline.download import fetch_known, set_aside_if_cut
+
+    set_aside_if_cut(located.path, located.known)
+    if not _is_there(located):
+        if not download:
+            raise ConfigError(f"{located.known.name} is not at {located.path}, and downloads are off")
+        fetch_known(located.known, located.path)
+    return located
+
+
+def _is_there(located: Located) -> bool:
+    """Whether a data set is complete: a folder alone may be all that a broken download left."""
+    assert located.known is not None
+    return is_minari(located.path) if located.known.layout == "minari" else located.path.exists()
+
+
+def read(
+    located: Located, *, keys: Sequence[str] | None = None, max_episode_steps: int | None = None
+) -> OfflineData:
+    """Read what lies at a place, by its layout, and add what the names know about it."""
+    path, known = located
+    if path.name == MAIN_FILE:
+        path = path.parent
+    if path.is_dir():
+        if not is_minari(path):
+            raise ConfigError(
+                f"{path} is a folder without data/metadata.json: name a data set's folder or file"
+            )
+        data = read_minari(path, keys=keys)
+    else:
+        from rlsuite.offline.d4rl import DEFAULT_KEYS, read_d4rl
+
+        limit = max_episode_steps or (known.max_episode_steps if known is not None else None)
+        data = read_d4rl(path, keys=DEFAULT_KEYS if keys is None else tuple(keys), max_episode_steps=limit)
+    return _described(data, known)
+
+
+def _described(data: OfflineData, known: KnownSet | None) -> OfflineData:
+    """Add name, environment and references from the registry where the file does not bring its own."""
+    name = known.name if known is not None else data.name
+    recorded_in = data.recipe.get("env")
+    env = recorded_in if isinstance(recorded_in, str) else data.env
+    if env is None and known is not None:
+        env = known.env
+    reference = data.reference
+    if reference is None:
+        reference = find_d4rl_reference(name) if data.layout == "d4rl" else None
+    if reference is None and env is not None:
+        reference = find_d4rl_reference(env)
+    return replace(data, name=name, env=env, reference=reference)
+
+
+def summary(data: OfflineData) -> dict[str, Any]:
+    """Return the facts about a data set that `rlsuite data check` prints."""
+    returns, lengths, following = data.returns(), data.lengths(), data.rows["next"]
+    facts: dict[str, Any] = {
+        "name": data.name,
+        "source": str(data.source),
+        "layout": data.layout,
+        "env": data.env,
+        "transitions": len(data.rows),
+        "episodes": len(data.episodes),
+        "terminated": int(following["terminated"].sum()),
+        "truncated": int(following["truncated"].sum()),
+        "successors_missing": data.standins,
+        "observation": {part.key: part.width for part in data.parts},
+        "action": data.rows["action"].shape[-1],
+        "action_max": float(data.rows["action"].abs().max()),
+        "length_mean": float(lengths.double().mean()),
+        "return_mean": float(returns.mean()),
+        "return_min": float(returns.min()),
+        "return_max": float(returns.max()),
+        "checksum": data.replay(batch_size=1).state_dict()["checksum"],
+    }
+    if data.reference is not None:
+        facts["references"] = [data.reference.low, data.reference.high, data.reference.source]
+        # Recordings in mazes end where a goal is reached: their returns are not those of an evaluation.
+        if data.reference.source == "d4rl" and "maze" not in data.name:
+            facts["score_mean"] = float(data.reference.score(returns.mean()))
+    if data.recipe:
+        facts["behaviour"] = data.recipe.get("behaviour")
+    return facts

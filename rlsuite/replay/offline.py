@@ -1,0 +1,112 @@
+"""A read-only replay of recorded episodes: uniform sampling with replacement, and windows inside episodes.
+
+Legend: N batch, S seeds, E episodes, W windows.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from rlsuite.blocks.noise import Source
+from rlsuite.replay.uniform import Chunk
+
+
+class OfflineReplay:
+    """Uniform samples of rows that never change.
+
+    Rows have the keys of `UniformReplay` (docs/design.md, section 3). Rows of one episode are neighbours in
+    time order, and the last row of every episode is `done`. The replay has no state of its own: the
+    generators belong to whoever made them.
+
+    Args:
+        rows: TensorDict `[rows]`.
+        episodes: int64 `[E, 2]`, first row of each episode and the row after its last.
+        batch_size: rows per sample, N.
+        generator: draws the indices; a tuple of S generators gives batches `[S, N]`, those of each seed
+            as if its generator were the only one. On the device of the rows.
+
+    Raises:
+        ValueError: there are no rows, or the episodes do not cover them in order.
+    """
+
+    def __init__(
+        self, rows: TensorDict, episodes: Tensor, *, batch_size: int, generator: Source = None
+    ) -> None:
+        edges = episodes.flatten().tolist()
+        covers = len(edges) > 0 and edges[0] == 0 and edges[-1] == len(rows) and edges[1:-1:2] == edges[2::2]
+        if not len(rows) or not covers:
+            raise ValueError(f"{len(episodes)} episodes do not cover {len(rows)} rows in order")
+        self.rows, self.episodes = rows, episodes
+        self.batch_size, self.generator = batch_size, generator
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def sample(self) -> TensorDict:
+        """Draw rows uniformly, with replacement: `[N]`, or `[S, N]` for a tuple of generators."""
+        device = self.episodes.device
+
+        def draw(generator: torch.Generator | None) -> Tensor:
+            return torch.randint(len(self), (self.batch_size,), generator=generator, device=device)
+
+        if isinstance(self.generator, tuple):
+            return self.rows[torch.stack([draw(generator) for generator in self.generator])]
+        return self.rows[draw(self.generator)]
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what tells these rows from others: counts and the bits of a checksum of the rewards."""
+        reward = self.rows["next", "reward"].double()
+        checksum = reward.sum() + (self.rows["observation"][:, 0].double() * reward[:, 0]).sum()
+        return {
+            "rows": len(self),
+            "episodes": len(self.episodes),
+            "checksum": int(checksum.reshape(1).view(torch.int64)),
+        }
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield nothing: the rows are in the data set, not in checkpoints."""
+        return iter(())
+
+    def load(self, state: dict[str, int], chunks: Iterator[dict[str, Tensor]]) -> None:
+        """Check that a run that goes on has the data it began with.
+
+        Raises:
+            ValueError: the data are others.
+        """
+        mine = self.state_dict()
+        if state != mine:
+            raise ValueError(f"the run began with other data: then {state}, now {mine}")
+
+
+def window_starts(segments: Tensor, horizon: int, stride: int = 1) -> Tensor:
+    """Return the first rows `[W]` of all windows of `horizon` rows that lie inside one segment.
+
+    Row s of a window starting at s has its states in `observation` of rows s .. s + horizon - 1 and its last
+    successor in ("next", "observation") of row s + horizon - 1: H + 1 states for H actions.
+
+    Args:
+        segments: int64 `[E, 2]`, episodes or what `split_where` made of them.
+        horizon: rows per window, at least 1.
+        stride: rows between the starts of neighbouring windows of a segment.
+    """
+    counts = (segments[:, 1] - segments[:, 0] - horizon).div(stride, rounding_mode="floor") + 1
+    counts = counts.clamp(min=0)
+    first = torch.repeat_interleave(segments[:, 0], counts)
+    before = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    return first + stride * (torch.arange(len(first), device=segments.device) - before)
+
+
+def split_where(segments: Tensor, column: Tensor) -> Tensor:
+    """Split segments `[E, 2]` wherever `column` `[rows, width]` (a goal) changes from one row to the next."""
+    changed = torch.zeros(len(column) + 1, dtype=torch.bool, device=column.device)
+    changed[1:-1] = (column[1:] != column[:-1]).any(-1)
+    inside = torch.zeros_like(changed, dtype=torch.int32)
+    inside.index_add_(0, segments[:, 0], torch.ones_like(segments[:, 0], dtype=torch.int32))
+    inside.index_add_(0, segments[:, 1], -torch.ones_like(segments[:, 1], dtype=torch.int32))
+    changed &= inside.cumsum(0) > 0
+    cuts = changed.nonzero().squeeze(-1)
+    first = torch.cat([segments[:, 0], cuts]).unique()
+    last = torch.cat([segments[:, 1], cuts]).unique()
+    return torch.stack([first, last], -1)

@@ -1,0 +1,233 @@
+"""What online and offline training share: the loop around the steps, updates, evaluation, checkpoints."""
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from rlsuite.training import state
+from rlsuite.training.assembly import Learner, restore, snapshot, world_seeds
+from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, Loaded
+from rlsuite.training.evaluate import evaluate, per_seed, summary
+from rlsuite.training.graphs import verified
+from rlsuite.training.guard import READ_EVERY, LearnerGuard
+from rlsuite.training.recorder import Recorder
+from rlsuite.training.runfolder import RunFolder
+from rlsuite.training.signals import StopFlag
+from rlsuite.training.value_error import value_trace
+
+logger = logging.getLogger(__name__)
+
+FINAL_SAVE_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How a run ended; returns are of evaluations, None where none was made."""
+
+    interrupted: bool
+    env_steps: int
+    updates: int
+    best_return: float | None
+    final_return: float | None
+    seconds: float = 0.0
+
+
+class Work(NamedTuple):
+    """What one turn of the loop does.
+
+    Attributes:
+        advance: moves the clock's env steps (offline: its updates) on by `stride`, and learns, given the
+            recorder, for notes, and the guard.
+        stride: env steps per turn.
+        goal: env steps at which the run ends.
+        numbers: what else to log, for every seed.
+        check: raises when the run must not go on; asked after every line of metrics.
+    """
+
+    advance: Callable[[Recorder, LearnerGuard | None], None]
+    stride: int
+    goal: int
+    numbers: Callable[[], list[dict[str, float]]]
+    check: Callable[[], None] = lambda: None
+
+
+def drive(
+    run: Learner,
+    work: Work,
+    folder: RunFolder,
+    stop: StopFlag | None,
+    *,
+    resume: bool,
+    loaded: Loaded | None = None,
+    seconds: float = 0.0,
+) -> TrainResult:
+    """Do the work to its goal or to a stop signal, with metrics, evaluations and checkpoints in `folder`.
+
+    Args:
+        run: a freshly built learner.
+        work: one turn.
+        folder: a locked run folder.
+        stop: asked after every turn; set, the run saves and returns as interrupted.
+        resume: lines of metrics later than the checkpoint are set aside.
+        loaded: the checkpoint to go on from.
+        seconds: that the run has already taken, without a checkpoint.
+
+    Raises:
+        DataError: the checkpoint does not fit, or the last one could not be written.
+        NumericalError: a loss or a gradient was not finite; `dump/` says more.
+    """
+    config, clock = run.config, run.clock
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    store = CheckpointStore(folder.checkpoints)
+    guard = LearnerGuard(folder.path) if config.guard else None
+    recorder = Recorder(folder.path, loggers=config.loggers, total_steps=work.goal)
+    with recorder, set_exploration_type(ExplorationType.RANDOM):
+        store.remove_stages()
+        if loaded is not None:
+            restore(run, loaded.tensors, loaded.documents, loaded.chunks())
+            recorder.load_state_dict(loaded.documents["recorder"])
+        elif seconds:
+            recorder.load_state_dict({"seconds": seconds, "last_return": clock.last_return})
+        if resume:
+            recorder.rewind(clock.env_steps)
+        interrupted = _turns(run, work, store, recorder, guard, stop)
+        seconds = recorder.seconds
+    returns = clock.best_return, clock.last_return
+    return TrainResult(interrupted, clock.env_steps, clock.updates, *returns, seconds)
+
+
+def _turns(
+    run: Learner,
+    work: Work,
+    store: CheckpointStore,
+    recorder: Recorder,
+    guard: LearnerGuard | None,
+    stop: StopFlag | None,
+) -> bool:
+    """Turn after turn; return whether a signal ended it."""
+    config, clock = run.config, run.clock
+    saved_at = clock.env_steps if clock.env_steps else None
+    while clock.env_steps < work.goal:
+        work.advance(recorder, guard)
+        lines: list[dict[str, float]] = [{} for _ in run.seeds]
+        if clock.passed(config.log_every, work.stride):
+            failed = {"ckpt/failed": clock.failed_saves} if clock.failed_saves else {}
+            for line, sums, more in zip(lines, run.sums.take(), work.numbers(), strict=True):
+                line |= sums | more | failed
+        last = clock.env_steps >= work.goal
+        if clock.passed(config.eval_every, work.stride) or (last and config.eval_every):
+            for line, found in zip(lines, evaluation(run), strict=True):
+                line |= found
+        for seed, line in zip(run.seeds, lines, strict=True):
+            if line:
+                owner = seed if len(lines) > 1 else None
+                recorder.log(clock.env_steps, clock.updates, line, seed=owner)
+        recorder.tick(clock.env_steps, clock.updates)
+        if lines[0]:  # asking a device for its counts waits for it
+            work.check()
+        stopped = stop is not None and stop.stop is not None
+        if (stopped and not last) or (clock.passed(config.checkpoint_every, work.stride) and not last):
+            read_guard(run, guard)
+            save(run, store, recorder, final=stopped)
+            saved_at = clock.env_steps
+        if stopped and not last:
+            return True
+    if saved_at != clock.env_steps:
+        read_guard(run, guard)
+        save(run, store, recorder, final=True)
+    return False
+
+
+def update(run: Learner, guard: LearnerGuard | None) -> None:
+    """One gradient update on one batch."""
+    batch = run.replay.sample()
+    if run.update is None:
+        captured = run.config.cuda_graphs and run.device.type == "cuda"
+        with precision(run):
+            run.update = verified(run.agent, batch) if captured else run.agent.update
+    with precision(run):
+        metrics = run.update(batch)
+    run.clock.updates += 1
+    run.sums.add(metrics)
+    if guard is not None:
+        guard.check(metrics, batch, run.clock.updates)
+        if run.clock.updates % READ_EVERY == 0:
+            read_guard(run, guard)
+
+
+def precision(run: Learner) -> torch.autocast:
+    """Return the context of updates; a cache of cast weights would outlive them inside a CUDA graph."""
+    wanted = run.config.mixed_precision
+    return torch.autocast(run.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
+
+
+def read_guard(run: Learner, guard: LearnerGuard | None) -> None:
+    """Stop on a number that was not finite, with the parts' norms in the dump; before every save, too."""
+    if guard is None:
+        return
+
+    def norms() -> dict[str, float]:
+        return {
+            part.name: torch.stack([p.detach().norm() for p in part.module.parameters()]).norm().item()
+            for part in run.agent.parts()
+        }
+
+    guard.read(norms=norms, tensors=lambda: {"agent": state.agent_tensors(run.agent)})
+
+
+def evaluation(run: Learner) -> list[dict[str, float]]:
+    """Evaluate every seed's agent, from seeds of the number of evaluations alone: training feels nothing."""
+    clock, count = run.clock, run.config.eval_episodes
+    firsts = [seed + clock.evaluations * count for seed in run.streams.seeds("eval")]
+    worlds, trace = world_seeds(firsts, count), value_trace(run.agent)
+    episodes = evaluate(run.policy, run.eval_env, seeds=worlds, trace=trace)
+    metrics = [summary(own) for own in per_seed(episodes, len(firsts))]
+    if run.reference is not None:
+        for own in metrics:
+            own["eval/score"] = run.reference.score(own["eval/return_mean"])
+    clock.evaluations += 1
+    found = sum(own["eval/return_mean"] for own in metrics) / len(metrics)
+    clock.last_return = found if math.isfinite(found) else None
+    if clock.last_return is None:
+        return metrics
+    if clock.best_return is None or clock.last_return > clock.best_return:
+        clock.best_return = clock.last_return
+    return metrics
+
+
+def save(run: Learner, store: CheckpointStore, recorder: Recorder, *, final: bool) -> None:
+    """Write a checkpoint; a failed one costs a warning in the middle of a run and the run at its end."""
+    tensors, documents = snapshot(run, recorder)
+    for attempt in range(FINAL_SAVE_TRIES if final else 1):
+        chunks = [
+            Chunk(
+                name=chunk.name,
+                version=chunk.version,
+                rows=partial(dict, chunk.rows),
+                nbytes=sum(t.numel() * t.element_size() for t in chunk.rows.values()),
+            )
+            for chunk in run.replay.chunks()
+        ]
+        try:
+            store.save(
+                run.clock.env_steps,
+                tensors=tensors,
+                documents=documents,
+                chunks=chunks,
+                config_digest=run.digest,
+                score=run.clock.last_return,
+            )
+        except CheckpointWriteError as error:
+            run.clock.failed_saves += 1
+            logger.warning("%s", error)
+            if final and attempt + 1 == FINAL_SAVE_TRIES:
+                raise
+        else:
+            return

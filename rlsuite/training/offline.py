@@ -1,0 +1,148 @@
+"""Offline training: update on recorded rows; online training afterwards where asked.
+
+Offline, the clock's env steps count updates; online they count on from there, so that one axis serves both.
+"""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from rlsuite.agents.base import Agent
+from rlsuite.errors import ConfigError
+from rlsuite.offline.data import OfflineData
+from rlsuite.offline.load import load_dataset
+from rlsuite.offline.transforms import DataOptions, moments, reward_transform, transformed
+from rlsuite.training.assembly import Learner, check_memory, learner_fields, with_worlds
+from rlsuite.training.checkpoint import CheckpointStore
+from rlsuite.training.config import LearnConfig, OfflineConfig, TrainConfig
+from rlsuite.training.guard import LearnerGuard
+from rlsuite.training.loop import TrainResult, Work, drive, update
+from rlsuite.training.online import interact, train_online
+from rlsuite.training.recorder import Recorder
+from rlsuite.training.runfolder import RunFolder
+from rlsuite.training.signals import StopFlag
+
+
+def train(
+    agent_class: type[Agent],
+    agent_config: Any,
+    config: TrainConfig | OfflineConfig,
+    folder: RunFolder,
+    *,
+    stop: StopFlag | None = None,
+    resume: bool = False,
+) -> TrainResult:
+    """Train online or offline, as the configuration says; see `train_online` and `train_offline`."""
+    if isinstance(config, OfflineConfig):
+        return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume)
+    return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)
+
+
+def train_offline(
+    agent_class: type[Agent],
+    agent_config: Any,
+    config: OfflineConfig,
+    folder: RunFolder,
+    *,
+    stop: StopFlag | None = None,
+    resume: bool = False,
+) -> TrainResult:
+    """Train one agent on one data set, then online where asked; metrics and checkpoints go to `folder`.
+
+    Args:
+        agent_class: the algorithm.
+        agent_config: an instance of its `Config`.
+        config: the run's fields.
+        folder: a locked run folder.
+        stop: asked after every update; set, the run saves and returns as interrupted.
+        resume: go on from the newest checkpoint that verifies; without one, start over.
+
+    Raises:
+        ConfigError: no such data set or environment, or data that do not fit the environment.
+        DataError: the data, or all checkpoints, are damaged.
+        NumericalError: a loss or gradient was not finite; `dump/` says more.
+    """
+    recorded = load_dataset(config.dataset)
+    options = DataOptions(action_limit=config.action_limit, reward=config.reward)
+    data = transformed(recorded, options)
+    common = learner_fields(agent_class, agent_config, config, env_of(config, data))
+    run = learner(common, config, data)
+    loaded = CheckpointStore(folder.checkpoints).load(config_digest=run.digest) if resume else None
+    online_already = loaded is not None and "env" in loaded.tensors
+    if not online_already:
+        try:
+            result = learn(run, config.steps, folder, stop, resume=resume, loaded=loaded)
+        except BaseException:
+            run.eval_env.close()
+            raise
+        if result.interrupted or not config.then_online:
+            run.eval_env.close()
+            return result
+    gamma = getattr(agent_config, "gamma", 1.0)
+    online = with_worlds({**common, "reference": data.reference}, online_config(config, data), gamma)
+    online.reward = reward_transform(config.reward, recorded)
+    online.agent.start_online()
+    goal = config.steps + config.then_online
+    if online_already:
+        return interact(online, goal, folder, stop, resume=True, loaded=loaded)
+    check_memory(online, data.rows)
+    online.replay.preload(data.rows)
+    online.clock.offline = online.clock.env_steps
+    return interact(online, goal, folder, stop, resume=False, loaded=None, seconds=result.seconds)
+
+
+def learner(common: dict[str, Any], config: OfflineConfig, data: OfflineData) -> Learner:
+    """Join a learner's fields with the data: its replay, its observations' statistics, its scores."""
+    agent, spaces = common["agent"], common["agent"].spaces
+    widths = data.rows["observation"].shape[-1], data.rows["action"].shape[-1]
+    if widths != (spaces.observation, spaces.action):
+        raise ConfigError(
+            f"{data.name} has {widths[0]} observations and {widths[1]} actions, {common['eval_env'].env_id} "
+            f"has {spaces.observation} and {spaces.action}: name the environment of the data with --env"
+        )
+    agent.adopt_statistics(*moments(data.rows["observation"]))
+    rows = replace(data, rows=data.rows.to(common["device"]), episodes=data.episodes.to(common["device"]))
+    replay = rows.replay(batch_size=config.batch_size, generator=common["streams"].source("sample"))
+    return Learner(**common, replay=replay, reference=data.reference)
+
+
+def learn(
+    run: Learner, goal: int, folder: RunFolder, stop: StopFlag | None, *, resume: bool, loaded: Any
+) -> TrainResult:
+    """Update until `goal` updates, from `loaded` where given."""
+
+    def advance(recorder: Recorder, guard: LearnerGuard | None) -> None:
+        update(run, guard)
+        run.clock.env_steps += 1
+
+    return drive(
+        run,
+        Work(advance, 1, goal, lambda: [{} for _ in run.seeds]),
+        folder,
+        stop,
+        resume=resume,
+        loaded=loaded,
+    )
+
+
+def online_config(config: OfflineConfig, data: OfflineData) -> TrainConfig:
+    """Return the fields of the online phase: the policy acts at once, one replay holds all rows."""
+    shared = {field.name: getattr(config, field.name) for field in fields(LearnConfig)}
+    return TrainConfig(
+        **shared,
+        env=env_of(config, data),
+        steps=config.steps + config.then_online,
+        num_envs=config.num_envs,
+        updates_per_step=config.updates_per_step,
+        warmup_steps=0,
+        warmup_policy="agent",
+        replay_size=config.replay_size,
+    )
+
+
+def env_of(config: OfflineConfig, data: OfflineData) -> str:
+    """Return the environment of a run: the one asked for, or the one the data name."""
+    if config.env:
+        return config.env
+    if data.env is None:
+        raise ConfigError(f"{data.name} does not say which environment it is of: name it with --env")
+    return data.env

@@ -1,0 +1,67 @@
+"""A run read back from its folder: its configuration, a checkpoint that verifies, and the agent in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchrl.envs import EnvBase
+
+from rlsuite.agents.base import Agent
+from rlsuite.errors import ConfigError, DataError
+from rlsuite.registry import agent_class
+from rlsuite.training import state
+from rlsuite.training.assembly import new_agent
+from rlsuite.training.checkpoint import CheckpointStore, Loaded
+from rlsuite.training.mapping import RunConfig, config_from_dict
+from rlsuite.training.rng import SeedStreams
+from rlsuite.training.runfolder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class SavedRun:
+    """What a run's folder holds.
+
+    Attributes:
+        config: the resolved configuration.
+        loaded: one checkpoint, verified.
+    """
+
+    config: RunConfig
+    loaded: Loaded
+
+    def agent(self, env: EnvBase, streams: SeedStreams, seed_index: int = 0) -> Agent:
+        """Return one agent of the checkpoint for `env`; its own draws come from `streams`.
+
+        Args:
+            env: tells the sizes.
+            streams: of one seed.
+            seed_index: which agent, of a run with several seeds.
+        """
+        agent = new_agent(agent_class(self.config.agent_name), self.config.agent, env, streams)
+        saved = self.loaded.tensors["agent"]
+        state.load_agent_tensors(agent, state.cut_seed(saved, seed_index, agent))
+        return agent
+
+
+def load_run(path: Path, which: str) -> SavedRun:
+    """Read a run, which may still be training.
+
+    Args:
+        path: the run folder.
+        which: "last", "best", or the env steps of a checkpoint.
+
+    Raises:
+        ConfigError: `path` is no run folder, or `which` is none of the above.
+        DataError: there is no usable checkpoint.
+    """
+    folder = RunFolder.open(path)
+    config = config_from_dict(folder.config(), lambda name: agent_class(name).Config)
+    if which not in ("last", "best") and not which.isdecimal():
+        raise ConfigError(f'checkpoint "{which}": name "last", "best" or its number of env steps')
+    store = CheckpointStore(folder.checkpoints)
+    if which == "best":
+        loaded = store.best(config_digest=None)
+    else:
+        loaded = store.load(config_digest=None, step=None if which == "last" else int(which))
+    if loaded is None:
+        raise DataError(f"{path} has no checkpoint yet: train it first, or wait for its first one")
+    return SavedRun(config, loaded)

@@ -1,0 +1,52 @@
+"""What critics say of observations: a plain mean, without chance, of each seed's own networks."""
+
+import pytest
+import torch
+from helpers import NAMES, SPACES, random_batch, small_agent
+
+from rlsuite.agents.base import soft_state_value
+from rlsuite.training import state
+from rlsuite.training.value_error import value_trace
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_values_are_repeatable_and_draw_from_no_stream_of_the_agent(name):
+    agent = small_agent(name)
+    observation = random_batch(7)["observation"]
+    before = {key: g.get_state() for key, g in agent.generators.items()}
+    weights = {key: p.clone() for key, p in state.agent_tensors(agent).items()}
+    first, again = agent.state_value(observation), agent.state_value(observation)
+    assert first.value.shape == first.bonus.shape == (7,)
+    assert torch.equal(first.value, again.value) and torch.equal(first.bonus, again.bonus)
+    assert not first.value.requires_grad
+    for key, g in agent.generators.items():
+        assert torch.equal(before[key], g.get_state())
+    for key, tensor in state.agent_tensors(agent).items():
+        assert torch.equal(tensor, weights[key])
+    assert bool(first.bonus.any()) == (name != "td3")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_seeds_are_valued_by_their_own_networks(name):
+    agent = small_agent(name, lead=(2,))
+    observation = random_batch(5, lead=(2,))["observation"]
+    found = agent.state_value(observation).value
+    alone = small_agent(name)
+    state.load_agent_tensors(alone, state.cut_seed(state.agent_tensors(agent), 1, alone))
+    torch.testing.assert_close(found[1], alone.state_value(observation[1]).value)
+    flat = value_trace(agent).estimate(observation.flatten(0, 1))
+    torch.testing.assert_close(flat.value, found.flatten())
+
+
+def test_a_value_is_the_critics_mean_over_actions_and_members_and_the_bonus():
+    """Actions 1, 2, ..., ten per observation; two critics a and 3a; log-density -a."""
+    actions = torch.arange(1.0, 21.0).reshape(20, 1)
+    found = soft_state_value(
+        lambda rows, source: (actions, -actions.squeeze(-1)),
+        lambda rows, action: torch.stack((action.squeeze(-1), 3 * action.squeeze(-1))),
+        torch.tensor([0.5]),
+        torch.zeros(2, SPACES.observation),
+    )
+    means = torch.tensor([5.5, 15.5])
+    torch.testing.assert_close(found.bonus, 0.5 * means)
+    torch.testing.assert_close(found.value, 2.5 * means)

@@ -1,0 +1,95 @@
+"""Uniform samples of recorded rows, one or many seeds at once, and windows inside episodes."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensordict import TensorDict
+
+from rlsuite.replay.offline import OfflineReplay, split_where, window_starts
+
+
+def table(rows):
+    steps = torch.arange(rows, dtype=torch.float32)[:, None]
+    following = {"observation": steps + 1, "reward": steps}
+    return TensorDict({"observation": steps, "action": steps, "next": TensorDict(following, [rows])}, [rows])
+
+
+def replay(rows=10, episodes=((0, 4), (4, 10)), **options):
+    return OfflineReplay(table(rows), torch.tensor(episodes), **{"batch_size": 64, **options})
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_samples_are_rows_drawn_with_replacement():
+    batch = replay(generator=seeded(0)).sample()
+    assert batch.batch_size == (64,)
+    assert torch.equal(batch["next", "observation"], batch["observation"] + 1)
+    assert set(batch["observation"].squeeze(-1).int().tolist()) == set(range(10))
+
+
+def test_every_row_is_as_likely_as_any_other():
+    counts = torch.bincount(
+        replay(batch_size=50_000, generator=seeded(0)).sample()["observation"].int().squeeze(-1)
+    )
+    assert (counts - 5_000).abs().max() < 5 * (50_000 * 0.1 * 0.9) ** 0.5
+
+
+def test_seeds_side_by_side_draw_what_each_draws_alone():
+    together = replay(generator=(seeded(1), seeded(2)))
+    alone = [replay(generator=seeded(seed)) for seed in (1, 2)]
+    for _ in range(3):
+        batch = together.sample()
+        assert batch.batch_size == (2, 64)
+        for row, single in zip(batch, alone, strict=True):
+            assert torch.equal(row["observation"], single.sample()["observation"])
+
+
+def test_other_data_are_noticed_when_a_run_goes_on():
+    state = replay().state_dict()
+    replay().load(state, iter(()))
+    other = replay()
+    other.rows["next", "reward"][3] += 1
+    with pytest.raises(ValueError, match="other data"):
+        other.load(state, iter(()))
+
+
+@pytest.mark.parametrize("episodes", [[[0, 4], [5, 10]], [[0, 4], [4, 9]], [[1, 10]]])
+def test_episodes_must_cover_the_rows(episodes):
+    with pytest.raises(ValueError, match="do not cover 10 rows"):
+        replay(episodes=episodes)
+
+
+lengths = st.lists(st.integers(1, 9), min_size=1, max_size=6)
+
+
+def spans(parts):
+    ends = torch.tensor(parts).cumsum(0)
+    return torch.stack([ends - torch.tensor(parts), ends], -1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(parts=lengths, horizon=st.integers(1, 5), stride=st.integers(1, 3))
+def test_windows_stay_inside_their_episode(parts, horizon, stride):
+    expected = [
+        start for first, last in spans(parts).tolist() for start in range(first, last - horizon + 1, stride)
+    ]
+    assert window_starts(spans(parts), horizon, stride).tolist() == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), parts=lengths)
+def test_goal_changes_split_episodes(data, parts):
+    rows = sum(parts)
+    goals = data.draw(st.lists(st.integers(0, 1), min_size=rows, max_size=rows))
+    expected = []
+    for first, last in spans(parts).tolist():
+        start = first
+        for row in range(first + 1, last + 1):
+            if row == last or goals[row] != goals[row - 1]:
+                expected.append([start, row])
+                start = row
+    column = torch.tensor(goals)[:, None].float()
+    assert split_where(spans(parts), column).tolist() == expected

@@ -1,0 +1,161 @@
+"""Learning from recorded rows, and going online afterwards: whole runs on a toy."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import whole_runs as runs
+
+from rlsuite.envs.make import make_env
+from rlsuite.errors import ConfigError, DataError
+from rlsuite.registry import agent_class
+from rlsuite.training.config import OfflineConfig
+from rlsuite.training.evaluate import evaluate_run
+from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
+from rlsuite.training.offline import train
+from rlsuite.training.runfolder import RunFolder
+from rlsuite.training.signals import StopFlag
+
+EPISODES, LENGTH = 20, 15
+QUICK = {
+    "env": "gym:ToyReach-v0",
+    "steps": 60,
+    "batch_size": 32,
+    "eval_every": 30,
+    "eval_episodes": 2,
+    "checkpoint_every": 20,
+    "log_every": 10,
+    "threads": 1,
+    "device": "cpu",
+    "loggers": (),
+    "replay_size": 1_000,
+}
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A D4RL file of random episodes of the toy, cut by a recorder's time limit."""
+    env = make_env("gym:ToyReach-v0", 1)
+    g = torch.Generator().manual_seed(0)
+    columns = {name: [] for name in ("observations", "actions", "rewards", "terminals", "timeouts")}
+    for _ in range(EPISODES):
+        td = env.reset()
+        for time in range(LENGTH):
+            td["action"] = torch.rand(1, env.action_spec.shape[-1], generator=g) * 2 - 1
+            td = env.step(td)
+            following = td["next"]
+            columns["observations"].append(td["observation"][0].numpy())
+            columns["actions"].append(td["action"][0].numpy())
+            columns["rewards"].append(following["reward"].item())
+            columns["terminals"].append(following["terminated"].item())
+            columns["timeouts"].append(time == LENGTH - 1)
+            if following["done"].item():
+                columns["timeouts"][-1] = not columns["terminals"][-1]
+                break
+            td = env.step_mdp(td)
+    env.close()
+    path = tmp_path_factory.mktemp("data") / "toy.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, values in columns.items():
+            file[name] = np.array(values, dtype=bool if name in ("terminals", "timeouts") else np.float32)
+    return path
+
+
+def learn(path, dataset, agent="iql", fields=None, *, stop=None, resume=False, **changes):
+    kind = agent_class(agent)
+    config = OfflineConfig(**{**QUICK, "dataset": str(dataset), **changes})
+    own = kind.Config(**{**runs.TINY, **(fields or {})})
+    if resume:
+        folder = RunFolder.open(path)
+    else:
+        whole = RunConfig(agent_name=agent, preset="default", train=config, agent=own)
+        folder = RunFolder.create(path, config_to_dict(whole), {})
+    with folder:
+        return train(kind, own, config, folder, stop=stop, resume=resume)
+
+
+@pytest.mark.parametrize("agent", ["bc", "iql", "td3_bc", "sac"])
+def test_updates_on_recorded_rows_lower_the_loss(tmp_path, recorded, agent):
+    result = learn(tmp_path / "run", recorded, agent, steps=120)
+    assert (result.updates, result.env_steps, result.interrupted) == (120, 120, False)
+    lines = runs.lines(tmp_path / "run")
+    name = "loss/actor" if agent == "bc" else "loss/critic"
+    assert lines[-1][name] < lines[0][name]
+    assert [line["step"] for line in lines if "eval/return_mean" in line] == [30, 60, 90, 120]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_resumed_run_equals_the_unbroken_one(tmp_path, recorded, seeds):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    learn(whole, recorded, seeds=seeds, then_online=40)
+    # Each part ends where the whole run evaluates, too.
+    learn(broken, recorded, seeds=seeds, steps=30)
+    learn(broken, recorded, seeds=seeds, then_online=30, resume=True)  # goes on to 60, then online
+    learn(broken, recorded, seeds=seeds, then_online=40, resume=True)  # goes on in the online phase
+    runs.assert_same_run(whole, broken)
+
+
+def test_online_steps_follow_with_the_data_in_the_replay(tmp_path, recorded):
+    rows = EPISODES * (LENGTH - 1)  # the file lacks the successor of an episode's last row
+    result = learn(tmp_path / "run", recorded, then_online=40, reward="antmaze")
+    assert (result.env_steps, result.updates) == (100, 100)
+    last = runs.lines(tmp_path / "run")[-1]
+    assert last["replay/rows"] == rows + 40
+
+
+def test_a_stop_signal_saves_and_says_so(tmp_path, recorded):
+    stop = StopFlag()
+    stop.stop = 15
+    result = learn(tmp_path / "run", recorded, stop=stop)
+    assert result.interrupted and result.updates == 1
+    whole = tmp_path / "whole"
+    learn(tmp_path / "run", recorded, resume=True)
+    learn(whole, recorded)
+    runs.assert_same_run(whole, tmp_path / "run")
+
+
+def test_the_configuration_says_that_the_run_was_offline(tmp_path, recorded):
+    learn(tmp_path / "run", recorded, steps=20)
+    stored = RunFolder.open(tmp_path / "run").config()
+    assert isinstance(config_from_dict(stored, lambda n: agent_class(n).Config).train, OfflineConfig)
+    found = evaluate_run(tmp_path / "run", episodes=2, seed=None, video=None, which="last")
+    assert found["env"] == "gym:ToyReach-v0" and len(found["returns"]) == 2
+
+
+def test_other_data_cannot_continue_a_run(tmp_path, recorded):
+    learn(tmp_path / "run", recorded, steps=20)
+    other = tmp_path / "toy.hdf5"
+    other.write_bytes(recorded.read_bytes())
+    with h5py.File(other, "r+") as file:
+        file["rewards"][0] += 1
+    with pytest.raises(DataError):
+        learn(tmp_path / "run", other, resume=True)
+
+
+def test_data_of_another_environment_are_refused(tmp_path, recorded):
+    with pytest.raises(ConfigError, match="name the environment of the data"):
+        learn(tmp_path / "run", recorded, env="gym:Pendulum-v1")
+
+
+def test_the_command_line_trains_offline(tmp_path, recorded):
+    out = tmp_path / "run"
+    flags = [
+        "--agent.hidden",
+        "8",
+        "8",
+        "--steps",
+        20,
+        "--log-every",
+        10,
+        "--eval-every",
+        0,
+        "--import",
+        "toys",
+    ]
+    child = runs.start(
+        "train", "iql", "--dataset", recorded, "--env", "gym:ToyReach-v0", *flags, "--out", out
+    )
+    assert child.wait(120) == 0, child.stdout.read()
+    assert json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])["updates"] == 20
