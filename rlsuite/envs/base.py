@@ -307,7 +307,7 @@ class VectorEnv(EnvBase):
         return self._row(self._export(values))
 
     def _row(self, values: dict[str, Tensor]) -> TensorDict:
-        """Join tensors that are known to fit: TensorDict's own checks of them cost more than a world's step."""
+        """Join tensors that are known to fit: TensorDict's checks of them cost more than a world's step."""
         return TensorDict._new_unsafe(values, batch_size=self.batch_size, device=self.device)
 
 

@@ -49,7 +49,7 @@ def test_keys_shapes_and_types(make, env_id, dtype):
     "env_id", ["Hopper", "InvertedPendulum", "RiskyPointMass", "gym:Pendulum-v1", "dmc:fish-upright"]
 )
 def test_lean_loop_is_torchrls_loop(make, env_id):
-    """Our `step`, `step_mdp` and `maybe_reset` against EnvBase's own, with a key that a policy carries along."""
+    """Our `step`, `step_mdp` and `maybe_reset` against EnvBase's own, with a key that a policy carries."""
     lean, plain = (make(env_id, 4, seed=3, max_episode_steps=17) for _ in range(2))
     ours, theirs = lean.reset(), plain.reset()
     partial = 0
@@ -81,7 +81,7 @@ def test_what_is_carried_in_nested_keys_goes_torchrls_way(make):
     td["memory", "hidden"] = torch.ones(2, 3)
     after = env.step_mdp(env.step(td))
     assert after["memory", "hidden"].sum() == 6
-    assert "reward" not in after.keys()
+    assert "reward" not in after
 
 
 def test_a_preset_next_and_a_wrong_batch_size_go_torchrls_way(make):
