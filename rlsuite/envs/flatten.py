@@ -63,7 +63,7 @@ class FlatObservation(gymnasium.ObservationWrapper):
         leaves = dict(_leaves(env.observation_space, ()))
         self._paths = choose(list(leaves), keys, str(env.spec.id if env.spec else env))
         self._parts = [leaves[path] for path in self._paths]
-        boxes = [spaces.flatten_space(part) for part in self._parts]
+        boxes: list[Any] = [spaces.flatten_space(part) for part in self._parts]
         if not all(isinstance(box, spaces.Box) for box in boxes):
             raise ConfigError(f"observations {env.observation_space} cannot be flattened to a vector")
         low = np.concatenate([box.low.ravel() for box in boxes])
