@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-long lint types imports clean
+.PHONY: help setup setup-dev demo test test-long gpu lint types imports clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -19,6 +19,9 @@ test: setup-dev ## run the tests
 
 test-long: setup-dev ## run the minutes-long fault and learning matrices
 	$(BIN)/python -m pytest -m long
+
+gpu: setup-dev ## on a machine with CUDA: run the GPU tests, measure speed and memory
+	PYTHON=$(BIN)/python benchmarks/device.sh
 
 lint: setup-dev ## check style and format
 	$(BIN)/ruff check .

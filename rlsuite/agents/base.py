@@ -301,6 +301,31 @@ def td_target(batch: Batch, next_value: Tensor) -> Tensor:
     return batch.reward + batch.discount * (1 - batch.terminated) * next_value
 
 
+def bellman_target(batch: Batch, next_q: Tensor) -> Tensor:
+    """Clipped double-Q target r + gamma (1 - terminated) min_m Q', `[N]`, from `next_q` of `[M, N]`."""
+    return td_target(batch, next_q.amin(-2))
+
+
+def smoothed_action(action: Tensor, noise: Tensor, deviation: float, clip: float) -> Tensor:
+    """Add clipped Gaussian noise to an action in [-1, 1] and stay there (target policy smoothing)."""
+    return (action + (noise * deviation).clamp(-clip, clip)).clamp(-1, 1)
+
+
+@torch.no_grad()
+def smoothed_target(
+    target_actor: Callable[[Tensor], Tensor],
+    target_critic: Callable[[Tensor, Tensor], Tensor],
+    batch: Batch,
+    generator: Source,
+    deviation: float,
+    clip: float,
+) -> Tensor:
+    """Smooth the target policy's action and give TD3's target, `[N]`."""
+    action = target_actor(batch.next_observation)
+    action = smoothed_action(action, normal(action, generator), deviation, clip)
+    return bellman_target(batch, target_critic(batch.next_observation, action))
+
+
 def squared_td_loss(q: Tensor, target: Tensor) -> Tensor:
     """Squared error of the critics `[M, N]` to a target `[N]`; summed over members."""
     return (q - target.unsqueeze(-2)).square().mean(-1).sum(-1)

@@ -6,7 +6,7 @@ axes are independent seeds, whose losses stay apart.
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,22 +19,21 @@ from torchrl.objectives import LossModule
 from rlsuite.agents.base import (
     Agent,
     Batch,
-    Policy,
     Spaces,
     StateValue,
     Trained,
     adam,
     check_range,
+    clipped_policy,
     columns,
-    policy_module,
     polyak,
+    smoothed_target,
     squared_td_loss,
     take_step,
-    td_target,
 )
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
-from rlsuite.blocks.noise import Source, normal
+from rlsuite.blocks.noise import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,34 +74,9 @@ class TD3Config:
             check_range(name, getattr(self, name), 0, math.inf, open_low=True)
 
 
-def smoothed_action(action: Tensor, noise: Tensor, deviation: float, clip: float) -> Tensor:
-    """Add clipped Gaussian noise to an action in [-1, 1] and stay there (target policy smoothing)."""
-    return (action + (noise * deviation).clamp(-clip, clip)).clamp(-1, 1)
-
-
-def bellman_target(batch: Batch, next_q: Tensor) -> Tensor:
-    """Clipped double-Q target r + gamma (1 - terminated) min_m Q', `[N]`, from `next_q` of `[M, N]`."""
-    return td_target(batch, next_q.amin(-2))
-
-
 def actor_loss(q: Tensor) -> Tensor:
     """Deterministic policy gradient through the first critic of `[M, N]`."""
     return -q[..., 0, :].mean(-1)
-
-
-@torch.no_grad()
-def sample_target(
-    target_actor: Callable[[Tensor], Tensor],
-    target_critic: Callable[[Tensor, Tensor], Tensor],
-    batch: Batch,
-    config: TD3Config,
-    generator: Source,
-) -> Tensor:
-    """Smooth the target policy's action and give the target, `[N]`."""
-    action = target_actor(batch.next_observation)
-    noise = normal(action, generator)
-    action = smoothed_action(action, noise, config.target_noise, config.target_noise_clip)
-    return bellman_target(batch, target_critic(batch.next_observation, action))
 
 
 class TD3Loss(LossModule):
@@ -141,12 +115,14 @@ class TD3Loss(LossModule):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Return both losses."""
-        rows = columns(tensordict, self.config.gamma)
+        config, rows = self.config, columns(tensordict, self.config.gamma)
         with (
             self.target_actor_params.to_module(self.actor),
             self.target_critic_params.to_module(self.critic),
         ):
-            target = sample_target(self.actor, self.critic, rows, self.config, self.generator)
+            target = smoothed_target(
+                self.actor, self.critic, rows, self.generator, config.target_noise, config.target_noise_clip
+            )
         with self.critic_params.to_module(self.critic):
             q = self.critic(rows.observation, rows.action)
         with self.actor_params.to_module(self.actor), self.critic_params.detach().to_module(self.critic):
@@ -193,17 +169,20 @@ class TD3(Agent):
         self.target_parameters = [*self.target_critic.parameters(), *self.target_actor.parameters()]
         self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
         self.actor_optimizer = adam((self.actor_parameters, config.lr_actor))
-        self.policy = policy_module(Policy(self.actor, lambda action: action, self.explore, self.normalizer))
+        self.policy = clipped_policy(
+            self.actor, self.generators["act"], self.normalizer, config.exploration_noise
+        )
 
-    def explore(self, action: Tensor, scale: Tensor) -> Tensor:
-        """Add Gaussian behaviour noise and clip to [-1, 1]."""
-        noise = normal(action, self.generators["act"])
-        return (action + self.config.exploration_noise * scale * noise).clamp(-1, 1)
+    def target(self, rows: Batch) -> Tensor:
+        """Give the critics' target, `[N]`, at a smoothed action of the target policy."""
+        config, noise = self.config, self.generators["learn"]
+        networks = (self.target_actor, self.target_critic)
+        return smoothed_target(*networks, rows, noise, config.target_noise, config.target_noise_clip)
 
     def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Step the critics; at every `delay`-th update also the actor and the targets."""
         config, rows = self.config, self.rows(batch)
-        target = sample_target(self.target_actor, self.target_critic, rows, config, self.generators["learn"])
+        target = self.target(rows)
         q = self.critic(rows.observation, rows.action)
         loss = squared_td_loss(q, target)
         metrics = {"loss/critic": loss.detach(), "q/mean": q.detach().mean((-2, -1))}
@@ -220,9 +199,7 @@ class TD3(Agent):
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
         rows = self.rows(batch, observe=False)
-        target = sample_target(
-            self.target_actor, self.target_critic, rows, self.config, self.generators["learn"]
-        )
+        target = self.target(rows)
         q = self.critic(rows.observation, rows.action).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
 

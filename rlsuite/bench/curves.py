@@ -42,7 +42,7 @@ def collect(runs: Iterable[Path]) -> list[dict[str, Any]]:
                 {
                     "agent": config["agent_name"],
                     "env": config["train"]["env"],
-                    "seed": config["train"]["seed"],
+                    "seed": record.get("seed", config["train"]["seed"]),  # one run may hold several
                     "env_step": record["step"],
                     "updates": record["updates"],
                     "return_mean": round(record["eval/return_mean"], 3),

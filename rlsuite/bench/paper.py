@@ -8,22 +8,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rlsuite.bench.comparison import BLOCK_STEPS, our_curves, published_curves, report
-from rlsuite.cli.resume import run as resume
-from rlsuite.cli.train import parse_line, start
+from rlsuite.bench.runs import Plan, resolve, train
 from rlsuite.errors import ConfigError
-from rlsuite.training.canonical import without_none
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.mapping import RunConfig, config_to_dict
 from rlsuite.training.runfolder import RunFolder
 
-if TYPE_CHECKING:
-    from rlsuite.agents.base import Agent
-
 PUBLISHED_VARIABLE = "RLSUITE_PUBLISHED"  # environment variable with the path of the published curves
-NOT_COMPARED = ("steps", "threads")  # what may differ when a run goes on
 EVAL_EVERY, EVAL_EPISODES = 1_000, 1  # the paper's
 
 
@@ -96,8 +88,8 @@ def main(line: PaperLine, extra: Sequence[str] = ()) -> int:
     if published is not None and not published.is_file():
         raise ConfigError(f"there is no file {published}: give --published the CSV of published curves")
     plans = {(name, seed): plan(name, seed, line, extra) for seed in range(line.seeds) for name in line.names}
-    for (name, seed), (kind, config) in plans.items():
-        code = train(kind, config, out / f"{name}-s{seed}")
+    for (name, seed), wanted in plans.items():
+        code = train(wanted, out / f"{name}-s{seed}")
         if code:
             return code
     runs: dict[str, list[Path]] = {name: [] for name in line.names}
@@ -117,35 +109,12 @@ def main(line: PaperLine, extra: Sequence[str] = ()) -> int:
     return 0
 
 
-def plan(name: str, seed: int, line: PaperLine, extra: Sequence[str]) -> tuple["type[Agent]", RunConfig]:
-    """Resolve one run of a contender, through the command line that would start it alone."""
+def plan(name: str, seed: int, line: PaperLine, extra: Sequence[str]) -> Plan:
+    """Resolve one run of a contender."""
     agent, preset, _ = contender(name)
     words = ["--env", line.task, "--preset", preset, "--steps", str(line.steps), "--seed", str(seed)]
     words += ["--threads", str(line.threads), "--eval-every", str(EVAL_EVERY)]
-    words += ["--eval-episodes", str(EVAL_EPISODES), *extra]
-    parsed, kind = parse_line(agent, words)
-    return kind, RunConfig(agent_name=agent, preset=preset, train=parsed.train, agent=parsed.agent)
-
-
-def train(kind: "type[Agent]", config: RunConfig, path: Path) -> int:
-    """Start, continue or extend one run, or leave it as it is when finished; return its exit code.
-
-    Raises:
-        ConfigError: the folder holds a run with other settings.
-    """
-    if not path.exists():
-        return start(kind, config, path)
-    folder = RunFolder.open(path)
-    found, wanted = folder.config(), config_to_dict(config)
-    for values in (found["train"], wanted["train"]):
-        for free in NOT_COMPARED:
-            values.pop(free, None)
-    if found != without_none(wanted):
-        raise ConfigError(f"{path} holds a run with other settings: choose another --out, or move it away")
-    steps = CheckpointStore(folder.checkpoints).steps()
-    if steps and steps[-1] >= config.train.steps:
-        return 0
-    return resume([str(path), "--steps", str(config.train.steps)])
+    return resolve(agent, [*words, "--eval-episodes", str(EVAL_EPISODES), *extra])
 
 
 def owner(path: Path, names: Sequence[str]) -> str:

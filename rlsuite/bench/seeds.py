@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from rlsuite.bench.throughput import Contender, Row, race, write_csv
+from rlsuite.bench.races import Contender, Row, race, write_csv
 from rlsuite.registry import agent_class
 from rlsuite.training.assembly import build
 from rlsuite.training.config import TrainConfig

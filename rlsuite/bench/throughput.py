@@ -1,19 +1,9 @@
-"""How fast updates, whole training and environments are, against peers measured in the same run.
-
-Peers take turns in short rounds, so that a machine whose speed drifts moves both sides of a ratio. The
-figure of a contender is the median of its rounds; its ratio is the median of the ratios round by round.
-"""
+"""How fast updates, whole training and environments are, against peers measured in the same run."""
 
 import argparse
-import csv
 import os
-import platform
-import statistics
-import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,71 +12,15 @@ import torch
 from tensordict import TensorDict
 
 from rlsuite.agents.base import Spaces, make_generators
+from rlsuite.bench.environments import table
+from rlsuite.bench.races import Contender, Row, race, write_csv
 from rlsuite.registry import agent_class
 from rlsuite.replay.uniform import UniformReplay
 
 OBSERVATION, ACTION, BATCH = 17, 6, 256  # HalfCheetah's sizes and the literature's batch
 REPLAY_ROWS = 100_000
-PACKAGES = ("torch", "torchrl", "tensordict", "mujoco", "gymnasium", "stable-baselines3", "numpy")
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """One way of doing the same work; `work(n)` does n units."""
-
-    name: str
-    work: Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the result: units per second, and the ratio to the first contender of its race."""
-
-    race: str
-    contender: str
-    unit: str
-    per_second: float
-    ratio: float
-    ratio_low: float
-    ratio_high: float
-    rounds: int
-
-
-def race(name: str, unit: str, contenders: list[Contender], *, seconds: float, rounds: int) -> Iterator[Row]:
-    """Time the contenders in turns of about `seconds` each; the first one is the peer of all ratios."""
-    sizes = {}
-    for contender in contenders:
-        count = 8
-        while True:  # warm up, and find a count that fills the turn
-            spent = _timed(contender.work, count)
-            if spent > seconds / 2:
-                break
-            count *= 2
-        sizes[contender.name] = max(1, round(count * seconds / spent))
-    speeds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    for _ in range(rounds):
-        for contender in contenders:
-            count = sizes[contender.name]
-            speeds[contender.name].append(count / _timed(contender.work, count))
-    peer = speeds[contenders[0].name]
-    for contender in contenders:
-        ratios = [own / other for own, other in zip(speeds[contender.name], peer, strict=True)]
-        yield Row(
-            name,
-            contender.name,
-            unit,
-            statistics.median(speeds[contender.name]),
-            statistics.median(ratios),
-            min(ratios),
-            max(ratios),
-            rounds,
-        )
-
-
-def _timed(work: Callable[[int], None], count: int) -> float:
-    start = time.perf_counter()
-    work(count)
-    return time.perf_counter() - start
+ENV_TASKS = ("HalfCheetah", "Humanoid")
+WORLDS = (1, 8, 64, 1_024, 4_096, 16_384)
 
 
 def filled_replay(rows: int = REPLAY_ROWS) -> UniformReplay:
@@ -172,61 +106,9 @@ def training_race(seconds: float, rounds: int) -> Iterator[Row]:
     return race("training", "env steps/s", contenders, seconds=seconds, rounds=rounds)
 
 
-def env_race(seconds: float, rounds: int, worlds: int = 64) -> Iterator[Row]:
-    """Env steps per second with random actions on HalfCheetah, against `gymnasium.make`."""
-    from rlsuite.envs.make import make_env
-
-    single = gymnasium.make("HalfCheetah-v5")
-    single.reset(seed=0)
-    single.action_space.seed(0)
-
-    def one(count: int) -> None:
-        for _ in range(count):
-            *_, terminated, truncated, _ = single.step(single.action_space.sample())
-            if terminated or truncated:
-                single.reset()
-
-    vector = gymnasium.make_vec("HalfCheetah-v5", num_envs=8, vectorization_mode="sync")
-    vector.reset(seed=0)
-    vector.action_space.seed(0)
-
-    def eight(count: int) -> None:
-        for _ in range(max(1, count // 8)):
-            vector.step(vector.action_space.sample())
-
-    env = make_env("HalfCheetah", worlds, device="cpu", threads=torch.get_num_threads())
-    shape, g = env.action_spec.shape, torch.Generator().manual_seed(0)
-    carried = [env.reset()]
-
-    def native(count: int) -> None:
-        current = carried[0]
-        for _ in range(max(1, count // worlds)):
-            current.set("action", torch.rand(shape, generator=g) * 2 - 1)
-            current = env.maybe_reset(env.step_mdp(env.step(current)))
-        carried[0] = current
-
-    ready = [single.action_space.sample() for _ in range(4096)]
-
-    def one_ready(count: int) -> None:
-        for step in range(count):
-            *_, terminated, truncated, _ = single.step(ready[step % len(ready)])
-            if terminated or truncated:
-                single.reset()
-
-    ctrl = torch.rand(shape, generator=g, dtype=torch.float64) * 2 - 1
-
-    def engine(count: int) -> None:
-        for _ in range(max(1, count // worlds)):
-            env.engine.step(ctrl, env.task.substeps)
-
-    contenders = [
-        Contender("gymnasium.make", one),
-        Contender("gymnasium SyncVectorEnv(8)", eight),
-        Contender(f"native, {worlds} worlds", native),
-        Contender("gymnasium.make, actions ready", one_ready),
-        Contender(f"engine alone, {worlds} worlds", engine),
-    ]
-    return race("environment", "env steps/s", contenders, seconds=seconds, rounds=rounds)
+def env_race(seconds: float, rounds: int) -> Iterator[Row]:
+    """Env steps per second with random actions on 64 worlds of HalfCheetah; `--envs` has more of them."""
+    return table(["HalfCheetah"], [64], torch.get_num_threads(), seconds=seconds, rounds=rounds)
 
 
 RACES: dict[str, Callable[[float, int], Iterator[Row]]] = {
@@ -236,40 +118,19 @@ RACES: dict[str, Callable[[float, int], Iterator[Row]]] = {
 }
 
 
-def write_csv(path: Path, rows: list[Row], threads: int) -> None:
-    """Write the rows with the command, versions and machine that made them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "threads": threads,
-        "cpu": _cpu_name(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-    }
-    with path.open("w", newline="") as file:
-        file.write(f"# command: {Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}\n")
-        file.writelines(f"# {key}: {value}\n" for key, value in facts.items())
-        writer = csv.writer(file)
-        writer.writerow(Row.__slots__)
-        for row in rows:
-            writer.writerow(
-                [f"{v:.4g}" if isinstance(v, float) else v for v in map(row.__getattribute__, Row.__slots__)]
-            )
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
-
-
 def main() -> None:
     """Run the races and print, and with --out write, their table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("races", nargs="*", default=list(RACES), help=f"which of {', '.join(RACES)}")
+    parser.add_argument(
+        "--envs",
+        nargs="*",
+        metavar="TASK",
+        help=f"instead of the races: all ways to step these tasks; {' '.join(ENV_TASKS)} where none is named",
+    )
+    parser.add_argument(
+        "--worlds", nargs="+", type=int, default=list(WORLDS), help="of --envs, stepped together"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one turn")
     parser.add_argument("--rounds", type=int, default=5)
@@ -279,17 +140,22 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown race {unknown[0]}; there are {', '.join(RACES)}")
     torch.set_num_threads(arguments.threads)
+    seconds, rounds = arguments.seconds, arguments.rounds
+    if arguments.envs is None:
+        lines: Iterator[Row] = chain.from_iterable(RACES[name](seconds, rounds) for name in arguments.races)
+    else:
+        names = arguments.envs or list(ENV_TASKS)
+        lines = table(names, arguments.worlds, arguments.threads, seconds=seconds, rounds=rounds)
     rows = []
-    for name in arguments.races:
-        for row in RACES[name](arguments.seconds, arguments.rounds):
-            rows.append(row)
-            print(
-                f"{row.race:12} {row.contender:28} {row.per_second:10,.1f} {row.unit:12} "
-                f"x{row.ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}]",
-                flush=True,
-            )
-    if arguments.out:
-        write_csv(arguments.out, rows, arguments.threads)
+    for row in lines:
+        rows.append(row)
+        print(
+            f"{row.race:18} {row.contender:28} {row.per_second:10,.1f} {row.unit:12} "
+            f"x{row.ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}]",
+            flush=True,
+        )
+        if arguments.out:
+            write_csv(arguments.out, rows, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ class EvalLine:
     """Which checkpoint: last, best (by evaluation in training), or an env step that was kept."""
     video: Path | None = None
     """mp4 file for the first episode (needs the extra `video`)."""
+    video_worlds: int = 1
+    """Episodes that the video shows side by side, e.g. 9."""
     json: bool = False
     """Print one JSON object and nothing else."""
     imports: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(name="import", metavar="MODULE")] = ()
@@ -59,6 +61,7 @@ def run(argv: Sequence[str]) -> int:
         video=line.video,
         which=line.checkpoint,
         seed_index=line.seed_index,
+        video_worlds=line.video_worlds,
     )
     if line.json:
         print(json.dumps(found))

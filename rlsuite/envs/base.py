@@ -8,6 +8,7 @@ import math
 import platform
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -150,6 +151,13 @@ class VectorEnv(EnvBase):
         """Seed every world by itself; what the next resets draw follows from its own seed alone."""
         self._set_seed(seeds)
 
+    def stream(self) -> AbstractContextManager[None]:
+        """Return a context in which this environment and whoever uses it queue their GPU work in one stream.
+
+        A training loop enters it once; everything is as correct, and slower, without it.
+        """
+        return nullcontext()
+
     @property
     def nan_resets(self) -> int:
         """Worlds that were cut off because a number was not finite, so far; waits for the device."""
@@ -203,6 +211,22 @@ class VectorEnv(EnvBase):
         if "next" in keys or "_step" in keys or tensordict.batch_size != self.batch_size:
             return super().step(tensordict)
         return tensordict.set("next", self._step(tensordict))
+
+    def step_mdp(self, next_tensordict: TensorDictBase) -> TensorDictBase:
+        """Return the row that the next step starts from: TorchRL's `step_mdp` for our flat keys.
+
+        What `next` holds but the reward, and what a policy or the caller carries at the root.
+        """
+        following = next_tensordict.get("next", None)
+        if following is None or next_tensordict.batch_size != self.batch_size:
+            return super().step_mdp(next_tensordict)
+        values = dict(next_tensordict.items())
+        del values["next"]
+        values.update(following.items())
+        values.pop("reward", None)
+        if not all(isinstance(value, Tensor) for value in values.values()):
+            return super().step_mdp(next_tensordict)
+        return self._row(values)
 
     def maybe_reset(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Start new episodes in the worlds that are `done`; leave the others alone.
@@ -280,7 +304,11 @@ class VectorEnv(EnvBase):
         return values
 
     def _pack(self, values: dict[str, Tensor]) -> TensorDict:
-        return TensorDict(self._export(values), batch_size=self.batch_size, device=self.device)
+        return self._row(self._export(values))
+
+    def _row(self, values: dict[str, Tensor]) -> TensorDict:
+        """Join tensors that are known to fit: TensorDict's checks of them cost more than a world's step."""
+        return TensorDict._new_unsafe(values, batch_size=self.batch_size, device=self.device)
 
 
 def take(state: Mapping[str, Tensor], name: str, shape: Iterable[int]) -> Tensor:

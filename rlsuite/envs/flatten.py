@@ -48,21 +48,22 @@ def choose(paths: Sequence[Path], keys: Sequence[str] | None, where: str) -> lis
 
 
 class FlatObservation(gymnasium.ObservationWrapper):
-    """Shows the chosen parts of a dictionary of vectors side by side.
+    """Shows the chosen parts of a dictionary side by side, each flattened as Gymnasium does.
 
     Args:
-        env: shows a `Dict` of boxes, nested or not.
+        env: shows a `Dict`, nested or not.
         keys: which parts, in this order; None takes all, state first.
 
     Raises:
-        ConfigError: a key names nothing, or a part is no box.
+        ConfigError: a key names nothing, or a part cannot be a vector.
     """
 
     def __init__(self, env: gymnasium.Env, keys: Sequence[str] | None = None) -> None:
         super().__init__(env)
         leaves = dict(_leaves(env.observation_space, ()))
         self._paths = choose(list(leaves), keys, str(env.spec.id if env.spec else env))
-        boxes = [leaves[path] for path in self._paths]
+        self._parts = [leaves[path] for path in self._paths]
+        boxes: list[Any] = [spaces.flatten_space(part) for part in self._parts]
         if not all(isinstance(box, spaces.Box) for box in boxes):
             raise ConfigError(f"observations {env.observation_space} cannot be flattened to a vector")
         low = np.concatenate([box.low.ravel() for box in boxes])
@@ -71,7 +72,8 @@ class FlatObservation(gymnasium.ObservationWrapper):
 
     def observation(self, observation: Any) -> np.ndarray:
         """Return the vector of one observation."""
-        return np.concatenate([np.ravel(_follow(observation, path)) for path in self._paths])
+        parts = zip(self._parts, self._paths, strict=True)
+        return np.concatenate([spaces.flatten(part, _follow(observation, path)) for part, path in parts])
 
 
 def _leaves(space: spaces.Space, path: Path) -> list[tuple[Path, Any]]:

@@ -1,5 +1,6 @@
 """What an `--env` string means."""
 
+import importlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,10 +10,11 @@ import torch
 
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.engines.warp_options import WarpOptions
-from rlsuite.envs.names import env_names, suite_tasks_by_name, tasks_by_name
+from rlsuite.envs.names import env_names, suite_tasks_by_name, tasks_by_name, worlds_by_name
 from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.tasks.base import DEFAULT_VERSION, legacy_margins, load_task
 from rlsuite.errors import ConfigError, unknown_name
+from rlsuite.strict import from_mapping
 
 __all__ = ["ENGINES", "env_names", "make_env"]
 
@@ -100,6 +102,14 @@ def make_env(
             legacy_margin=legacy_margin,
             **common,
         )
+    elif env_id in worlds_by_name():
+        _refuse_engine(env_id, engine, "auto")
+        if legacy_margin:
+            raise ConfigError(f"{env_id} has no contacts, and so no legacy_margin")
+        module = importlib.import_module(f"rlsuite.envs.worlds.{worlds_by_name()[env_id].stem}")
+        chosen_options = from_mapping(module.Options, options or {}, f"options of {env_id}")
+        world: VectorEnv = module.World(env_id, chosen_options, num_envs, **common)
+        return world
     else:
         name, version = _split_version(env_id)
         if name not in tasks_by_name():

@@ -1,5 +1,6 @@
 """The environment that joins a task and an engine: vectorised MuJoCo as TorchRL sees it."""
 
+from contextlib import AbstractContextManager
 from copy import copy
 
 import mujoco
@@ -90,6 +91,14 @@ class MujocoEnv(VectorEnv):
         self._camera: SceneCamera | None = None
         self._set_seed(seed)
 
+    def stream(self) -> AbstractContextManager[None]:
+        """Return a context in which torch and the engine queue their GPU work in one stream."""
+        if self.engine_name != "warp":
+            return super().stream()
+        from rlsuite.envs.engines.warp import shared_stream
+
+        return shared_stream(self.simulation_device)
+
     def frame(self, world: int = 0) -> np.ndarray:
         """Return a picture of one world, uint8 `[height, width, 3]`; loads OpenGL on the first call.
 
@@ -106,6 +115,11 @@ class MujocoEnv(VectorEnv):
             self.task.show_goal(self._scene, fields["goal"][world].cpu().numpy())
         mujoco.mj_forward(self._scene, pose)
         return self._camera.picture(pose)
+
+    @property
+    def fps(self) -> float:
+        """Pictures per second of a video in real time, one an env step."""
+        return 1 / self.task.dt
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Stop the threads and free what rendering holds."""

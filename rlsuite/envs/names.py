@@ -1,7 +1,7 @@
 """Names of environments, from file names and docstrings: imports neither torch nor MuJoCo.
 
-The docstring of a file in `tasks/` starts with `Name: one-line summary`, that of a file in `tasks/dmc/` with
-`Domain (task, task): one-line summary`.
+The docstring of a file in `tasks/` or `worlds/` starts with `Name: one-line summary`, that of a file in
+`tasks/dmc/` with `Domain (task, task): one-line summary`.
 """
 
 import ast
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
 SUITE_FOLDER = TASK_FOLDER / "dmc"
+WORLD_FOLDER = Path(__file__).parent / "worlds"
 NOT_TASKS = ("__init__", "base", "common", "rewards")
 DOMAIN = re.compile(r".+ \((.+)\)")
 
@@ -36,6 +37,12 @@ def tasks_by_name() -> dict[str, TaskFile]:
 
 
 @cache
+def worlds_by_name() -> dict[str, TaskFile]:
+    """Return the files of environments without a physics engine by their name, in alphabetical order."""
+    return dict(_task_files(WORLD_FOLDER))
+
+
+@cache
 def suite_tasks_by_name() -> dict[str, TaskFile]:
     """Return the files of dm_control's batched tasks by `domain-task`, in alphabetical order of domains."""
     found: dict[str, TaskFile] = {}
@@ -48,7 +55,7 @@ def suite_tasks_by_name() -> dict[str, TaskFile]:
 
 def env_names() -> list[tuple[str, str]]:
     """Return (id, one-line summary) of every environment that `make_env` understands."""
-    own = [(name, task.summary) for name, task in tasks_by_name().items()]
+    own = [(name, task.summary) for name, task in (tasks_by_name() | worlds_by_name()).items()]
     suite = [(f"dmc:{name}", task.summary) for name, task in suite_tasks_by_name().items()]
     return [*own, *suite, *FOREIGN]
 

@@ -3,7 +3,8 @@
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import ceil, sqrt
 
 import mujoco
 import numpy as np
@@ -12,6 +13,7 @@ from rlsuite.errors import EnvironmentFailure
 
 WIDTH, HEIGHT = 480, 480  # pixels, Gymnasium's default
 HEADLESS = ("egl", "osmesa")
+MAX_SIDE = 1440  # pixels of a mosaic: what players decode without effort
 
 
 class SceneCamera:
@@ -44,6 +46,24 @@ class SceneCamera:
     def close(self) -> None:
         """Free the OpenGL context."""
         self._renderer.close()
+
+
+def mosaic(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Lay pictures `[height, width, 3]` of one size out in a square, row by row, what is left over black.
+
+    Where the square would be wider or higher than MAX_SIDE, every second, third, ... pixel is taken.
+    """
+    columns = ceil(sqrt(len(pictures)))
+    rows = ceil(len(pictures) / columns)
+    height, width, channels = pictures[0].shape
+    stride = max(1, ceil(max(columns * width, rows * height) / MAX_SIDE))
+    small = [picture[::stride, ::stride] for picture in pictures]
+    height, width, channels = small[0].shape
+    sheet = np.zeros((rows * height, columns * width, channels), np.uint8)
+    for place, picture in enumerate(small):
+        row, column = divmod(place, columns)
+        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = picture
+    return sheet
 
 
 def _open_renderer(model: mujoco.MjModel) -> mujoco.Renderer:

@@ -136,7 +136,7 @@ def learner_fields(
     roots: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Make what online and offline runs share: the fields of `Learner` but its replay."""
-    device = pick_device(config.device)
+    device = pick_device(config.device, config.engine)
     roots = range(config.seed, config.seed + config.seeds) if roots is None else roots
     streams = SeedStreams(roots, device)
     eval_env = worlds(config, env_id, streams, "eval", config.eval_episodes, eval_engine(config.engine))
@@ -248,8 +248,17 @@ def spaces_of(env: EnvBase) -> Spaces:
     )
 
 
-def pick_device(name: str) -> torch.device:
-    """Resolve "auto", "cpu" or "cuda"; ConfigError when CUDA is asked for and absent."""
+def pick_device(name: str, engine: str = "auto") -> torch.device:
+    """Resolve "auto", "cpu" or "cuda".
+
+    Raises:
+        ConfigError: CUDA is asked for and absent, or meant by the engine warp and absent.
+    """
+    if name == "auto" and engine == "warp" and not torch.cuda.is_available():
+        raise ConfigError(
+            "engine warp is made for CUDA, and torch sees no CUDA device here; use --engine native, or ask "
+            "for its slow CPU form with --device cpu"
+        )
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError('device "cuda": torch sees no CUDA device here; use --device cpu')
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,18 +1,32 @@
 """Evaluation: a fixed number of deterministic episodes on worlds of their own, and `rlsuite eval`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.envs.base import VectorEnv
+from rlsuite.envs.rendering import mosaic
 from rlsuite.envs.seeding import Seeds
 from rlsuite.errors import ConfigError
-from rlsuite.training.value_error import ValueTrace, value_trace
+from rlsuite.training.value_error import value_trace
 
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
+
+
+class Trace(Protocol):
+    """Looks on while episodes are played."""
+
+    def add(self, step: TensorDictBase, running: Tensor) -> None:
+        """Take one vector step and which worlds' episodes it belongs to, `[B]` bool."""
+
+    def errors(self) -> Tensor | None:
+        """Return the value error of every episode, `[B]`, or None."""
 
 
 @torch.no_grad()
@@ -22,7 +36,8 @@ def evaluate(
     *,
     seeds: Seeds,
     video: Path | None = None,
-    trace: ValueTrace | None = None,
+    trace: Trace | None = None,
+    video_worlds: int = 1,
 ) -> dict[str, list[float]]:
     """Run one episode in every world of `env` with the policy's mode.
 
@@ -32,21 +47,22 @@ def evaluate(
         policy: observation -> action; exploration is switched off.
         env: worlds for evaluation alone; `len(returns)` is their number.
         seeds: of the worlds' initial states, of world 0 or one each; the same seeds give the same episodes.
-        video: mp4 file for the first world's episode.
-        trace: an empty one compares the critics' estimates with what the episodes bring.
+        video: mp4 file for the episodes of the first worlds.
+        trace: sees every step; see `rlsuite.training.value_error.value_trace`.
+        video_worlds: how many of them, side by side; a world whose episode is over stands still.
 
     Returns:
-        `returns` (undiscounted) and `lengths` (env steps), one number a world; with a trace of an agent that
-        has critics also `value_errors`.
+        `returns` (undiscounted) and `lengths` (env steps), one number a world; with a trace that has them
+        also `value_errors`.
     """
     env.seed_worlds(seeds)
     carried = env.reset()
     returns = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
     lengths = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
     running = torch.ones(env.batch_size, dtype=torch.bool, device=env.device)
-    with set_exploration_type(ExplorationType.DETERMINISTIC), _video_writer(video, env) as film:
+    with set_exploration_type(ExplorationType.DETERMINISTIC), _video_writer(video, env, video_worlds) as film:
         while running.any():
-            film(bool(running[0]))
+            film(running)
             step = env.step(policy(carried))
             if trace is not None:
                 trace.add(step, running)
@@ -86,10 +102,11 @@ def summary(episodes: dict[str, list[float]]) -> dict[str, float]:
 
 
 class _video_writer:
-    """Context manager giving a function that appends the current frame of world 0 while asked to."""
+    """Context manager giving a function that appends a frame of the first worlds while one of them runs."""
 
-    def __init__(self, path: Path | None, env: VectorEnv) -> None:
+    def __init__(self, path: Path | None, env: VectorEnv, worlds: int) -> None:
         self.path, self.env = path, env
+        self.pictures: list[np.ndarray | None] = [None] * worlds
         self.writer: Any = None
 
     def __enter__(self) -> Any:
@@ -103,10 +120,15 @@ class _video_writer:
             self.writer = imageio.get_writer(self.path, fps=fps, macro_block_size=1)
         return self.film
 
-    def film(self, running: bool) -> None:
-        """Append a frame."""
-        if self.writer is not None and running:
-            self.writer.append_data(self.env.frame(0))
+    def film(self, running: Tensor) -> None:
+        """Append a frame; worlds that are not running `[B]` any more keep their last picture."""
+        if self.writer is None:
+            return
+        filmed = running[: len(self.pictures)].nonzero().flatten().tolist()
+        for world in filmed:
+            self.pictures[world] = self.env.frame(world)
+        if filmed:
+            self.writer.append_data(mosaic([picture for picture in self.pictures if picture is not None]))
 
     def __exit__(self, *_: object) -> None:
         if self.writer is not None:
@@ -121,6 +143,7 @@ def evaluate_run(
     video: Path | None,
     which: str,
     seed_index: int | None = None,
+    video_worlds: int = 1,
 ) -> dict[str, Any]:
     """Evaluate the saved policies of a run on the run's environment, on the CPU, in Gymnasium's precision.
 
@@ -128,9 +151,10 @@ def evaluate_run(
         path: the run folder; it may belong to a run that is still training.
         episodes: how many of each agent, all from different initial states.
         seed: of the initial states; None is each agent's own evaluation stream.
-        video: mp4 file for the first episode.
+        video: mp4 file for the first episodes.
         which: "last", "best", or the env steps of a checkpoint.
         seed_index: which agent of a run with several seeds, from 0; None is all of them.
+        video_worlds: how many episodes the video shows side by side.
 
     Returns:
         return_mean, return_std, length_mean, value_error (of agents with critics), returns, lengths,
@@ -138,7 +162,8 @@ def evaluate_run(
         agent evaluated), versions; with several agents also `each`, their return means.
 
     Raises:
-        ConfigError: `path` is no run folder, `which` is none of the above, or there is no such agent.
+        ConfigError: `path` is no run folder, `which` is none of the above, there is no such agent, or the
+            video is to show more episodes than there are.
         DataError: there is no usable checkpoint.
     """
     from rlsuite.envs.make import make_env
@@ -150,6 +175,10 @@ def evaluate_run(
     config, train = run.config, run.config.train
     if seed_index is not None and not 0 <= seed_index < train.seeds:
         raise ConfigError(f"seed index {seed_index}: {path} has {train.seeds} agent(s), counted from 0")
+    if not 1 <= video_worlds <= episodes:
+        raise ConfigError(
+            f"video worlds = {video_worlds}: must be from 1 to the number of episodes, {episodes}"
+        )
     indices = range(train.seeds) if seed_index is None else (seed_index,)
     env = make_env(
         train.env,
@@ -166,7 +195,10 @@ def evaluate_run(
             agent = run.agent(env, streams, index)
             own = streams.seeds("eval")[0] if seed is None else seed
             film = video if index == indices[0] else None
-            each.append(evaluate(agent.policy, env, seeds=own, video=film, trace=value_trace(agent)))
+            trace = value_trace(agent)
+            each.append(
+                evaluate(agent.policy, env, seeds=own, video=film, video_worlds=video_worlds, trace=trace)
+            )
         versions = env.versions
     finally:
         env.close()

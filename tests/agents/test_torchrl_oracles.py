@@ -10,9 +10,9 @@ from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import SACLoss as TorchRLSACLoss
 from torchrl.objectives import TD3Loss as TorchRLTD3Loss
 
-from rlsuite.agents.base import columns, sample_action, soft_target
+from rlsuite.agents.base import bellman_target, columns, sample_action, smoothed_action, soft_target
 from rlsuite.agents.sac import SACLoss
-from rlsuite.agents.td3 import TD3Loss, bellman_target, smoothed_action
+from rlsuite.agents.td3 import TD3Loss
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),
@@ -129,7 +129,7 @@ def test_td3(monkeypatch):
         expected = oracle(batch.clone())
     (expected["loss_qvalue"] + expected["loss_actor"]).backward()
 
-    monkeypatch.setattr("rlsuite.agents.td3.normal", lambda like, generator: noise)
+    monkeypatch.setattr("rlsuite.agents.base.normal", lambda like, generator: noise)
     module = TD3Loss(agent.actor, agent.critic, agent.config)
     found = module(batch)
     torch.testing.assert_close(found["loss_critic"], expected["loss_qvalue"].reshape(()))

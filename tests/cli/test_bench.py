@@ -6,7 +6,7 @@ import pytest
 from toys import EPISODE
 
 from rlsuite.bench import comparison
-from rlsuite.training import online
+from rlsuite.training import offline
 from rlsuite.training.online import TrainResult
 
 TASK = "gym:Pendulum-v1"
@@ -41,7 +41,7 @@ class BlockLoop:
 def paper(rlsuite, monkeypatch, tmp_path):
     """Run `rlsuite bench paper` with small numbers, and know what the loop was asked."""
     loop = BlockLoop()
-    monkeypatch.setattr(online, "train_online", loop)
+    monkeypatch.setattr(offline, "train", loop)
     monkeypatch.delenv("RLSUITE_PUBLISHED", raising=False)
     monkeypatch.setattr(comparison, "plot", lambda pairs, env, picture: picture.touch())  # a second each
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlsuite.cli import _line, train
+from rlsuite.cli.data import MakeLine
 from rlsuite.cli.eval import EvalLine
 from rlsuite.cli.resume import ResumeLine
 
@@ -23,13 +24,20 @@ def test_the_loop_runs_and_updates():
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_command_parses(line, rlsuite):
+def test_command_parses(line, rlsuite, monkeypatch):
+    monkeypatch.setattr("rlsuite.offline.load.environment_of", lambda name: "gym:Maze")  # no data are here
     _, command, *words = shlex.split(line)
-    if command == "train":
+    if command == "train" and "--dataset" in words:
+        parsed, _ = train.parse_line(words[0], words[1:])
+        assert parsed.train.dataset in line
+    elif command == "train":
         parsed, _ = train.parse_line(words[0], words[1:])
         assert parsed.train.env in line
     elif command == "list":
         assert rlsuite(command, *words).code == 0
+    elif command == "data":
+        assert words[0] == "make"
+        assert _line.parse(MakeLine, words[1:], prog="rlsuite data make").name in line
     else:
         kind = {"resume": ResumeLine, "eval": EvalLine}[command]
         assert str(_line.parse(kind, words, prog="rlsuite").run) in line

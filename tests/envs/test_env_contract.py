@@ -7,16 +7,17 @@ from gymnasium_tasks import NAMES
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import check_env_specs
 
-from rlsuite.envs.names import suite_tasks_by_name
+from rlsuite.envs.names import suite_tasks_by_name, worlds_by_name
 from rlsuite.errors import ConfigError, EnvironmentFailure
 
 FOREIGN = ("gym:Pendulum-v1", "gym:Hopper-v5", "dmc:fish-upright", "dmc:point_mass-easy")
+OURS = (*NAMES, *worlds_by_name())
 SUITE = tuple(f"dmc:{name}" for name in suite_tasks_by_name())
 END_KEYS = ("done", "terminated", "truncated")
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
-@pytest.mark.parametrize("env_id", (*NAMES, *SUITE, *FOREIGN))
+@pytest.mark.parametrize("env_id", (*OURS, *SUITE, *FOREIGN))
 def test_specs_hold(make, env_id, num_envs):
     env = make(env_id, num_envs)
     check_env_specs(env, seed=0)
@@ -44,9 +45,11 @@ def test_keys_shapes_and_types(make, env_id, dtype):
     assert row["next", "step_count"].flatten().tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("env_id", ["Hopper", "InvertedPendulum", "gym:Pendulum-v1", "dmc:fish-upright"])
+@pytest.mark.parametrize(
+    "env_id", ["Hopper", "InvertedPendulum", "RiskyPointMass", "gym:Pendulum-v1", "dmc:fish-upright"]
+)
 def test_lean_loop_is_torchrls_loop(make, env_id):
-    """Our `step` and `maybe_reset` against EnvBase's own, with a key that a policy carries along."""
+    """Our `step`, `step_mdp` and `maybe_reset` against EnvBase's own, with a key that a policy carries."""
     lean, plain = (make(env_id, 4, seed=3, max_episode_steps=17) for _ in range(2))
     ours, theirs = lean.reset(), plain.reset()
     partial = 0
@@ -66,9 +69,19 @@ def test_lean_loop_is_torchrls_loop(make, env_id):
         before = lean.step_mdp(ours)
         ours = lean.maybe_reset(before)
         assert ours is before  # in place, as TorchRL
-        theirs = EnvBase.maybe_reset(plain, plain.step_mdp(theirs))
+        theirs = EnvBase.maybe_reset(plain, EnvBase.step_mdp(plain, theirs))
         assert_equal(ours, theirs)
     assert partial > 5
+
+
+def test_what_is_carried_in_nested_keys_goes_torchrls_way(make):
+    env = make("InvertedPendulum", 2)
+    td = env.reset()
+    td["action"] = torch.zeros(2, 1)
+    td["memory", "hidden"] = torch.ones(2, 3)
+    after = env.step_mdp(env.step(td))
+    assert after["memory", "hidden"].sum() == 6
+    assert "reward" not in after
 
 
 def test_a_preset_next_and_a_wrong_batch_size_go_torchrls_way(make):

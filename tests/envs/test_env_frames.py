@@ -5,10 +5,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+import whole_runs
 from env_helpers import assert_equal, play, random_actions
+from tensordict.nn import TensorDictModule
 
-from rlsuite.envs.rendering import HEIGHT, WIDTH
-from rlsuite.errors import EnvironmentFailure
+from rlsuite.envs.rendering import HEIGHT, WIDTH, mosaic
+from rlsuite.errors import ConfigError, EnvironmentFailure
+from rlsuite.training.evaluate import evaluate, evaluate_run
 
 
 @pytest.mark.parametrize("env_id", ["HalfCheetah", "dmc:quadruped-walk", "dmc:fish-upright"])
@@ -67,3 +71,47 @@ def test_training_does_not_load_opengl():
         "loaded = [name for name in sys.modules if name.startswith('OpenGL')]; assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_mosaic_lays_pictures_out_in_rows():
+    pictures = [np.full((2, 3, 3), value, np.uint8) for value in (10, 20, 30, 40, 50)]
+    sheet = mosaic(pictures)
+    assert sheet.shape == (4, 9, 3)
+    np.testing.assert_array_equal(sheet[::2, ::3, 0], [[10, 20, 30], [40, 50, 0]])
+    np.testing.assert_array_equal(mosaic(pictures[:1]), pictures[0])
+
+
+def test_a_large_mosaic_is_thinned_out_to_what_players_take():
+    sheet = mosaic([np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * 10)
+    assert sheet.shape == (3 * HEIGHT // 2, 4 * WIDTH // 2, 3)
+
+
+def test_a_video_shows_the_asked_worlds_until_the_last_of_them_ends(make, tmp_path):
+    """Frames as many as the longest filmed episode; the world that ended first stands still meanwhile."""
+    imageio = pytest.importorskip("imageio.v2")
+    env = make("InvertedPendulum", 4, seed=3, max_episode_steps=16)
+    push = torch.tensor([[1.0], [0.02], [0.3], [0.0]])
+    policy = TensorDictModule(lambda seen: push, in_keys=["observation"], out_keys=["action"])
+    path = tmp_path / "video.mp4"
+    try:
+        found = evaluate(policy, env, seeds=3, video=path, video_worlds=3)
+    except EnvironmentFailure as error:
+        pytest.skip(str(error))
+    lengths = [int(length) for length in found["lengths"]]
+    frames = np.stack(list(imageio.get_reader(path).iter_data()))
+    assert lengths[0] < max(lengths[:3])
+    assert len(frames) == max(lengths[:3])
+    assert frames.shape[1:] == (2 * HEIGHT, 2 * WIDTH, 3)
+    assert imageio.get_reader(path).get_meta_data()["fps"] == pytest.approx(1 / env.task.dt)
+    after = frames[lengths[0] - 1 :].astype(float)  # world 0 is over, 1 goes on
+    change = abs(after[0] - after[-1])
+    still, moving = change[:HEIGHT, :WIDTH].mean(), change[:HEIGHT, WIDTH:].mean()
+    assert still < 0.2 < moving
+    assert frames[:, HEIGHT:, WIDTH:].mean() < 2  # the place of no world is black
+
+
+def test_a_video_of_more_worlds_than_episodes_is_refused(tmp_path):
+    path = tmp_path / "run"
+    whole_runs.train(path, steps=200, checkpoint_every=0, eval_every=0)
+    with pytest.raises(ConfigError, match="from 1 to the number of episodes, 2"):
+        evaluate_run(path, episodes=2, seed=0, video=None, which="last", video_worlds=9)

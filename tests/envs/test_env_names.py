@@ -9,6 +9,7 @@ from gymnasium_tasks import NAMES
 
 from rlsuite.envs.names import env_names, suite_tasks_by_name, tasks_by_name
 from rlsuite.envs.tasks.base import load_task
+from rlsuite.envs.tasks.dmc import base
 from rlsuite.envs.tasks.dmc.base import import_suite, load_suite_task
 from rlsuite.errors import ConfigError
 
@@ -19,6 +20,7 @@ from rlsuite.errors import ConfigError
         ("HalfCheetah", "HalfCheetah-v5", "native"),
         ("HalfCheetah-v5", "HalfCheetah-v5", "native"),
         ("Walker2d-v4", "Walker2d-v4", "native"),
+        ("RiskyPointMass", "RiskyPointMass", "none"),
         ("gym:Pendulum-v1", "gym:Pendulum-v1", "gym"),
         ("dmc:point_mass-easy", "dmc:point_mass-easy", "dmc"),
     ],
@@ -87,12 +89,14 @@ def test_a_missing_package_of_gymnasium_is_named(make):
         del gymnasium.registry["Needy-v0"]
 
 
-def test_a_missing_dm_control_says_how_to_get_it(make, monkeypatch):
+@pytest.mark.parametrize("env_id", ["dmc:cheetah-run", "dmc:fish-swim"])
+def test_a_missing_dm_control_says_how_to_get_it(make, monkeypatch, env_id):
+    base._original.cache_clear()  # another test may have loaded it
     for name in [name for name in sys.modules if name.startswith("dm_control")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "dm_control", None)
     with pytest.raises(ConfigError, match=r"rlsuite\[dmc\]"):
-        make("dmc:cheetah-run")
+        make(env_id)
 
 
 def test_pictures_must_be_asked_for_where_gymnasium_draws(make):

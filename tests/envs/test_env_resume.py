@@ -16,6 +16,7 @@ ENVS = (
     "HalfCheetah",
     "Hopper",
     "InvertedDoublePendulum",
+    "RiskyPointMass",
     "gym:Pendulum-v1",
     "gym:Hopper-v5",
     "dmc:point_mass-easy",

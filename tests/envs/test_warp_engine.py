@@ -10,7 +10,7 @@ import torch
 from rlsuite.envs.engines import warp_options
 from rlsuite.envs.engines.native import NativeEngine
 from rlsuite.envs.engines.warp_options import WarpOptions, measured_capacity, warp_device
-from rlsuite.envs.names import suite_tasks_by_name, tasks_by_name
+from rlsuite.envs.names import tasks_by_name
 from rlsuite.envs.tasks.base import Task, gymnasium_model, load_task
 from rlsuite.errors import ConfigError, DataError, EnvironmentFailure
 
@@ -84,14 +84,6 @@ def test_a_step_is_the_c_engines_to_float32(name):
 @pytest.mark.parametrize("name", REST)
 def test_a_step_of_the_other_tasks_is_the_c_engines_to_float32(name):
     assert_close(compare(load_task(name), 5 * STEPS), name)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", suite_tasks_by_name())
-def test_a_step_of_dm_controls_tasks_is_the_c_engines_to_float32(name):
-    from rlsuite.envs.tasks.dmc.base import load_suite_task
-
-    assert_close(compare(load_suite_task(name), 2 * STEPS), name)
 
 
 def test_ant_needs_its_contact_frames_mended():

@@ -15,7 +15,7 @@ from torchrl.envs.utils import check_env_specs
 from rlsuite.envs.engines.warp_options import WarpOptions
 from rlsuite.envs.names import tasks_by_name
 from rlsuite.envs.tasks.base import load_task
-from rlsuite.errors import DataError
+from rlsuite.errors import DataError, EnvironmentFailure
 
 if importlib.util.find_spec("mujoco_warp") is None:
     pytest.skip("mujoco_warp is not installed", allow_module_level=True)
@@ -264,3 +264,18 @@ def test_several_seeds_make_one_stream(make_warp):
     assert not torch.equal(drawn[0], drawn[2])
     first.seed_worlds(None)
     assert not torch.equal(first.reset()["observation"], drawn[0])
+
+
+def test_a_picture_is_the_native_engines_and_changes_nothing(make, make_warp):
+    ours, unseen, native = (build("HalfCheetah", 2, seed=1) for build in (make_warp, make_warp, make))
+    actions = random_actions(ours, 4)
+    _, left = play(ours, ours.reset(), actions[:2])
+    _, right = play(unseen, unseen.reset(), actions[:2])
+    fields = ours.engine.read()
+    native.engine.set_state(torch.ones(2, dtype=torch.bool), fields["qpos"].double(), fields["qvel"].double())
+    try:
+        assert np.array_equal(ours.frame(1), native.frame(1))
+    except EnvironmentFailure as error:
+        pytest.skip(str(error))
+    for one, other in zip(play(ours, left, actions[2:])[0], play(unseen, right, actions[2:])[0], strict=True):
+        assert_equal(one, other)

@@ -33,12 +33,20 @@ SHARE_OF_CLOSE_CALLS = 0.01
 
 
 class Pair:
-    """The same worlds on the native engine and on Warp's CPU device."""
+    """The same worlds on the native engine and on engine warp; differences are taken on the CPU."""
 
-    def __init__(self, task: Task, worlds: int, options: WarpOptions | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        worlds: int,
+        options: WarpOptions | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.task, self.worlds = task, worlds
         self.native = NativeEngine(task.model(), worlds, task.fields, refresh=task.refresh, threads=1)
-        self.warp = WarpEngine(task.model(), worlds, task.fields, refresh=task.refresh, options=options)
+        self.warp = WarpEngine(
+            task.model(), worlds, task.fields, refresh=task.refresh, device=device, options=options
+        )
         self.goal = torch.zeros(worlds, task.goal_size, dtype=torch.float64)
         self._random = np.random.default_rng(0)
         self._limits = torch.from_numpy(self.native.model.actuator_ctrlrange.copy())
@@ -77,16 +85,16 @@ class Pair:
         )
         results = []
         for engine in (self.native, self.warp):
-            fields: Fields = {**engine.read(), "goal": self.goal.to(engine.qpos0.dtype)}
-            own = control.to(engine.qpos0.dtype)
+            fields: Fields = {**engine.read(), "goal": self.goal.to(engine.qpos0)}
+            own = control.to(engine.qpos0)
             before = self.task.before(fields)
             engine.step(own, self.task.substeps)
             ended = self.task.terminated(fields)
             results.append(
                 {
-                    **{name: fields[name].clone() for name in self.task.fields},
-                    "reward": self.task.reward(before, fields, own, ended),
-                    "observation": self.task.observation(fields),
+                    **{name: fields[name].clone().cpu() for name in self.task.fields},
+                    "reward": self.task.reward(before, fields, own, ended).cpu(),
+                    "observation": self.task.observation(fields).cpu(),
                 }
             )
         return {name: difference(results[0][name], results[1][name]) for name in results[0]}

@@ -27,8 +27,9 @@ from rlsuite.errors import ConfigError, DataError, EnvironmentFailure
 
 logger = logging.getLogger(__name__)
 
-wp.config.log_level = wp.LOG_WARNING  # else it prints a line for every kernel that it loads
+wp.config.log_level = wp.LOG_ERROR  # that there is no GPU is said by `_find_device`, and only who wants one
 wp.init()
+wp.config.log_level = wp.LOG_WARNING  # else it prints a line for every kernel that it loads
 
 # All that a world's next step depends on; forces applied from outside and equality switches stay as loaded.
 STATE = ("qpos", "qvel", "act", "qacc_warmstart", "ctrl", "time", "mocap_pos", "mocap_quat")
@@ -45,9 +46,13 @@ NO_ROOM = {
 
 @cache
 def _streams(device: torch.device) -> tuple[torch.cuda.Stream, wp.Stream]:
-    """Return the one stream of a CUDA device on which torch and Warp both work."""
-    stream = torch.cuda.Stream(device)
-    return stream, wp.stream_from_torch(stream)
+    """Return the one stream of a CUDA device on which torch and Warp both work, under both their names.
+
+    Warp makes it: Warp frees memory in the order of the default stream, and with that one Warp's streams
+    keep step, while torch's do not.
+    """
+    stream = wp.Stream(wp.device_from_torch(device))
+    return wp.stream_to_torch(stream), stream
 
 
 @contextmanager
@@ -66,9 +71,11 @@ def shared_stream(device: torch.device) -> Iterator[None]:
         yield
         return
     ours.wait_stream(outer)
-    with torch.cuda.stream(ours), wp.ScopedStream(warps):
-        yield
-    outer.wait_stream(ours)
+    try:
+        with torch.cuda.stream(ours), wp.ScopedStream(warps):
+            yield
+    finally:
+        outer.wait_stream(ours)
 
 
 class WarpEngine:
@@ -222,7 +229,8 @@ class WarpEngine:
                 target.copy_(state[name])
 
     def close(self) -> None:
-        """Free the graphs; the arrays go with the object."""
+        """Free the graphs once they have run; the arrays go with the object."""
+        wp.synchronize_device(self._place)
         self._steps.clear()
         self._reset = None
 
@@ -353,6 +361,8 @@ def _find_device(device: torch.device) -> wp.Device:
         raise ConfigError(f"engine warp: Warp {wp.__version__} finds no CUDA driver that it can use; {hint}")
     if device.type == "cuda" and not wp.is_conditional_graph_supported():
         raise ConfigError(f"engine warp records loops, for which CUDA must be 12.4 or newer; {hint}")
+    if device.type == "cuda" and not wp.is_mempool_supported(str(device)):
+        raise ConfigError(f"engine warp records allocations, for which {device} lacks memory pools; {hint}")
     return wp.device_from_torch(device)
 
 

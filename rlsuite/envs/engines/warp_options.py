@@ -15,10 +15,12 @@ CUDA_HINT = "use --engine native, or --engine warp --device cpu to try it slowly
 PROBE_EPISODES = 8  # from rest, under random full controls: every robot here falls and flails
 PROBE_CONTROLS = 40  # per episode
 PROBE_HOLD = 10  # physics steps that a control is held: quick changes would cancel out
-SLACK = 2  # room over the largest number seen (our choice: 512 worlds under random actions stay below)
+# Times the largest number seen (our choice). Contacts of all worlds share one room, so that a world may take
+# from its neighbours; every world's rows are its own, and one of millions of states must not end a run.
+CONTACT_SLACK, ROW_SLACK = 2, 3
 GRANULE = 8  # sizes are rounded up to multiples of this
 FEWEST_CONTACTS = 24  # memory is no matter below these
-FEWEST_ROWS = 64
+FEWEST_ROWS = 96  # more than HalfCheetah, Hopper and Walker2d can have at all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ class Capacity:
 
 
 def measured_capacity(model: mujoco.MjModel) -> Capacity:
-    """Return twice what MuJoCo's C engine needs while the robot flails, rounded up.
+    """Return a multiple of what MuJoCo's C engine needs while the robot flails.
 
     Contacts are counted with the pairs of geoms whose bounding spheres touch: the broad phase of MuJoCo
     Warp puts those into the same memory before it knows which of them are contacts.
@@ -108,8 +110,11 @@ def measured_capacity(model: mujoco.MjModel) -> Capacity:
             distance = np.where(plane, height, np.linalg.norm(apart, axis=-1))
             pairs = max(pairs, int((distance < reach).sum()))
             contacts, rows = max(contacts, data.ncon), max(rows, data.nefc)
-    nconmax, njmax = (-(-SLACK * largest // GRANULE) * GRANULE for largest in (max(pairs, contacts), rows))
-    return Capacity(nconmax=max(FEWEST_CONTACTS, nconmax), njmax=max(FEWEST_ROWS, njmax))
+    nconmax, njmax = CONTACT_SLACK * max(pairs, contacts), ROW_SLACK * rows
+    return Capacity(
+        nconmax=max(FEWEST_CONTACTS, -(-nconmax // GRANULE) * GRANULE),
+        njmax=max(FEWEST_ROWS, -(-njmax // GRANULE) * GRANULE),
+    )
 
 
 def _pairs(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:

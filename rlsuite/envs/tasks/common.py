@@ -86,7 +86,7 @@ def sum_of_squares(values: Tensor) -> Tensor:
     rewards are its sums.
     """
     if values.device.type == "cpu" and values.dtype == torch.float64:
-        return torch.from_numpy(np.square(values.numpy()).sum(axis=-1))
+        return torch.from_numpy(np.add.reduce(np.square(values.numpy()), axis=-1))
     return torch.linalg.vecdot(values, values)
 
 

@@ -72,4 +72,5 @@ def build(version: str, options: Options) -> Task:
         observation=observation,
         reward=reward,
         terminated=terminated,
+        camera={"distance": 4.1225, "lookat": (0.0, 0.0, 0.1225)},
     )

@@ -98,5 +98,5 @@ def build(version: str, options: Options) -> Task:
         observation=observation,
         before=gap if version == "v4" else nothing,
         reward=reward,
-        camera={"trackbodyid": 0},
+        camera={"distance": 0.8, "lookat": (0.0, 0.0, 0.0), "elevation": -70.0},
     )

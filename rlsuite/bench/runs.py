@@ -1,0 +1,56 @@
+"""Runs that a benchmark is made of: started once, continued when interrupted, left alone when finished."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rlsuite.cli.resume import run as resume
+from rlsuite.cli.train import parse_line, start
+from rlsuite.errors import ConfigError
+from rlsuite.training.canonical import without_none
+from rlsuite.training.checkpoint import CheckpointStore
+from rlsuite.training.mapping import RunConfig, config_to_dict
+from rlsuite.training.runfolder import RunFolder
+
+if TYPE_CHECKING:
+    from rlsuite.agents.base import Agent
+
+NOT_COMPARED = ("steps", "threads")  # what may differ when a run goes on
+
+
+class Plan(NamedTuple):
+    """One run, resolved."""
+
+    kind: "type[Agent]"
+    config: RunConfig
+
+
+def resolve(agent: str, words: Sequence[str]) -> Plan:
+    """Resolve a run through the command line that would start it alone: `rlsuite train AGENT WORDS`.
+
+    Raises:
+        ConfigError: a name, flag or value is wrong.
+    """
+    line, kind = parse_line(agent, words)
+    return Plan(kind, RunConfig(agent_name=agent, preset=line.preset, train=line.train, agent=line.agent))
+
+
+def train(plan: Plan, path: Path) -> int:
+    """Start, continue or extend one run, or leave it as it is when finished; return its exit code.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings.
+    """
+    if not path.exists():
+        return start(plan.kind, plan.config, path)
+    folder = RunFolder.open(path)
+    found, wanted = folder.config(), config_to_dict(plan.config)
+    for values in (found["train"], wanted["train"]):
+        for free in NOT_COMPARED:
+            values.pop(free, None)
+    if found != without_none(wanted):
+        raise ConfigError(f"{path} holds a run with other settings: choose another --out, or move it away")
+    steps = CheckpointStore(folder.checkpoints).steps()
+    if steps and steps[-1] >= plan.config.train.steps:
+        return 0
+    return resume([str(path), "--steps", str(plan.config.train.steps)])
