@@ -151,7 +151,7 @@ def episodes_of_data(data: OfflineData) -> Iterator[Recorded]:
     """
     box = parse_space(data.metadata, "action_space", str(data.source))[0] if _has_space(data) else None
     rows, named = data.rows, len(data.parts) > 1
-    offsets = np.cumsum([0, *(part.width for part in data.parts)])
+    columns = {minari_key(part.key): data.columns(part.key) for part in data.parts}
     for first, stop in data.episodes.tolist():
         one = rows[first:stop]
         seen = torch.cat([one["observation"], one["next", "observation"][-1:]]).numpy()
@@ -159,9 +159,7 @@ def episodes_of_data(data: OfflineData) -> Iterator[Recorded]:
         if box is not None and box.low is not None and box.high is not None:
             actions = actions * (box.high - box.low) / 2 + (box.high + box.low) / 2
         yield Recorded(
-            observations={part.key: seen[:, offsets[i] : offsets[i + 1]] for i, part in enumerate(data.parts)}
-            if named
-            else seen,
+            observations={key: seen[:, place] for key, place in columns.items()} if named else seen,
             actions=actions.astype(np.float32),
             rewards=one["next", "reward"].squeeze(-1).numpy(),
             terminations=one["next", "terminated"].squeeze(-1).numpy(),
@@ -172,7 +170,9 @@ def episodes_of_data(data: OfflineData) -> Iterator[Recorded]:
 def spaces_of_data(data: OfflineData) -> Spaces:
     """Return the spaces of what `episodes_of_data` yields."""
     boxes = {
-        tuple(part.key.split("/")): box_json("float32", [-np.inf] * part.width, [np.inf] * part.width)
+        tuple(minari_key(part.key).split("/")): box_json(
+            "float32", [-np.inf] * part.width, [np.inf] * part.width
+        )
         for part in data.parts
     }
     size = data.rows["action"].shape[-1]
@@ -184,6 +184,11 @@ def spaces_of_data(data: OfflineData) -> Spaces:
         else box_json("float32", [-1.0] * size, [1.0] * size),
         env_spec=spec if isinstance(spec, str) else None,
     )
+
+
+def minari_key(key: str) -> str:
+    """Return what Minari's layout calls a column of D4RL's."""
+    return {"observations": "observation", "infos/goal": "desired_goal"}.get(key, key)
 
 
 def first_steps(episodes: Iterator[Recorded], steps: int) -> Iterator[Recorded]:

@@ -84,7 +84,7 @@ def read_d4rl(
         for target, column in ((columns.action, actions), (columns.reward, rewards)):
             for rows, block in _blocks(column, kept):
                 target[rows] = block.reshape(-1, *target.shape[1:])
-        metadata = {name: _decoded(name, text) for name, text in file.attrs.items() if isinstance(text, str)}
+        metadata = _attributes(file)
         if ACTION_SPACE in metadata:  # files of our own; D4RL's actions are in [-1, 1] anyway
             box = parse_space(metadata, ACTION_SPACE, str(path))[0]
             check_shape(path, "actions", actions.shape, (total, box.width))
@@ -103,6 +103,21 @@ def read_d4rl(
         standins=0 if complete else int(columns.terminated.sum()),
         metadata=metadata,
     )
+
+
+def read_attributes(path: Path) -> dict[str, Any]:
+    """Return what a file says about itself, without its rows; files of our own say how they were made.
+
+    Raises:
+        ConfigError: h5py is not installed.
+        DataError: the file is damaged.
+    """
+    with opened(path) as file:
+        return _attributes(file)
+
+
+def _attributes(file: "h5py.File") -> dict[str, Any]:
+    return {name: _decoded(name, text) for name, text in file.attrs.items() if isinstance(text, str)}
 
 
 def _decoded(name: str, text: str) -> Any:

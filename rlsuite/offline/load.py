@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from rlsuite.errors import ConfigError
+from rlsuite.offline.d4rl import DEFAULT_KEYS, read_attributes, read_d4rl
 from rlsuite.offline.data import OfflineData, recipe_of
 from rlsuite.offline.locate import Located, locate
 from rlsuite.offline.minari import MAIN_FILE, env_of, is_minari, read_metadata, read_minari
@@ -47,13 +48,15 @@ def environment_of(name: str) -> str | None:
         DataError: what it says of itself is damaged.
     """
     path, known = locate(name)
+    path = path.parent if path.name == MAIN_FILE else path
+    metadata: dict[str, Any] = {}
     if is_minari(path):
         metadata = read_metadata(path / "data" if (path / "data").is_dir() else path)
-        recorded_in = recipe_of(metadata).get("env")
-        found = recorded_in if isinstance(recorded_in, str) else env_of(metadata)
-        if found is not None:
-            return found
-    return None if known is None else known.env
+    elif path.is_file():
+        metadata = read_attributes(path)
+    recorded_in = recipe_of(metadata).get("env")
+    found = recorded_in if isinstance(recorded_in, str) else env_of(metadata)
+    return found if found is not None or known is None else known.env
 
 
 def ready(located: Located, *, download: bool = True) -> Located:
@@ -90,8 +93,6 @@ def read(
             )
         data = read_minari(path, keys=keys)
     else:
-        from rlsuite.offline.d4rl import DEFAULT_KEYS, read_d4rl
-
         limit = max_episode_steps or (known.max_episode_steps if known is not None else None)
         data = read_d4rl(path, keys=DEFAULT_KEYS if keys is None else tuple(keys), max_episode_steps=limit)
     return _described(data, known)

@@ -10,7 +10,7 @@ sys.path.append(str(Path(__file__).parents[1] / "offline"))
 from offline_helpers import episodes_of, flat_columns, shared, write_flat, write_minari
 
 from rlsuite.offline import pointmaze
-from rlsuite.offline.load import load_dataset
+from rlsuite.offline.load import environment_of, load_dataset
 
 
 @pytest.fixture
@@ -80,6 +80,7 @@ def test_make_with_a_policy_file_in_either_layout(rlsuite, root, tmp_path):
     assert answer.code == 0, answer.err
     flat = load_dataset(str(tmp_path / "flat" / "hopper-medium-v0.hdf5"))
     assert (len(flat.rows), flat.env, flat.reference.source) == (80, "Hopper-v5", "d4rl")
+    assert environment_of(str(flat.source)) == environment_of("rlsuite/hopper/medium-v0") == "Hopper-v5"
     assert flat.recipe["policy"]["mode"] == "mean"
     assert len(flat.recipe["policy"]["sha256"]) == 64
     assert load_dataset("rlsuite/hopper/medium-v0").recipe["policy"]["noise"] == 0.1
@@ -90,6 +91,7 @@ def test_make_with_a_policy_file_in_either_layout(rlsuite, root, tmp_path):
 def test_make_from_a_run_takes_its_policy_and_its_replay(rlsuite, root, tmp_path):
     run = str(tmp_path / "run")
     words = ["--steps", "200", "--warmup-steps", "150", "--eval-episodes", "1", "--num-envs", "4"]
+    words += ["--threads", "1", "--replay-size", "1000"]
     trained = rlsuite("train", "sac", "--env", "Hopper", "--out", run, *words, "--agent.hidden", "8", "8")
     assert trained.code == 0, trained.err
     answer = rlsuite("data", "make", "hopper/medium-replay", "--policy", run)

@@ -104,6 +104,10 @@ def test_goals_go_to_infos_in_the_flat_layout(tmp_path):
     convert(data, tmp_path / "flat.hdf5", layout="d4rl", name="", keys=("observation",))
     flat = read_d4rl(tmp_path / "flat.hdf5", keys=("observations", "infos/goal"))
     assert torch.equal(flat.rows["observation"], data.rows["observation"])
+    convert(flat, tmp_path / "back", layout="minari", name="tests/back-v0", keys=())
+    back = read_minari(tmp_path / "back" / "tests" / "back-v0")
+    assert [part.key for part in back.parts] == ["observation", "desired_goal"]
+    assert torch.equal(back.rows["observation"], data.rows["observation"])
 
 
 def test_actions_of_other_ranges_survive_both_layouts(tmp_path):
