@@ -11,7 +11,8 @@ import importlib
 import inspect
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -122,8 +123,17 @@ def check_env_name(env_id: str) -> None:
 
 
 def plain_env_name(env_id: str) -> str:
-    """Return an environment's name without prefix and version: `gym:Hopper-v5` is `Hopper`."""
-    return _VERSION_SUFFIX.sub("", env_id.partition(":")[2] or env_id)
+    """Return an environment's name without prefixes and version: `gym:Hopper-v5` is `Hopper`."""
+    return _VERSION_SUFFIX.sub("", env_id.rpartition(":")[2])
+
+
+def plain_dataset_name(dataset: str) -> str:
+    """Return a data set's id or path in D4RL's spelling: `D4RL/pen/human-v2` is `d4rl-pen-human-v2`.
+
+    Of a path everything is kept but the suffix: patterns begin with a star to match it.
+    """
+    plain = dataset.rstrip("/").removesuffix(".h5").removesuffix(".hdf5")
+    return plain.replace("/", "-").replace("_", "-").lower()
 
 
 def presets(agent: str) -> dict[str, str]:
@@ -133,11 +143,23 @@ def presets(agent: str) -> dict[str, str]:
     return found
 
 
-def load_preset(agent: str, preset: str, env_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_preset(
+    agent: str, preset: str, env_id: str, dataset: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a preset changes: fields of the run, and fields of the agent.
 
-    Overrides for one environment stand in `[PRESET.env."NAME"]` and win over the preset's own values.
-    Whether the fields exist is checked where the dataclasses are known (`rlsuite.strict`).
+    The preset's own values are those of online runs, its table `[PRESET.offline]` has those of runs on a data
+    set. Overrides stand in `[PRESET.env."PATTERN"]`, matched against the environment's plain name, and in
+    `[PRESET.data."PATTERN"]`, matched against the data set's; both hold the same kinds of values. Patterns
+    are those of `fnmatch`. Later ones win, an exact name wins over patterns, the data set over the
+    environment. Whether the fields exist is checked where the dataclasses are known
+    (`rlsuite.training.mapping`).
+
+    Args:
+        agent: a known agent.
+        preset: one of its presets.
+        env_id: as `--env` says it; "" matches no override.
+        dataset: as `--dataset` says it; None is an online run.
 
     Raises:
         ConfigError: no such preset, or a table where a value should be.
@@ -147,15 +169,27 @@ def load_preset(agent: str, preset: str, env_id: str) -> tuple[dict[str, Any], d
         raise unknown_name(f"a preset of {agent}", preset, known, "rlsuite list presets")
     table = dict(_preset_tables(agent).get(preset, {}))
     table.pop("description", None)
-    overrides = _table(table.pop("env", {}), f"{preset}.env", agent)
-    train, own = _split(table, preset, agent)
-    special = overrides.get(plain_env_name(env_id))
-    if special is not None:
-        where = f"{preset}.env.{plain_env_name(env_id)}"
-        more_train, more_own = _split(_table(special, where, agent), where, agent)
-        train |= more_train
-        own |= more_own
+    by_env = _table(table.pop("env", {}), f"{preset}.env", agent)
+    by_data = _table(table.pop("data", {}), f"{preset}.data", agent)
+    layers = [(preset, table)]
+    layers += [(f"{preset}.env.{key}", by_env[key]) for key in _matching(by_env, plain_env_name(env_id))]
+    if dataset is not None:
+        name = plain_dataset_name(dataset)
+        layers += [(f"{preset}.data.{key}", by_data[key]) for key in _matching(by_data, name)]
+    train: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    for where, layer in layers:
+        values = _table(layer, where, agent)
+        own |= _table(values.pop("agent", {}), f"{where}.agent", agent)
+        offline = _table(values.pop("offline", {}), f"{where}.offline", agent)
+        train |= values if dataset is None else offline
     return train, own
+
+
+def _matching(patterns: Iterable[str], name: str) -> list[str]:
+    """Return the patterns that match, in their order, an exact one last."""
+    found = [pattern for pattern in patterns if name and fnmatchcase(name, pattern)]
+    return sorted(found, key=lambda pattern: pattern == name)
 
 
 def _agent_files() -> dict[str, Path]:
@@ -180,12 +214,6 @@ def _preset_tables(agent: str) -> dict[str, dict[str, Any]]:
         return {}
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     return {name: _table(table, name, agent) for name, table in content.items()}
-
-
-def _split(table: Mapping[str, Any], where: str, agent: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    train = dict(table)
-    own = _table(train.pop("agent", {}), f"{where}.agent", agent)
-    return train, own
 
 
 def _table(value: object, where: str, agent: str) -> dict[str, Any]:

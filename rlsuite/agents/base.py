@@ -166,7 +166,7 @@ class Agent(nn.Module):
 
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return `q` and `td_error`, each `[N]`, for the rows of `batch`, without gradient."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no critics: it cannot value rows")
 
     def state_value(self, observation: Tensor) -> StateValue | None:
         """Value observations `[*lead, N, O]`, without chance or gradient; None for agents without critics."""

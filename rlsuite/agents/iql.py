@@ -20,11 +20,13 @@ from torchrl.objectives import LossModule
 from rlsuite.agents.base import (
     Agent,
     Spaces,
+    StateValue,
     Trained,
     adam,
     check_range,
     clipped_policy,
     columns,
+    evaluating,
     polyak,
     squared_td_loss,
     take_step,
@@ -301,6 +303,19 @@ class IQL(Agent):
         target = td_target(rows, self.value(rows.next_observation))
         q = self.critic(rows.observation, rows.action).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
+
+    @torch.no_grad()
+    def state_value(self, observation: Tensor) -> StateValue:
+        """Value observations `[*lead, N, O]` by both critics' mean at the policy's evaluation action.
+
+        Not by the value network: that is an expectile over the data's actions, not the policy's value.
+        """
+        observation = self.normalized(observation)
+        with evaluating(self.actor):
+            policy = self.actor(observation)
+        action = policy.mean if isinstance(policy, Gaussian) else policy
+        value = self.critic(observation, action).mean(-2)
+        return StateValue(value, torch.zeros_like(value))
 
     def start_online(self) -> None:
         """Give the actor its first learning rate back, for good: the authors decay none while fine-tuning."""

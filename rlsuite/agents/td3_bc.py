@@ -20,6 +20,7 @@ from rlsuite.agents.base import (
     Agent,
     Batch,
     Spaces,
+    StateValue,
     Trained,
     adam,
     check_range,
@@ -218,6 +219,13 @@ class TD3BC(Agent):
         rows = self.rows(batch)
         q = self.critic(rows.observation, rows.action).amin(-2)
         return TensorDict({"q": q, "td_error": self.target(rows) - q}, batch_size=q.shape)
+
+    @torch.no_grad()
+    def state_value(self, observation: Tensor) -> StateValue:
+        """Value observations `[*lead, N, O]` by both critics' mean at the policy's action."""
+        observation = self.normalized(observation)
+        value = self.critic(observation, self.actor(observation)).mean(-2)
+        return StateValue(value, torch.zeros_like(value))
 
     def parts(self) -> tuple[Trained, ...]:
         """Actor and critic with their optimisers, and both targets."""

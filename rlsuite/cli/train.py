@@ -80,7 +80,7 @@ def parse_line(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
         fixed = {"dataset": dataset, "env": env_id}
     elif env_id is None and not wants_help(argv):
         raise ConfigError(f"no environment: name one, e.g. {PROG} {agent} --env HalfCheetah")
-    train_values, agent_values = registry.load_preset(agent, preset, env_id or "")
+    train_values, agent_values = registry.load_preset(agent, preset, env_id or "", dataset)
     kind = registry.agent_class(agent)
     where = f'preset "{preset}" of {agent}'
     # One dataclass for tyro, so that one help text and one error know every flag.

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from helpers import MODE_FIELDS, NAMES, SPACES, random_batch, small_agent
+from helpers import FROM_DATA, MODE_FIELDS, NAMES, SPACES, WITH_CRITICS, random_batch, small_agent
 from tensordict import TensorDict
 from torch import nn
 from torch.optim import Optimizer
@@ -140,14 +140,14 @@ def test_seeds_are_leading_axes_and_do_not_feel_one_another(name, lead):
     other["observation"][first] += 1.0
     disturbed.update(other)
     for (key, a), b in zip(agent.named_parameters(), disturbed.parameters(), strict=True):
-        if key == "critic.trunk.0.weight":
+        if key == f"{'critic' if name in WITH_CRITICS else 'actor'}.trunk.0.weight":
             assert not torch.equal(a[first], b[first])
         mask = torch.ones(lead, dtype=torch.bool)
         mask[first] = False
         torch.testing.assert_close(a[mask], b[mask], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_CRITICS)
 def test_updates_read_terminated_and_never_truncated_or_done(name):
     batch = random_batch()
     lied = batch.clone()
@@ -173,11 +173,12 @@ def test_a_gradient_that_is_not_finite_moves_no_weight(name):
     broken["next", "reward"][3] = float("inf")
     broken["observation"][5] = float("nan")
     metrics = agent.update(broken)
-    assert not metrics["grad_norm/critic"].isfinite()
+    norms = {key: norm for key, norm in metrics.items() if key.startswith("grad_norm/")}
+    assert norms and not any(norm.isfinite() for norm in norms.values())
     after = state.agent_tensors(agent)
     for key, tensor in after.items():
         assert tensor.isfinite().all(), key
-        if key.startswith(("critic", "actor", "log_alpha")):
+        if key.startswith(("critic.", "actor.", "value.", "log_alpha")):
             assert torch.equal(tensor, before[key]), key
     for key, tensor in state.optimizer_tensors(agent).items():
         assert tensor.isfinite().all(), key
@@ -221,7 +222,7 @@ def test_policy_explores_only_when_asked(name):
         torch.testing.assert_close(act(agent), mode)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_CRITICS)
 def test_values(name):
     found = small_agent(name).values(random_batch(6))
     assert isinstance(found, TensorDict)
@@ -229,7 +230,7 @@ def test_values(name):
     assert not found["q"].requires_grad
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_CRITICS)
 def test_batches_may_bring_their_own_discount(name):
     """n-step rows: discount gamma^3 is the same as an agent whose gamma is gamma^3."""
     batch = random_batch()
@@ -241,8 +242,11 @@ def test_batches_may_bring_their_own_discount(name):
         torch.testing.assert_close(x.grad, y.grad, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("field", ["gamma", "tau", "lr_critic"])
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [(name, field) for name in WITH_CRITICS for field in ("gamma", "tau", "lr_critic", "lr_actor")]
+    + [("bc", "lr_actor"), ("bc", "dropout"), ("bc", "exploration_noise")],
+)
 def test_config_refuses_values_outside_their_range(name, field):
     with pytest.raises(ValueError, match=field):
         agent_class(name).Config(**{field: -0.5})
@@ -261,6 +265,11 @@ def test_normalised_observations_make_the_scale_of_the_task_irrelevant(name, lea
     factor, shift = 50.0, 300.0
     batches = [random_batch(lead=lead, seed=k) for k in range(5)]
     agents = [small_agent(name, lead=lead, normalize_observations=True) for _ in range(2)]
+    if name in FROM_DATA:
+        seen = torch.cat([batch["observation"].flatten(0, -2) for batch in batches])
+        mean, std = seen.mean(0), seen.std(0)
+        agents[0].adopt_statistics(mean, std)
+        agents[1].adopt_statistics(mean * factor + shift, std * factor)
     for batch in batches:
         scaled = batch.clone()
         scaled["observation"] = batch["observation"] * factor + shift
@@ -273,7 +282,10 @@ def test_normalised_observations_make_the_scale_of_the_task_irrelevant(name, lea
         same_rows["observation"] = same_rows["observation"] * factor + shift
         other = agents[1].policy(same_rows)["action"]
     torch.testing.assert_close(plain, other, rtol=0, atol=2e-3)
-    assert agents[0].normalizer.count == 5 * 32
+    if name in FROM_DATA:
+        assert torch.equal(agents[0].normalizer.mean, mean)  # replayed rows move nothing
+    else:
+        assert agents[0].normalizer.count == 5 * 32
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -284,8 +296,9 @@ def test_updates_in_mixed_precision_stay_near_those_in_full(name):
         expected = full.update(batch)
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
             found = mixed.update(batch)
-        torch.testing.assert_close(found["loss/critic"], expected["loss/critic"], rtol=0.1, atol=0.05)
-        assert not torch.equal(found["loss/critic"], expected["loss/critic"])
+        key = "loss/critic" if name in WITH_CRITICS else "loss/actor"
+        torch.testing.assert_close(found[key], expected[key], rtol=0.1, atol=0.05)
+        assert not torch.equal(found[key], expected[key])
     for parameter in mixed.parameters():
         assert parameter.dtype == torch.float32 and parameter.isfinite().all()
     assert mixed.policy(random_batch())["action"].dtype == torch.float32

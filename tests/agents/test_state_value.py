@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from helpers import NAMES, SPACES, random_batch, small_agent
+from helpers import SPACES, WITH_CRITICS, random_batch, small_agent
 
 from rlsuite.agents.base import soft_state_value
 from rlsuite.training import state
 from rlsuite.training.value_error import value_trace
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_CRITICS)
 def test_state_values_are_repeatable_and_draw_from_no_stream_of_the_agent(name):
     agent = small_agent(name)
     observation = random_batch(7)["observation"]
@@ -23,10 +23,10 @@ def test_state_values_are_repeatable_and_draw_from_no_stream_of_the_agent(name):
         assert torch.equal(before[key], g.get_state())
     for key, tensor in state.agent_tensors(agent).items():
         assert torch.equal(tensor, weights[key])
-    assert bool(first.bonus.any()) == (name != "td3")
+    assert bool(first.bonus.any()) == (name not in ("iql", "td3", "td3_bc"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_CRITICS)
 def test_seeds_are_valued_by_their_own_networks(name):
     agent = small_agent(name, lead=(2,))
     observation = random_batch(5, lead=(2,))["observation"]
@@ -50,3 +50,10 @@ def test_a_value_is_the_critics_mean_over_actions_and_members_and_the_bonus():
     means = torch.tensor([5.5, 15.5])
     torch.testing.assert_close(found.bonus, 0.5 * means)
     torch.testing.assert_close(found.value, 2.5 * means)
+
+
+def test_an_agent_without_critics_values_nothing():
+    agent = small_agent("bc")
+    assert agent.state_value(random_batch(7)["observation"]) is None
+    with pytest.raises(NotImplementedError, match="BC has no critics"):
+        agent.values(random_batch(7))

@@ -2,27 +2,34 @@
 
 import pytest
 import torch
-from helpers import random_batch, small_agent
+from helpers import WITH_CRITICS, random_batch, small_agent
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.objectives import SoftUpdate
 
+from rlsuite.agents.bc import BCLoss
 from rlsuite.agents.dsac_t import DSACTLoss
+from rlsuite.agents.iql import IQLLoss
 from rlsuite.agents.sac import SACLoss
 from rlsuite.agents.stac import STACLoss
 from rlsuite.agents.td3 import TD3Loss
+from rlsuite.agents.td3_bc import TD3BCLoss
 
 
 def loss_module(name):
     agent = small_agent(name)
+    if name == "bc":
+        return BCLoss(agent.actor)
+    if name == "iql":
+        return IQLLoss(agent.actor, agent.critic, agent.value, agent.config)
     networks = (agent.actor, agent.critic, agent.config)
     if name == "dsac_t":
         return DSACTLoss(*networks, half_range=(1.0, 1.0))
-    if name == "td3":
-        return TD3Loss(*networks)
+    if name in ("td3", "td3_bc"):
+        return (TD3Loss if name == "td3" else TD3BCLoss)(*networks)
     return (SACLoss if name == "sac" else STACLoss)(*networks, actions=2)
 
 
-@pytest.mark.parametrize("name", ["dsac_t", "sac", "stac", "td3"])
+@pytest.mark.parametrize("name", WITH_CRITICS)
 def test_a_torchrl_program_trains_with_our_losses(name):
     torch.manual_seed(0)
     loss = loss_module(name)
@@ -45,6 +52,8 @@ def test_a_torchrl_program_trains_with_our_losses(name):
         assert any(key.startswith(part) for key in moved), part
     if name == "dsac_t":
         assert {"spread", "spread_count", "log_alpha"} <= moved
+    if name == "iql":
+        assert any(key.startswith("value_params") for key in moved)
     drift = [
         (online - target).abs().max()
         for online, target in zip(
@@ -54,13 +63,29 @@ def test_a_torchrl_program_trains_with_our_losses(name):
     assert all(0 < gap < 0.05 for gap in drift)  # targets follow, they do not copy
 
 
-@pytest.mark.parametrize("name", ["dsac_t", "sac", "stac", "td3"])
+@pytest.mark.parametrize("name", WITH_CRITICS)
 def test_no_gradient_reaches_targets_or_crosses_over(name):
     loss = loss_module(name)
     losses = loss(random_batch())
     losses["loss_actor"].backward()
     assert all(p.grad is None or not p.grad.any() for p in loss.critic_params.values(True, True))
     assert any(p.grad is not None and p.grad.any() for p in loss.actor_params.values(True, True))
+    if name == "iql":
+        assert all(p.grad is None or not p.grad.any() for p in loss.value_params.values(True, True))
     losses["loss_critic"].backward()
     assert all(p.grad is None or not p.grad.any() for p in loss.target_critic_params.values(True, True))
     assert not any(name.startswith("target") for name, _ in loss.named_parameters())
+
+
+def test_cloning_in_a_torchrl_program_needs_no_targets():
+    loss = loss_module("bc")
+    optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
+    rows = random_batch(64)
+    found = [loss(rows)["loss_actor"]]
+    for _ in range(20):
+        found[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss(rows)["loss_actor"])
+    assert found[-1] < found[0]
+    assert set(loss(rows).keys()) == set(loss.out_keys)
