@@ -19,10 +19,11 @@ NOT_COMPARED = ("steps", "threads")  # what may differ when a run goes on
 
 
 class Plan(NamedTuple):
-    """One run, resolved."""
+    """One run, resolved, and the words after `rlsuite train AGENT` that say it."""
 
     kind: "type[Agent]"
     config: RunConfig
+    words: tuple[str, ...]
 
 
 def resolve(agent: str, words: Sequence[str]) -> Plan:
@@ -32,17 +33,18 @@ def resolve(agent: str, words: Sequence[str]) -> Plan:
         ConfigError: a name, flag or value is wrong.
     """
     line, kind = parse_line(agent, words)
-    return Plan(kind, RunConfig(agent_name=agent, preset=line.preset, train=line.train, agent=line.agent))
+    config = RunConfig(agent_name=agent, preset=line.preset, train=line.train, agent=line.agent)
+    return Plan(kind, config, tuple(words))
 
 
-def train(plan: Plan, path: Path) -> int:
-    """Start, continue or extend one run, or leave it as it is when finished; return its exit code.
+def pending(plan: Plan, path: Path) -> list[str] | None:
+    """Return the words after `rlsuite` that start, continue or extend a run; None where it is finished.
 
     Raises:
         ConfigError: the folder holds a run with other settings.
     """
     if not path.exists():
-        return start(plan.kind, plan.config, path)
+        return ["train", plan.config.agent_name, *plan.words, "--out", str(path)]
     folder = RunFolder.open(path)
     found, wanted = folder.config(), config_to_dict(plan.config)
     for values in (found["train"], wanted["train"]):
@@ -51,6 +53,19 @@ def train(plan: Plan, path: Path) -> int:
     if found != without_none(wanted):
         raise ConfigError(f"{path} holds a run with other settings: choose another --out, or move it away")
     steps = CheckpointStore(folder.checkpoints).steps()
-    if steps and steps[-1] >= plan.config.train.steps:
+    goal = plan.config.train.steps + getattr(plan.config.train, "then_online", 0)
+    if steps and steps[-1] >= goal:
+        return None
+    return ["resume", str(path), "--steps", str(plan.config.train.steps)]
+
+
+def train(plan: Plan, path: Path) -> int:
+    """Start, continue or extend one run in this process; return its exit code, 0 where it was finished.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings.
+    """
+    words = pending(plan, path)
+    if words is None:
         return 0
-    return resume([str(path), "--steps", str(plan.config.train.steps)])
+    return start(plan.kind, plan.config, path) if words[0] == "train" else resume(words[1:])

@@ -1,12 +1,16 @@
-"""Run a benchmark: paper compares with published curves."""
+"""Run a benchmark: paper compares with published curves, d4rl makes the table of offline agents."""
 
+import importlib
 from collections.abc import Sequence
 
 from rlsuite.cli._line import parse, wants_help
 from rlsuite.errors import ConfigError, unknown_name
 
 PROG = "rlsuite bench"
-BENCHES = {"paper": "our agents in the STAC paper's regime, over its published curves"}
+BENCHES = {
+    "d4rl": "offline agents on data sets, with published scores beside them",
+    "paper": "our agents in the STAC paper's regime, over its published curves",
+}
 PASSED_ON = "--"  # what follows goes to `rlsuite train`
 
 
@@ -26,7 +30,9 @@ def run(argv: Sequence[str]) -> int:
         at = words.index(PASSED_ON)
         words, extra = words[:at], words[at + 1 :]
 
-    from rlsuite.bench.paper import PaperLine, main
-
-    description = f"{PaperLine.__doc__}\n\nFlags after `--` go to every `rlsuite train`."
-    return main(parse(PaperLine, words, prog=f"{PROG} {name}", description=description), extra)
+    benchmark = importlib.import_module(f"rlsuite.bench.{name}")
+    line = {"d4rl": "D4rlLine", "paper": "PaperLine"}[name]
+    kind = getattr(benchmark, line)
+    description = f"{kind.__doc__}\n\nFlags after `--` go to every `rlsuite train`."
+    code: int = benchmark.main(parse(kind, words, prog=f"{PROG} {name}", description=description), extra)
+    return code

@@ -24,6 +24,7 @@ from rlsuite.replay.uniform import MEMORY_SHARE
 
 CHUNK_ROWS = 16_384  # rows read or checked at once: what a reader needs beside the final columns
 RECIPE_KEY = "rlsuite"  # of what we say about a data set of our own, in either layout
+EVALUATED_KEY = "return_when_evaluated"  # a policy's, where recorded episodes are not those of an evaluation
 FLAGS = ("terminated", "truncated", "done")
 
 
@@ -93,6 +94,12 @@ class OfflineData:
     def recipe(self) -> dict[str, Any]:
         """How the data were made, for sets of our own; empty for others."""
         return recipe_of(self.metadata)
+
+    def behaviour_return(self) -> float:
+        """Return the behaviour policy's mean return: by its recipe, else over the episodes that are here."""
+        policy, behaviour = self.recipe.get("policy", {}), self.recipe.get("behaviour", {})
+        found = policy.get(EVALUATED_KEY, behaviour.get("return_mean"))
+        return float(self.returns().mean()) if found is None else float(found)
 
     def lengths(self) -> Tensor:
         """Return the rows of every episode, int64 `[E]`."""

@@ -63,6 +63,21 @@ def locate(name: str) -> Located:
     raise _unknown(name)
 
 
+def is_here(name: str) -> bool:
+    """Whether a data set can be read without fetching or making it.
+
+    Raises:
+        ConfigError: no data set of that name is known, or it names a file that does not exist.
+    """
+    made = {own.dataset_id for own in recipes().values()}
+    if name in made:
+        return any((root / METADATA).is_file() for root in (inside(minari_root(), name), Path(name)))
+    path, known = locate(name)
+    if known is None or known.layout == "d4rl":
+        return path.exists()
+    return (path / METADATA).is_file()
+
+
 def inside(root: Path, name: str) -> Path:
     """Return `root/name`; ConfigError where a link leads out of `root`."""
     path = root / name

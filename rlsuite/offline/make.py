@@ -28,7 +28,7 @@ from rlsuite.offline.collect import (
     spaces_of_env,
     uniform,
 )
-from rlsuite.offline.data import RECIPE_KEY, OfflineData
+from rlsuite.offline.data import EVALUATED_KEY, RECIPE_KEY, OfflineData
 from rlsuite.offline.names import Recipe
 from rlsuite.offline.scores import find_d4rl_reference
 from rlsuite.offline.write import D4RLWriter, MinariWriter, Recorded, Spaces, Tally, write_all
@@ -73,12 +73,16 @@ def pointmaze_source(
     """Record PointMaze; the references are measured, too, over `episodes` (`pointmaze.reference_returns`)."""
     maze, dense = recipe.name.partition("/")[2].removesuffix("-dense"), recipe.name.endswith("-dense")
     spaces = pointmaze.spaces(maze, dense=dense)
-    low, high = pointmaze.reference_returns(maze, dense=dense, episodes=episodes, seed=seed)
+    low, high, noisy_return = pointmaze.reference_returns(maze, dense=dense, episodes=episodes, seed=seed)
     return Source(
         episodes=pointmaze.record(maze, steps, dense=dense, seed=seed),
         spaces=spaces,
         env=recipe.env,
-        policy={"name": "waypoint controller", "noise": pointmaze.ACTION_NOISE},
+        policy={
+            "name": "waypoint controller",
+            "noise": pointmaze.ACTION_NOISE,
+            EVALUATED_KEY: noisy_return,
+        },
         metadata={
             "algorithm_name": "value iteration and PD control",
             "requirements": ["gymnasium-robotics>=1.4.2"],

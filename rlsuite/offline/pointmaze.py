@@ -186,25 +186,31 @@ def spaces(maze: str, *, dense: bool) -> Spaces:
 
 def reference_returns(
     maze: str, *, dense: bool, episodes: int = REFERENCE_EPISODES, seed: int = 0
-) -> tuple[float, float]:
-    """Return mean returns of the random policy and of the controller without noise, each over `episodes`.
+) -> tuple[float, float, float]:
+    """Return mean returns of the random policy, of the controller without noise and of the one that records.
 
-    In the registered environment, where a goal stays when it is reached and pays at every step: the one that
-    `make_env` evaluates in. They score 0 and 100.
+    Each over `episodes` in the registered environment, where a goal stays when it is reached and pays at
+    every step: the one that `make_env` evaluates in. The first two score 0 and 100; the third is the
+    behaviour policy's under that scoring, since the recording's own episodes end where a goal is reached.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,)))
     means = []
-    for random in (True, False):
+    for behaviour in ("random", "controller", "noisy controller"):
+        jitter = rng if behaviour == "noisy controller" else None
         env, total = make(maze, dense=dense), 0.0
         for episode in range(episodes):
             observation, _ = env.reset(seed=seed + episode)
-            controller = WaypointController(env.unwrapped.maze, None)
+            controller = WaypointController(env.unwrapped.maze, jitter)
             over = False
             while not over:
-                action = rng.uniform(-1, 1, 2) if random else np.clip(controller.act(observation), -1, 1)
+                if behaviour == "random":
+                    action = rng.uniform(-1, 1, 2)
+                else:
+                    noise = 0.0 if jitter is None else rng.normal(scale=ACTION_NOISE, size=2)
+                    action = np.clip(controller.act(observation) + noise, -1, 1)
                 observation, reward, terminated, truncated, _ = env.step(action)
                 total += float(reward)
                 over = terminated or truncated
         env.close()
         means.append(total / episodes)
-    return means[0], means[1]
+    return means[0], means[1], means[2]

@@ -94,8 +94,9 @@ def test_the_longest_way_of_the_largest_maze_is_within_the_sweeps():
 
 
 def test_the_controller_does_better_than_chance():
-    low, high = pointmaze.reference_returns("umaze", dense=False, episodes=3, seed=0)
+    low, high, noisy = pointmaze.reference_returns("umaze", dense=False, episodes=3, seed=0)
     assert low < 100 < high <= 300
+    assert low < noisy < 300 and noisy != high
 
 
 def test_a_pointmaze_set_says_how_it_was_made(tmp_path, monkeypatch):
@@ -108,6 +109,7 @@ def test_a_pointmaze_set_says_how_it_was_made(tmp_path, monkeypatch):
     assert data.env == "gym:gymnasium_robotics:PointMaze_UMaze-v3"
     assert (data.recipe["command"], data.recipe["seed"]) == ("rlsuite data make x", 3)
     assert data.recipe["versions"]["gymnasium-robotics"]
+    assert data.behaviour_return() == data.recipe["policy"]["return_when_evaluated"] > 0
     assert data.recipe["behaviour"]["return_mean"] == 1.0
     assert data.reference.low < data.reference.high
     goal = data.rows["observation"][:, data.columns("desired_goal")]

@@ -1,0 +1,310 @@
+"""Offline agents on data sets: one table of last-checkpoint scores, published numbers beside them.
+
+Every pair of agent and data set is one run folder with all its seeds, so what is finished stays and what was
+interrupted goes on. Data sets that are not here are listed with the command that would bring them.
+"""
+
+import csv
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlsuite.bench.comparison import write_csv
+from rlsuite.bench.processes import INTERRUPTED, run_all
+from rlsuite.bench.runs import Plan, pending, resolve
+from rlsuite.errors import ConfigError
+from rlsuite.offline.load import load_dataset
+from rlsuite.offline.locate import is_here, locate
+from rlsuite.offline.names import KINDS, OWN_NAMESPACE, known_sets, recipes
+from rlsuite.registry import plain_dataset_name, presets
+from rlsuite.training.metricsfile import read_metrics
+from rlsuite.training.recorder import OWNER_KEY
+from rlsuite.training.runfolder import RunFolder
+
+LOCOMOTION = ("halfcheetah", "hopper", "walker2d")
+GROUPS = {
+    "locomotion": tuple(
+        f"{task}-{kind}-v2" for kind in ("medium", "medium-replay", "medium-expert") for task in LOCOMOTION
+    ),
+    "locomotion-all": tuple(f"{task}-{kind}-v2" for kind in KINDS for task in LOCOMOTION),
+    "adroit": tuple(
+        f"{task}-{kind}-v1" for task in ("pen", "door", "hammer", "relocate") for kind in ("human", "cloned")
+    ),
+    "pointmaze": tuple(f"D4RL/pointmaze/{maze}-v2" for maze in ("umaze", "medium", "large")),
+}
+PUBLISHED = Path(__file__).with_name("d4rl_published.csv")
+SOURCES = {"paper": "the IQL paper, arXiv 2110.06169, table 1", "corl": "CORL, last scores, arXiv 2210.07105"}
+CURVE_COLUMNS = ("dataset", "data", "agent", "seed", "updates", "return_mean", "return_std", "score")
+SCORES = ("score", "score_std", "return_mean", "return_std", "behaviour_score", "behaviour_return")
+FACTS = ("dataset", "data", "agent", "preset", "updates", "seeds", "episodes")
+TABLE_COLUMNS = (*FACTS, *SCORES, "paper", "paper_std", "corl", "corl_std")
+
+
+@dataclass(frozen=True, kw_only=True)
+class D4rlLine:
+    """Trains offline agents on data sets and writes one table of their last scores."""
+
+    datasets: str = "locomotion"
+    """Data sets, separated by commas: ids, files, folders, or the groups locomotion, locomotion-all, adroit,
+    pointmaze."""
+    agents: str = "bc,td3_bc,iql"
+    """Agents, separated by commas."""
+    preset: str = "default"
+    """Preset of every agent that has it; the others take their default."""
+    steps: int | None = None
+    """Updates of every run; by default the preset's, a million."""
+    seeds: int = 5
+    """Independent agents of each pair, seeds 0, 1, ..., trained in one process."""
+    evaluations: int = 10
+    """Evaluations during a run, the last one on its last checkpoint; the table has the last."""
+    jobs: int = 1
+    """Processes at once."""
+    threads: int = 1
+    """CPU threads of each; 0 takes all cores."""
+    out: Path = Path("runs/d4rl")
+    """Folder of the runs and tables; what is finished is kept."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for values that mean nothing."""
+        for name, least in (("seeds", 1), ("evaluations", 1), ("jobs", 1), ("threads", 0), ("steps", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} = {value}: must be at least {least}")
+        if not names(self.agents) or not names(self.datasets):
+            raise ConfigError("give --agents and --datasets at least one name each, e.g. --agents bc,iql")
+
+
+class DataFacts(NamedTuple):
+    """What the table says about a data set.
+
+    Attributes:
+        label: its name in tables and folders.
+        origin: whose data they are.
+        behaviour_return: mean return of the policy that recorded them.
+        behaviour_score: the same, normalised; nan without references.
+    """
+
+    label: str
+    origin: str
+    behaviour_return: float
+    behaviour_score: float
+
+
+def main(line: D4rlLine, extra: Sequence[str] = ()) -> int:
+    """Train what is missing, then write the table; return 0, or the exit code of what did not finish.
+
+    Args:
+        line: what to train on what.
+        extra: further flags of `rlsuite train` for every run.
+
+    Raises:
+        ConfigError: a name is unknown, or a run folder holds something else.
+    """
+    wanted = list(dict.fromkeys(one for name in names(line.datasets) for one in GROUPS.get(name, (name,))))
+    missing = {name: how for name in wanted if (how := how_to_get(name)) is not None}
+    here = [name for name in wanted if name not in missing]
+    plans: dict[tuple[str, str], Plan] = {
+        (name, agent): plan(name, agent, line, extra) for name in here for agent in names(line.agents)
+    }
+    commands = {}
+    for (name, agent), one in plans.items():
+        words = pending(one, folder_of(line.out, name, agent))
+        if words is not None:
+            commands[f"{agent}-{label_of(name)}"] = words
+    codes = run_all(commands, line.jobs, line.out / "logs") if commands else {}
+    finished = {
+        pair: one for pair, one in plans.items() if not codes.get(f"{pair[1]}-{label_of(pair[0])}", 0)
+    }
+    if finished:
+        facts = {name: describe(name) for name in dict.fromkeys(name for name, _ in finished)}
+        write_tables(finished, facts, line)
+    for name, how in missing.items():
+        print(f"missing: {name}: {how}")
+    failed = [code for code in codes.values() if code]
+    return next((code for code in failed if code != INTERRUPTED), failed[0] if failed else 0)
+
+
+def names(words: str) -> list[str]:
+    """Split a list of the command line, each name once."""
+    return list(dict.fromkeys(name.strip() for name in words.split(",") if name.strip()))
+
+
+def how_to_get(name: str) -> str | None:
+    """Return the command that would bring a data set, or why it cannot be scored; None where it is ready.
+
+    Raises:
+        ConfigError: no such name, or no such file.
+    """
+    recipe = {one.dataset_id: one for one in recipes().values()}.get(name)
+    if recipe is not None and not is_here(name):
+        needs = {"medium-replay": " --policy RUN", "medium-expert": " --parts A B"}
+        policy = " --policy RUN_OR_FILE" if recipe.kind in ("medium", "expert") else ""
+        return f"rlsuite data make {recipe.name}{needs.get(recipe.kind, policy)}"
+    known = locate(name).known
+    if known is not None and not is_here(name):
+        return f"rlsuite data check {known.name}    # downloads {known.url}"
+    if known is not None and known.env is None:
+        return (
+            "its environment is not in this suite; rlsuite train --dataset ... --env ENV scores it elsewhere"
+        )
+    return None
+
+
+def plan(name: str, agent: str, line: D4rlLine, extra: Sequence[str]) -> Plan:
+    """Resolve the run of one agent on one data set."""
+    preset = line.preset if line.preset in presets(agent) else "default"
+    words = [
+        "--dataset",
+        name,
+        "--preset",
+        preset,
+        "--seeds",
+        str(line.seeds),
+        "--threads",
+        str(line.threads),
+    ]
+    if line.steps is not None:
+        words += ["--steps", str(line.steps)]
+    steps = resolve(agent, [*words, *extra]).config.train.steps
+    return resolve(agent, [*words, "--eval-every", str(math.ceil(steps / line.evaluations)), *extra])
+
+
+def label_of(name: str) -> str:
+    """Return a data set's name as one word: a file's stem, or the id with dashes."""
+    known = known_sets().get(name)
+    path = Path(name)
+    if known is None and (path.suffix or name.startswith(("/", ".", "~"))):
+        return path.name.removesuffix(".hdf5").removesuffix(".h5")
+    return name.replace("/", "-")
+
+
+def folder_of(out: Path, name: str, agent: str) -> Path:
+    """Return the run folder of one agent on one data set."""
+    return out / f"{agent}-{label_of(name)}"
+
+
+def describe(name: str) -> DataFacts:
+    """Read a data set and say whose it is and how good the policy was that recorded it."""
+    data = load_dataset(name, download=False)
+    achieved = data.behaviour_return()
+    score = math.nan if data.reference is None else float(data.reference.score(achieved))
+    origin = "made here" if data.recipe else {"d4rl": "D4RL", "minari": "Minari"}[data.layout]
+    return DataFacts(label_of(name), origin, achieved, score)
+
+
+@cache
+def published() -> dict[tuple[str, str, str], tuple[float, float]]:
+    """Return published scores and deviations (nan where none is given) by data set, agent and source."""
+    with PUBLISHED.open(newline="") as file:
+        return {
+            (row["dataset"], row["agent"], row["source"]): (float(row["score"]), float(row["std"] or "nan"))
+            for row in csv.DictReader(file)
+        }
+
+
+def published_score(label: str, agent: str, source: str) -> tuple[float, float]:
+    """Return what was published for a data set of this name, of any version when not of this one."""
+    plain = plain_dataset_name(label)
+    same = published().get((plain, agent, source))
+    if same is not None:
+        return same
+    bare = plain.removeprefix(f"{OWN_NAMESPACE}-").rpartition("-v")[0]
+    for (dataset, who, where), score in published().items():
+        if (dataset.rpartition("-v")[0], who, where) == (bare, agent, source):
+            return score
+    return math.nan, math.nan
+
+
+def evaluations(run: Path) -> list[dict[str, Any]]:
+    """Return a run's evaluations, one entry per seed and evaluation.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    folder = RunFolder.open(run)
+    only = folder.config()["train"]["seed"]
+    found = [
+        {
+            "seed": record.get(OWNER_KEY, only),
+            "updates": record["step"],
+            "return_mean": record["eval/return_mean"],
+            "return_std": record["eval/return_std"],
+            "score": record.get("eval/score", math.nan),
+        }
+        for record in (read_metrics(folder.metrics) if folder.metrics.exists() else ())
+        if record.get("eval/return_mean") is not None
+    ]
+    if not found:
+        raise ConfigError(f"{run} has no evaluation in its metrics")
+    return found
+
+
+def table_row(facts: DataFacts, agent: str, plan: Plan, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one row of the table from a run's evaluations, the last of each seed."""
+    train = plan.config.train
+    last = [one for one in found if one["updates"] == max(entry["updates"] for entry in found)]
+    row: dict[str, Any] = dict(
+        zip(FACTS[:4], (facts.label, facts.origin, agent, plan.config.preset), strict=True)
+    )
+    row |= {"updates": last[0]["updates"], "seeds": len(last), "episodes": train.eval_episodes}
+    for key, spread in (("score", "score_std"), ("return_mean", "return_std")):
+        values = [one[key] for one in last]
+        row[key] = statistics.fmean(values)
+        row[spread] = statistics.stdev(values) if len(values) > 1 else math.nan
+    row |= {"behaviour_score": facts.behaviour_score, "behaviour_return": facts.behaviour_return}
+    for source in SOURCES:
+        row[source], row[f"{source}_std"] = published_score(facts.label, agent, source)
+    return row
+
+
+def write_tables(
+    plans: Mapping[tuple[str, str], Plan], facts: Mapping[str, DataFacts], line: D4rlLine
+) -> None:
+    """Write `table.csv`, `table.md` and `curves.csv` (every evaluation of every seed); print the table."""
+    curves, rows = [], []
+    for (name, agent), one in plans.items():
+        found = evaluations(folder_of(line.out, name, agent))
+        owner = {"dataset": facts[name].label, "data": facts[name].origin, "agent": agent}
+        curves += [owner | entry for entry in found]
+        rows.append(table_row(facts[name], agent, one, found))
+    write_csv(line.out / "curves.csv", CURVE_COLUMNS, curves)
+    write_csv(line.out / "table.csv", TABLE_COLUMNS, rows)
+    text = markdown(rows)
+    (line.out / "table.md").write_text(text)
+    print(f"\n{text}\ntables: {line.out}", flush=True)
+
+
+def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the table to read: scores as mean +- standard deviation over seeds."""
+    heads = (
+        "data set",
+        "data",
+        "behaviour",
+        "agent",
+        "score",
+        "IQL paper",
+        "CORL",
+        "return",
+        "updates, seeds",
+    )
+    lines = [f"| {' | '.join(heads)} |", f"| {' | '.join(['---'] * len(heads))} |"]
+    for row in rows:
+        score, paper, corl = (with_spread(row[key], row[f"{key}_std"]) for key in ("score", "paper", "corl"))
+        reached = with_spread(row["return_mean"], row["return_std"])
+        behaviour = with_spread(row["behaviour_score"], math.nan)
+        size = f"{row['updates']:,}, {row['seeds']}"
+        cells = (row["dataset"], row["data"], behaviour, row["agent"], score, paper, corl, reached, size)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    notes = [f"{key}: {words}" for key, words in SOURCES.items()]
+    return "\n".join([*lines, "", "Published numbers are of D4RL's own data. " + "; ".join(notes) + ".", ""])
+
+
+def with_spread(value: float, spread: float) -> str:
+    """Write a number, with its deviation where there is one."""
+    if math.isnan(value):
+        return ""
+    return f"{value:,.1f}" if math.isnan(spread) else f"{value:,.1f} +- {spread:,.1f}"
