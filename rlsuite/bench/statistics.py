@@ -49,6 +49,11 @@ def probability_of_improvement(scores: Scores, others: Scores) -> np.ndarray:
     return np.mean(wins)
 
 
+def performance_profile(scores: Scores, taus: np.ndarray) -> np.ndarray:
+    """Share of runs with a score above each of `taus`, `[T]`, mean over tasks (Agarwal et al., figure 5)."""
+    return np.mean([(runs[:, None] > taus).mean(0) for runs in scores], axis=0)
+
+
 def bootstrap(
     statistic: Callable[..., np.ndarray],
     *groups: Scores,

@@ -1,0 +1,46 @@
+"""Show any number of runs as one page: curves over seeds, statistics with intervals, and their origin."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from tyro import conf
+
+from rlsuite.cli._line import parse
+from rlsuite.errors import ConfigError
+
+PROG = "rlsuite report"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportLine:
+    """Writes report.html, curves.png, curves.svg and the tables as CSV; runs may still be training."""
+
+    runs: conf.Positional[tuple[Path, ...]]
+    """Run folders, or folders that have run folders below them."""
+    out: Path = Path("runs/report")
+    """Folder of the report; what an earlier report left there is replaced."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where there is nothing to report."""
+        if not self.runs:
+            raise ConfigError(f"name the runs: {PROG} RUN...")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Report on what the words after `rlsuite report` name; return 0."""
+    line = parse(ReportLine, argv, prog=PROG, description=str(ReportLine.__doc__))
+
+    from rlsuite.bench.page import write_page
+    from rlsuite.bench.report import draw, read_study, summaries, write_tables
+
+    study = read_study(line.runs)
+    line.out.mkdir(parents=True, exist_ok=True)
+    write_tables(study, line.out)
+    draw(study, line.out)
+    page = write_page(study, line.out)
+    for row in summaries(study):
+        interval = f"IQM {row['iqm']:,.1f} [{row['low']:,.1f}, {row['high']:,.1f}]"
+        print(f"{row['env']}: {row['group']} at {row['env_steps']:,}: {interval}, {row['seeds']} seeds")
+    print(f"report: {page}")
+    return 0
