@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from rlsuite.bench.d4rl import D4rlLine
+from rlsuite.bench.paper import PaperLine
 from rlsuite.cli import _line, train
 from rlsuite.cli.data import MakeLine
 from rlsuite.cli.eval import EvalLine
+from rlsuite.cli.export import ExportLine
+from rlsuite.cli.report import ReportLine
 from rlsuite.cli.resume import ResumeLine
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -38,6 +42,11 @@ def test_command_parses(line, rlsuite, monkeypatch):
     elif command == "data":
         assert words[0] == "make"
         assert _line.parse(MakeLine, words[1:], prog="rlsuite data make").name in line
+    elif command == "bench":
+        kind = {"d4rl": D4rlLine, "paper": PaperLine}[words[0]]
+        assert _line.parse(kind, words[1:], prog="rlsuite bench").agents in line
+    elif command == "report":
+        assert len(_line.parse(ReportLine, words, prog="rlsuite report").runs) == 2
     else:
-        kind = {"resume": ResumeLine, "eval": EvalLine}[command]
+        kind = {"resume": ResumeLine, "eval": EvalLine, "export": ExportLine}[command]
         assert str(_line.parse(kind, words, prog="rlsuite").run) in line
