@@ -1,5 +1,6 @@
 """Several command lines of this program at once, each a process of its own with a log file."""
 
+import ctypes
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from rlsuite.training.signals import StopFlag
 
 POLL_SECONDS = 0.2
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 INTERRUPTED = 75  # exit code of a run that was stopped and can go on
 
 
@@ -31,7 +33,7 @@ def run_all(commands: Mapping[str, Sequence[str]], jobs: int, logs: Path) -> dic
         while waiting or running:
             while waiting and len(running) < jobs and stop.stop is None:
                 name = next(iter(waiting))
-                running[name] = _start(waiting.pop(name), logs / f"{name}.log")
+                running[name] = launch(waiting.pop(name), logs / f"{name}.log")
                 print(f"{name}: running, log {logs / f'{name}.log'}", flush=True)
             if stop.stop is not None and not told:
                 told = True
@@ -46,7 +48,7 @@ def run_all(commands: Mapping[str, Sequence[str]], jobs: int, logs: Path) -> dic
     return codes
 
 
-def _start(words: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+def launch(words: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
     """Start one process in a session of its own: a terminal's Ctrl-C reaches it through us alone."""
     with log.open("ab") as file:
         return subprocess.Popen(
@@ -55,7 +57,14 @@ def _start(words: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for SIGTERM when the parent dies, however it dies: the run saves and leaves."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _outcome(code: int) -> str:

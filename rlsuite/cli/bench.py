@@ -25,10 +25,7 @@ def run(argv: Sequence[str]) -> int:
     name, *words = argv
     if name not in BENCHES:
         raise unknown_name("a benchmark", name, BENCHES, f"{PROG} --help")
-    extra: list[str] = []
-    if PASSED_ON in words:
-        at = words.index(PASSED_ON)
-        words, extra = words[:at], words[at + 1 :]
+    words, extra = split_extra(words)
 
     benchmark = importlib.import_module(f"rlsuite.bench.{name}")
     line = {"d4rl": "D4rlLine", "paper": "PaperLine"}[name]
@@ -36,3 +33,11 @@ def run(argv: Sequence[str]) -> int:
     description = f"{kind.__doc__}\n\nFlags after `--` go to every `rlsuite train`."
     code: int = benchmark.main(parse(kind, words, prog=f"{PROG} {name}", description=description), extra)
     return code
+
+
+def split_extra(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words before `--`, and those after it, which go to `rlsuite train`."""
+    if PASSED_ON not in words:
+        return list(words), []
+    at = list(words).index(PASSED_ON)
+    return list(words[:at]), list(words[at + 1 :])

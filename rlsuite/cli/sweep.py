@@ -1,0 +1,16 @@
+"""Search an agent's hyper-parameters: several seeds a trial, pruning, resumable."""
+
+from collections.abc import Sequence
+
+from rlsuite.cli._line import parse
+from rlsuite.cli.bench import split_extra
+
+PROG = "rlsuite sweep"
+
+
+def run(argv: Sequence[str]) -> int:
+    """Sweep as the words after `rlsuite sweep` say; return 0, or 75 when interrupted and resumable."""
+    from rlsuite.bench.sweep import SweepLine, main
+
+    words, extra = split_extra(argv)
+    return main(parse(SweepLine, words, prog=PROG, description=str(SweepLine.__doc__)), extra)
