@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -156,3 +158,13 @@ def test_statistics_are_rliables():
 def test_a_profile_is_the_share_of_runs_above():
     found = performance_profile([np.array([0.0, 1.0]), np.array([2.0, 2.0])], np.array([-1.0, 0.0, 1.5, 2.0]))
     np.testing.assert_array_equal(found, [1.0, 0.75, 0.5, 0.0])
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here")
+def test_a_browser_draws_the_page(tmp_path):
+    make_run(tmp_path / "a", [[1.0, 2.0], [2.0, 3.0]])
+    path = page.write_page(report.read_study([tmp_path / "a"]), tmp_path)
+    words = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    words += ["--virtual-time-budget=10000", f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()]
+    drawn = subprocess.run(words, capture_output=True, text=True, check=True, timeout=180).stdout
+    assert drawn.count('class="main-svg"') >= 2 and "sac, 2 seeds" in drawn.partition("<body>")[2]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -16,18 +17,11 @@ SPACE = 'batch-size = { choices = [16, 32] }\n"agent.lr-actor" = { low = 1e-4, h
 class Process:
     """Stands in for a run: writes its evaluations one a poll, and its checkpoint at the end."""
 
-    def __init__(self, words, score, stop_at=None):
-        self.words = words
-        self.path = (
-            None
-            if words[0] == "list"
-            else sweep.Path(words[words.index("--out") + 1] if "--out" in words else words[1])
-        )
-        self.score, self.returncode, self.told, self.stop_at = score, None, 0, stop_at
+    def __init__(self, words, score):
+        self.path = Path(words[words.index("--out") + 1])
+        self.score, self.returncode, self.told = score, None, 0
 
     def poll(self):
-        if self.path is None:
-            self.returncode = 0
         if self.returncode is not None:
             return self.returncode
         self.told += 1
@@ -56,11 +50,7 @@ def study(tmp_path, monkeypatch):
         return started[-1]
 
     monkeypatch.setattr(sweep, "launch", launch)
-    monkeypatch.setattr(
-        sweep,
-        "pending",
-        lambda plan, path: None if (path / "done").exists() else ["train", "x", "--out", str(path)],
-    )
+    monkeypatch.setattr(sweep, "pending", lambda plan, path: ["train", "x", "--out", str(path)])
     monkeypatch.setattr(sweep, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(sweep, "plot_importance", lambda study, path: path.touch())
 
