@@ -149,6 +149,11 @@ class Study:
         """Return the groups of one environment."""
         return [group for group in self.groups if group.env == env]
 
+    def online_from(self, group: Group) -> int | None:
+        """Return the update after which a group's offline runs go on online; None where they do not."""
+        train = self.settings[group.runs[0]]["config"]["train"]
+        return int(train["steps"]) if train.get("then_online") else None
+
     def scores(self, label: str) -> dict[str, np.ndarray]:
         """Return the final scores of a label by environment, `[R]` each."""
         return {group.env: group.final for group in self.groups if group.label == label}
@@ -359,6 +364,8 @@ def draw(study: Study, out: Path) -> None:
                 axes.plot(curve.along("env_steps"), curve.returns, color=color, alpha=0.3, linewidth=0.7)
             axes.plot(grid, iqm.value, color=color, label=f"{group.label}, {len(group.curves)} seeds")
             axes.fill_between(grid, iqm.low, iqm.high, color=color, alpha=0.15, linewidth=0)
+            if (begun := study.online_from(group)) is not None:
+                axes.axvline(begun, color=color, linestyle=":", linewidth=1, label="online from here")
         axes.set(title=env, xlabel=AXES["env_steps"])
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=8)
