@@ -3,7 +3,8 @@
 A *unit* is a row of a weight. Its *chain* is that weight with its bias, the affine norm behind it, and the
 layers whose columns read the unit. `rlsuite.plugins.tracing` finds chains by itself; `chain` writes one down.
 
-Legend: weights are `[*lead, out, in, *kernel]` in any order of out and in; leading axes are independent networks.
+Legend: weights are `[*lead, out, in, *kernel]` in any order of out and in; leading axes are independent
+networks.
 """
 
 import math
@@ -153,7 +154,8 @@ def chain(module: nn.Module, producer: str, readers: Sequence[str] = (), *, norm
         return found
 
     def layer(name: str) -> Layer:
-        weight = part(name).weight
+        weight = own_parameter(part(name), "weight")
+        assert weight is not None  # `part` has seen to it
         spatial = {"Conv1d": 1, "Conv2d": 2, "Conv3d": 3}.get(type(part(name)).__name__, 0)
         return Layer(f"{name}.weight", weight, -2 - spatial, -1 - spatial)
 
@@ -165,12 +167,12 @@ def chain(module: nn.Module, producer: str, readers: Sequence[str] = (), *, norm
         if left or not repeat:
             raise ConfigError(f"{name} has {reader.inputs} inputs, not a multiple of the {made.units} units")
         reading.append(Reader(reader, 0, repeat, name))
-    normed = () if norm is None else (part(norm).weight,)
+    gain = None if norm is None else own_parameter(part(norm), "weight")
     shift = None if norm is None else own_parameter(part(norm), "bias")
     found = Chain(
         made,
         own_parameter(part(producer), "bias"),
-        normed,
+        () if gain is None else (gain,),
         () if shift is None else (shift,),
         tuple(reading),
         shared=not reading,

@@ -1,14 +1,15 @@
 """GraMa: reset the units whose weights get hardly any gradient (Liu et al. 2025, arXiv 2505.24061).
 
-The score of a unit is the mean magnitude of the gradient of its incoming weights, as a share of its layer's mean:
-it is there after every backward pass and holds for every activation, norm and residual stream. Needs torch alone:
+The score of a unit is the mean magnitude of the gradient of its incoming weights, as a share of its layer's
+mean: it is there after every backward pass and holds for every activation, norm and residual stream. Needs
+torch alone:
 
     reset = GraMa(tau=0.01, period=1000).attach(critic, optimizer)
     ...
     loss.backward(); optimizer.step(); reset.step()
 
-Paper and released code differ on the outgoing weights: the paper sets them to zero (default), the code keeps them.
-A flagged unit may be active, so that cutting it changes the function: watch the error after a reset.
+Paper and released code differ on the outgoing weights: the paper sets them to zero (default), the code keeps
+them. A flagged unit may be active, so that cutting it changes the function: watch the error after a reset.
 """
 
 from dataclasses import dataclass
@@ -40,10 +41,10 @@ class GraMa(NeuronReset):
 
     Args:
         tau: threshold; 0.01 in the paper's large networks, 0 in its SAC (only units without any gradient).
-        mode: "weight" scores by the gradient of the incoming weights, averaged over the batch before the magnitude
-            is taken (the released code); "preact" by the mean magnitude of each sample's gradient at the
-            pre-activation, which does not cancel between samples. "preact" reads the newest backward pass that
-            also reached the weight.
+        mode: "weight" scores by the gradient of the incoming weights, averaged over the batch before the
+            magnitude is taken (the released code); "preact" by the mean magnitude of each sample's gradient
+            at the pre-activation, which does not cancel between samples. "preact" reads the newest backward
+            pass that also reached the weight.
         fields: those of `NeuronReset`.
     """
 
@@ -114,8 +115,10 @@ class GraMaConfig:
     """Forget the optimiser's moments of touched entries."""
     reset_step: bool = False
     """Also set the touched tensors' step count to zero."""
+    measure_only: bool = False
+    """Score and log, and reset nothing."""
     parts: tuple[str, ...] = ()
-    """Parts of the agent (actor, critic, ...); none: all that are trained. The released code takes critics."""
+    """Parts of the agent (actor, critic, ...); none: all that are trained (the released code: critics)."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range."""

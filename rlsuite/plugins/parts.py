@@ -17,8 +17,8 @@ from rlsuite.plugins.resets import NeuronReset, inactive_share
 class ResetPlugin(Plugin):
     """One `NeuronReset` per trained part, with its own count of updates; subclasses say which kind.
 
-    A part is scored on the update itself: what a delayed actor has of an earlier one is dropped, and its reset
-    waits for its next step. A resumed run needs no gradient of before.
+    A part is scored on the update itself: what a delayed actor has of an earlier one is dropped, and its
+    reset waits for its next step. A resumed run needs no gradient of before.
     """
 
     eager: ClassVar[bool] = True
@@ -27,7 +27,7 @@ class ResetPlugin(Plugin):
     def __init__(self, config: Any, agent: Any, source: Source) -> None:
         super().__init__(config, agent, source)
         fields = asdict(config)
-        wanted = fields.pop("parts")
+        wanted, self.measures_only = fields.pop("parts"), fields.pop("measure_only")
         trained = {p.name: p for p in agent.parts() if p.optimizer is not None and _is_network(p.module)}
         if unknown := [name for name in wanted if name not in trained]:
             raise ConfigError(
@@ -50,11 +50,14 @@ class ResetPlugin(Plugin):
             reset.count += 1
             if reset.count % reset.period == 0:
                 self.waiting[name] = True
-            if self.waiting[name] and (found := reset.reset()):
+            act = reset.report if self.measures_only else reset.reset
+            if self.waiting[name] and (found := act()):
                 self.waiting[name] = False
                 share = inactive_share(found)
                 lead = len(agent.lead)
-                metrics[f"inactive/{name}"] = share.flatten(lead).mean(-1) if share.dim() > lead else share
+                metrics[f"{self.kind.__name__.lower()}/inactive_{name}"] = (
+                    share.flatten(lead).mean(-1) if share.dim() > lead else share
+                )
             reset.forget()
         return metrics
 

@@ -1,9 +1,10 @@
 """ReDo: reset the units whose activation is hardly ever above zero (Sokar et al. 2023, arXiv 2302.12902).
 
-The baseline that GraMa is compared to, in the form of its authors' code (dopamine): the score is the mean magnitude
-of a unit's activation as a share of its layer's mean; incoming weights are redrawn by Xavier's rule, biases and
-outgoing weights set to zero, the moments of both weights forgotten, those of biases and the step count kept. Same
-interface as `rlsuite.plugins.grama`. Beside it two schedules that reset without a score.
+The baseline that GraMa is compared to, in the form of its authors' code (dopamine): the score is the mean
+magnitude of a unit's activation as a share of its layer's mean; incoming weights are redrawn by Xavier's
+rule, biases and outgoing weights set to zero, the moments of both weights forgotten, those of biases and the
+step count kept. Same interface as `rlsuite.plugins.grama`. Beside it two schedules that reset without a
+score.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,8 +42,8 @@ def activation_scores(activation: Tensor, lead: int, axis: int, repeat: int = 1)
 class ReDo(NeuronReset):
     """Activation scores and resets; see `NeuronReset` for the arguments and all methods.
 
-    Scores are those of the newest forward pass with gradients enabled: acting and targets do not count. Units of
-    a residual stream are scored by what they add to it.
+    Scores are those of the newest forward pass with gradients enabled: acting and targets do not count. Units
+    of a residual stream are scored by what they add to it.
 
     Args:
         tau: threshold, 0.025 in the authors' experiments.
@@ -58,7 +59,7 @@ class ReDo(NeuronReset):
 
     def _watch(self, key: str, chain: Chain, module: nn.Module, *, stacked: bool) -> None:
         reader = _seen_by(chain)
-        place = chain.added_from if chain.shared else reader and reader.module
+        place = chain.added_from if reader is None else reader.module
         if place is None or stacked:
             raise ConfigError(f"the activations of {chain.name} pass through no module: ReDo cannot see them")
         seen = module.get_submodule(place)
@@ -114,7 +115,8 @@ def shrink_and_perturb(
     keep: float = 0.8,
     optimizers: Sequence[Optimizer] = (),
 ) -> None:
-    """Move all parameters to keep * old + (1 - keep) * fresh, in place (Ash and Adams 2020; D'Oro et al. 2023).
+    """Move all parameters to keep * old + (1 - keep) * fresh, in place (Ash and Adams 2020; D'Oro et al.
+    2023).
 
     Args:
         parameters: of the network.
@@ -160,6 +162,8 @@ class ReDoConfig:
     """Forget the optimiser's moments of touched weights."""
     reset_step: bool = False
     """Also set the touched tensors' step count to zero."""
+    measure_only: bool = False
+    """Score and log, and reset nothing."""
     parts: tuple[str, ...] = ()
     """Parts of the agent (actor, critic, ...); none: all that are trained."""
 

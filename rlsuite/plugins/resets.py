@@ -1,10 +1,11 @@
 """Reset single units of a network while it trains: what GraMa and ReDo have in common.
 
-A reset redraws a unit's incoming weights, sets the scale of its norm to one, cuts what reads it, and forgets the
-optimiser's moments of these entries. Nothing else changes by a bit, and nothing waits for the device: masks stay
-there. With leading axes (seeds, ensembles) every network is scored and reset by itself.
+A reset redraws a unit's incoming weights, sets the scale of its norm to one, cuts what reads it, and forgets
+the optimiser's moments of these entries. Nothing else changes by a bit, and nothing waits for the device:
+masks stay there. With leading axes (seeds, ensembles) every network is scored and reset by itself.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -17,6 +18,8 @@ from rlsuite.blocks.noise import Source, fill, generators_of, normal
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.chains import Chain, Layer, columns_of, own_parameter, per_unit
 from rlsuite.plugins.tracing import find_chains
+
+logger = logging.getLogger(__name__)
 
 MIN_MEAN = 1e-12  # a layer whose mean score is below got no signal at all: nothing is flagged
 SMALL = 0.1  # of the median norm of live columns, for outgoing="small"; AgileRL's idea, our number
@@ -113,10 +116,11 @@ class NeuronReset:
             `INITIALISERS`, or a function.
         max_fraction: share of a layer that one reset may touch, in (0, 1].
         reset_moments: zero the optimiser's moments of all touched entries.
-        reset_step: set the touched parameters' step count to zero, too: the first Adam move of a reset entry is
-            then one learning rate instead of 3.16, and that of all others in the tensor 0.316 of the usual.
-        generator: draws the new weights: one generator, one for each network of the first leading axis, or None
-            for torch's global stream. Who owns it saves its state.
+        reset_step: set the touched parameters' step count to zero, too: the first Adam move of a reset entry
+            is then one learning rate instead of 3.16, and that of all others in the tensor 0.316 of the
+            usual.
+        generator: draws the new weights: one generator, one for each network of the first leading axis, or
+            None for torch's global stream. Who owns it saves its state.
     """
 
     bias_moments: ClassVar[bool] = True  # whether a reset forgets the moments of biases, too
@@ -160,8 +164,8 @@ class NeuronReset:
         Args:
             module: any network, heads included: what reaches its output unread is never reset.
             optimizer: who keeps moments of its parameters: one optimiser or several.
-            example: positional arguments of its forward, for the trace; made up for networks of one flat or image
-                input.
+            example: positional arguments of its forward, for the trace; made up for networks of one flat or
+                image input.
             layers: names of the layers to be reset; None takes all hidden ones.
             chains: what to reset, written down (`rlsuite.plugins.chains.chain`), instead of a trace.
             parameters: the trained weights by name where they are not the module's own: stacked ones of
@@ -179,8 +183,8 @@ class NeuronReset:
                 raise ConfigError(f"{chain.name} is frozen: name the others with layers=[...]")
             if optimizers and not all(id(p) in known for p in chain.parameters()):
                 raise ConfigError(
-                    f"{chain.name} or a layer that reads it is in none of the optimisers, and its moments would "
-                    "go stale: give all of them, attach(module, [one, another])"
+                    f"{chain.name} or a layer that reads it is in none of the optimisers, so that its "
+                    "moments would go stale: give all of them, attach(module, [one, another])"
                 )
             if name + chain.name in self.chains:
                 raise ConfigError(f'"{name}{chain.name}" is attached already: give this network a name=')
@@ -205,14 +209,19 @@ class NeuronReset:
     def step(self) -> dict[str, Activity] | None:
         """Count one update, and at every `period`-th reset what is inactive.
 
-        Call it once per update after `backward()`, before or after `optimizer.step()`, and before another loss
-        reaches the same weights.
+        Call it once per update after `backward()`, before or after `optimizer.step()`, and before another
+        loss reaches the same weights.
 
         Returns:
             scores by layer when units were reset, else None.
         """
         self.count += 1
-        return self.reset() if self.count % self.period == 0 else None
+        if self.count % self.period:
+            return None
+        found = self.reset()
+        if not found:
+            logger.warning("no layer has seen a batch: hooks do not fire in captured or compiled updates")
+        return found
 
     def report(self) -> dict[str, Activity]:
         """Score all layers that have seen a batch; changes nothing."""
@@ -310,7 +319,7 @@ class NeuronReset:
         if self.incoming != "original":
             return INITIALISERS[self.incoming](layer, source)
         if hasattr(owner, "fresh"):
-            return owner.fresh(source)  # type: ignore[union-attr, operator, no-any-return]
+            return owner.fresh(source)  # type: ignore[union-attr, operator]
         if owner is not None and hasattr(owner, "reset_parameters"):
             return _by_reset_parameters(layer, owner, source)
         return default_init(layer, source)
@@ -319,8 +328,8 @@ class NeuronReset:
         """Return the streams for one layer: those of the seeds where its first axis is seeds."""
         if isinstance(self.generator, tuple) and layer.lead[:1] != (len(self.generator),):
             raise ConfigError(
-                f"{len(self.generator)} random streams for {layer.name} of shape {list(layer.weight.shape)}: give "
-                "one generator, or one for each network of its first axis"
+                f"{len(self.generator)} random streams for {layer.name} of shape {list(layer.weight.shape)}: "
+                "give one generator, or one for each network of its first axis"
             )
         return self.generator
 
@@ -337,8 +346,9 @@ class NeuronReset:
                     optimizer.state[parameter][key] = entry * 0
                 elif isinstance(entry, Tensor) and entry.numel() > 1:
                     raise ConfigError(
-                        f'{type(optimizer).__name__} keeps "{key}" of shape {list(entry.shape)} for a parameter of '
-                        f"shape {list(parameter.shape)}: its entries cannot be told apart; use reset_moments=False"
+                        f'{type(optimizer).__name__} keeps "{key}" of shape {list(entry.shape)} for a '
+                        f"parameter of shape {list(parameter.shape)}: which entries belong to a unit cannot "
+                        "be told; use reset_moments=False"
                     )
 
     @staticmethod

@@ -1,9 +1,9 @@
 """Find the chains of a network by one traced forward pass; see `rlsuite.plugins.chains`.
 
-A `TorchFunctionMode` sees every torch function of the pass. Each activation carries a label: which units lie on
-which of its axes. Products with a parameter read units and make new ones; elementwise functions pass labels on;
-sums of two labels are residual streams. What a label cannot be carried through is opaque: harmless at the end of
-a network, an error where another layer reads it.
+A `TorchFunctionMode` sees every torch function of the pass. Each activation carries a label: which units lie
+on which of its axes. Products with a parameter read units and make new ones; elementwise functions pass
+labels on; sums of two labels are residual streams. What a label cannot be carried through is opaque: harmless
+at the end of a network, an error where another layer reads it.
 """
 
 import math
@@ -142,9 +142,10 @@ def find_chains(
 
     Args:
         module: any network.
-        example: positional arguments of its forward; None makes them up for networks of one flat or image input.
-        parameters: weights by name where they are not the module's own (stacked by `torch.func`); they may have
-            further leading axes.
+        example: positional arguments of its forward; None makes them up for networks of one flat or image
+            input.
+        parameters: weights by name where they are not the module's own (stacked by `torch.func`); they may
+            have further leading axes.
         layers: names of the layers wanted; None takes all.
 
     Raises:
@@ -521,7 +522,7 @@ class _Trace(TorchFunctionMode):
 def _moved(
     name: str, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor, output: Tensor, axis: int
 ) -> tuple[int | None, int]:
-    """Return where `axis` of `x` lies in `output`, and how many positions each unit now takes; None: nowhere."""
+    """Return where `axis` of `x` lies in `output` (None: nowhere) and how many positions each unit takes."""
     ndim, size = x.dim(), x.shape[axis]
     if name in PERMUTING or (name == "__getitem__" and _picks(args[1])):
         return None, 1
@@ -552,7 +553,7 @@ def _moved(
 
 
 def _picks(index: Any) -> bool:
-    """Whether an index may pick or reorder units: anything but whole slices, new axes and leading integers."""
+    """Whether an index may pick or reorder units: slices, new axes and integers do not."""
     parts = index if isinstance(index, tuple) else (index,)
     return any(isinstance(part, Tensor | list) for part in parts)
 

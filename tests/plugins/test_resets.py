@@ -61,8 +61,12 @@ def flat(*layers):
 
 NETWORKS = {
     "relu": lambda: flat(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)),
-    "no bias": lambda: flat(nn.Linear(3, 6, bias=False), nn.Tanh(), nn.Linear(6, 5, bias=False), nn.SiLU(), nn.Linear(5, 2)),
-    "norms": lambda: flat(nn.Linear(3, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 4), nn.RMSNorm(4), nn.Linear(4, 1)),
+    "no bias": lambda: flat(
+        nn.Linear(3, 6, bias=False), nn.SiLU(), nn.Linear(6, 5, bias=False), nn.Tanh(), nn.Linear(5, 2)
+    ),
+    "norms": lambda: flat(
+        nn.Linear(3, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 4), nn.RMSNorm(4), nn.Linear(4, 1)
+    ),
     "batch norm": lambda: flat(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ELU(), nn.Linear(6, 2)),
     "group norm, conv": lambda: (
         nn.Sequential(
@@ -206,7 +210,7 @@ def test_redo_sets_biases_to_zero_and_keeps_their_moments():
 
 @pytest.mark.parametrize("outgoing", ["keep", "small"])
 def test_other_ways_with_outgoing_weights(outgoing):
-    module, opt, example = trained(NETWORKS["relu"], OPTIMIZERS["adam"])
+    module, opt, _ = trained(NETWORKS["relu"], OPTIMIZERS["adam"])
     reset = GraMa(tau=0.7, outgoing=outgoing).attach(module, opt)
     before = module[4].weight.detach().clone()
     mask = reset.reset()["2"].inactive
@@ -286,7 +290,7 @@ def test_one_seed_feels_nothing_of_another():
 def test_functional_stacks_of_torch_func():
     torch.manual_seed(0)
     models = [nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 1)) for _ in range(4)]
-    stacked, buffers = torch.func.stack_module_state(models)
+    stacked, _ = torch.func.stack_module_state(models)
     opt = torch.optim.Adam(stacked.values())
     base = copy.deepcopy(models[0]).to("meta")
 
