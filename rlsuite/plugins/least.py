@@ -211,17 +211,17 @@ class LEAST(nn.Module):
             mask `[num_envs]`: worlds to be truncated and reset; never one that terminated.
         """
         shape = (self.groups, self.each)
-        q, error = q.float().view(shape), error.float().view(shape)
-        terminated, truncated = terminated.view(shape), truncated.view(shape)
+        q, error = q.float().reshape(shape), error.float().reshape(shape)
+        terminated, truncated = terminated.reshape(shape), truncated.reshape(shape)
         inside = self.index < self.limit  # a world without the limit it was said to have is left alone beyond
         column = self.index.clamp(max=self.limit - 1).unsqueeze(-1)
         for row, number in zip(self.running, (q, error), strict=True):
-            row.scatter_(
-                -1, column, torch.where(inside, number, row.gather(-1, column).squeeze(-1)).unsqueeze(-1)
-            )
-        stop = self._below(q, error) & inside & ~terminated & ~truncated
+            kept = row.gather(-1, column)
+            row.scatter_(-1, column, torch.where(inside.unsqueeze(-1), number.unsqueeze(-1), kept))
         if self._steps < int(self.start_step):
-            stop = torch.zeros_like(stop)
+            stop = torch.zeros_like(terminated)
+        else:
+            stop = self._below(q, error) & inside & ~terminated & ~truncated
         self._count(self.each)
         ended = terminated | truncated | stop
         if bool(ended.any()):

@@ -74,6 +74,8 @@ TURNING = {
     "adjoint",
     "mH",
 }
+MIXING = {"multi_head_attention_forward", "bilinear", "gru", "lstm", "rnn_tanh", "rnn_relu"}
+MIXING |= {"gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell"}  # weights that are not followed
 SOURCES = {"embedding", "embedding_bag"}  # read a table by index: their results are inputs, not units
 
 
@@ -282,7 +284,7 @@ class _Trace(TorchFunctionMode):
                 self._show(name, args, tensors, views[0], outputs)
         elif labelled:
             matrices = [view.name for _, view in views if len(self.shapes[view.name]) > 1]
-            if matrices and name not in {*ADDING, *SCALING, *NORMS, "addcmul"}:
+            if matrices and (name in MIXING or outputs[0].shape != labelled[0].shape):
                 self.problems.append(f"{name} uses {', '.join(matrices)} in a way that is not followed")
             self._flow(
                 name, args, kwargs, labelled, [t for t in tensors if id(t) not in self.labels], outputs
