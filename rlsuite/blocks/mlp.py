@@ -191,3 +191,8 @@ class MLP(nn.Sequential):
             inputs = width
         layers.append(Linear(inputs, outputs, lead=lead, generator=generator))
         super().__init__(*layers)
+
+    @property
+    def head(self) -> Linear:
+        """The output layer."""
+        return self[-1]  # type: ignore[return-value]

@@ -29,7 +29,7 @@ class TrainLine:
     env_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="KEY=VALUE")] = ()
     """Constructor argument of the environment, e.g. healthy_reward=2.0; may be given several times."""
     with_plugins: Annotated[str, conf.arg(name="plugins", metavar="NAME,NAME")] = ""
-    """Plug-ins, e.g. grama,least; then each has flags of its own: --grama.tau. rlsuite list plugins."""
+    """Plug-ins, e.g. grama,least, each with flags of its own (`--grama.tau`); `rlsuite list plugins`."""
     preset: str = "default"
     """Named set of values from rlsuite/configs; flags win over it."""
     out: Path | None = None

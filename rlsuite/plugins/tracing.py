@@ -22,6 +22,7 @@ from rlsuite.errors import ConfigError
 from rlsuite.plugins.chains import Chain, Layer, Reader
 
 IMAGE_SIDES = (84, 64, 96, 32, 28, 16, 8)  # tried for a network that begins with a convolution
+GUESSES = 8  # weights whose width is tried as the input's
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 # Functions of (activation, weight [in, out]), and of (bias, activation, weight [in, out]).
 PRODUCTS = {"matmul": 0, "__matmul__": 0, "bmm": 0, "mm": 0, "addmm": 1, "baddbmm": 1}
@@ -579,15 +580,16 @@ def _owner(parameter: str) -> str:
 
 
 def _guessed(module: nn.Module) -> tuple[Tensor, ...]:
-    """Make up the input of a network of one flat or image input, from its first weight."""
+    """Make up the input of a network of one flat or image input, from its first weights."""
     weights = [p for p in module.parameters() if p.dim() > 1]
     hint = "give its arguments, e.g. attach(..., example=(observation, action))"
     if not weights:
         raise ConfigError(f"{type(module).__name__} has no weights with two axes: nothing can be reset")
     first = weights[0]
-    flat = torch.zeros(2, first.shape[-1], dtype=first.dtype, device=first.device)
+    widths = dict.fromkeys(weight.shape[-1] for weight in weights[:GUESSES])
+    flat = [first.new_zeros(2, width) for width in widths]
     images = [first.new_zeros(2, first.shape[1], *[side] * (first.dim() - 2)) for side in IMAGE_SIDES]
-    for guess in [flat, *(images if first.dim() > 2 else [])]:
+    for guess in [*flat, *(images if first.dim() > 2 else [])]:
         try:
             with _undisturbed(module):
                 module(guess)
