@@ -223,6 +223,11 @@ class NeuronReset:
             logger.warning("no layer has seen a batch: hooks do not fire in captured or compiled updates")
         return found
 
+    def follow(self, optimizer: Optimizer) -> Self:
+        """Call `step` after every step of `optimizer`, for loops whose inside is out of reach."""
+        self._handles.append(optimizer.register_step_post_hook(lambda *_: self.step()))
+        return self
+
     def report(self) -> dict[str, Activity]:
         """Score all layers that have seen a batch; changes nothing."""
         return {
