@@ -225,7 +225,11 @@ class NeuronReset:
 
     def follow(self, optimizer: Optimizer) -> Self:
         """Call `step` after every step of `optimizer`, for loops whose inside is out of reach."""
-        self._handles.append(optimizer.register_step_post_hook(lambda *_: self.step()))
+
+        def after(*_: object) -> None:
+            self.step()
+
+        self._handles.append(optimizer.register_step_post_hook(after))
         return self
 
     def report(self) -> dict[str, Activity]:
