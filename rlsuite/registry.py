@@ -28,9 +28,7 @@ ENTRY_POINT_GROUP = "rlsuite.agents"
 
 _PACKAGE = Path(__file__).parent
 _SHARED_STEMS = frozenset({"base"})
-_NO_PLUGINS = frozenset(
-    {"base", "chains", "parts", "resets", "tracing", "wrappers"}
-)  # what plug-ins are made of
+_NO_PLUGINS = frozenset({"base", "neurons", "wrappers"})  # what plug-ins are made of
 _VERSION_SUFFIX = re.compile(r"-v\d+$")
 
 _registered: dict[str, str] = {}

@@ -29,8 +29,8 @@ from rlsuite.bench.comparison import write_csv
 from rlsuite.blocks.networks import network
 from rlsuite.blocks.noise import normal
 from rlsuite.plugins.grama import GraMa
+from rlsuite.plugins.neurons.resets import NeuronReset, inactive_share
 from rlsuite.plugins.redo import ReDo
-from rlsuite.plugins.resets import NeuronReset, inactive_share
 
 TAU_GRADIENT, TAU_ACTIVATION = 0.01, 0.025  # thresholds of what is reported: the papers'
 COLUMNS = ("network", "arm", "seed", "task", "accuracy", "inactive_by_gradient", "inactive_by_activation")

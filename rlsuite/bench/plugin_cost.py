@@ -22,7 +22,7 @@ from rlsuite.agents.base import Agent, Spaces, make_generators
 from rlsuite.bench.races import write_csv
 from rlsuite.bench.throughput import ACTION, OBSERVATION, filled_replay
 from rlsuite.plugins.least import LEASTConfig, LEASTPlugin
-from rlsuite.plugins.parts import ResetPlugin
+from rlsuite.plugins.neurons.parts import ResetPlugin
 from rlsuite.registry import agent_class, plugin_class
 
 PERIOD = 1_000  # updates between resets: the papers'

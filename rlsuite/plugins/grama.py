@@ -18,9 +18,9 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from rlsuite.errors import ConfigError
-from rlsuite.plugins.chains import Chain, unit_mean
-from rlsuite.plugins.parts import ResetPlugin
-from rlsuite.plugins.resets import NeuronReset, Outgoing, check_fields
+from rlsuite.plugins.neurons.chains import Chain, unit_mean
+from rlsuite.plugins.neurons.parts import ResetPlugin
+from rlsuite.plugins.neurons.resets import NeuronReset, Outgoing, check_fields
 
 Mode = Literal["weight", "preact"]
 

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rlsuite.errors import ConfigError
-from rlsuite.plugins.chains import Chain, Reader, unit_mean
-from rlsuite.plugins.parts import ResetPlugin
-from rlsuite.plugins.resets import Fresh, NeuronReset, Outgoing, check_fields
+from rlsuite.plugins.neurons.chains import Chain, Reader, unit_mean
+from rlsuite.plugins.neurons.initialisers import Fresh
+from rlsuite.plugins.neurons.parts import ResetPlugin
+from rlsuite.plugins.neurons.resets import NeuronReset, Outgoing, check_fields
 
 BRO_SCHEDULE = (15_001, 50_001, 250_001, 500_001, 750_001, 1_000_000, 1_500_000, 2_000_000)
 """Env steps of BRO's full resets (authors' code; only the first at two updates per step)."""

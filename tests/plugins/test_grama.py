@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from rlsuite.errors import ConfigError
-from rlsuite.plugins.chains import chain, columns_of
 from rlsuite.plugins.grama import GraMa, weight_scores
+from rlsuite.plugins.neurons.chains import chain, columns_of
+from rlsuite.plugins.neurons.initialisers import default_init, kaiming_init
+from rlsuite.plugins.neurons.resets import activity
 from rlsuite.plugins.redo import activation_scores
-from rlsuite.plugins.resets import activity, default_init, kaiming_init
 
 X = torch.tensor([[1.0, 0], [0, 1], [1, 1], [1, -1]])
 Y = torch.tensor([[4.0], [3.5], [2.5], [0]])

@@ -11,8 +11,8 @@ from torch import nn
 
 from rlsuite.blocks.heads import GaussianActor, GaussianCritic
 from rlsuite.errors import ConfigError
-from rlsuite.plugins.chains import chain
 from rlsuite.plugins.grama import GraMa
+from rlsuite.plugins.neurons.chains import chain
 from rlsuite.plugins.redo import BRO_SCHEDULE, ReDo, due, full_reset, shrink_and_perturb
 
 OPTIMIZERS = {

@@ -1,7 +1,8 @@
 """What a neuron reset must know of a network: which weights make units, and which read them.
 
 A *unit* is a row of a weight. Its *chain* is that weight with its bias, the affine norm behind it, and the
-layers whose columns read the unit. `rlsuite.plugins.tracing` finds chains by itself; `chain` writes one down.
+layers whose columns read the unit. `find_chains` in `tracing.py` finds chains by itself; `chain` writes one
+down.
 
 Legend: weights are `[*lead, out, in, *kernel]` in any order of out and in; leading axes are independent
 networks.

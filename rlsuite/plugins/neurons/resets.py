@@ -7,17 +7,18 @@ masks stay there. With leading axes (seeds, ensembles) every network is scored a
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rlsuite.blocks.noise import Source, fill, generators_of, normal
+from rlsuite.blocks.noise import Source, generators_of, normal
 from rlsuite.errors import ConfigError
-from rlsuite.plugins.chains import Chain, Layer, columns_of, own_parameter, per_unit
-from rlsuite.plugins.tracing import find_chains
+from rlsuite.plugins.neurons.chains import Chain, Layer, columns_of, own_parameter, per_unit
+from rlsuite.plugins.neurons.initialisers import INITIALISERS, Fresh, default_init
+from rlsuite.plugins.neurons.tracing import find_chains
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,6 @@ MIN_MEAN = 1e-12  # a layer whose mean score is below got no signal at all: noth
 SMALL = 0.1  # of the median norm of live columns, for outgoing="small"; AgileRL's idea, our number
 
 Outgoing = Literal["zero", "keep", "small"]
-Fresh = Callable[[Layer, Source], tuple[Tensor, Tensor]]
-"""(layer, random stream) -> new weight and bias, in the shapes of `layer.weight` and `[*lead, H]`."""
 
 
 class Activity(NamedTuple):
@@ -58,49 +57,6 @@ def activity(raw: Tensor, tau: float, max_fraction: float = 1.0) -> Activity:
         allowed = max(1, math.floor(max_fraction * raw.shape[-1] + 1e-9))
         inactive &= score.argsort(dim=-1, stable=True).argsort(-1) < allowed
     return Activity(score, inactive)
-
-
-def _uniform(layer: Layer, source: Source, weight_bound: float, bias_bound: float) -> tuple[Tensor, Tensor]:
-    weight, bias = torch.empty_like(layer.weight), layer.weight.new_empty(*layer.lead, layer.units)
-    for tensor, bound in ((weight, weight_bound), (bias, bias_bound)):
-        fill(tensor, source, lambda part, own, b=bound: part.uniform_(-b, b, generator=own))  # type: ignore[misc]
-    return weight, bias
-
-
-def default_init(layer: Layer, source: Source) -> tuple[Tensor, Tensor]:
-    """Draw what `torch.nn.Linear` and convolutions draw: U(+-1/sqrt(fan in)), the bias as well."""
-    bound = 1 / math.sqrt(layer.fan_in)
-    return _uniform(layer, source, bound, bound)
-
-
-def kaiming_init(layer: Layer, source: Source) -> tuple[Tensor, Tensor]:
-    """U(+-sqrt(6 / fan in)), bias U(+-1/sqrt(fan in)): the GraMa authors' released code."""
-    return _uniform(layer, source, math.sqrt(6 / layer.fan_in), 1 / math.sqrt(layer.fan_in))
-
-
-def xavier_init(layer: Layer, source: Source) -> tuple[Tensor, Tensor]:
-    """U(+-sqrt(6 / (fan in + fan out))), bias 0: ReDo in dopamine."""
-    fan_out = layer.fan_in // layer.inputs * layer.units
-    return _uniform(layer, source, math.sqrt(6 / (layer.fan_in + fan_out)), 0.0)
-
-
-def lecun_init(layer: Layer, source: Source) -> tuple[Tensor, Tensor]:
-    """Draw N(0, 1/fan in) cut at two deviations, bias 0."""
-    weight = torch.empty_like(layer.weight)
-    std = 1 / math.sqrt(layer.fan_in)
-
-    def draw(part: Tensor, own: torch.Generator | None) -> None:
-        nn.init.trunc_normal_(part, 0.0, std, -2 * std, 2 * std, generator=own)
-
-    return fill(weight, source, draw), weight.new_zeros(*layer.lead, layer.units)
-
-
-INITIALISERS: dict[str, Fresh] = {
-    "default": default_init,
-    "kaiming": kaiming_init,
-    "lecun": lecun_init,
-    "xavier": xavier_init,
-}
 
 
 class NeuronReset:
@@ -167,7 +123,7 @@ class NeuronReset:
             example: positional arguments of its forward, for the trace; made up for networks of one flat or
                 image input.
             layers: names of the layers to be reset; None takes all hidden ones.
-            chains: what to reset, written down (`rlsuite.plugins.chains.chain`), instead of a trace.
+            chains: what to reset, written down (`rlsuite.plugins.neurons.chains.chain`), instead of a trace.
             parameters: the trained weights by name where they are not the module's own: stacked ones of
                 `torch.func`, with further leading axes.
             name: put before the layers' names.

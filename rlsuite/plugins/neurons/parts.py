@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rlsuite.blocks.noise import Source
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.base import Plugin
-from rlsuite.plugins.resets import NeuronReset, inactive_share
+from rlsuite.plugins.neurons.resets import NeuronReset, inactive_share
 
 
 class ResetPlugin(Plugin):

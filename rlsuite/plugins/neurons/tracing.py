@@ -1,4 +1,4 @@
-"""Find the chains of a network by one traced forward pass; see `rlsuite.plugins.chains`.
+"""Find the chains of a network by one traced forward pass; see `rlsuite.plugins.neurons.chains`.
 
 A `TorchFunctionMode` sees every torch function of the pass. Each activation carries a label: which units lie
 on which of its axes. Products with a parameter read units and make new ones; elementwise functions pass
@@ -6,130 +6,38 @@ labels on; sums of two labels are residual streams. What a label cannot be carri
 at the end of a network, an error where another layer reads it.
 """
 
-import math
-import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from rlsuite.errors import ConfigError
-from rlsuite.plugins.chains import Chain, Layer, Reader
-
-IMAGE_SIDES = (84, 64, 96, 32, 28, 16, 8)  # tried for a network that begins with a convolution
-GUESSES = 8  # weights whose width is tried as the input's
-CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
-# Functions of (activation, weight [in, out]), and of (bias, activation, weight [in, out]).
-PRODUCTS = {"matmul": 0, "__matmul__": 0, "bmm": 0, "mm": 0, "addmm": 1, "baddbmm": 1}
-# Positions of the affine scale and shift among the arguments.
-NORMS = {
-    "layer_norm": (2, 3),
-    "group_norm": (2, 3),
-    "rms_norm": (2, 9),
-    "batch_norm": (3, 4),
-    "instance_norm": (3, 4),
-}
-ADDING = {
-    "add",
-    "add_",
-    "__add__",
-    "__radd__",
-    "__iadd__",
-    "sub",
-    "sub_",
-    "__sub__",
-    "__rsub__",
-    "__isub__",
-    "lerp",
-}
-SCALING = {"mul", "mul_", "__mul__", "__rmul__", "__imul__"}
-REDUCING = {"mean", "sum", "amax", "amin", "max", "min", "logsumexp", "prod", "norm", "var", "std"}
-PERMUTING = {
-    "flip",
-    "roll",
-    "sort",
-    "argsort",
-    "cumsum",
-    "cumprod",
-    "gather",
-    "index_select",
-    "take_along_dim",
-}
-JOINING = {"stack", "hstack", "vstack", "dstack"}
-CONCATENATING = {"cat", "concat", "concatenate"}
-TURNING = {
-    "transpose",
-    "swapaxes",
-    "swapdims",
-    "permute",
-    "mT",
-    "T",
-    "t",
-    "movedim",
-    "moveaxis",
-    "adjoint",
-    "mH",
-}
-MIXING = {"multi_head_attention_forward", "bilinear", "gru", "lstm", "rnn_tanh", "rnn_relu"}
-MIXING |= {"gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell"}  # weights that are not followed
-SOURCES = {"embedding", "embedding_bag"}  # read a table by index: their results are inputs, not units
-
-
-class _Unit:
-    """What the trace has learnt of the units of one weight."""
-
-    def __init__(self, layer: "_Layer", bias: str | None) -> None:
-        self.layer, self.bias = layer, bias
-        self.readers: dict[tuple[str, int, int], tuple[_Layer, str | None]] = {}
-        self.gains: tuple[str, ...] = ()
-        self.shifts: tuple[str, ...] = ()
-        self.read = self.shared = False
-        self.module: str | None = None
-        self.added_from: str | None = None
-
-
-@dataclass(frozen=True)
-class _Layer:
-    name: str
-    out_axis: int
-    in_axis: int
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """`size` units, each on `repeat` neighbouring positions; `units` says whose (several: a stream's)."""
-
-    units: tuple[_Unit, ...]
-    size: int
-    repeat: int = 1
-    gains: tuple[str, ...] = ()
-    shifts: tuple[str, ...] = ()
-    normed: bool = False
-
-
-@dataclass(frozen=True)
-class _Label:
-    axis: int
-    segments: tuple[_Segment, ...]
-    opaque: str = ""
-
-    @property
-    def units(self) -> tuple[_Unit, ...]:
-        return tuple(dict.fromkeys(unit for segment in self.segments for unit in segment.units))
-
-
-@dataclass(frozen=True)
-class _View:
-    """A parameter, or a view of it with its last two axes swapped; `lost` says by what it was changed."""
-
-    name: str
-    swapped: bool = False
-    lost: str = ""
+from rlsuite.plugins.neurons.chains import Chain, Layer, Reader
+from rlsuite.plugins.neurons.labels import (
+    ADDING,
+    CONCATENATING,
+    CONVOLUTIONS,
+    JOINING,
+    MIXING,
+    NORMS,
+    PRODUCTS,
+    SCALING,
+    SHOWING,
+    SOURCES,
+    TURNING,
+    Label,
+    Segment,
+    TracedLayer,
+    Unit,
+    View,
+    einsum_axes,
+    moved,
+)
+from rlsuite.plugins.neurons.probing import guessed, undisturbed
 
 
 def find_chains(
@@ -154,9 +62,9 @@ def find_chains(
     Raises:
         ConfigError: the pass cannot be made up, or does something that cannot be followed.
     """
-    args = _guessed(module) if example is None else tuple(example)
+    args = guessed(module) if example is None else tuple(example)
     trace = _Trace(module)
-    with _undisturbed(module), trace.watching(), trace:
+    with undisturbed(module), trace.watching(), trace:
         output = module(*args)
     heads = {unit for leaf in tree_leaves(output) for unit in trace.label_of(leaf).units}
     found = [unit for unit in trace.units if unit.read and unit not in heads]
@@ -176,8 +84,8 @@ def find_chains(
     return chains
 
 
-def _chain(unit: _Unit, weights: Mapping[str, nn.Parameter]) -> Chain:
-    def layer(traced: _Layer) -> Layer:
+def _chain(unit: Unit, weights: Mapping[str, nn.Parameter]) -> Chain:
+    def layer(traced: TracedLayer) -> Layer:
         return Layer(traced.name, weights[traced.name], traced.out_axis, traced.in_axis)
 
     readers = tuple(
@@ -204,17 +112,17 @@ class _Trace(TorchFunctionMode):
         self.module = module
         self.names = {id(p): name for name, p in module.named_parameters(remove_duplicate=True)}
         self.shapes = {name: p.shape for name, p in module.named_parameters()}
-        self.views: dict[int, _View] = {}
-        self.labels: dict[int, _Label] = {}
+        self.views: dict[int, View] = {}
+        self.labels: dict[int, Label] = {}
         self.alive: list[Any] = []  # a freed tensor's id would be given to another one
-        self.by_name: dict[str, _Unit] = {}
-        self.inputs: dict[str, tuple[_Segment, ...]] = {}
-        self.outputs: list[tuple[str, tuple[_Segment, ...]]] = []
+        self.by_name: dict[str, Unit] = {}
+        self.inputs: dict[str, tuple[Segment, ...]] = {}
+        self.outputs: list[tuple[str, tuple[Segment, ...]]] = []
         self.problems: list[str] = []
         self.unusable: set[str] = set()
 
     @property
-    def units(self) -> list[_Unit]:
+    def units(self) -> list[Unit]:
         return list(self.by_name.values())
 
     @contextmanager
@@ -259,17 +167,17 @@ class _Trace(TorchFunctionMode):
             self._note(name, args, kwargs, outputs)
         return result
 
-    def label_of(self, value: Any) -> _Label:
+    def label_of(self, value: Any) -> Label:
         """Return the label of a tensor; an empty one for everything else."""
-        return self.labels.get(id(value), _Label(-1, ()))
+        return self.labels.get(id(value), Label(-1, ()))
 
-    def view_of(self, value: Any) -> _View | None:
+    def view_of(self, value: Any) -> View | None:
         """Return which parameter a tensor is, or shows."""
         if id(value) in self.names:
-            return _View(self.names[id(value)])
+            return View(self.names[id(value)])
         return self.views.get(id(value))
 
-    def _keep(self, tensor: Tensor, label: _Label) -> None:
+    def _keep(self, tensor: Tensor, label: Label) -> None:
         self.labels[id(tensor)] = label
         self.alive.append(tensor)
 
@@ -296,7 +204,7 @@ class _Trace(TorchFunctionMode):
         name: str,
         args: tuple[Any, ...],
         tensors: list[Tensor],
-        first: tuple[Tensor, _View],
+        first: tuple[Tensor, View],
         outputs: list[Tensor],
     ) -> None:
         """Follow a parameter through a function of its own: transposed, reshaped in front, or changed."""
@@ -313,14 +221,10 @@ class _Trace(TorchFunctionMode):
                 whole = name in {"mT", "mH", "t", "adjoint"} or (name == "T" and source.dim() == 2)
                 known = whole or (name in {"transpose", "swapaxes", "swapdims"} and swaps)
                 shown = replace(view, swapped=not view.swapped) if known else replace(view, lost=name)
-            elif output.shape[-2:] == last or (
-                len(self.shapes[view.name]) == 1 and output.numel() == source.numel()
-            ):
-                shown = view
-            elif output.dim() > 1 and output.shape[-2:] == (1, last[-1]) and output.numel() == source.numel():
-                shown = view  # biases of several networks, made to broadcast over the batch
             else:
-                shown = replace(view, lost=name)
+                whole = name in SHOWING and output.numel() >= source.numel()
+                vector = len(self.shapes[view.name]) == 1 or output.shape[-2:] == (1, last[-1])
+                shown = view if whole and (vector or output.shape[-2:] == last) else replace(view, lost=name)
             self.views[id(output)] = shown
             self.alive.append(output)
 
@@ -338,7 +242,7 @@ class _Trace(TorchFunctionMode):
             bias = args[0] if PRODUCTS[name] else None
             out_axis, in_axis, groups = -1, -2, 1
         elif name == "einsum":
-            axes = _einsum_axes(args)
+            axes = einsum_axes(args)
             if axes is None:
                 return False
             (x, weight), (out_axis, in_axis), groups = args[1:3], axes, 1
@@ -355,7 +259,7 @@ class _Trace(TorchFunctionMode):
         if any(weight.shape[axis] != known[new] for axis, new in zip(seen, (out_axis, in_axis), strict=True)):
             self.problems.append(f"{name} uses {view.name} in another shape")
             return False
-        layer = _Layer(view.name, out_axis, in_axis)
+        layer = TracedLayer(view.name, out_axis, in_axis)
         position = -1 - spatial
         if groups != 1:
             self.problems.append(f"{view.name} is a convolution in {groups} groups")
@@ -365,12 +269,12 @@ class _Trace(TorchFunctionMode):
         unit = self.by_name.get(view.name)
         if unit is None:
             shown = self.view_of(bias) if isinstance(bias, Tensor) else None
-            unit = self.by_name[view.name] = _Unit(layer, None if shown is None else shown.name)
+            unit = self.by_name[view.name] = Unit(layer, None if shown is None else shown.name)
         size = self.shapes[view.name][out_axis]
-        self._keep(output, _Label(position, (_Segment((unit,), size),)))
+        self._keep(output, Label(position, (Segment((unit,), size),)))
         return True
 
-    def _read(self, label: _Label, position: int, layer: _Layer) -> None:
+    def _read(self, label: Label, position: int, layer: TracedLayer) -> None:
         """Note that `layer` reads the units of `label`."""
         start = 0
         for segment in label.segments:
@@ -420,16 +324,16 @@ class _Trace(TorchFunctionMode):
             if name in ADDING and any(self._is_stream(t, x, label) for t in others):
                 label = self._shared([label])
         for each in outputs:
-            axis, repeat = _moved(name, args, kwargs, x, each, label.axis)
+            axis, repeat = moved(name, args, kwargs, x, each, label.axis)
             if axis is None or label.opaque:
                 self._keep(each, self._opaque(label.opaque or name, labelled, each))
             else:
                 segments = tuple(replace(s, repeat=s.repeat * repeat) for s in label.segments)
-                self._keep(each, _Label(axis, segments))
+                self._keep(each, Label(axis, segments))
 
     def _affine(
-        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], label: _Label, others: list[Tensor]
-    ) -> _Label:
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], label: Label, others: list[Tensor]
+    ) -> Label:
         """Note the parameters that scale and shift single units: norms, and biases that are added."""
         if len(label.segments) != 1 or len(label.segments[0].units) != 1:
             return label
@@ -464,13 +368,13 @@ class _Trace(TorchFunctionMode):
         )
         return replace(label, segments=(new,))
 
-    def _is_stream(self, other: Tensor, x: Tensor, label: _Label) -> bool:
+    def _is_stream(self, other: Tensor, x: Tensor, label: Label) -> bool:
         """Whether `other`, added to units, is data with a number for each of them."""
         if self.view_of(other) is not None or other.dim() < -label.axis:
             return False
         return other.shape[label.axis] == x.shape[label.axis] > 1
 
-    def _shared(self, labels: Sequence[_Label]) -> _Label:
+    def _shared(self, labels: Sequence[Label]) -> Label:
         """Join labels that are added: from here on their coordinates belong to all of them."""
         joined = []
         for segments in zip(*(label.segments for label in labels), strict=True):
@@ -481,14 +385,14 @@ class _Trace(TorchFunctionMode):
                     sources = [name for name, out in self.outputs if out == (segment,)]
                     unit.added_from = sources[-1] if sources else None
             units = dict.fromkeys(unit for segment in segments for unit in segment.units)
-            joined.append(_Segment(tuple(units), segments[0].size, segments[0].repeat, normed=True))
+            joined.append(Segment(tuple(units), segments[0].size, segments[0].repeat, normed=True))
         # A sum of one label with data is a stream, too: two names for one unit keep it from being one's own.
         for i, segment in enumerate(joined):
             if len(segment.units) == 1:
                 joined[i] = replace(segment, units=segment.units * 2)
-        return _Label(labels[0].axis, tuple(joined))
+        return Label(labels[0].axis, tuple(joined))
 
-    def _merged(self, name: str, labelled: list[Tensor], output: Tensor) -> _Label:
+    def _merged(self, name: str, labelled: list[Tensor], output: Tensor) -> Label:
         """Follow a function of several activations: a sum or product makes their coordinates shared."""
         labels = [self.label_of(t) for t in labelled]
         first = labels[0]
@@ -499,7 +403,7 @@ class _Trace(TorchFunctionMode):
             return self._opaque(name, labelled, output)
         return self._shared(labels)
 
-    def _concatenated(self, tensors: Sequence[Tensor], dim: int) -> _Label | None:
+    def _concatenated(self, tensors: Sequence[Tensor], dim: int) -> Label | None:
         labels = [self.label_of(t) for t in tensors]
         if any(label.opaque for label in labels):
             return None
@@ -510,106 +414,17 @@ class _Trace(TorchFunctionMode):
             return None
         if place == known[0].axis:
             parts = [
-                label.segments or (_Segment((), t.shape[dim]),)
+                label.segments or (Segment((), t.shape[dim]),)
                 for label, t in zip(labels, tensors, strict=True)
             ]
-            return _Label(place, tuple(segment for part in parts for segment in part))
+            return Label(place, tuple(segment for part in parts for segment in part))
         same = len(known) == len(labels) and len({label.segments for label in labels}) == 1
         return known[0] if same else None
 
-    def _opaque(self, name: str, labelled: list[Tensor], output: Tensor) -> _Label:
+    def _opaque(self, name: str, labelled: list[Tensor], output: Tensor) -> Label:
         units = tuple(dict.fromkeys(unit for t in labelled for unit in self.label_of(t).units))
-        return _Label(-1, (_Segment(units, output.shape[-1] if output.dim() else 1),), opaque=name)
-
-
-def _moved(
-    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor, output: Tensor, axis: int
-) -> tuple[int | None, int]:
-    """Return where `axis` of `x` lies in `output` (None: nowhere) and how many positions each unit takes."""
-    ndim, size = x.dim(), x.shape[axis]
-    if name in PERMUTING or (name == "__getitem__" and _picks(args[1])):
-        return None, 1
-    if name in REDUCING:
-        dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
-        if dims is None:
-            return None, 1
-        gone = {d % ndim - ndim for d in ([dims] if isinstance(dims, int) else dims)}
-        if axis in gone:
-            return None, 1
-        kept = output.dim() == ndim
-        return (axis if kept else axis + sum(d > axis for d in gone)), 1
-    if name in {"transpose", "swapaxes", "swapdims"}:
-        one, two = (d % ndim - ndim for d in args[1:3])
-        return {one: two, two: one}.get(axis, axis), 1
-    if name == "permute":
-        order = args[1] if isinstance(args[1], tuple | list) else args[1:]
-        return [d % ndim - ndim for d in order].index(axis) - ndim, 1
-    if name in TURNING:
-        return ({-1: -2, -2: -1}.get(axis, axis) if name in {"mT", "t", "T"} and ndim == 2 else None), 1
-    if output.dim() == ndim and output.shape[axis] == size:
-        return axis, 1
-    if output.dim() and axis == -1 and output.shape[-1] == size:
-        return -1, 1
-    if output.dim() and axis < -1 and output.shape[-1] == math.prod(x.shape[axis:]):
-        return -1, math.prod(x.shape[axis:]) // size
-    return None, 1
-
-
-def _picks(index: Any) -> bool:
-    """Whether an index may pick or reorder units: slices, new axes and integers do not."""
-    parts = index if isinstance(index, tuple) else (index,)
-    return any(isinstance(part, Tensor | list) for part in parts)
-
-
-def _einsum_axes(args: tuple[Any, ...]) -> tuple[int, int] | None:
-    """Return the out and in axis of the second operand of an `einsum` of (activation, weight), or None."""
-    if not isinstance(args[0], str) or len(args) != 3 or "->" not in args[0]:
-        return None
-    inputs, output = args[0].replace(" ", "").split("->")
-    left, right = inputs.split(",")
-    letters = [c for c in right if c in string.ascii_letters]
-    summed = [c for c in letters if c in left and c not in output]
-    made = [c for c in letters if c not in left and c in output]
-    if len(summed) != 1 or len(made) != 1 or left[-1] != summed[0] or output[-1] != made[0]:
-        return None
-    return letters.index(made[0]) - len(letters), letters.index(summed[0]) - len(letters)
+        return Label(-1, (Segment(units, output.shape[-1] if output.dim() else 1),), opaque=name)
 
 
 def _owner(parameter: str) -> str:
     return parameter.rpartition(".")[0]
-
-
-def _guessed(module: nn.Module) -> tuple[Tensor, ...]:
-    """Make up the input of a network of one flat or image input, from its first weights."""
-    weights = [p for p in module.parameters() if p.dim() > 1]
-    hint = "give its arguments, e.g. attach(..., example=(observation, action))"
-    if not weights:
-        raise ConfigError(f"{type(module).__name__} has no weights with two axes: nothing can be reset")
-    first = weights[0]
-    widths = dict.fromkeys(weight.shape[-1] for weight in weights[:GUESSES])
-    flat = [first.new_zeros(2, width) for width in widths]
-    images = [first.new_zeros(2, first.shape[1], *[side] * (first.dim() - 2)) for side in IMAGE_SIDES]
-    for guess in [*flat, *(images if first.dim() > 2 else [])]:
-        try:
-            with _undisturbed(module):
-                module(guess)
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
-            continue  # another shape may fit
-        return (guess,)
-    raise ConfigError(f"the input of {type(module).__name__} cannot be made up: {hint}")
-
-
-@contextmanager
-def _undisturbed(module: nn.Module) -> Iterator[None]:
-    """Run without gradient, in evaluation mode, and put modes, buffers and torch's random streams back."""
-    modes = [(part, part.training) for part in module.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    with torch.no_grad(), torch.random.fork_rng():
-        module.eval()
-        try:
-            yield
-        finally:
-            for part, training in modes:
-                part.training = training
-            for buffer, before in buffers:
-                buffer.copy_(before)
