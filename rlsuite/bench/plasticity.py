@@ -150,14 +150,12 @@ def plot(rows: Sequence[dict[str, Any]], picture: Path) -> None:
     plt.close(figure)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train what is not there yet, then draw."""
+def main(argv: Sequence[str] | None = None, at: Setting | None = None) -> None:
+    """Train what is not there yet, at the usual sizes unless others are given, then draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tasks", type=int, default=Setting().tasks)
-    parser.add_argument("--seeds", type=int, default=Setting().seeds)
     line = parser.parse_args(argv)
-    at = Setting(tasks=line.tasks, seeds=line.seeds)
+    at = Setting() if at is None else at
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # Adam's moments of dead units; each costs a hundred times a number
     line.out.mkdir(parents=True, exist_ok=True)
