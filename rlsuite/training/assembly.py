@@ -164,8 +164,17 @@ def learner_fields(
     }
 
 
-def with_worlds(common: Mapping[str, Any], config: TrainConfig, gamma: float) -> Run:
-    """Join a learner's fields with worlds to act in and an empty replay."""
+def with_worlds(
+    common: Mapping[str, Any], config: TrainConfig, gamma: float, env_steps: int | None = None
+) -> Run:
+    """Join a learner's fields with worlds to act in and an empty replay.
+
+    Args:
+        common: what `learner_fields` gave.
+        config: the run's fields.
+        gamma: discount of n-step sums.
+        env_steps: that will be taken; None is `config.steps`.
+    """
     streams, device = common["streams"], common["device"]
     env = worlds(config, config.env, streams, "env", config.num_envs, config.engine)
     replay = UniformReplay(
@@ -179,7 +188,7 @@ def with_worlds(common: Mapping[str, Any], config: TrainConfig, gamma: float) ->
     )
     episodes = state.EpisodeSums(env.num_envs, device, seeds=len(streams))
     for plugin in common["plugins"].values():
-        plugin.begin(env.num_envs, env.max_episode_steps, config.steps)
+        plugin.begin(env.num_envs, env.max_episode_steps, config.steps if env_steps is None else env_steps)
     fields = {**common, "config": config, "replay": replay}
     return Run(**fields, env=env, episodes=episodes, carried=env.reset())
 
@@ -302,12 +311,13 @@ def snapshot(run: Learner, recorder: Recorder) -> tuple[dict[str, Mapping[str, T
         "optim": state.optimizer_tensors(run.agent),
         "sums": sums,
     }
-    if run.plugins:
-        tensors["plugins"] = {
-            f"{name}/{key}": value
-            for name, plugin in run.plugins.items()
-            for key, value in plugin.state_dict().items()
-        }
+    plugins = {
+        f"{name}/{key}": value
+        for name, plugin in run.plugins.items()
+        for key, value in plugin.state_dict().items()
+    }
+    if plugins:
+        tensors["plugins"] = plugins
     if isinstance(run, Run):
         tensors |= {
             "env": run.env.state_dict(),
@@ -346,7 +356,7 @@ def restore(
             run.carried = state.load_carried(tensors["carried"], run.env.num_envs, run.device)
             run.episodes.load(tensors["episodes"])
         for name, plugin in run.plugins.items():
-            plugin.load_state_dict(own_entries(tensors["plugins"], f"{name}/"))
+            plugin.load_state_dict(own_entries(tensors.get("plugins", {}), f"{name}/"))
         run.sums.load(tensors["sums"], counters["sums"])
         run.streams.load_state_dict(documents["rng"])
         run.replay.load(counters["replay"], (rows for _, rows in chunks))

@@ -8,6 +8,7 @@ import torch
 import whole_runs as runs
 from agents.helpers import random_batch
 from safetensors.torch import load_file
+from training.test_offline_training import learn, recorded  # noqa: F401  a fixture
 
 from rlsuite import registry
 from rlsuite.agents.base import Spaces, make_generators
@@ -116,6 +117,18 @@ def test_neuron_resets_know_every_agent(plugin, name, lead):
         logged |= set(own.after_update(agent))
     assert logged == {f"{plugin}/inactive_{part}" for part in trained_parts}
     assert all(reset.count == 4 for reset in own.resets.values())
+
+
+def test_offline_and_then_online(tmp_path, recorded):  # noqa: F811
+    fields = {"plugins": ALL, "agent": "iql", "steps": 40, "updates_per_step": 0.5}
+    learn(tmp_path / "whole", recorded, then_online=60, **fields)
+    learn(tmp_path / "parts", recorded, then_online=50, **fields)
+    learn(tmp_path / "parts", recorded, then_online=60, resume=True, **fields)
+    one, two = runs.weights(tmp_path / "whole"), runs.weights(tmp_path / "parts")
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    state = plugin_tensors(tmp_path / "whole")
+    assert state["least/steps"] == 60
+    assert state["grama/actor/count"] == state["grama/critic/count"] == 40 + 30
 
 
 def test_measuring_alone_changes_nothing(tmp_path):
