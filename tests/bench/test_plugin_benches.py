@@ -56,29 +56,9 @@ def test_finished_arms_are_left_alone(tmp_path, denormals, capsys):
     ],
 )
 def test_two_arms_of_an_experiment(experiment, extra, tmp_path):
-    words = [
-        experiment,
-        "--task",
-        "gym:ToyReach-v0",
-        "--steps",
-        "240",
-        "--out",
-        str(tmp_path),
-        "--agent",
-        "sac",
-    ]
-    words += [
-        "--warmup-steps",
-        "60",
-        "--agent.hidden",
-        "8",
-        "8",
-        "--eval-every",
-        "120",
-        "--eval-episodes",
-        "1",
-    ]
-    words += ["--log-every", "40", "--loggers", *extra]
+    words = [experiment, "--task", "gym:ToyReach-v0", "--steps", "120", "--out", str(tmp_path)]
+    words += ["--warmup-steps", "40", "--agent.hidden", "8", "8", "--eval-every", "60"]
+    words += ["--eval-episodes", "1", "--log-every", "40", "--replay-size", "500", "--loggers", *extra]
     assert resets.main(words) == 0
     assert resets.main(words) == 0  # nothing left to do
     with (tmp_path / "curves.csv").open() as file:

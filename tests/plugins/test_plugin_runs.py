@@ -24,7 +24,7 @@ from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.training.online import train_steps
 from rlsuite.training.savedrun import load_run
 
-ONLINE = ("dsac_t", "sac", "stac", "td3")
+ONLINE = ("sac", "td3", *(pytest.param(name, marks=pytest.mark.long) for name in ("dsac_t", "stac")))
 ALL = {
     "grama": {"period": 7, "tau": 0.4},
     "redo": {"period": 11, "tau": 0.4, "parts": ["critic"]},
@@ -86,7 +86,7 @@ def trained(agent, roots):
     return run
 
 
-@pytest.mark.parametrize("agent", ["sac", "td3"])
+@pytest.mark.parametrize("agent", ["sac", pytest.param("td3", marks=pytest.mark.long)])
 def test_changing_one_seed_leaves_the_others_bit_equal(agent):
     ours, theirs = trained(agent, (3, 4, 5)), trained(agent, (3, 40, 5))
     for (name, a), b in zip(ours.agent.named_parameters(), theirs.agent.parameters(), strict=True):
