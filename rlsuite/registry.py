@@ -1,6 +1,7 @@
-"""Names of agents, tasks and presets, found without importing any of them.
+"""Names of agents, plug-ins, tasks and presets, found without importing any of them.
 
-A file in `rlsuite/agents/` is an agent, a table in `rlsuite/configs/AGENT.toml` is a preset; environments are
+A file in `rlsuite/agents/` is an agent, one in `rlsuite/plugins/` a plug-in, a
+table in `rlsuite/configs/AGENT.toml` is a preset; environments are
 listed by `rlsuite.envs.names`, which imports nothing heavy. Other packages add agents through the
 entry-point group `rlsuite.agents`; a module named with `--import` adds them through `register_agent`.
 Summaries are the first lines of docstrings, read by `ast`, so that listing costs no import of torch.
@@ -21,11 +22,13 @@ from rlsuite.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from rlsuite.agents.base import Agent
+    from rlsuite.plugins.base import Plugin
 
 ENTRY_POINT_GROUP = "rlsuite.agents"
 
 _PACKAGE = Path(__file__).parent
 _SHARED_STEMS = frozenset({"base"})
+_NO_PLUGINS = frozenset({"base", "neurons", "wrappers"})  # what plug-ins are made of
 _VERSION_SUFFIX = re.compile(r"-v\d+$")
 
 _registered: dict[str, str] = {}
@@ -88,13 +91,34 @@ def agent_class(name: str) -> "type[Agent]":
         found = [getattr(module, class_name, None)]
     else:
         public = [item for name, item in vars(module).items() if not name.startswith("_")]
-        found = [item for item in public if _is_agent_of(item, base, module_name)]
+        found = [item for item in public if _is_own_subclass(item, base, module_name)]
     if len(found) != 1 or not (inspect.isclass(found[0]) and issubclass(found[0], base)):
         raise ConfigError(
             f'{module_name} defines {len(found)} agents for the name "{name}": give it exactly one subclass '
             "of rlsuite.agents.base.Agent, or name the class as module:Class"
         )
     return cast("type[Agent]", found[0])
+
+
+def plugin_names() -> dict[str, str]:
+    """Return every plug-in's name with its one-line summary."""
+    files = modules_in(_PACKAGE / "plugins")
+    return {name: summary_of(path) for name, path in files.items() if name not in _NO_PLUGINS}
+
+
+def plugin_class(name: str) -> "type[Plugin]":
+    """Import the one module of a plug-in and return its `Plugin` subclass; its `Config` has the fields.
+
+    Raises:
+        ConfigError: the name is unknown.
+    """
+    names = plugin_names()
+    if name not in names:
+        raise unknown_name("a plug-in", name, names, "rlsuite list plugins")
+    base = importlib.import_module("rlsuite.plugins.base").Plugin
+    module = importlib.import_module(f"rlsuite.plugins.{name}")
+    (found,) = (item for item in vars(module).values() if _is_own_subclass(item, base, module.__name__))
+    return cast("type[Plugin]", found)
 
 
 def env_names() -> list[tuple[str, str]]:
@@ -204,7 +228,7 @@ def _agent_targets() -> dict[str, str]:
     return dict(sorted(targets.items()))
 
 
-def _is_agent_of(item: object, base: type, module_name: str) -> bool:
+def _is_own_subclass(item: object, base: type, module_name: str) -> bool:
     return inspect.isclass(item) and issubclass(item, base) and item.__module__.startswith(module_name)
 
 

@@ -234,7 +234,10 @@ class Policy(nn.Module):
         random = exploration_type() == ExplorationType.RANDOM
         with nullcontext() if random and self.dropout else evaluating(self.actor):
             output = self.actor(observation)
-        return self.sample(output, self.exploration_scale) if random else self.mode(output)
+        if not random:
+            return self.mode(output)
+        scale = self.exploration_scale  # one number, or one per seed: `[S, 1, 1]`
+        return self.sample(output, scale.view(-1, 1, 1) if scale.dim() else scale)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from rlsuite.agents.base import (
 )
 from rlsuite.blocks.heads import Gaussian, GaussianActor, GaussianCritic, squash
 from rlsuite.blocks.mlp import Activation
+from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Source, normal
 
 LOG_STD_RANGE = (-20.0, 0.5)  # of the actor, before exp; authors' MuJoCo script
@@ -54,6 +55,8 @@ class DSACTConfig:
 
     hidden: tuple[int, ...] = (256, 256, 256)
     """Widths of the hidden layers of actor and critics."""
+    network: Network = "mlp"
+    """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
     activation: Activation = "gelu"
     """Activation of all hidden layers."""
     normalize_observations: bool = False
@@ -81,6 +84,7 @@ class DSACTConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values outside their range."""
+        check_widths(self.network, self.hidden)
         check_range("gamma", self.gamma, 0, 1)
         for name in ("tau", "tau_spread"):
             check_range(name, getattr(self, name), 0, 1, open_low=True)
@@ -307,6 +311,7 @@ class DSACT(Agent):
     ) -> None:
         super().__init__(spaces, config, generators, device=device, lead=lead)
         shape: dict[str, Any] = {
+            "trunk": config.network,
             "activation": config.activation,
             "lead": lead,
             "generator": self.generators["init"],

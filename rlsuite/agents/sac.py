@@ -39,6 +39,7 @@ from rlsuite.agents.base import (
 )
 from rlsuite.blocks.heads import EVALUATION_ACTIONS, Gaussian, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
+from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Source
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
@@ -50,6 +51,8 @@ class SACConfig:
 
     hidden: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers of actor and critics."""
+    network: Network = "mlp"
+    """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
     layer_norm: bool = False
@@ -81,6 +84,7 @@ class SACConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values outside their range."""
+        check_widths(self.network, self.hidden)
         check_range("gamma", self.gamma, 0, 1)
         check_range("tau", self.tau, 0, 1, open_low=True)
         for name in ("lr_critic", "lr_actor", "lr_alpha", "alpha_init"):
@@ -184,6 +188,7 @@ class SAC(Agent):
         super().__init__(spaces, config, generators, device=device, lead=lead)
         sizes = (spaces.observation, spaces.action, config.hidden)
         shape: dict[str, Any] = {
+            "trunk": config.network,
             "activation": config.activation,
             "lead": lead,
             "generator": self.generators["init"],

@@ -42,6 +42,7 @@ from rlsuite.agents.base import (
 )
 from rlsuite.blocks.heads import EVALUATION_ACTIONS, LOG_2PI, FlooredGaussianCritic, Gaussian, GaussianActor
 from rlsuite.blocks.mlp import Activation
+from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Source
 
 
@@ -51,6 +52,8 @@ class STACConfig:
 
     hidden: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers of actor and critic, each with LayerNorm."""
+    network: Network = "mlp"
+    """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
     beta: float = 0.25
@@ -82,6 +85,7 @@ class STACConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values outside their range."""
+        check_widths(self.network, self.hidden)
         check_range("gamma", self.gamma, 0, 1)
         check_range("tau", self.tau, 0, 1, open_low=True)
         check_range("beta", self.beta, 0, math.inf)
@@ -224,6 +228,7 @@ class STAC(Agent):
         super().__init__(spaces, config, generators, device=device, lead=lead)
         sizes = (spaces.observation, spaces.action, config.hidden)
         shape: dict[str, Any] = {
+            "trunk": config.network,
             "activation": config.activation,
             "lead": lead,
             "layer_norm": True,
@@ -237,7 +242,7 @@ class STAC(Agent):
             )
             log_alpha = torch.full((*lead, 1), math.log(config.alpha_init))
         with torch.no_grad():  # deviations start near log 2; author's code
-            self.critic.trunk[-1].get_parameter("bias")[..., 1] = 0
+            self.critic.trunk.head.bias[..., 1] = 0
         self.log_alpha = nn.Parameter(log_alpha, requires_grad=False)
         self.target_entropy = entropy_target(config, spaces.action)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)

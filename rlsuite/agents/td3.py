@@ -33,6 +33,7 @@ from rlsuite.agents.base import (
 )
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
+from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Source
 
 
@@ -42,6 +43,8 @@ class TD3Config:
 
     hidden: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers of actor and critics."""
+    network: Network = "mlp"
+    """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
     normalize_observations: bool = False
@@ -65,6 +68,7 @@ class TD3Config:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values outside their range."""
+        check_widths(self.network, self.hidden)
         check_range("gamma", self.gamma, 0, 1)
         check_range("tau", self.tau, 0, 1, open_low=True)
         check_range("delay", self.delay, 1, math.inf)
@@ -155,6 +159,7 @@ class TD3(Agent):
         super().__init__(spaces, config, generators, device=device, lead=lead)
         sizes = (spaces.observation, spaces.action, config.hidden)
         shape: dict[str, Any] = {
+            "trunk": config.network,
             "activation": config.activation,
             "lead": lead,
             "generator": self.generators["init"],

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlsuite.blocks.mlp import MLP, Activation, Lead
+from rlsuite.blocks.networks import Network, network
 from rlsuite.blocks.noise import Source
 
 LOG_2PI = math.log(2 * math.pi)
@@ -97,6 +98,7 @@ class GaussianActor(nn.Module):
         dropout: see `MLP`.
         generator: draws the initial weights.
         dropout_generator: draws the dropout masks.
+        trunk: name of the network, see `rlsuite.blocks.networks`.
     """
 
     def __init__(
@@ -112,9 +114,11 @@ class GaussianActor(nn.Module):
         dropout: float = 0.0,
         generator: Source = None,
         dropout_generator: Source = None,
+        trunk: Network = "mlp",
     ) -> None:
         super().__init__()
-        self.trunk = MLP(
+        self.trunk = network(
+            trunk,
             observation,
             hidden,
             2 * action,
@@ -202,9 +206,11 @@ class DeterministicActor(nn.Module):
         dropout: float = 0.0,
         generator: Source = None,
         dropout_generator: Source = None,
+        trunk: Network = "mlp",
     ) -> None:
         super().__init__()
-        self.trunk = MLP(
+        self.trunk = network(
+            trunk,
             observation,
             hidden,
             action,
@@ -259,9 +265,11 @@ class _Critic(nn.Module):
         dropout: float = 0.0,
         generator: Source = None,
         dropout_generator: Source = None,
+        trunk: Network = "mlp",
     ) -> None:
         super().__init__()
-        self.trunk = MLP(
+        self.trunk = network(
+            trunk,
             observation + action,
             hidden,
             self.outputs,

@@ -42,10 +42,21 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(*lead, outputs, inputs))
         self.bias = nn.Parameter(torch.empty(*lead, outputs))
-        bound = 1 / math.sqrt(inputs)
+        self.gain: float | None = None  # of orthogonal weights; None draws torch's default
         with torch.no_grad():
-            for parameter in (self.weight, self.bias):
-                fill(parameter, generator, lambda part, own: part.uniform_(-bound, bound, generator=own))
+            for parameter, drawn in zip((self.weight, self.bias), self.fresh(generator), strict=True):
+                parameter.copy_(drawn)
+
+    def fresh(self, generator: Source = None) -> tuple[Tensor, Tensor]:
+        """Draw weight and bias anew, as this layer was initialised; changes nothing."""
+        weight, bias = torch.empty_like(self.weight), torch.zeros_like(self.bias)
+        if self.gain is not None:
+            gain = self.gain
+            return fill(weight, generator, lambda part, own: _orthogonal(part, gain, own)), bias
+        bound = 1 / math.sqrt(weight.shape[-1])
+        for tensor in (weight, bias):
+            fill(tensor, generator, lambda part, own: part.uniform_(-bound, bound, generator=own))
+        return weight, bias
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[*lead, N, O]` for `x` of `[*lead, N, I]` (missing leading axes are shared)."""
@@ -69,16 +80,17 @@ def orthogonal_(module: nn.Module, gain: float, generator: Source = None) -> Non
         gain: of the weights; sqrt(2) keeps the scale of activations under ReLU.
         generator: draws the matrices; one per seed where the first leading axis is seeds.
     """
-
-    def draw(part: Tensor, own: torch.Generator | None) -> None:
-        for matrix in part.view(-1, *part.shape[-2:]):
-            nn.init.orthogonal_(matrix, gain, generator=own)
-
     for layer in module.modules():
         if isinstance(layer, Linear):
+            layer.gain = gain
             with torch.no_grad():
-                fill(layer.weight, generator, draw)
+                layer.weight.copy_(layer.fresh(generator)[0])
                 layer.bias.zero_()
+
+
+def _orthogonal(part: Tensor, gain: float, generator: torch.Generator | None) -> None:
+    for matrix in part.view(-1, *part.shape[-2:]):
+        nn.init.orthogonal_(matrix, gain, generator=generator)
 
 
 class LayerNorm(nn.Module):
@@ -179,3 +191,8 @@ class MLP(nn.Sequential):
             inputs = width
         layers.append(Linear(inputs, outputs, lead=lead, generator=generator))
         super().__init__(*layers)
+
+    @property
+    def head(self) -> Linear:
+        """The output layer."""
+        return self[-1]  # type: ignore[return-value]

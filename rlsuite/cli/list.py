@@ -1,4 +1,4 @@
-"""List agents, envs, data sets or presets, one a line."""
+"""List agents, plug-ins, envs, data sets or presets, one a line."""
 
 import os
 import sys
@@ -16,6 +16,11 @@ Rows = list[tuple[str, ...]]
 def agents() -> Rows:
     """Return name and summary of every agent."""
     return [*registry.agent_names().items()]
+
+
+def plugins() -> Rows:
+    """Return name and summary of every plug-in."""
+    return [*registry.plugin_names().items()]
 
 
 def envs() -> Rows:
@@ -39,6 +44,7 @@ def presets() -> Rows:
 
 KINDS: dict[str, Callable[[], Rows]] = {
     "agents": agents,
+    "plugins": plugins,
     "envs": envs,
     "datasets": datasets,
     "presets": presets,

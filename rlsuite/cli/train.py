@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -13,7 +13,7 @@ from rlsuite.cli._line import import_modules, option_values, parse, peek, wants_
 from rlsuite.cli._outcome import about, say_outcome, title
 from rlsuite.errors import ConfigError
 from rlsuite.training.config import OfflineConfig, TrainConfig
-from rlsuite.training.mapping import RunConfig, config_to_dict, from_mapping
+from rlsuite.training.mapping import RunConfig, config_to_dict, from_mapping, to_mapping
 
 if TYPE_CHECKING:
     from rlsuite.agents.base import Agent
@@ -28,6 +28,8 @@ class TrainLine:
     train: conf.OmitArgPrefixes[TrainConfig]
     env_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="KEY=VALUE")] = ()
     """Constructor argument of the environment, e.g. healthy_reward=2.0; may be given several times."""
+    with_plugins: Annotated[str, conf.arg(name="plugins", metavar="NAME,NAME")] = ""
+    """Plug-ins, e.g. grama,least, each with flags of its own (`--grama.tau`); `rlsuite list plugins`."""
     preset: str = "default"
     """Named set of values from rlsuite/configs; flags win over it."""
     out: Path | None = None
@@ -85,19 +87,43 @@ def parse_line(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
     where = f'preset "{preset}" of {agent}'
     # One dataclass for tyro, so that one help text and one error know every flag.
     base = TrainLine if dataset is None else OfflineLine
+    plugins = plugin_configs(argv, train_values.pop("plugins", {}), where)
     shape = dataclasses.make_dataclass(
-        base.__name__, [("agent", kind.Config)], bases=(base,), kw_only=True, frozen=True
+        base.__name__,
+        [("agent", kind.Config), *((name, type(config)) for name, config in plugins.items())],
+        bases=(base,),
+        kw_only=True,
+        frozen=True,
     )
     shape.__doc__ = TrainLine.__doc__
     default = shape(
         train=from_mapping(kind_of_run, train_values, where, **fixed),
         agent=from_mapping(kind.Config, agent_values, where),
         preset=preset,
+        **plugins,
     )
     words = f"{registry.agent_names()[agent]}\n\n{where}: {registry.presets(agent)[preset]}"
     line = parse(shape, argv, prog=f"{PROG} {agent}", default=default, description=words)
     env_options = {**line.train.env_options, **option_values(line.env_option, "--env-option")}
-    return dataclasses.replace(line, train=dataclasses.replace(line.train, env_options=env_options)), kind
+    changed = {
+        "env_options": env_options,
+        "plugins": {name: to_mapping(getattr(line, name)) for name in plugins},
+    }
+    return dataclasses.replace(line, train=dataclasses.replace(line.train, **changed)), kind
+
+
+def plugin_configs(argv: Sequence[str], preset: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the `Config` of every plug-in that `--plugins` names, or else the preset, with its values.
+
+    Raises:
+        ConfigError: no such plug-in, or a field that it does not have.
+    """
+    named = next(reversed(peek(argv, "--plugins")), ",".join(preset))
+    kinds = {name: registry.plugin_class(name) for name in filter(None, named.split(","))}
+    return {
+        name: from_mapping(kind.Config, preset.get(name, {}), f"{where}: plugins.{name}")
+        for name, kind in kinds.items()
+    }
 
 
 def start(kind: "type[Agent]", config: RunConfig, out: Path | None) -> int:

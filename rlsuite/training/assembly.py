@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 import torch
@@ -17,8 +17,11 @@ from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.scores import Reference
+from rlsuite.plugins.base import Plugin
+from rlsuite.registry import plugin_class
 from rlsuite.replay.memory import host_free_bytes
 from rlsuite.replay.uniform import Chunk, UniformReplay
+from rlsuite.strict import from_mapping
 from rlsuite.training import state
 from rlsuite.training.checkpoint import config_digest
 from rlsuite.training.config import LearnConfig, TrainConfig
@@ -97,6 +100,7 @@ class Learner:
     replay: Replay
     clock: Clock
     sums: state.RunningSums
+    plugins: Mapping[str, Plugin] = field(default_factory=dict)
     reference: Reference | None = None  # returns that score 0 and 100
     update: Update | None = None  # chosen at the first update, which brings the first batch
 
@@ -154,11 +158,23 @@ def learner_fields(
         "policy": per_seed_policy(agent) if agent.lead else agent.policy,
         "clock": Clock(),
         "sums": state.RunningSums(len(streams)),
+        "plugins": {
+            name: new_plugin(name, values, agent, streams) for name, values in config.plugins.items()
+        },
     }
 
 
-def with_worlds(common: Mapping[str, Any], config: TrainConfig, gamma: float) -> Run:
-    """Join a learner's fields with worlds to act in and an empty replay."""
+def with_worlds(
+    common: Mapping[str, Any], config: TrainConfig, gamma: float, env_steps: int | None = None
+) -> Run:
+    """Join a learner's fields with worlds to act in and an empty replay.
+
+    Args:
+        common: what `learner_fields` gave.
+        config: the run's fields.
+        gamma: discount of n-step sums.
+        env_steps: that will be taken; None is `config.steps`.
+    """
     streams, device = common["streams"], common["device"]
     env = worlds(config, config.env, streams, "env", config.num_envs, config.engine)
     replay = UniformReplay(
@@ -171,6 +187,8 @@ def with_worlds(common: Mapping[str, Any], config: TrainConfig, gamma: float) ->
         generator=streams.source("sample"),
     )
     episodes = state.EpisodeSums(env.num_envs, device, seeds=len(streams))
+    for plugin in common["plugins"].values():
+        plugin.begin(env.num_envs, env.max_episode_steps, config.steps if env_steps is None else env_steps)
     fields = {**common, "config": config, "replay": replay}
     return Run(**fields, env=env, episodes=episodes, carried=env.reset())
 
@@ -203,6 +221,12 @@ def new_agent(
     generators: dict[str, Source] = {name: streams.source(name) for name in GENERATOR_NAMES}
     lead = (len(streams),) if len(streams) > 1 else ()
     return agent_class(spaces_of(env), agent_config, generators, device=device, lead=lead)
+
+
+def new_plugin(name: str, values: Mapping[str, Any], agent: Agent, streams: SeedStreams) -> Plugin:
+    """Make a plug-in from the values of its fields; it draws from the run's stream "plugin"."""
+    kind = plugin_class(name)
+    return kind(from_mapping(kind.Config, values, f"plug-in {name}"), agent, streams.source("plugin"))
 
 
 def per_seed_policy(agent: Agent) -> TensorDictModuleBase:
@@ -287,6 +311,13 @@ def snapshot(run: Learner, recorder: Recorder) -> tuple[dict[str, Mapping[str, T
         "optim": state.optimizer_tensors(run.agent),
         "sums": sums,
     }
+    plugins = {
+        f"{name}/{key}": value
+        for name, plugin in run.plugins.items()
+        for key, value in plugin.state_dict().items()
+    }
+    if plugins:
+        tensors["plugins"] = plugins
     if isinstance(run, Run):
         tensors |= {
             "env": run.env.state_dict(),
@@ -299,6 +330,11 @@ def snapshot(run: Learner, recorder: Recorder) -> tuple[dict[str, Mapping[str, T
         "recorder": recorder.state_dict(),
     }
     return tensors, documents
+
+
+def own_entries(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the entries whose name begins with `prefix`, without it."""
+    return {key[len(prefix) :]: value for key, value in saved.items() if key.startswith(prefix)}
 
 
 def restore(
@@ -319,6 +355,8 @@ def restore(
             check_like("carried", {key: tensors["carried"][key] for key in fresh}, fresh)
             run.carried = state.load_carried(tensors["carried"], run.env.num_envs, run.device)
             run.episodes.load(tensors["episodes"])
+        for name, plugin in run.plugins.items():
+            plugin.load_state_dict(own_entries(tensors.get("plugins", {}), f"{name}/"))
         run.sums.load(tensors["sums"], counters["sums"])
         run.streams.load_state_dict(documents["rng"])
         run.replay.load(counters["replay"], (rows for _, rows in chunks))

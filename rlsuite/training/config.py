@@ -34,6 +34,8 @@ class LearnConfig:
 
     env_options: Annotated[Mapping[str, Any], conf.Suppress] = field(default_factory=dict)
     """Constructor arguments of the environment, by name (`--env-option KEY=VALUE`)."""
+    plugins: Annotated[Mapping[str, Any], conf.Suppress] = field(default_factory=dict)
+    """Fields of each plug-in, by its name (`--plugins NAME,NAME --NAME.FIELD VALUE`)."""
     legacy_margin: bool = False
     """Contacts of MuJoCo models begin where they did before MuJoCo 3.5, to compare with older results."""
     batch_size: int = 256

@@ -121,6 +121,9 @@ def _turns(
             failed = {"ckpt/failed": clock.failed_saves} if clock.failed_saves else {}
             for line, sums, more in zip(lines, run.sums.take(), work.numbers(), strict=True):
                 line |= sums | more | failed
+            for plugin in run.plugins.values():
+                for line, own in zip(lines, plugin.numbers(), strict=False):
+                    line |= own
         last = clock.env_steps >= work.goal
         if clock.passed(config.eval_every, work.stride) or (last and config.eval_every):
             for line, found in zip(lines, evaluation(run), strict=True):
@@ -149,13 +152,16 @@ def update(run: Learner, guard: LearnerGuard | None) -> None:
     """One gradient update on one batch."""
     batch = run.replay.sample()
     if run.update is None:
-        captured = run.config.cuda_graphs and run.device.type == "cuda"
+        watched = any(plugin.eager for plugin in run.plugins.values())
+        captured = run.config.cuda_graphs and run.device.type == "cuda" and not watched
         with precision(run):
             run.update = verified(run.agent, batch) if captured else run.agent.update
     with precision(run):
         metrics = run.update(batch)
     run.clock.updates += 1
     run.sums.add(metrics)
+    for plugin in run.plugins.values():
+        run.sums.add(plugin.after_update(run.agent))
     if guard is not None:
         guard.check(metrics, batch, run.clock.updates)
         if run.clock.updates % READ_EVERY == 0:

@@ -78,7 +78,8 @@ def train_offline(
             run.eval_env.close()
             return result
     gamma = getattr(agent_config, "gamma", 1.0)
-    online = with_worlds({**common, "reference": data.reference}, online_config(config, data), gamma)
+    fields_online = {**common, "reference": data.reference}
+    online = with_worlds(fields_online, online_config(config, data), gamma, env_steps=config.then_online)
     online.reward = reward_transform(config.reward, recorded)
     online.agent.start_online()
     goal = config.steps + config.then_online

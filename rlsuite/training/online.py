@@ -119,6 +119,11 @@ def _vector_step(run: Run, recorder: Recorder | None) -> None:
         if recorder is not None:
             recorder.note(f"replay: {run.replay.capacity:,} rows, {needed / 2**20:.0f} MiB on {run.device}")
     following = step.get("next")
+    for plugin in run.plugins.values():
+        if (stopped := plugin.stop_mask(step)) is not None:
+            cut = stopped.unsqueeze(-1) & ~following.get("terminated")
+            for key in ("truncated", "done"):
+                following.set(key, following.get(key) | cut)
     run.episodes.add(following)
     if run.reward is not None:
         following.set("reward", run.reward(following.get("reward")))

@@ -1,0 +1,230 @@
+"""Trunks of actors and critics by name: perceptron, BroNet, SimBa, multi-skip residual, denoiser.
+
+All take the arguments of `MLP`, and leading axes are independent networks. In residual networks `hidden`
+holds the width of the stem and once more the same width for every block. Their linear layers begin orthogonal
+with gain sqrt(2) and zero biases, the head as torch's default does (our choice: outputs begin as small as a
+perceptron's).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rlsuite.blocks.mlp import ACTIVATIONS, MLP, Activation, Dropout, LayerNorm, Lead, Linear, orthogonal_
+from rlsuite.blocks.noise import Source
+
+Network = Literal["mlp", "bronet", "simba", "multiskip", "denoiser"]
+
+GAIN = math.sqrt(2)
+SIMBA_EXPANSION = 4  # width inside a block over that of the stream; Lee et al. 2024
+TIME_FEATURES = 16  # of the denoiser's embedded step; DACER's code
+TIME_PERIOD = 10_000.0  # longest period of the embedding, in steps; Ho et al. 2020
+DENOISING_STEPS = 5  # passes of the denoiser; DACER takes 20 and that many times the cost. Our choice
+
+
+class _Residual(nn.Module):
+    """What the three residual networks share: sizes, one way to make layers, and a linear head."""
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        *,
+        activation: Activation = "relu",
+        lead: Lead = (),
+        dropout: float = 0.0,
+        generator: Source = None,
+        dropout_generator: Source = None,
+    ) -> None:
+        super().__init__()
+        check_widths("residual", hidden)
+        self.width = hidden[0]
+        self.act = ACTIVATIONS[activation]()
+        self._shape: dict[str, Any] = {"lead": lead, "generator": generator}
+        self._dropout = (dropout, dropout_generator)
+        self.stem = self.linear(inputs, self.width)
+        self.blocks = nn.ModuleList([self.block() for _ in hidden[1:]])
+        self.last = self.end()
+        orthogonal_(self, GAIN, generator)
+        self.head = Linear(self.width, outputs, lead=lead, generator=generator)
+
+    def linear(self, inputs: int, outputs: int) -> nn.Module:
+        """Make a linear layer, with dropout behind it where there is any."""
+        layer = Linear(inputs, outputs, **self._shape)
+        rate, source = self._dropout
+        return nn.Sequential(layer, Dropout(rate, source)) if rate else layer
+
+    def norm(self) -> LayerNorm:
+        """Make a norm of the stream's width."""
+        return LayerNorm(self.width, lead=self._shape["lead"])
+
+    def block(self) -> nn.Module:
+        """Make what one block adds to the stream."""
+        raise NotImplementedError
+
+    def end(self) -> nn.Module:
+        """Make what stands before the head."""
+        return nn.Identity()
+
+
+class BroNet(_Residual):
+    """BRO's network (Nauman et al. 2024, arXiv 2405.16158): the blocks' last layers are normalised, too.
+
+    Stem of linear, norm, activation; each block adds norm(linear(activation(norm(linear(x))))).
+    """
+
+    def block(self) -> nn.Module:
+        """Make linear, norm, activation, linear, norm."""
+        width = self.width
+        return nn.Sequential(
+            self.linear(width, width), self.norm(), self.act, self.linear(width, width), self.norm()
+        )
+
+    def __init__(self, *sizes: Any, **fields: Any) -> None:
+        super().__init__(*sizes, **fields)
+        self.stem_norm = self.norm()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `[*lead, N, O]` for `[*lead, N, I]`."""
+        x = self.act(self.stem_norm(self.stem(x)))
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+
+class SimBa(_Residual):
+    """SimBa's network (Lee et al. 2024, arXiv 2410.09754): norms before the blocks, one after the last.
+
+    Each block adds linear(activation(linear(norm(x)))), four times as wide inside. The running statistics of
+    the observations that belong to it are the agents' `normalize_observations`.
+    """
+
+    def block(self) -> nn.Module:
+        """Make norm, linear to four times the width, activation, linear back."""
+        wide = SIMBA_EXPANSION * self.width
+        return nn.Sequential(
+            self.norm(), self.linear(self.width, wide), self.act, self.linear(wide, self.width)
+        )
+
+    def end(self) -> nn.Module:
+        """Make the norm of the whole stream."""
+        return self.norm()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `[*lead, N, O]` for `[*lead, N, I]`."""
+        x = self.stem(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(self.last(x))
+
+
+class MultiSkip(_Residual):
+    """Residual network whose stem reaches every block (Castanyer et al. 2025, arXiv 2506.15544).
+
+    x0 = norm(linear(x)); every block adds its own output and x0 once more, so that no gradient to the stem
+    can vanish; then norm(linear(x)).
+    """
+
+    def block(self) -> nn.Module:
+        """Make twice activation, linear, norm."""
+        width = self.width
+        halves = [(self.act, self.linear(width, width), self.norm()) for _ in range(2)]
+        return nn.Sequential(*[part for half in halves for part in half])
+
+    def end(self) -> nn.Module:
+        """Make linear and norm."""
+        return nn.Sequential(self.linear(self.width, self.width), self.norm())
+
+    def __init__(self, *sizes: Any, **fields: Any) -> None:
+        super().__init__(*sizes, **fields)
+        self.stem_norm = self.norm()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `[*lead, N, O]` for `[*lead, N, I]`."""
+        skip = x = self.stem_norm(self.stem(x))
+        for block in self.blocks:
+            x = x + block(x) + skip
+        return self.head(self.last(x))
+
+
+class Denoiser(nn.Module):
+    """Refines its output in several passes through one perceptron, as DACER's actor does (arXiv 2405.15177).
+
+    Every pass sees the input, the output so far (zeros at first) and the embedded step, and adds a share of
+    its result. Noise is left out: a deterministic sampler serves as a network anywhere (our choice).
+
+    Args:
+        inputs: I.
+        hidden: widths of the perceptron.
+        outputs: O.
+        lead: independent networks along leading axes.
+        generator: draws the initial weights.
+        steps: passes.
+        fields: those of `MLP`.
+    """
+
+    embedding: Tensor
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        *,
+        lead: Lead = (),
+        generator: Source = None,
+        steps: int = DENOISING_STEPS,
+        **fields: Any,
+    ) -> None:
+        super().__init__()
+        self.lead, self.outputs, self.steps = lead, outputs, steps
+        half = TIME_FEATURES // 2
+        time = torch.arange(steps).unsqueeze(-1) * TIME_PERIOD ** (-torch.arange(half) / half)
+        self.register_buffer("embedding", torch.cat((time.sin(), time.cos()), -1), persistent=False)
+        shape: dict[str, Any] = {"lead": lead, "generator": generator}
+        self.time = MLP(TIME_FEATURES, (2 * TIME_FEATURES,), TIME_FEATURES, activation="silu", **shape)
+        self.net = MLP(inputs + outputs + TIME_FEATURES, hidden, outputs, **shape, **fields)
+
+    @property
+    def head(self) -> Linear:
+        """The last layer."""
+        return self.net.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `[*lead, N, O]` for `[*lead, N, I]`."""
+        rows = x.shape[-2]
+        x = x.expand(*self.lead, *x.shape[-2:])
+        y = x.new_zeros(*x.shape[:-1], self.outputs)
+        for step in range(self.steps - 1, -1, -1):
+            time = self.time(self.embedding[step : step + 1]).expand(*self.lead, rows, TIME_FEATURES)
+            y = y + self.net(torch.cat((x, y, time.to(x.dtype)), -1)).to(x.dtype) / self.steps
+        return y
+
+
+NETWORKS: dict[str, Any] = {
+    "mlp": MLP,
+    "bronet": BroNet,
+    "simba": SimBa,
+    "multiskip": MultiSkip,
+    "denoiser": Denoiser,
+}
+RESIDUAL = ("bronet", "simba", "multiskip")
+
+
+def network(name: Network, *sizes: Any, layer_norm: bool = False, **fields: Any) -> Any:
+    """Make the trunk called `name` from the arguments of `MLP`; residual ones bring their own norms."""
+    own = {} if name in RESIDUAL else {"layer_norm": layer_norm}
+    return NETWORKS[name](*sizes, **own, **fields)
+
+
+def check_widths(name: str, hidden: Sequence[int]) -> None:
+    """Raise ValueError where a residual network is asked for with several widths, or none."""
+    if (name in RESIDUAL or name == "residual") and len(set(hidden)) != 1:
+        raise ValueError(
+            f"hidden = {tuple(hidden)}: a {name} network has one width, given once for the stem and once for "
+            "every block"
+        )

@@ -1,0 +1,132 @@
+"""GraMa: reset the units whose weights get hardly any gradient (Liu et al. 2025, arXiv 2505.24061).
+
+The score of a unit is the mean magnitude of the gradient of its incoming weights, as a share of its layer's
+mean: it is there after every backward pass and holds for every activation, norm and residual stream. Needs
+torch alone:
+
+    reset = GraMa(tau=0.01, period=1000).attach(critic, optimizer)
+    ...
+    loss.backward(); optimizer.step(); reset.step()
+
+Paper and released code differ on the outgoing weights: the paper sets them to zero (default), the code keeps
+them. A flagged unit may be active, so that cutting it changes the function: watch the error after a reset.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from rlsuite.errors import ConfigError
+from rlsuite.plugins.neurons.chains import Chain, unit_mean
+from rlsuite.plugins.neurons.parts import ResetPlugin
+from rlsuite.plugins.neurons.resets import NeuronReset, Outgoing, check_fields
+
+Mode = Literal["weight", "preact"]
+
+
+def weight_scores(gradient: Tensor, lead: int, axis: int) -> Tensor:
+    """Mean magnitude of a weight's gradient over what enters each unit, `[*lead, H]`.
+
+    Args:
+        gradient: of a weight, or of a norm's scale (then its magnitude is the score).
+        lead: number of leading axes of independent networks.
+        axis: where the units lie, from the end.
+    """
+    return unit_mean(gradient.abs(), lead, axis)
+
+
+class GraMa(NeuronReset):
+    """Gradient-magnitude scores and resets; see `NeuronReset` for the other arguments and all methods.
+
+    Args:
+        tau: threshold; 0.01 in the paper's large networks, 0 in its SAC (only units without any gradient).
+        mode: "weight" scores by the gradient of the incoming weights, averaged over the batch before the
+            magnitude is taken (the released code); "preact" by the mean magnitude of each sample's gradient
+            at the pre-activation, which does not cancel between samples. "preact" reads the newest backward
+            pass that also reached the weight.
+        fields: those of `NeuronReset`.
+    """
+
+    def __init__(self, *, tau: float = 0.01, mode: Mode = "weight", **fields: Any) -> None:
+        super().__init__(tau=tau, **fields)
+        if mode not in ("weight", "preact"):
+            raise ConfigError(f'mode = "{mode}": must be weight or preact')
+        self.mode = mode
+        self._passing: dict[str, Tensor] = {}  # gradients at pre-activations of the backward pass under way
+        self._arrived: dict[str, Tensor] = {}  # those of the newest pass that reached the weight
+
+    def _watch(self, key: str, chain: Chain, module: nn.Module, *, stacked: bool) -> None:
+        if self.mode == "weight":
+            return
+        if chain.module is None or stacked:
+            raise ConfigError(f'mode="preact" needs a module whose output is {chain.name}; use mode="weight"')
+
+        def made(layer: nn.Module, args: object, output: Tensor) -> None:
+            if output.requires_grad:
+                output.register_hook(lambda gradient: self._passing.__setitem__(key, gradient.detach()))
+
+        def arrived(weight: Tensor) -> None:
+            if key in self._passing:
+                self._arrived[key] = self._passing.pop(key)
+
+        self._handles.append(module.get_submodule(chain.module).register_forward_hook(made))
+        self._handles.append(chain.producer.weight.register_post_accumulate_grad_hook(arrived))
+
+    def _raw(self, key: str, chain: Chain) -> Tensor | None:
+        layer = chain.producer
+        gradient = layer.weight.grad if self.mode == "weight" else self._arrived.get(key)
+        if gradient is None:
+            return None
+        axis = layer.out_axis if self.mode == "weight" else layer.axis
+        return weight_scores(gradient, len(layer.lead), axis)
+
+    def forget(self) -> None:
+        """Drop gradients: scores then come from later backward passes alone."""
+        self._passing.clear()
+        self._arrived.clear()
+        for chain in self.chains.values():
+            chain.producer.weight.grad = None
+
+    def detach(self) -> None:
+        """Let go of everything: hooks, gradients, networks and optimisers."""
+        super().detach()
+        self._passing.clear()
+        self._arrived.clear()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraMaConfig:
+    """Fields of the plug-in `grama`."""
+
+    tau: float = 0.01
+    """Units at or below this share of their layer's mean score are reset."""
+    period: int = 1000
+    """Updates between resets."""
+    mode: Mode = "weight"
+    """Score by the gradient of incoming weights, or by that of each sample at the pre-activation."""
+    outgoing: Outgoing = "zero"
+    """Outgoing weights of a reset unit: zero (paper), keep (released code), or small random ones."""
+    incoming: Literal["original", "default", "kaiming", "lecun", "xavier"] = "original"
+    """How incoming weights are redrawn."""
+    max_fraction: float = 1.0
+    """Share of a layer that one reset may touch."""
+    reset_moments: bool = True
+    """Forget the optimiser's moments of touched entries."""
+    reset_step: bool = False
+    """Also set the touched tensors' step count to zero."""
+    measure_only: bool = False
+    """Score and log, and reset nothing."""
+    parts: tuple[str, ...] = ()
+    """Parts of the agent (actor, critic, ...); none: all that are trained (the released code: critics)."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for values outside their range."""
+        check_fields(self.tau, self.period, self.outgoing, self.incoming, self.max_fraction)
+
+
+class GraMaPlugin(ResetPlugin):
+    """Resets the units of an agent's networks by their gradients."""
+
+    Config: ClassVar[type] = GraMaConfig
+    kind: ClassVar[type[NeuronReset]] = GraMa

@@ -1,0 +1,212 @@
+"""What a neuron reset must know of a network: which weights make units, and which read them.
+
+A *unit* is a row of a weight. Its *chain* is that weight with its bias, the affine norm behind it, and the
+layers whose columns read the unit. `find_chains` in `tracing.py` finds chains by itself; `chain` writes one
+down.
+
+Legend: weights are `[*lead, out, in, *kernel]` in any order of out and in; leading axes are independent
+networks.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rlsuite.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """A weight and the meaning of its axes, both counted from the end.
+
+    Attributes:
+        name: of the parameter, as `named_parameters` says it.
+        weight: the parameter, `[*lead, out, in, *kernel]` or `[*lead, in, out, *kernel]`.
+        out_axis: axis of the units that it makes.
+        in_axis: axis of what it reads.
+    """
+
+    name: str
+    weight: nn.Parameter
+    out_axis: int = -2
+    in_axis: int = -1
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Sizes of the axes of independent networks."""
+        return tuple(self.weight.shape[: self.weight.dim() + min(self.out_axis, self.in_axis)])
+
+    @property
+    def units(self) -> int:
+        """Units that the layer makes."""
+        return self.weight.shape[self.out_axis]
+
+    @property
+    def inputs(self) -> int:
+        """Columns: features or channels that the layer reads."""
+        return self.weight.shape[self.in_axis]
+
+    @property
+    def axis(self) -> int:
+        """Axis of the activations that it reads and makes, from the end: before the spatial ones."""
+        return max(self.out_axis, self.in_axis)
+
+    @property
+    def fan_in(self) -> int:
+        """Numbers that enter one unit: inputs times the size of a kernel."""
+        return self.weight[(0,) * len(self.lead)].numel() // self.units
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reader:
+    """A layer that reads units: unit i fills `repeat` columns from `start + i * repeat` on.
+
+    `module` names the module whose only input the units are, where there is one: activations are seen there.
+    """
+
+    layer: Layer
+    start: int = 0
+    repeat: int = 1
+    module: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chain:
+    """The units of one layer and everything that belongs to them.
+
+    Attributes:
+        producer: makes the units, `[*lead, H]` of them.
+        bias: of the producer, or None.
+        gains: affine scales behind the producer (norms), reset to one.
+        shifts: affine shifts behind the producer, reset to zero.
+        readers: layers whose columns belong to the units alone; empty where `shared`.
+        shared: the units are added into a residual stream: its columns belong to others, too.
+        module: name of the module whose output is the units' pre-activation, or None.
+        added_from: of shared units: name of the module whose output is added, or None.
+    """
+
+    producer: Layer
+    bias: nn.Parameter | None = None
+    gains: tuple[nn.Parameter, ...] = ()
+    shifts: tuple[nn.Parameter, ...] = ()
+    readers: tuple[Reader, ...] = ()
+    shared: bool = False
+    module: str | None = None
+    added_from: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the producer without `.weight`."""
+        return self.producer.name.removesuffix(".weight")
+
+    def check(self) -> None:
+        """Raise ConfigError where shapes contradict each other."""
+        lead, units = self.producer.lead, self.producer.units
+        for vector in (self.bias, *self.gains, *self.shifts):
+            if vector is not None and vector.numel() != math.prod(lead) * units:
+                raise ConfigError(
+                    f"{self.name} makes {[*lead, units]} units and has a bias or norm of shape "
+                    f"{list(vector.shape)}: leave the layer out with layers=[...]"
+                )
+        for reader in self.readers:
+            if reader.layer.lead[: len(lead)] != lead:
+                raise ConfigError(
+                    f"{reader.layer.name} has leading axes {list(reader.layer.lead)} and reads {self.name} "
+                    f"with {list(lead)}: leave the layer out with layers=[...]"
+                )
+            last = reader.start + reader.repeat * units
+            if last > reader.layer.inputs:
+                raise ConfigError(
+                    f"{reader.layer.name} has {reader.layer.inputs} columns, {self.name} would need {last}"
+                )
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return every parameter that a reset of the units may touch."""
+        own = [self.producer.weight, self.bias, *self.gains, *self.shifts]
+        return [p for p in own if p is not None] + [reader.layer.weight for reader in self.readers]
+
+
+def chain(module: nn.Module, producer: str, readers: Sequence[str] = (), *, norm: str | None = None) -> Chain:
+    """Write a chain down by the names of submodules of the torch kinds (weight `[*lead, out, in, *kernel]`).
+
+    Args:
+        module: searched for the names.
+        producer: the layer that makes the units.
+        readers: layers that read them and nothing else; none resets incoming rows only (residual streams).
+        norm: affine norm behind the producer.
+
+    Raises:
+        ConfigError: no such submodule or weight, or sizes that do not fit.
+    """
+
+    def part(name: str) -> nn.Module:
+        try:
+            found = module.get_submodule(name)
+        except AttributeError:
+            known = [
+                name for name, part in module.named_modules() if own_parameter(part, "weight") is not None
+            ]
+            raise ConfigError(f'"{name}" is no submodule; those with a weight: {", ".join(known)}') from None
+        if own_parameter(found, "weight") is None:
+            raise ConfigError(f'"{name}" ({type(found).__name__}) has no weight')
+        return found
+
+    def layer(name: str) -> Layer:
+        weight = own_parameter(part(name), "weight")
+        assert weight is not None  # `part` has seen to it
+        spatial = {"Conv1d": 1, "Conv2d": 2, "Conv3d": 3}.get(type(part(name)).__name__, 0)
+        return Layer(f"{name}.weight", weight, -2 - spatial, -1 - spatial)
+
+    made = layer(producer)
+    reading = []
+    for name in readers:
+        reader = layer(name)
+        repeat, left = divmod(reader.inputs, made.units)
+        if left or not repeat:
+            raise ConfigError(f"{name} has {reader.inputs} inputs, not a multiple of the {made.units} units")
+        reading.append(Reader(reader, 0, repeat, name))
+    gain = None if norm is None else own_parameter(part(norm), "weight")
+    shift = None if norm is None else own_parameter(part(norm), "bias")
+    found = Chain(
+        made,
+        own_parameter(part(producer), "bias"),
+        () if gain is None else (gain,),
+        () if shift is None else (shift,),
+        tuple(reading),
+        shared=not reading,
+        module=producer,
+        added_from=producer if norm is None else norm,
+    )
+    found.check()
+    return found
+
+
+def own_parameter(module: nn.Module, name: str) -> nn.Parameter | None:
+    """Return a parameter registered on this very module, or None."""
+    return module._parameters.get(name)
+
+
+def unit_mean(values: Tensor, lead: int, axis: int) -> Tensor:
+    """Mean over all axes but the `lead` first ones and `axis`: `[*lead, H]`."""
+    values = values.movedim(axis, lead)
+    return values.flatten(lead + 1).mean(-1) if values.dim() > lead + 1 else values
+
+
+def per_unit(mask: Tensor, like: Tensor, axis: int) -> Tensor:
+    """View a mask `[*lead, H]` so that it broadcasts over `like`, with H on `axis` (from the end)."""
+    lead = mask.dim() - 1
+    shape = [1] * like.dim()
+    shape[:lead] = mask.shape[:-1]
+    shape[like.dim() + axis] = mask.shape[-1]
+    return mask.view(shape)
+
+
+def columns_of(mask: Tensor, reader: Reader) -> Tensor:
+    """Spread a mask of units `[*lead, H]` over the columns of a reader: `[*lead, columns]`."""
+    columns = torch.zeros(*mask.shape[:-1], reader.layer.inputs, dtype=torch.bool, device=mask.device)
+    spread = mask.repeat_interleave(reader.repeat, -1)
+    columns[..., reader.start : reader.start + spread.shape[-1]] = spread
+    return columns

@@ -1,0 +1,89 @@
+"""A neuron reset on every network of one of our agents: the plug-ins `grama` and `redo`."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from rlsuite.blocks.noise import Source
+from rlsuite.errors import ConfigError
+from rlsuite.plugins.base import Plugin
+from rlsuite.plugins.neurons.resets import NeuronReset, inactive_share
+
+
+class ResetPlugin(Plugin):
+    """One `NeuronReset` per trained part, with its own count of updates; subclasses say which kind.
+
+    A part is scored on the update itself: what a delayed actor has of an earlier one is dropped, and its
+    reset waits for its next step. A resumed run needs no gradient of before.
+    """
+
+    eager: ClassVar[bool] = True
+    kind: ClassVar[type[NeuronReset]]
+
+    def __init__(self, config: Any, agent: Any, source: Source) -> None:
+        super().__init__(config, agent, source)
+        fields = asdict(config)
+        wanted, self.measures_only = fields.pop("parts"), fields.pop("measure_only")
+        trained = {p.name: p for p in agent.parts() if p.optimizer is not None and _is_network(p.module)}
+        if unknown := [name for name in wanted if name not in trained]:
+            raise ConfigError(
+                f"{', '.join(unknown)} is no trained network of this agent: {', '.join(trained)}"
+            )
+        self.resets: dict[str, NeuronReset] = {}
+        self.waiting: dict[str, bool] = {}
+        for name, part in trained.items():
+            if not wanted or name in wanted:
+                reset = self.kind(**fields, generator=source)
+                self.resets[name] = reset.attach(
+                    part.module, part.optimizer, example=_example(part.module, agent)
+                )
+                self.waiting[name] = False
+
+    def after_update(self, agent: Any) -> dict[str, Tensor]:
+        """Reset where the period is over and the update reached the part."""
+        metrics = {}
+        for name, reset in self.resets.items():
+            reset.count += 1
+            if reset.count % reset.period == 0:
+                self.waiting[name] = True
+            act = reset.report if self.measures_only else reset.reset
+            if self.waiting[name] and (found := act()):
+                self.waiting[name] = False
+                share = inactive_share(found)
+                lead = len(agent.lead)
+                metrics[f"{self.kind.__name__.lower()}/inactive_{name}"] = (
+                    share.flatten(lead).mean(-1) if share.dim() > lead else share
+                )
+            reset.forget()
+        return metrics
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return counts, units reset so far, and who waits for a reset."""
+        state = {
+            f"{name}/{k}": v for name, reset in self.resets.items() for k, v in reset.state_dict().items()
+        }
+        return state | {f"{name}/waiting": torch.tensor(waits) for name, waits in self.waiting.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` gave; ConfigError when it is of other networks."""
+        for name, reset in self.resets.items():
+            own = {key.removeprefix(f"{name}/"): v for key, v in state.items() if key.startswith(f"{name}/")}
+            self.waiting[name] = bool(own.pop("waiting"))
+            reset.load_state_dict(own)
+
+
+def _is_network(module: nn.Module) -> bool:
+    return not isinstance(module, nn.ParameterList) and any(p.dim() > 1 for p in module.parameters())
+
+
+def _example(module: nn.Module, agent: Any) -> tuple[Tensor, ...]:
+    """Return an observation, and an action where the network takes one: two rows for every seed."""
+    given = inspect.signature(module.forward).parameters.values()
+    count = sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in given)
+    device = next(module.parameters()).device
+    sizes = (agent.spaces.observation, agent.spaces.action)[:count]
+    return tuple(torch.zeros(*agent.lead, 2, size, device=device) for size in sizes)
