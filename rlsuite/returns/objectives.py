@@ -15,7 +15,6 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
 from rlsuite.errors import ConfigError
@@ -456,11 +455,6 @@ def _is_affine(function: Callable[[Any], Any], gamma: Fraction) -> bool:
 
 def _near(a: Any, b: Any) -> bool:
     return bool(abs(a - b) <= _PROBE_TOLERANCE * (1 + abs(a) + abs(b)))
-
-
-def quantile_levels(count: int) -> Tensor:
-    """Return the midpoints (2 i - 1) / (2 N) of N equal steps, `[N]` float64."""
-    return (torch.arange(count, dtype=torch.float64) + 0.5) / count
 
 
 def project_to_quantiles(law: Law, count: int) -> list[Any]:
