@@ -365,7 +365,7 @@ class DEtaN(Agent):
         lead: tuple[int, ...] = (),
     ) -> None:
         super().__init__(spaces, config, generators, device=device, lead=lead)
-        self.utility = config.objective()
+        self.utility, self.level = config.objective(), config.level
         self.size = check_stock(spaces, config, self.utility)
         outputs = 1 if config.shaped else max(1, self.size)
         with torch.device(device):
@@ -465,18 +465,20 @@ class DEtaN(Agent):
 
         The objective -c_0 + E f(c_0 + G) / tau is averaged over the first observations, as c_0 is chosen
         before they are seen, and compared on a grid. A lower tail's choice is then refined by minus the
-        tau-quantile of the return (Rockafellar and Uryasev 2000), where that is better by the agent's own account.
+        tau-quantile of the return (Rockafellar and Uryasev 2000), where the agent finds that better.
+
+        The attribute `level` may be set anew: one agent of `lower` or `upper` serves all levels.
 
         Args:
             observation: first observations `[*lead, N, O]`, with any stocks.
         """
         config = self.config
-        if config.level is None or self.spaces.stock is None:
+        if self.level is None or self.spaces.stock is None:
             return None
         low, high = self.spaces.stock.low[0], self.spaces.stock.high[0]
         grid = torch.linspace(low, high, config.stock_candidates, device=observation.device)
         sign = -1 if config.utility == "upper" else 1
-        scale = 1.0 if config.utility == "mean_cvar" else config.level
+        scale = 1.0 if config.utility == "mean_cvar" else self.level
 
         def objective(stock: Tensor) -> Tensor:
             """Of stocks `[*lead]`."""
@@ -494,7 +496,7 @@ class DEtaN(Agent):
             stock, theta = self.quantiles(rows)
             law = select(theta, action_values(self.utility, stock, theta, config).argmax(-1))
             every = law.flatten(-3).sort(-1).values  # of all first observations together, [*lead, N K]
-            refined = -every[..., max(0, math.ceil(config.level * every.shape[-1]) - 1)]
+            refined = -every[..., max(0, math.ceil(self.level * every.shape[-1]) - 1)]
             best = torch.where(objective(refined) > value, refined, best)
         return best.unsqueeze(-1)
 

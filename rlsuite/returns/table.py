@@ -35,15 +35,17 @@ class Table(NamedTuple):
 def tabulate(mdp: MDP) -> Table:
     """Write an MDP as tensors; terminal states stay where they are, for nothing.
 
+    A state of fewer actions than others has its last one several times: no choice is added.
+
     Raises:
-        ConfigError: states have different numbers of actions.
+        ConfigError: there is no action at all.
     """
     states = mdp.states
     index = {state: place for place, state in enumerate(states)}
     counts = {len(mdp.options(state)) for state in states} - {0}
-    if len(counts) != 1:
-        raise ConfigError(f"states have {sorted(counts)} actions: tables need the same number everywhere")
-    actions = counts.pop()
+    if not counts:
+        raise ConfigError("the process has no actions: every state is terminal")
+    actions = max(counts)
     width = max(len(outcomes) for state in states for outcomes in mdp.options(state))
     shape = (len(states), actions, width)
     size = mdp.reward_size
@@ -54,7 +56,9 @@ def tabulate(mdp: MDP) -> Table:
     for state, row in index.items():
         terminal[row] = not mdp.options(state)
         probability[row, :, 0] = float(bool(terminal[row]))
-        for action, outcomes in enumerate(mdp.options(state)):
+        options = list(mdp.options(state))
+        padded = [*options, *options[-1:] * (actions - len(options))] if options else []
+        for action, outcomes in enumerate(padded):
             for place, outcome in enumerate(outcomes):
                 where = row, action, place
                 probability[where] = float(outcome.probability)
