@@ -131,9 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for row in rows(line):
         found.append(row)
         size = " x ".join(str(getattr(row, name)) for name in BASE)
-        print(
-            f"{row.representation:12} {row.dtype} {size:24} {row.milliseconds:9.1f} ms {row.cells_per_second:.3g}/s"
-        )
+        speed = f"{row.milliseconds:9.1f} ms {row.cells_per_second:.3g}/s"
+        print(f"{row.representation:12} {row.dtype} {size:24} {speed}")
     write_csv(line.out, found, line.threads)
 
 
