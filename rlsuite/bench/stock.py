@@ -48,7 +48,7 @@ class StockLine:
     """Of lower, target, upper, mean (QR-DQN) and shaped (the baseline without distributions)."""
     seeds: int = 3
     """Agents of each objective, trained together."""
-    steps: int = 100_000
+    steps: int = 150_000
     """Env steps of every agent."""
     threads: int = 1
     """CPU threads."""

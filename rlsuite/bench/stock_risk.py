@@ -26,7 +26,7 @@ from rlsuite.training.savedrun import load_run
 EPISODES = 500  # of each policy, from the same starts for both
 SEED = 20_250_101  # of the starts
 TASKS: Mapping[str, tuple[str, ...]] = {
-    "RiskyPointMass": ("--env", "stock:discrete:RiskyPointMass"),
+    "RiskyPointMass": ("--env", "stock:discrete:RiskyPointMass", "--env-option", "discrete_bins=3"),
     "FrozenLake": (
         "--env",
         "stock:discrete:gym:FrozenLake-v1",

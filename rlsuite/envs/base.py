@@ -66,6 +66,7 @@ class VectorEnv(EnvBase):
         picture: `[height, width, channels]` of an observation that is a flattened picture, or None.
         stock: what stands in the last places of an observation, where a `StockEnv` put it there.
         return_range: least and greatest return to expect, where the environment knows.
+        return_gamma: the discount that a stock has unless told otherwise.
         vector_reward: after a step, its rewards by component, `[B, m]`, where there are several.
     """
 
@@ -73,6 +74,7 @@ class VectorEnv(EnvBase):
     picture: tuple[int, ...] | None = None
     stock: StockSpace | None = None
     return_range: tuple[float, float] | None = None
+    return_gamma: float = 0.99
     vector_reward: Tensor | None = None
 
     def __init__(

@@ -38,8 +38,9 @@ from rlsuite.returns.stock import EMBEDDING_SIZE, StockSpace, advance, default_r
 class StockOptions:
     """Options of `stock:ID`, each written with the prefix `stock_`."""
 
-    gamma: float = 0.99
-    """Discount that the stock is divided by: the agent's own."""
+    gamma: float | None = None
+    """Discount that the stock is divided by: the agent's own. None: 1 for RiskyGrid and Homeostasis, 0.99 for
+    all others."""
     low: float | tuple[float, ...] | None = None
     """Least first stock, of each component; None: minus the greatest return of environments that know it."""
     high: float | tuple[float, ...] | None = None
@@ -51,7 +52,7 @@ class StockOptions:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a discount that cannot be divided by."""
-        if not 0 < self.gamma <= 1:
+        if self.gamma is not None and not 0 < self.gamma <= 1:
             raise ValueError(f"stock_gamma = {self.gamma} is outside (0, 1]: the stock is divided by it")
 
 
@@ -86,7 +87,7 @@ class StockEnv(WrappedEnv):
         self.stock = None if options.embedded or options.shaped else space
         self._utility = make_utility(options.shaped) if options.shaped else None
         if self._utility is not None:
-            check_shaping(self._utility, options.gamma)
+            check_shaping(self._utility, space.gamma)
         self._low = torch.tensor(space.low, dtype=torch.float64)
         self._high = torch.tensor(space.high, dtype=torch.float64)
         self._bound = torch.tensor(space.bound, dtype=torch.float64)
@@ -125,10 +126,10 @@ class StockEnv(WrappedEnv):
         outcome = self.inner._advance(action)
         reward = outcome.reward if self.vector_reward is None else self.vector_reward
         before = self._stock
-        self._stock = advance(before, reward.double().reshape(before.shape), self.options.gamma)
+        self._stock = advance(before, reward.double().reshape(before.shape), self.space.gamma)
         if self._utility is not None:
             pair = (before, self._stock) if self._utility.vector else (before[:, 0], self._stock[:, 0])
-            paid = shaped_reward(self._utility, *pair, self.options.gamma)
+            paid = shaped_reward(self._utility, *pair, self.space.gamma)
             outcome = outcome._replace(reward=paid.to(outcome.reward))
         return outcome._replace(observation=self._shown(outcome.observation))
 
@@ -236,7 +237,8 @@ def _space(inner: VectorEnv, options: StockOptions) -> StockSpace:
     wide = [value if isinstance(value, tuple) else (value,) * components for value in (low, high)]
     if len(wide[0]) != components:
         raise ConfigError(f"stock_low and stock_high have {len(wide[0])} components, the reward {components}")
-    return checked_space(options.gamma, wide[0], wide[1])
+    gamma = inner.return_gamma if options.gamma is None else options.gamma
+    return checked_space(gamma, wide[0], wide[1])
 
 
 def _own_seeds(seed: Seeds, count: int) -> Seeds:

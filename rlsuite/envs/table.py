@@ -32,6 +32,7 @@ class TableWorld(VectorEnv):
         dtype: of observations, rewards and actions.
         max_episode_steps: a time limit; a horizon that ends the return is part of the state.
         return_range: least and greatest return, where known.
+        return_gamma: discount of stocks; 1 for processes whose horizon ends the return.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class TableWorld(VectorEnv):
         dtype: torch.dtype = torch.float32,
         max_episode_steps: int | None = None,
         return_range: tuple[float, float] | None = None,
+        return_gamma: float = 1.0,
     ) -> None:
         table = tabulate(mdp)
         shown = torch.tensor([list(features(state)) for state in table.states], dtype=torch.float64)
@@ -62,7 +64,8 @@ class TableWorld(VectorEnv):
             device=device,
             dtype=dtype,
         )
-        self.discrete, self.return_range = True, return_range
+        self.discrete = True
+        self.return_range, self.return_gamma = return_range, return_gamma
         self.mdp, self.table = mdp, table
         self._shown = shown
         self._limits = table.probability.cumsum(-1)

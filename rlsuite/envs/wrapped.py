@@ -53,7 +53,8 @@ class WrappedEnv(VectorEnv):
         )
         self.inner = inner
         self.discrete, self.picture = inner.discrete, inner.picture
-        self.stock, self.return_range = inner.stock, inner.return_range
+        self.stock = inner.stock
+        self.return_range, self.return_gamma = inner.return_range, inner.return_gamma
 
     @property
     def vector_reward(self) -> Tensor | None:  # type: ignore[override]

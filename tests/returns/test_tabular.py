@@ -5,7 +5,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
-from examples import COUNTER, HALF, MDP_A, MDP_B, MDP_C, MDP_D, RISKY, SAFE
+from processes import COUNTER, HALF, MDP_A, MDP_B, MDP_C, MDP_D, RISKY, SAFE
 
 from rlsuite.errors import ConfigError
 from rlsuite.returns.examples import homeostasis, risky_grid

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from examples import HALF, MDP_A, MDP_B, MDP_D
+from processes import HALF, MDP_A, MDP_B, MDP_D
 
 from rlsuite.errors import ConfigError
 from rlsuite.returns.examples import risky_grid
