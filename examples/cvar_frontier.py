@@ -15,9 +15,10 @@ import gymnasium
 import matplotlib
 import torch
 
-from rlsuite.returns.objectives import Law, Lower, Mean, best_cvar, cvar, mean
+from rlsuite.returns.laws import Law, best_cvar, cvar, mean
+from rlsuite.returns.mdp import from_toy_text
+from rlsuite.returns.objectives import Lower, Mean
 from rlsuite.returns.table import tabulate
-from rlsuite.returns.tabular import from_toy_text
 from rlsuite.returns.vectorised import Grid, GridSolver
 
 matplotlib.use("Agg")

@@ -19,8 +19,6 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictParams
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchrl.envs.utils import ExplorationType, exploration_type
 from torchrl.objectives import LossModule
 
 from rlsuite.agents.base import (
@@ -37,18 +35,12 @@ from rlsuite.agents.base import (
     take_step,
 )
 from rlsuite.blocks.convolution import ConvTrunk
+from rlsuite.blocks.greedy import GreedyPolicy
 from rlsuite.blocks.mlp import ACTIVATIONS, MLP, Activation, Linear
 from rlsuite.blocks.noise import Source, uniform
 from rlsuite.blocks.quantiles import greedy_quantiles, quantile_huber_loss, select
 from rlsuite.errors import ConfigError
-from rlsuite.returns.objectives import (
-    Exponential,
-    Mean,
-    Utility,
-    check_discount,
-    check_shaping,
-    make_utility,
-)
+from rlsuite.returns.objectives import Exponential, Mean, Utility, check_discount, check_shaping, make_utility
 from rlsuite.returns.stock import EMBEDDING_SIZE, embed, relabelled, split
 
 
@@ -211,34 +203,6 @@ class StockQuantiles(nn.Module):
         if self.size:
             features = features + self.embedding(embed(stock, self.bound))
         return self.head(self.activation(features)).to(shown.dtype).unflatten(-1, self.shape)
-
-
-class GreedyPolicy(nn.Module):
-    """Observation to scores of the actions, 1 for the chosen one and 0 for all others; epsilon-greedy.
-
-    Args:
-        value: observation `[*, O]` -> worth of each action, `[*, A]`.
-        generator: behaviour noise.
-        epsilon: share of random actions at first.
-    """
-
-    exploration_scale: Tensor
-    epsilon: Tensor
-
-    def __init__(self, value: Callable[[Tensor], Tensor], generator: Source, epsilon: float) -> None:
-        super().__init__()
-        self.value, self.generator = value, generator
-        self.register_buffer("exploration_scale", torch.ones(()))
-        self.register_buffer("epsilon", torch.tensor(epsilon))
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """Return `[*, A]`; the share epsilon is random under ExplorationType.RANDOM alone."""
-        scores = self.value(observation).to(observation.dtype)
-        if exploration_type() == ExplorationType.RANDOM:
-            draw = uniform(scores.new_empty(*scores.shape[:-1], 1 + scores.shape[-1]), self.generator)
-            random = draw[..., :1] < self.epsilon * self.exploration_scale
-            scores = torch.where(random, draw[..., 1:], scores)
-        return F.one_hot(scores.argmax(-1), scores.shape[-1]).to(observation.dtype)
 
 
 def action_values(utility: Utility, stock: Tensor, theta: Tensor, config: DEtaNConfig) -> Tensor:

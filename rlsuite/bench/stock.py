@@ -22,8 +22,10 @@ from rlsuite.envs.make import make_env
 from rlsuite.envs.worlds.risky_grid import features
 from rlsuite.errors import ConfigError
 from rlsuite.returns.examples import GRID_HORIZON, risky_grid
-from rlsuite.returns.objectives import Law, Lower, Mean, Target, Upper, Utility, cvar, mean, upper_cvar
-from rlsuite.returns.tabular import MDP, Policy, Solver, State, optimal_cvar, start_law
+from rlsuite.returns.laws import Law, cvar, mean, upper_cvar
+from rlsuite.returns.mdp import MDP, State
+from rlsuite.returns.objectives import Lower, Mean, Target, Upper, Utility
+from rlsuite.returns.tabular import Policy, Solver, optimal_cvar, start_law
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.savedrun import load_run
 

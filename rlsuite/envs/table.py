@@ -13,8 +13,8 @@ from rlsuite.envs.base import Outcome, VectorEnv, take
 from rlsuite.envs.discrete import chosen_action
 from rlsuite.envs.seeding import WORDS, Seeds, make_generators, pack_generators, unpack_generators
 from rlsuite.errors import DataError
+from rlsuite.returns.mdp import MDP, State
 from rlsuite.returns.table import tabulate
-from rlsuite.returns.tabular import MDP, State
 
 
 class TableWorld(VectorEnv):

@@ -4,7 +4,7 @@ from fractions import Fraction
 from itertools import product
 from typing import Any
 
-from rlsuite.returns.tabular import MDP, State, build
+from rlsuite.returns.mdp import MDP, State, build
 
 SIDE = 4  # cells
 GRID_HORIZON = 8  # steps

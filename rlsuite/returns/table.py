@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlsuite.errors import ConfigError
-from rlsuite.returns.tabular import MDP, State
+from rlsuite.returns.mdp import MDP, State
 
 
 class Table(NamedTuple):

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from rlsuite.errors import ConfigError
-from rlsuite.returns.objectives import Law, Utility, check_discount
+from rlsuite.returns.laws import Law
+from rlsuite.returns.mdp import State
+from rlsuite.returns.objectives import Utility, check_discount
 from rlsuite.returns.table import Table
-from rlsuite.returns.tabular import Policy, State
+from rlsuite.returns.tabular import Policy
 
 TIE = 1e-12  # an action must be better than an earlier one by this, relative: rounding decides no ties
 

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from rlsuite.returns.tabular import build
+from rlsuite.returns.mdp import build
 
 HALF = Fraction(1, 2)
 

@@ -9,26 +9,13 @@ from processes import COUNTER, HALF, MDP_A, MDP_B, MDP_C, MDP_D, RISKY, SAFE
 
 from rlsuite.errors import ConfigError
 from rlsuite.returns.examples import homeostasis, risky_grid
-from rlsuite.returns.objectives import (
-    Custom,
-    Exponential,
-    Lower,
-    Mean,
-    Norm,
-    Range,
-    Target,
-    Upper,
-    best_cvar,
-    cvar,
-    mean,
-    upper_cvar,
-)
+from rlsuite.returns.laws import best_cvar, cvar, mean, upper_cvar
+from rlsuite.returns.mdp import build, exact
+from rlsuite.returns.objectives import Custom, Exponential, Lower, Mean, Norm, Range, Target, Upper
 from rlsuite.returns.tabular import (
     Solver,
-    build,
     contraction_bound,
     every_law,
-    exact,
     optimal_cvar,
     optimal_mean_cvar,
     policy_iteration,

@@ -8,9 +8,11 @@ from processes import HALF, MDP_A, MDP_B, MDP_D
 
 from rlsuite.errors import ConfigError
 from rlsuite.returns.examples import risky_grid
-from rlsuite.returns.objectives import Lower, Mean, Norm, Range, Target, Upper, best_cvar, cvar
+from rlsuite.returns.laws import best_cvar, cvar
+from rlsuite.returns.mdp import MDP
+from rlsuite.returns.objectives import Lower, Mean, Norm, Range, Target, Upper
 from rlsuite.returns.table import tabulate
-from rlsuite.returns.tabular import MDP, Solver, run_policy
+from rlsuite.returns.tabular import Solver, run_policy
 from rlsuite.returns.vectorised import Grid, GridSolver, longest_path
 
 UTILITIES = (Lower(), Target(), Upper(), Mean())

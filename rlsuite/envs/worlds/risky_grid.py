@@ -10,7 +10,7 @@ from typing import Any
 
 from rlsuite.envs.table import TableWorld
 from rlsuite.returns.examples import GRID_HORIZON, SIDE, risky_grid
-from rlsuite.returns.tabular import State
+from rlsuite.returns.mdp import State
 
 RETURNS = (-5.0, 14.0)  # of the grid, and a unit or two more on either side
 
