@@ -461,6 +461,7 @@ class DEtaN(Agent):
             law = select(theta, action_values(self.utility, stock, theta, config).argmax(-1))
             every = law.flatten(-3).sort(-1).values  # of all first observations together, [*lead, N K]
             refined = -every[..., max(0, math.ceil(self.level * every.shape[-1]) - 1)]
+            refined = refined.clamp(low, high)  # beyond, no stock was learnt from
             best = torch.where(objective(refined) > value, refined, best)
         return best.unsqueeze(-1)
 

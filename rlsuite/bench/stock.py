@@ -9,6 +9,7 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from rlsuite.envs.make import make_env
 from rlsuite.envs.worlds.risky_grid import features
 from rlsuite.errors import ConfigError
 from rlsuite.returns.examples import GRID_HORIZON, risky_grid
-from rlsuite.returns.laws import Law, cvar, mean, upper_cvar
+from rlsuite.returns.laws import Choice, Law, cvar, mean, upper_cvar
 from rlsuite.returns.mdp import MDP, State
 from rlsuite.returns.objectives import Lower, Mean, Target, Upper, Utility
 from rlsuite.returns.tabular import Policy, Solver, optimal_cvar, start_law
@@ -111,6 +112,12 @@ def agents_of(run: Path) -> list[DEtaN]:
     return [agent for agent in agents if isinstance(agent, DEtaN)]
 
 
+@cache
+def best_tail(tau: Fraction, upper: bool) -> Choice:
+    """Return the exact optimum of a level on the grid."""
+    return optimal_cvar(risky_grid(), tau, GRID_HORIZON, upper=upper)[0]
+
+
 def cvar_rows(name: str, seed: int, agent: DEtaN, policy: Played, mdp: MDP) -> list[dict[str, Any]]:
     """Return, for every level, the CVaR that the agent attains from the first stock it chooses itself.
 
@@ -126,7 +133,7 @@ def cvar_rows(name: str, seed: int, agent: DEtaN, policy: Played, mdp: MDP) -> l
         # Rational, so that the grid's returns stay exact.
         chosen = Fraction(float(stock)).limit_denominator(10_000)
         law = start_law(mdp, policy, chosen, GRID_HORIZON)
-        best, _ = optimal_cvar(mdp, tau, GRID_HORIZON, upper=upper)
+        best = best_tail(tau, upper)
         found = (upper_cvar if upper else cvar)(law, tau)
         rows.append(
             {
