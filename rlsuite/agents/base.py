@@ -20,6 +20,7 @@ from rlsuite.blocks.heads import Gaussian, squash, tanh_of_mean
 from rlsuite.blocks.noise import Source, normal
 from rlsuite.blocks.normalizer import RunningNorm
 from rlsuite.blocks.standardise import Standardise, identity
+from rlsuite.returns.stock import StockSpace
 
 GENERATOR_NAMES = ("init", "act", "learn")
 VALUE_SAMPLES = 10  # actions per observation of `soft_state_value`; authors' code of the STAC paper
@@ -34,11 +35,17 @@ class Spaces:
         observation: length of the flat observation vector, O.
         action: length of the action vector, A. Agents act in [-1, 1].
         half_range: (high - low) / 2 of each action in the environment's units, A numbers.
+        discrete: an action is one of A, whichever of its A numbers is the greatest.
+        picture: height, width and channels of an observation that is a flattened picture, or None.
+        stock: what stands in the observation's last places, where the environment has a stock.
     """
 
     observation: int
     action: int
     half_range: tuple[float, ...]
+    discrete: bool = False
+    picture: tuple[int, ...] | None = None
+    stock: StockSpace | None = None
 
 
 class Trained(NamedTuple):
@@ -110,6 +117,8 @@ class Agent(nn.Module):
     Config: ClassVar[type]
     adopts_statistics: ClassVar[bool] = False
     """Observations are normalised by the moments of a data set, taken once, instead of running ones."""
+    discrete: ClassVar[bool] = False
+    """Acts by choosing one of A actions: environments must be of the same kind."""
     policy: TensorDictModule
 
     def __init__(
@@ -170,6 +179,14 @@ class Agent(nn.Module):
 
     def state_value(self, observation: Tensor) -> StateValue | None:
         """Value observations `[*lead, N, O]`, without chance or gradient; None for agents without critics."""
+        return None
+
+    def first_stock(self, observation: Tensor) -> Tensor | None:
+        """Choose the stock of evaluation episodes at their first observations `[*lead, N, O]`.
+
+        Returns:
+            `[*lead, m]`, or None for the environment's own.
+        """
         return None
 
     def parts(self) -> tuple[Trained, ...]:
@@ -253,7 +270,7 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
             module.train(was_training)
 
 
-def policy_module(policy: Policy) -> TensorDictModule:
+def policy_module(policy: nn.Module) -> TensorDictModule:
     """Wrap a policy as the TensorDictModule `observation -> action` that TorchRL's tools expect."""
     return TensorDictModule(policy, in_keys=["observation"], out_keys=["action"])
 

@@ -20,6 +20,7 @@ from torchrl.envs import EnvBase
 
 from rlsuite.envs.seeding import Seeds
 from rlsuite.errors import ConfigError, DataError, EnvironmentFailure
+from rlsuite.returns.stock import StockSpace
 
 NO_LIMIT = 2**62  # env steps
 
@@ -61,7 +62,20 @@ class VectorEnv(EnvBase):
         middle: (high + low) / 2 of each action.
         max_episode_steps: env steps until an episode is truncated; None for no limit.
         versions: versions of the packages that the numbers depend on.
+        discrete: an action is one of A: the vector's greatest entry says which (the first of equal ones).
+        picture: `[height, width, channels]` of an observation that is a flattened picture, or None.
+        stock: what stands in the last places of an observation, where a `StockEnv` put it there.
+        return_range: least and greatest return to expect, where the environment knows.
+        return_gamma: the discount that a stock has unless told otherwise.
+        vector_reward: after a step, its rewards by component, `[B, m]`, where there are several.
     """
+
+    discrete: bool = False
+    picture: tuple[int, ...] | None = None
+    stock: StockSpace | None = None
+    return_range: tuple[float, float] | None = None
+    return_gamma: float = 0.99
+    vector_reward: Tensor | None = None
 
     def __init__(
         self,

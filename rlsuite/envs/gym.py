@@ -37,6 +37,8 @@ class GymEnv(ReplayedEnv):
         render: make pictures for `frame`.
         options: further arguments of `gymnasium.make`, by name.
         legacy_margin: halve the contact margins of the MuJoCo model; see `tasks.base.legacy_margins`.
+        discrete: the environment takes one of A actions; observations may be numbers of states, shown as
+            one of all, and small pictures, shown flat.
 
     Raises:
         ConfigError: unknown id or option, missing package, or spaces that our agents cannot use.
@@ -55,6 +57,7 @@ class GymEnv(ReplayedEnv):
         render: bool = False,
         options: Mapping[str, Any] | None = None,
         legacy_margin: bool = False,
+        discrete: bool = False,
     ) -> None:
         arguments: dict[str, Any] = {**(options or {}), **({"render_mode": "rgb_array"} if render else {})}
         if max_episode_steps is not None:
@@ -69,11 +72,21 @@ class GymEnv(ReplayedEnv):
         spec, first = _make(gym_id, arguments)
         if legacy_margin and not isinstance(getattr(first.unwrapped, "model", None), mujoco.MjModel):
             raise ConfigError(f'"gym:{gym_id}" has no MuJoCo model whose contact margins could be halved')
-        _check_spaces(gym_id, first.observation_space, first.action_space)
+        if discrete:
+            _check_discrete(gym_id, first.observation_space, first.action_space)
+        else:
+            _check_spaces(gym_id, first.observation_space, first.action_space)
+        picture = first.observation_space.shape or ()
         first.close()
         self._vector = SyncVectorEnv([build] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
         actions = self._vector.single_action_space
-        assert isinstance(actions, gymnasium.spaces.Box)
+        if isinstance(actions, gymnasium.spaces.Discrete):
+            self._first_action = int(actions.start)
+            high = np.ones(int(actions.n))
+            low = -high
+        else:
+            assert isinstance(actions, gymnasium.spaces.Box)
+            low, high = actions.low, actions.high
         observations = self._vector.single_observation_space
         assert observations.shape is not None
         super().__init__(
@@ -81,14 +94,16 @@ class GymEnv(ReplayedEnv):
             engine_name="gym",
             num_envs=num_envs,
             observation_size=observations.shape[0],
-            action_low=actions.low,
-            action_high=actions.high,
+            action_low=low,
+            action_high=high,
             max_episode_steps=spec.max_episode_steps if max_episode_steps is None else max_episode_steps,
             packages=("gymnasium", "mujoco"),
             device=device,
             dtype=dtype,
         )
-        self._render = render
+        self._render, self.discrete = render, discrete
+        if discrete and len(picture) == PICTURE_AXES:
+            self.picture = tuple(picture)
         self._set_seed(seed)
 
     def frame(self, world: int = 0) -> np.ndarray:
@@ -134,6 +149,8 @@ class GymEnv(ReplayedEnv):
                 env.step(action)
 
     def _native(self, action: np.ndarray) -> np.ndarray:
+        if self.discrete:
+            return action.argmax(-1) + self._first_action
         return action.astype(self._vector.single_action_space.dtype)
 
 
@@ -190,10 +207,30 @@ def _registered() -> list[str]:
     return [f"gym:{name}" for name in gymnasium.registry]
 
 
+def has_discrete_actions(gym_id: str, options: Mapping[str, Any] | None) -> bool:
+    """Whether a Gymnasium environment takes one of A actions; raises as `GymEnv` for what cannot be made."""
+    _, env = _make(gym_id, dict(options or {}))
+    found = isinstance(env.action_space, gymnasium.spaces.Discrete)
+    env.close()
+    return found
+
+
+def _check_discrete(gym_id: str, observations: gymnasium.Space, actions: gymnasium.Space) -> None:
+    """Raise ConfigError for spaces that agents of discrete actions cannot use."""
+    if not isinstance(actions, gymnasium.spaces.Discrete):
+        raise ConfigError(f'"gym:{gym_id}" takes actions {actions}, and not one of a few')
+    if not isinstance(gymnasium.spaces.flatten_space(observations), gymnasium.spaces.Box):
+        raise ConfigError(f'"gym:{gym_id}" shows {observations}, which cannot be flattened to a vector')
+
+
 def _check_spaces(gym_id: str, observations: gymnasium.Space, actions: gymnasium.Space) -> None:
     """Raise ConfigError for spaces that our agents cannot use."""
     if not isinstance(actions, gymnasium.spaces.Box) or len(actions.shape) != 1:
-        raise ConfigError(f'"gym:{gym_id}" takes actions {actions}; our agents need a flat Box (continuous)')
+        discrete = isinstance(actions, gymnasium.spaces.Discrete)
+        raise ConfigError(
+            f'"gym:{gym_id}" takes actions {actions}; our agents need a flat Box (continuous)'
+            + (f'; agents of discrete actions take "discrete:gym:{gym_id}"' if discrete else "")
+        )
     if len(observations.shape or ()) == PICTURE_AXES:
         raise ConfigError(f'"gym:{gym_id}" shows pictures {observations}; our agents need vectors')
     if not isinstance(gymnasium.spaces.flatten_space(observations), gymnasium.spaces.Box):

@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +41,8 @@ def make_env(
     """Make an environment of `num_envs` worlds.
 
     Args:
-        env_id: `HalfCheetah` (= `HalfCheetah-v5`), `gym:ID` for any Gymnasium id, `dmc:domain-task`.
+        env_id: `HalfCheetah` (= `HalfCheetah-v5`), `gym:ID` for any Gymnasium id, `dmc:domain-task`;
+            `discrete:ID` of any of them has discrete actions, `stock:ID` a stock.
         num_envs: worlds stepped together.
         engine: who integrates: `auto` takes the native engine for our own tasks; `warp` runs them on a GPU;
             `gym` and `dmc` are Gymnasium's and dm_control's own environments.
@@ -53,7 +54,8 @@ def make_env(
         observation_keys: which parts of a `gym:` dictionary observation, in this order; by default all, the
             state first and the goal last.
         render: `frame()` will be called; only Gymnasium's own environments must know beforehand.
-        options: Gymnasium's constructor arguments by name, e.g. `{"healthy_z_range": (0.5, 2.0)}`.
+        options: Gymnasium's constructor arguments by name, e.g. `{"healthy_z_range": (0.5, 2.0)}`; those of
+            the wrappers have prefixes (`stock_gamma`, `discrete_bins`).
         legacy_margin: contacts begin where they did before MuJoCo 3.5, as in all literature up to 3.4; of
             Gymnasium's tasks Ant, Hopper, Humanoid, HumanoidStandup and Pusher have margins at all.
         warp: settings of the engine `warp`.
@@ -74,6 +76,19 @@ def make_env(
         "max_episode_steps": max_episode_steps,
     }
     family, _, rest = env_id.partition(":")
+    if family in WRAPPERS and rest:
+        own, others = _own_options(options, f"{family}_")
+        inner_arguments: dict[str, Any] = {
+            **common,
+            "engine": engine,
+            "threads": threads,
+            "observation_keys": observation_keys,
+            "render": render,
+            "options": others,
+            "legacy_margin": legacy_margin,
+            "warp": warp,
+        }
+        return WRAPPERS[family](rest, num_envs, own, inner_arguments)
     if observation_keys is not None and family != "gym":
         raise ConfigError(f"{env_id} shows one vector: observation_keys are for gym: dictionaries")
     if family == "dmc" and rest:
@@ -128,6 +143,40 @@ def make_env(
         task = replace(task, model=legacy_margins(task.model))
     chosen = "native" if engine == "auto" else engine
     return MujocoEnv(task, num_envs, engine=chosen, threads=threads, warp=warp, **common)
+
+
+def _with_stock(rest: str, num_envs: int, own: dict[str, Any], arguments: dict[str, Any]) -> VectorEnv:
+    from rlsuite.envs.stock import StockEnv, StockOptions
+
+    chosen = from_mapping(StockOptions, own, f"options stock_* of stock:{rest}")
+    return StockEnv(make_env(rest, num_envs, **arguments), chosen, arguments["seed"])
+
+
+def _with_discrete_actions(
+    rest: str, num_envs: int, own: dict[str, Any], arguments: dict[str, Any]
+) -> VectorEnv:
+    from rlsuite.envs.discrete import DiscreteOptions, DiscretisedEnv
+    from rlsuite.envs.gym import GymEnv, has_discrete_actions
+
+    chosen = from_mapping(DiscreteOptions, own, f"options discrete_* of discrete:{rest}")
+    family, _, gym_id = rest.partition(":")
+    if family == "gym" and has_discrete_actions(gym_id, arguments["options"]):
+        _refuse_engine(rest, arguments["engine"], "auto", "gym")
+        if own:
+            raise ConfigError(f"{rest} has discrete actions already: discrete_bins has no use")
+        names = ("device", "seed", "dtype", "max_episode_steps", "observation_keys", "render", "options")
+        return GymEnv(gym_id, num_envs, discrete=True, **{name: arguments[name] for name in names})
+    return DiscretisedEnv(make_env(rest, num_envs, **arguments), chosen)
+
+
+WRAPPERS: dict[str, Callable[..., VectorEnv]] = {"stock": _with_stock, "discrete": _with_discrete_actions}
+
+
+def _own_options(options: Mapping[str, Any] | None, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options with a prefix, without it, and all others."""
+    given = dict(options or {})
+    own = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
+    return own, {key: value for key, value in given.items() if not key.startswith(prefix)}
 
 
 def _split_version(env_id: str) -> tuple[str, str]:

@@ -19,6 +19,8 @@ DOMAIN = re.compile(r".+ \((.+)\)")
 
 FOREIGN = (
     ("gym:ID", "any Gymnasium id with a flat box of actions, e.g. gym:Pendulum-v1"),
+    ("discrete:ID", "any of these with discrete actions: its own, or a grid of its continuous ones"),
+    ("stock:ID", "any of these with a stock that the return is added to, e.g. stock:RiskyGrid"),
     ("dmc:DOMAIN-TASK", "any other task of dm_control, one world after the other, e.g. dmc:fish-swim"),
 )
 

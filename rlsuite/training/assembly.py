@@ -9,7 +9,6 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
-from torchrl.envs import EnvBase
 
 from rlsuite.agents.base import GENERATOR_NAMES, Agent, Spaces
 from rlsuite.blocks.noise import Source
@@ -213,13 +212,23 @@ def worlds(
 def new_agent(
     agent_class: type[Agent],
     agent_config: Any,
-    env: EnvBase,
+    env: VectorEnv,
     streams: SeedStreams,
     device: torch.device | str = "cpu",
 ) -> Agent:
-    """Make an untrained agent for `env` with the run's streams; several streams are a leading axis of it."""
+    """Make an untrained agent for `env` with the run's streams; several streams are a leading axis of it.
+
+    Raises:
+        ConfigError: the agent's actions are not of the environment's kind.
+    """
     generators: dict[str, Source] = {name: streams.source(name) for name in GENERATOR_NAMES}
     lead = (len(streams),) if len(streams) > 1 else ()
+    if env.discrete != agent_class.discrete:
+        wanted, given = ("discrete", "continuous") if agent_class.discrete else ("continuous", "discrete")
+        way = f": use discrete:{env.env_id}" if agent_class.discrete else ""
+        raise ConfigError(
+            f"{agent_class.__name__} needs {wanted} actions, and those of {env.env_id} are {given}{way}"
+        )
     return agent_class(spaces_of(env), agent_config, generators, device=device, lead=lead)
 
 
@@ -263,12 +272,15 @@ def world_seeds(seeds: Sequence[int], worlds: int) -> list[int]:
     return [(seed + world) % SEED_LIMIT for seed in seeds for world in range(worlds)]
 
 
-def spaces_of(env: EnvBase) -> Spaces:
+def spaces_of(env: VectorEnv) -> Spaces:
     """Read what an agent must know from an environment made by `make_env`."""
     return Spaces(
         observation=env.observation_spec["observation"].shape[-1],
         action=env.action_spec.shape[-1],
         half_range=env.half_range,
+        discrete=env.discrete,
+        picture=env.picture,
+        stock=env.stock,
     )
 
 

@@ -1,5 +1,6 @@
 """Evaluation: a fixed number of deterministic episodes on worlds of their own, and `rlsuite eval`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,9 +11,11 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from rlsuite.agents.base import Agent
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.rendering import mosaic
 from rlsuite.envs.seeding import Seeds
+from rlsuite.envs.stock import StockEnv
 from rlsuite.errors import ConfigError
 from rlsuite.training.value_error import value_trace
 
@@ -38,6 +41,7 @@ def evaluate(
     video: Path | None = None,
     trace: Trace | None = None,
     video_worlds: int = 1,
+    begin: Callable[[TensorDictBase], TensorDictBase] | None = None,
 ) -> dict[str, list[float]]:
     """Run one episode in every world of `env` with the policy's mode.
 
@@ -50,13 +54,14 @@ def evaluate(
         video: mp4 file for the episodes of the first worlds.
         trace: sees every step; see `rlsuite.training.value_error.value_trace`.
         video_worlds: how many of them, side by side; a world whose episode is over stands still.
+        begin: changes the first row; see `chosen_stocks`.
 
     Returns:
         `returns` (undiscounted) and `lengths` (env steps), one number a world; with a trace that has them
         also `value_errors`.
     """
     env.seed_worlds(seeds)
-    carried = env.reset()
+    carried = env.reset() if begin is None else begin(env.reset())
     returns = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
     lengths = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
     running = torch.ones(env.batch_size, dtype=torch.bool, device=env.device)
@@ -74,6 +79,22 @@ def evaluate(
     found = {"returns": returns.tolist(), "lengths": lengths.tolist()}
     errors = None if trace is None else trace.errors()
     return found if errors is None else found | {"value_errors": errors.tolist()}
+
+
+def chosen_stocks(agent: Agent, env: VectorEnv) -> Callable[[TensorDictBase], TensorDictBase] | None:
+    """Return what puts the agent's choice of a stock into an evaluation's first row; None without stocks."""
+    if not isinstance(env, StockEnv):
+        return None
+
+    def begin(row: TensorDictBase) -> TensorDictBase:
+        first = row.get("observation").unflatten(0, (*agent.lead, -1))
+        stock = agent.first_stock(first)
+        if stock is None:
+            return row
+        worlds = stock.unsqueeze(-2).expand(*first.shape[:-1], stock.shape[-1])
+        return env.restock(row, worlds.reshape(-1, stock.shape[-1]))
+
+    return begin
 
 
 def per_seed(episodes: dict[str, list[float]], seeds: int) -> list[dict[str, list[float]]]:
@@ -197,7 +218,15 @@ def evaluate_run(
             film = video if index == indices[0] else None
             trace = value_trace(agent)
             each.append(
-                evaluate(agent.policy, env, seeds=own, video=film, video_worlds=video_worlds, trace=trace)
+                evaluate(
+                    agent.policy,
+                    env,
+                    seeds=own,
+                    video=film,
+                    video_worlds=video_worlds,
+                    trace=trace,
+                    begin=chosen_stocks(agent, env),
+                )
             )
         versions = env.versions
     finally:

@@ -14,7 +14,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from rlsuite.training import state
 from rlsuite.training.assembly import Learner, restore, snapshot, world_seeds
 from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, Loaded
-from rlsuite.training.evaluate import evaluate, per_seed, summary
+from rlsuite.training.evaluate import chosen_stocks, evaluate, per_seed, summary
 from rlsuite.training.graphs import verified
 from rlsuite.training.guard import READ_EVERY, LearnerGuard
 from rlsuite.training.recorder import Recorder
@@ -193,7 +193,8 @@ def evaluation(run: Learner) -> list[dict[str, float]]:
     clock, count = run.clock, run.config.eval_episodes
     firsts = [seed + clock.evaluations * count for seed in run.streams.seeds("eval")]
     worlds, trace = world_seeds(firsts, count), value_trace(run.agent)
-    episodes = evaluate(run.policy, run.eval_env, seeds=worlds, trace=trace)
+    begin = chosen_stocks(run.agent, run.eval_env)
+    episodes = evaluate(run.policy, run.eval_env, seeds=worlds, trace=trace, begin=begin)
     metrics = [summary(own) for own in per_seed(episodes, len(firsts))]
     if run.reference is not None:
         for own in metrics:

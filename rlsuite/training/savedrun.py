@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchrl.envs import EnvBase
-
 from rlsuite.agents.base import Agent
+from rlsuite.envs.base import VectorEnv
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.registry import agent_class
 from rlsuite.training import state
@@ -28,7 +27,7 @@ class SavedRun:
     config: RunConfig
     loaded: Loaded
 
-    def agent(self, env: EnvBase, streams: SeedStreams, seed_index: int = 0) -> Agent:
+    def agent(self, env: VectorEnv, streams: SeedStreams, seed_index: int = 0) -> Agent:
         """Return one agent of the checkpoint for `env`; its own draws come from `streams`.
 
         Args:

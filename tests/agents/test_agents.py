@@ -244,7 +244,9 @@ def test_batches_may_bring_their_own_discount(name):
 
 @pytest.mark.parametrize(
     ("name", "field"),
-    [(name, field) for name in WITH_CRITICS for field in ("gamma", "tau", "lr_critic", "lr_actor")]
+    [(name, field) for name in WITH_CRITICS for field in ("gamma", "tau", "lr_critic")]
+    + [(name, "lr_actor") for name in WITH_CRITICS if name != "d_eta_n"]
+    + [("d_eta_n", field) for field in ("kappa", "edited", "epsilon_final", "level")]
     + [("bc", "lr_actor"), ("bc", "dropout"), ("bc", "exploration_noise")],
 )
 def test_config_refuses_values_outside_their_range(name, field):

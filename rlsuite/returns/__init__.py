@@ -1,0 +1,1 @@
+"""Return distributions as the objective: utilities of stock and return, and exact dynamic programming."""
