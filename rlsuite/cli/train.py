@@ -41,6 +41,8 @@ class OfflineLine(TrainLine):
     """The flags of `rlsuite train --dataset` that belong to no agent."""
 
     train: conf.OmitArgPrefixes[OfflineConfig]  # type: ignore[assignment]
+    stages: Annotated[str, conf.arg(metavar="A,B")] = ""
+    """Stages to learn, of agents that learn in stages, separated by commas; by default all."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -97,15 +99,48 @@ def parse_line(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
     words = f"{registry.agent_names()[agent]}\n\n{where}: {registry.presets(agent)[preset]}"
     line = parse(shape, argv, prog=f"{PROG} {agent}", default=default, description=words)
     env_options = {**line.train.env_options, **option_values(line.env_option, "--env-option")}
-    return dataclasses.replace(line, train=dataclasses.replace(line.train, env_options=env_options)), kind
+    line = dataclasses.replace(line, train=dataclasses.replace(line.train, env_options=env_options))
+    return (line if dataset is None else staged(line, kind, argv)), kind
+
+
+def staged(line: Any, kind: "type[Agent]", argv: Sequence[str]) -> Any:
+    """Return the line of a run on data with the stages it names, and with as many steps as these have.
+
+    Raises:
+        ConfigError: the agent has no such stages, or --steps where stages have their own.
+    """
+    if not kind.stages:
+        if line.stages:
+            raise ConfigError(f"--stages {line.stages}: {kind.__name__} does not learn in stages")
+        return line
+    if peek(argv, "--steps"):
+        counts = ", ".join(f"--agent.{stage}-updates" for stage in kind.stages)
+        raise ConfigError(f"--steps: {kind.__name__} learns in stages, each with its own number: {counts}")
+    agent = line.agent
+    if line.stages:
+        named = tuple(word.strip() for word in line.stages.split(","))
+        agent = typed_replace(agent, stages=named)
+    return dataclasses.replace(line, agent=agent, train=dataclasses.replace(line.train, steps=agent.updates))
+
+
+def typed_replace(config: Any, **changes: Any) -> Any:
+    """Replace fields of a dataclass; ConfigError where it refuses them."""
+    try:
+        return dataclasses.replace(config, **changes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def start(kind: "type[Agent]", config: RunConfig, out: Path | None) -> int:
     """Make the run folder, train in it, and say how it went."""
     from rlsuite.training.offline import train
     from rlsuite.training.runfolder import RunFolder, default_run_path
+    from rlsuite.training.savedrun import agent_digest, load_agent
     from rlsuite.training.signals import StopFlag
 
+    if isinstance(config.train, OfflineConfig) and config.train.earlier_run:
+        digest = agent_digest(load_agent(Path(config.train.earlier_run)).loaded)
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, earlier_digest=digest))
     path = out or default_run_path(config.agent_name, about(config.train), config.train.seed)
     facts = ("seed", "device", "engine", "legacy_margin")
     meta = {name: getattr(config.train, name) for name in facts}

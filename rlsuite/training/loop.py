@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from rlsuite.replay.windows import WindowReplay
 from rlsuite.training import state
 from rlsuite.training.assembly import Learner, restore, snapshot, world_seeds
 from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, Loaded
@@ -149,13 +150,15 @@ def update(run: Learner, guard: LearnerGuard | None) -> None:
     """One gradient update on one batch."""
     batch = run.replay.sample()
     if run.update is None:
-        captured = run.config.cuda_graphs and run.device.type == "cuda"
+        captured = run.config.cuda_graphs and run.device.type == "cuda" and not run.agent.stages
         with precision(run):
             run.update = verified(run.agent, batch) if captured else run.agent.update
     with precision(run):
         metrics = run.update(batch)
     run.clock.updates += 1
     run.sums.add(metrics)
+    if isinstance(run.replay, WindowReplay) and run.replay.priorities is not None:
+        run.replay.reprioritise(batch.get("index"), batch.get("priority"))
     if guard is not None:
         guard.check(metrics, batch, run.clock.updates)
         if run.clock.updates % READ_EVERY == 0:
