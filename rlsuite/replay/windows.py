@@ -189,7 +189,8 @@ class WindowReplay(OfflineReplay):
         ended = self.rows["next", "terminated"].squeeze(-1)[after - 1]
         found = []
         for rate in (means.min(), means.max()):
-            tail = torch.where(ended, 0, 0 if cuts_end or gamma == 1 else rate / (1 - gamma))
+            going_on = 0.0 if cuts_end or gamma == 1 else float(rate) / (1 - gamma)
+            tail = torch.where(ended, 0.0, going_on).to(reward.dtype)
             least, most = tail.new_full((), torch.inf), tail.new_full((), -torch.inf)
             for step in range(int(lengths.max())):  # from the episodes' ends
                 inside = step < lengths

@@ -36,7 +36,7 @@ from rlsuite.blocks.schedule import CosineRate
 from rlsuite.errors import ConfigError
 
 PRIORITY_FLOOR = 5e-6  # added to squared TD errors before they become priorities; authors' code
-ENCODED_ROWS = 1_024  # windows encoded at once when a stage begins
+ENCODED_ROWS = 512  # windows encoded at once when a stage begins
 DRAWN_ROWS = 16_384  # latents drawn at once when a stage begins
 LOOK_EVERY = 5_000  # updates between looks at whether values leave the range of the data's returns
 SLACK = 0.05  # of that range's width, by which they may leave it unsaid
@@ -238,6 +238,8 @@ class LDCQ(Agent):
     @torch.no_grad()
     def _encoded(self, data: Any) -> Tensor:
         """Return the posterior means of all windows, `[*lead, W, Z]`."""
+        if "latent" in data.columns:  # of the stage before: the encoder has not moved since
+            return data.columns["latent"]
 
         def encode(index: Tensor) -> Tensor:
             rows = data.steps(index.expand(*self.lead, -1))
