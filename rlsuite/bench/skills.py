@@ -100,7 +100,7 @@ def walk_data(seed: int, batch_size: int = 256) -> WindowReplay:
 
 
 def bimodal_actions(seed: int, config: LDCQConfig = BIMODAL) -> dict[str, Tensor]:
-    """Train on the walk; return its recorded actions and those decoded from drawn latents, by their source."""
+    """Train on the walk; return its recorded actions and those of drawn latents, by their source."""
     data = walk_data(seed)
     agent = LDCQ(Spaces(observation=1, action=1, half_range=(1.0,)), config, make_generators(seed))
     for _ in range(config.updates):

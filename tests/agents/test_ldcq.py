@@ -1,5 +1,7 @@
 """What LDCQ promises as an agent: stages, complete state, plans that travel with their rows."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from ldcq_helpers import TINY, learn, small_ldcq, windows
@@ -144,7 +146,7 @@ def test_a_plan_is_kept_for_its_time_and_belongs_to_its_world(lead, fields):
             td["observation"] = observe(lead=lead, seed=step)["observation"]
             td = agent.policy(td.clone())
             skills.append(td["skill"])
-        kept = [torch.equal(a, b) for a, b in zip(skills[:-1], skills[1:], strict=True)]
+        kept = [torch.equal(a, b) for a, b in pairwise(skills)]
         assert kept == [True, True, False, True]  # execute = 3
         again = agent.policy(observe(lead=lead))
         assert torch.equal(again["action"], first["action"])

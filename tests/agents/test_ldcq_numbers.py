@@ -1,6 +1,7 @@
 """LDCQ held to numbers: schedules, samplers, divergence, returns, targets, shapes."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -88,7 +89,7 @@ def test_the_released_indexing_halves_the_distance_only():
     truth = torch.zeros(5, 1, 2, dtype=torch.float64)
     schedule = double(30, released_indexing=True)
     gaps = [drawn(schedule, truth, extra).abs() for extra in range(4)]
-    for before, after in zip(gaps[:-1], gaps[1:], strict=True):
+    for before, after in pairwise(gaps):
         torch.testing.assert_close(after / before, torch.full_like(before, 0.5), rtol=0, atol=1e-3)
 
 
