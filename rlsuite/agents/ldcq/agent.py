@@ -394,6 +394,8 @@ class LDCQ(Agent):
             "values/chosen": chosen.mean(-1),
             "values/chosen_min": least,
             "values/chosen_max": most,
+            "values/return_low": self.return_range[0],
+            "values/return_high": self.return_range[1],
             "grad_norm/values": norm.amax(-1),
         }
 
