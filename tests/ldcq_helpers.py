@@ -68,13 +68,16 @@ def small_ldcq(seed: int = 0, lead: tuple[int, ...] = (), **fields) -> LDCQ:
     return LDCQ(SPACES, LDCQConfig(**{**TINY, **fields}), make_generators(seeds), lead=lead)
 
 
-def learn(agent: LDCQ, data: WindowReplay, updates: int) -> list[dict[str, torch.Tensor]]:
-    """Update as the offline loop does."""
+def learn(
+    agent: LDCQ, data: WindowReplay, updates: int, mixed: bool = False
+) -> list[dict[str, torch.Tensor]]:
+    """Update as the offline loop does; `mixed` computes products in bfloat16."""
     found = []
     for _ in range(updates):
         agent.prepare(data)
         batch = data.sample()
-        found.append(agent.update(batch))
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed, cache_enabled=False):
+            found.append(agent.update(batch))
         if data.priorities is not None:
             data.reprioritise(batch["index"], batch["priority"])
     return found

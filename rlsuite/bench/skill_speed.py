@@ -93,7 +93,11 @@ def random_windows(config: LDCQConfig, batch: int) -> WindowReplay:
     }
     first = torch.arange(EPISODES) * LENGTH
     episodes = torch.stack((first, first + LENGTH), -1)
-    shape = {"horizon": config.horizon, "stride": config.stride, "short": config.short_windows}
+    shape: dict[str, Any] = {
+        "horizon": config.horizon,
+        "stride": config.stride,
+        "short": config.short_windows,
+    }
     return WindowReplay(TensorDict(rows, [count]), episodes, batch_size=batch, generator=g, **shape)
 
 

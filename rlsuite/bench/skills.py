@@ -226,7 +226,7 @@ def draw_bimodal(line: SkillsLine) -> Path:
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     for number, (name, actions) in enumerate(found.items()):
         axes = figure.add_subplot(1, len(found), number + 1)
-        axes.hist(actions.numpy(), bins=np.linspace(-1.2, 1.2, 97))
+        axes.hist(actions.numpy(), bins=np.linspace(-1.2, 1.2, 97).tolist())
         for side in (-1, 1):
             axes.axvspan(side * SUPPORT[0], side * SUPPORT[1], color="tab:green", alpha=0.2)
         axes.set_title(f"{name}: {100 * inside(actions):.1f} % inside")

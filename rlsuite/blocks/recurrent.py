@@ -65,7 +65,7 @@ class BiGRU(nn.Module):
             both,
             getattr(self, f"input_weight_{layer}").flatten(0, -3),
         ).unflatten(1, (steps, rows))
-        state = x.new_zeros(len(weight), rows, self.hidden)
+        state = products.new_zeros(len(weight), rows, self.hidden)
         found = []
         for step in products.unbind(1):
             recurrent = torch.baddbmm(bias, state, weight)

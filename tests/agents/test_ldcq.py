@@ -255,6 +255,18 @@ def test_later_stages_go_on_from_an_earlier_run():
         child.inherit(fresh.config, state.agent_tensors(fresh))
 
 
+@pytest.mark.parametrize("encoder", ["gru", "transformer"])
+def test_updates_in_mixed_precision_stay_near_those_in_full(encoder):
+    full, mixed = small_ldcq(encoder=encoder), small_ldcq(encoder=encoder)
+    expected = learn(full, windows(), ALL)
+    found = learn(mixed, windows(), ALL, mixed=True)
+    for number, name in ((0, "skills/loss"), (3, "prior/loss")):
+        torch.testing.assert_close(found[number][name], expected[number][name], rtol=0.1, atol=0.1)
+        assert not torch.equal(found[number][name], expected[number][name])
+    for name, tensor in mixed.named_parameters():
+        assert tensor.dtype == torch.float32 and tensor.isfinite().all(), name
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

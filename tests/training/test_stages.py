@@ -1,18 +1,23 @@
 """Learning in stages from recorded rows: whole runs on a toy, resumed, and branched off one another."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import whole_runs as runs
 from ldcq_helpers import TINY
 from test_offline_training import QUICK
 
+from rlsuite.agents.base import WindowShape
 from rlsuite.agents.ldcq import LDCQ, LDCQConfig
 from rlsuite.cli.train import parse_line, run
 from rlsuite.errors import ConfigError, DataError
+from rlsuite.offline.data import Part
+from rlsuite.offline.load import load_dataset
 from rlsuite.training.config import OfflineConfig, TrainConfig
 from rlsuite.training.evaluate import evaluate_run
 from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
-from rlsuite.training.offline import train
+from rlsuite.training.offline import train, windows
 from rlsuite.training.runfolder import RunFolder
 from rlsuite.training.savedrun import agent_digest, load_agent
 
@@ -88,6 +93,17 @@ def test_stages_go_on_from_another_runs_artifact(tmp_path, recorded):
         learn(tmp_path / "fourth", recorded, rest, earlier_run=str(first), earlier_digest="0" * 64)
     with pytest.raises(ConfigError, match="builds on skills, prior"):
         learn(tmp_path / "fifth", recorded, rest)
+
+
+def test_windows_of_data_end_where_the_goal_part_changes(recorded):
+    data = load_dataset(str(recorded))
+    assert len(windows(data, WindowShape(5), batch_size=4)) == len(data.rows)
+    data.rows["observation"][3:, :] = 1.0  # the only column is the goal: it changes once in the first episode
+    goals = replace(data, parts=(Part("desired_goal", 1),))
+    found = windows(goals, WindowShape(5), batch_size=4)
+    assert found.lengths[:4].tolist() == [1, 1, 1, 5]
+    with pytest.raises(DataError, match="shorter horizon"):
+        windows(data, WindowShape(1_000, short=False), batch_size=4)
 
 
 def test_ldgc_acts_without_values(tmp_path, recorded):

@@ -249,7 +249,7 @@ class Denoiser(nn.Module):
             if index:
                 x = rowwise(self.widen[index - 1], x)
                 x = rowwise(self.join[index - 1], torch.cat((x, seen.pop()), -1))
-        return rowwise(self.leave, x)
+        return rowwise(self.leave, x).to(latent.dtype)
 
     def predictor(self, observation: Tensor, guidance: float = 0.0) -> Predict:
         """Return the denoiser at states `[*lead, N, O]` for a sampler.

@@ -50,7 +50,9 @@ class GaussianHead(nn.Module):
 
     def forward(self, features: Tensor) -> Gaussian:
         """Return the Gaussian `[*lead, N, outputs]` of features `[*lead, N, inputs]`."""
-        return Gaussian(self.mean(features), F.softplus(self.raw_std(features)) + self.std_min)
+        precision = self.mean[-1].bias.dtype  # under autocast the layers compute in bfloat16
+        mean, raw = self.mean(features).to(precision), self.raw_std(features).to(precision)
+        return Gaussian(mean, F.softplus(raw) + self.std_min)
 
 
 class GaussianNetwork(nn.Module):

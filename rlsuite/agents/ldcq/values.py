@@ -51,7 +51,7 @@ class LatentCritic(nn.Module):
         state = nn.functional.gelu(self.norms[0](self.state(observation.unsqueeze(-3))))
         own = nn.functional.gelu(self.norms[1](self.latent(latent.flatten(-3, -2).unsqueeze(-3))))
         joined = torch.cat((state.repeat_interleave(candidates, -2), own), -1)
-        return self.joint(joined).squeeze(-1).unflatten(-1, (rows, candidates))
+        return self.joint(joined).to(latent.dtype).squeeze(-1).unflatten(-1, (rows, candidates))
 
 
 def smaller(q: Tensor) -> Tensor:
