@@ -19,7 +19,7 @@ class LDCQConfig:
     goal: bool = False
     """LDGC: no values; one draw of the prior is decoded. For data whose observation shows the goal."""
     stages: tuple[Stage, ...] = ()
-    """Stages of this run (the flag --stages); empty: all that the variant has."""
+    """Stages of this run; empty: all that the variant has."""
     prior: Literal["diffusion", "gaussian"] = "diffusion"
     """Where latents come from: diffusion, or the skill model's Gaussian prior, as an ablation."""
 
