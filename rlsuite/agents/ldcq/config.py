@@ -83,8 +83,9 @@ class LDCQConfig:
     """Who picks the next latent: the other critic's target (authors' code), or the smaller value (paper)."""
     critic_scale: float = 1.0
     """Multiplies the widths of the critics, 256 for the state, 128 for the latent, then 128 and 32."""
-    stored: int = 500
-    """Candidates drawn once for the state after every window; 0 draws them for every update."""
+    stored: int = 100
+    """Candidates drawn once for the state after every window (paper 500, authors' code 1,000); 0 draws them
+    for every update."""
     stored_mib: int = 4_096
     """Bound of the stored candidates' memory, in MiB."""
     target_candidates: int = 100
