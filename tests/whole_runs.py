@@ -18,6 +18,7 @@ from rlsuite.training.runfolder import RunFolder
 
 TESTS = Path(toys.__file__).parent
 TINY = {"hidden": (16, 16)}
+EPISODES, LENGTH = 20, 15  # of the recorded toy; the file lacks the successor of an episode's last row
 QUICK = {
     "env": "gym:ToyReach-v0",
     "num_envs": 4,

@@ -20,6 +20,7 @@ from rlsuite.blocks.heads import Gaussian, squash, tanh_of_mean
 from rlsuite.blocks.noise import Source, normal
 from rlsuite.blocks.normalizer import RunningNorm
 from rlsuite.blocks.standardise import Standardise, identity
+from rlsuite.errors import ConfigError
 from rlsuite.returns.stock import StockSpace
 
 GENERATOR_NAMES = ("init", "act", "learn")
@@ -86,6 +87,20 @@ def columns(batch: TensorDictBase, gamma: float) -> Batch:
     )
 
 
+class WindowShape(NamedTuple):
+    """Which windows of recorded episodes an agent learns from, in rows.
+
+    Attributes:
+        horizon: length of a whole window.
+        stride: between the starts of neighbouring windows.
+        short: those that the end of an episode cuts are there, too.
+    """
+
+    horizon: int
+    stride: int = 1
+    short: bool = True
+
+
 class StateValue(NamedTuple):
     """What an agent's critics say of observations under its policy.
 
@@ -119,6 +134,9 @@ class Agent(nn.Module):
     """Observations are normalised by the moments of a data set, taken once, instead of running ones."""
     discrete: ClassVar[bool] = False
     """Acts by choosing one of A actions: environments must be of the same kind."""
+    stages: ClassVar[tuple[str, ...]] = ()
+    """What it learns one after the other, from recorded data only; its `Config` then has `updates`, their
+    sum. Empty: every update does the same."""
     policy: TensorDictModule
 
     def __init__(
@@ -195,6 +213,30 @@ class Agent(nn.Module):
 
     def start_online(self) -> None:
         """Change from recorded rows to acting: decayed learning rates go back to where they began."""
+
+    @property
+    def windows(self) -> WindowShape | None:
+        """Windows of recorded data to learn from; None: single rows."""
+        return None
+
+    def prepare(self, data: Any) -> str | None:
+        """Called before every update on recorded data, with what is sampled from; return words for the user.
+
+        An agent with stages sets up there what the stage it is in reads.
+        """
+        return None
+
+    def inherit(self, config: Any, saved: Mapping[str, Tensor]) -> None:
+        """Take over what an earlier run learnt in stages that this one does not repeat.
+
+        Args:
+            config: of the earlier agent, an instance of `Config`.
+            saved: its parameters and buffers by name.
+
+        Raises:
+            ConfigError: this agent has no stages, or its settings are others.
+        """
+        raise ConfigError(f"{type(self).__name__} does not learn in stages: it cannot go on from another run")
 
     def adopt_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Take mean and deviation `[O]` of recorded observations, where the agent normalises by them.
@@ -431,7 +473,9 @@ def adam(*groups: tuple[Sequence[Tensor], float | Tensor]) -> Adam:
     return Adam([{"params": list(p), "lr": lr} for p, lr in groups], fused=True, capturable=on_cuda)
 
 
-def take_step(optimizer: Optimizer, loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+def take_step(
+    optimizer: Optimizer, loss: Tensor, parameters: Sequence[Tensor], max_norm: float | None = None
+) -> Tensor:
     """Differentiate `loss` with respect to `parameters` and step, unless a gradient is not finite.
 
     The skip happens inside the fused kernel (its `found_inf` input), so nothing waits for the device. One
@@ -441,9 +485,11 @@ def take_step(optimizer: Optimizer, loss: Tensor, parameters: Sequence[Tensor]) 
         optimizer: moves `parameters`.
         loss: `[*lead]`, one number per seed; the parameters have the same leading axes.
         parameters: what to differentiate by.
+        max_norm: gradients of a greater norm are scaled down to it, for each entry of `loss` by itself.
 
     Returns:
-        the norm of all gradients of each seed, `[*lead]`; not finite exactly when the step was skipped.
+        the norm of all gradients of each seed before that, `[*lead]`; not finite exactly when the step was
+        skipped.
     """
     for parameter in parameters:
         parameter.grad = None
@@ -456,6 +502,10 @@ def take_step(optimizer: Optimizer, loss: Tensor, parameters: Sequence[Tensor]) 
     else:
         norms = list(torch._foreach_norm(gradients))
     norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    if max_norm is not None:
+        scale = (max_norm / norm).clamp(max=1)
+        for gradient in gradients:
+            gradient.mul_(scale.view(*norm.shape, *(1,) * (gradient.dim() - lead)))
     # GradScaler's protocol: the fused kernels read this attribute and leave weights and moments as they are.
     # x - x is 0 for a number and nan for inf and nan: fewer kernels than isfinite.
     total = norm.sum() if lead else norm

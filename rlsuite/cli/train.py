@@ -43,6 +43,8 @@ class OfflineLine(TrainLine):
     """The flags of `rlsuite train --dataset` that belong to no agent."""
 
     train: conf.OmitArgPrefixes[OfflineConfig]  # type: ignore[assignment]
+    stages: Annotated[str, conf.arg(metavar="A,B")] = ""
+    """Stages to learn, of agents that learn in stages, separated by commas; by default all."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -109,7 +111,36 @@ def parse_line(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
         "env_options": env_options,
         "plugins": {name: to_mapping(getattr(line, name)) for name in plugins},
     }
-    return dataclasses.replace(line, train=dataclasses.replace(line.train, **changed)), kind
+    line = dataclasses.replace(line, train=dataclasses.replace(line.train, **changed))
+    return (line if dataset is None else staged(line, kind, argv)), kind
+
+
+def staged(line: Any, kind: "type[Agent]", argv: Sequence[str]) -> Any:
+    """Return the line of a run on data with the stages it names, and with as many steps as these have.
+
+    Raises:
+        ConfigError: the agent has no such stages, or --steps where stages have their own.
+    """
+    if not kind.stages:
+        if line.stages:
+            raise ConfigError(f"--stages {line.stages}: {kind.__name__} does not learn in stages")
+        return line
+    if peek(argv, "--steps"):
+        counts = ", ".join(f"--agent.{stage}-updates" for stage in kind.stages)
+        raise ConfigError(f"--steps: {kind.__name__} learns in stages, each with its own number: {counts}")
+    agent = line.agent
+    if line.stages:
+        named = tuple(word.strip() for word in line.stages.split(","))
+        agent = typed_replace(agent, stages=named)
+    return dataclasses.replace(line, agent=agent, train=dataclasses.replace(line.train, steps=agent.updates))
+
+
+def typed_replace(config: Any, **changes: Any) -> Any:
+    """Replace fields of a dataclass; ConfigError where it refuses them."""
+    try:
+        return dataclasses.replace(config, **changes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def plugin_configs(argv: Sequence[str], preset: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -130,8 +161,12 @@ def start(kind: "type[Agent]", config: RunConfig, out: Path | None) -> int:
     """Make the run folder, train in it, and say how it went."""
     from rlsuite.training.offline import train
     from rlsuite.training.runfolder import RunFolder, default_run_path
+    from rlsuite.training.savedrun import agent_digest, load_agent
     from rlsuite.training.signals import StopFlag
 
+    if isinstance(config.train, OfflineConfig) and config.train.earlier_run:
+        digest = agent_digest(load_agent(Path(config.train.earlier_run)).loaded)
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, earlier_digest=digest))
     path = out or default_run_path(config.agent_name, about(config.train), config.train.seed)
     facts = ("seed", "device", "engine", "legacy_margin")
     meta = {name: getattr(config.train, name) for name in facts}

@@ -46,14 +46,18 @@ class OfflineReplay:
 
     def sample(self) -> TensorDict:
         """Draw rows uniformly, with replacement: `[N]`, or `[S, N]` for a tuple of generators."""
+        return self.rows[self.draw()]
+
+    def draw(self) -> Tensor:
+        """Draw numbers below the replay's length uniformly, with replacement, `[N]` or `[S, N]`."""
         device = self.episodes.device
 
         def draw(generator: torch.Generator | None) -> Tensor:
             return torch.randint(len(self), (self.batch_size,), generator=generator, device=device)
 
         if isinstance(self.generator, tuple):
-            return self.rows[torch.stack([draw(generator) for generator in self.generator])]
-        return self.rows[draw(self.generator)]
+            return torch.stack([draw(generator) for generator in self.generator])
+        return draw(self.generator)
 
     def state_dict(self) -> dict[str, int]:
         """Return what tells these rows from others: counts and the bits of a checksum of the rewards."""

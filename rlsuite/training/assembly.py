@@ -242,9 +242,14 @@ def per_seed_policy(agent: Agent) -> TensorDictModuleBase:
     """Return an agent's policy for flat rows `[S B]`: the worlds of each seed go to its own network."""
     policy, seeds = agent.policy, len(agent.generators["act"])  # type: ignore[arg-type]
 
-    def act(*rows: Tensor) -> tuple[Tensor, ...]:
+    def act(*rows: Tensor | None) -> tuple[Tensor, ...]:
+        assert rows[0] is not None
         given = TensorDict(
-            {key: row.unflatten(0, (seeds, -1)) for key, row in zip(policy.in_keys, rows, strict=True)},
+            {
+                key: row.unflatten(0, (seeds, -1))
+                for key, row in zip(policy.in_keys, rows, strict=True)
+                if row is not None  # what a policy carries is not there at first
+            },
             [seeds, len(rows[0]) // seeds],
         )
         return tuple(policy(given).get(key).flatten(0, 1) for key in policy.out_keys)

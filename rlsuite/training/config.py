@@ -120,6 +120,10 @@ class OfflineConfig(LearnConfig):
     """Updates between checkpoints; 0 saves at the end only."""
     log_every: int = 1_000
     """Updates between lines of metrics."""
+    earlier_run: Annotated[str, conf.arg(name="from", metavar="RUN")] = ""
+    """Run folder to take the stages from that this run does not repeat, for agents that learn in stages."""
+    earlier_digest: Annotated[str, conf.Suppress] = ""
+    """SHA-256 of the agent in the checkpoint that was taken; found out at the start."""
     then_online: int = 0
     """Env steps taken online afterwards, with the data in the replay."""
     num_envs: int = 1

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from rlsuite.replay.windows import WindowReplay
 from rlsuite.training import state
 from rlsuite.training.assembly import Learner, restore, snapshot, world_seeds
 from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, Loaded
@@ -152,7 +153,7 @@ def update(run: Learner, guard: LearnerGuard | None) -> None:
     """One gradient update on one batch."""
     batch = run.replay.sample()
     if run.update is None:
-        watched = any(plugin.eager for plugin in run.plugins.values())
+        watched = any(plugin.eager for plugin in run.plugins.values()) or bool(run.agent.stages)
         captured = run.config.cuda_graphs and run.device.type == "cuda" and not watched
         with precision(run):
             run.update = verified(run.agent, batch) if captured else run.agent.update
@@ -162,6 +163,8 @@ def update(run: Learner, guard: LearnerGuard | None) -> None:
     run.sums.add(metrics)
     for plugin in run.plugins.values():
         run.sums.add(plugin.after_update(run.agent))
+    if isinstance(run.replay, WindowReplay) and run.replay.priorities is not None:
+        run.replay.reprioritise(batch.get("index"), batch.get("priority"))
     if guard is not None:
         guard.check(metrics, batch, run.clock.updates)
         if run.clock.updates % READ_EVERY == 0:

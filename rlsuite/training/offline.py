@@ -4,13 +4,16 @@ Offline, the clock's env steps count updates; online they count on from there, s
 """
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
-from rlsuite.agents.base import Agent
-from rlsuite.errors import ConfigError
+from rlsuite.agents.base import Agent, WindowShape
+from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.data import OfflineData
 from rlsuite.offline.load import load_dataset
 from rlsuite.offline.transforms import DataOptions, moments, reward_transform, transformed
+from rlsuite.replay.offline import split_where
+from rlsuite.replay.windows import WindowReplay
 from rlsuite.training.assembly import Learner, check_memory, learner_fields, with_worlds
 from rlsuite.training.checkpoint import CheckpointStore
 from rlsuite.training.config import LearnConfig, OfflineConfig, TrainConfig
@@ -19,7 +22,10 @@ from rlsuite.training.loop import TrainResult, Work, drive, update
 from rlsuite.training.online import interact, train_online
 from rlsuite.training.recorder import Recorder
 from rlsuite.training.runfolder import RunFolder
+from rlsuite.training.savedrun import load_agent
 from rlsuite.training.signals import StopFlag
+
+GOAL_KEYS = ("desired_goal", "infos/goal")  # parts of observations: Minari's, D4RL's
 
 
 def train(
@@ -33,7 +39,16 @@ def train(
 ) -> TrainResult:
     """Train online or offline, as the configuration says; see `train_online` and `train_offline`."""
     if isinstance(config, OfflineConfig):
+        if config.then_online and agent_class.stages:
+            raise ConfigError(
+                f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
+            )
         return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume)
+    if agent_class.stages:
+        raise ConfigError(
+            f"{agent_class.__name__} learns from recorded data: name some with --dataset "
+            "(rlsuite list datasets)"
+        )
     return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)
 
 
@@ -67,6 +82,9 @@ def train_offline(
     common = learner_fields(agent_class, agent_config, config, env_of(config, data))
     run = learner(common, config, data)
     loaded = CheckpointStore(folder.checkpoints).load(config_digest=run.digest) if resume else None
+    if config.earlier_run and loaded is None:
+        earlier = load_agent(Path(config.earlier_run), config.earlier_digest)
+        run.agent.inherit(earlier.config.agent, earlier.loaded.tensors["agent"])
     online_already = loaded is not None and "env" in loaded.tensors
     if not online_already:
         try:
@@ -102,8 +120,25 @@ def learner(common: dict[str, Any], config: OfflineConfig, data: OfflineData) ->
         )
     agent.adopt_statistics(*moments(data.rows["observation"]))
     rows = replace(data, rows=data.rows.to(common["device"]), episodes=data.episodes.to(common["device"]))
-    replay = rows.replay(batch_size=config.batch_size, generator=common["streams"].source("sample"))
+    draws: dict[str, Any] = {"batch_size": config.batch_size, "generator": common["streams"].source("sample")}
+    replay = rows.replay(**draws) if agent.windows is None else windows(rows, agent.windows, **draws)
     return Learner(**common, replay=replay, reference=data.reference)
+
+
+def windows(data: OfflineData, shape: WindowShape, **draws: Any) -> WindowReplay:
+    """Return a replay of windows that cross neither the end of an episode nor a change of its goal.
+
+    Raises:
+        DataError: no window fits into the data.
+    """
+    segments = data.episodes
+    for part in data.parts:
+        if part.key in GOAL_KEYS:
+            segments = split_where(segments, data.rows["observation"][:, data.columns(part.key)])
+    try:
+        return WindowReplay(data.rows, data.episodes, segments=segments, **shape._asdict(), **draws)
+    except ValueError as error:
+        raise DataError(f"{data.source}: {error}") from error
 
 
 def learn(
@@ -112,6 +147,8 @@ def learn(
     """Update until `goal` updates, from `loaded` where given."""
 
     def advance(recorder: Recorder, guard: LearnerGuard | None) -> None:
+        if (words := run.agent.prepare(run.replay)) is not None:
+            recorder.note(words)
         update(run, guard)
         run.clock.env_steps += 1
 

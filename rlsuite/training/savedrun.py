@@ -64,3 +64,31 @@ def load_run(path: Path, which: str) -> SavedRun:
     if loaded is None:
         raise DataError(f"{path} has no checkpoint yet: train it first, or wait for its first one")
     return SavedRun(config, loaded)
+
+
+AGENT_FILE = "agent.safetensors"
+
+
+def agent_digest(loaded: Loaded) -> str:
+    """Return the SHA-256 of the file that holds a checkpoint's agent."""
+    return loaded.manifest.files[AGENT_FILE].sha256
+
+
+def load_agent(path: Path, digest: str = "") -> SavedRun:
+    """Read the run at `path` at the newest checkpoint whose agent has this digest, or any where it is empty.
+
+    Raises:
+        ConfigError: `path` is no run folder.
+        DataError: there is no usable checkpoint, or none with that agent.
+    """
+    run = load_run(path, "last")
+    if not digest or agent_digest(run.loaded) == digest:
+        return run
+    for step in reversed(CheckpointStore(RunFolder.open(path).checkpoints).steps()):
+        run = load_run(path, str(step))
+        if agent_digest(run.loaded) == digest:
+            return run
+    raise DataError(
+        f"{path} no longer has the agent {digest[:12]}... that this run began from: it has gone on since; "
+        "start a new run from it"
+    )

@@ -54,7 +54,8 @@ def test_round_trip_through_toml(fields):
 
 @pytest.mark.parametrize("agent", registry.agent_names())
 def test_run_round_trip(agent):
-    own = registry.agent_class(agent).Config(hidden=(8, 4))
+    widths = "widths" if agent == "ldcq" else "hidden"
+    own = registry.agent_class(agent).Config(**{widths: (8, 4)})
     train = TrainConfig(env="gym:X", loggers=(), updates_per_step=2, guard=False)
     config = RunConfig(agent_name=agent, preset="paper", train=train, agent=own)
     stored = config_to_dict(config)

@@ -3,12 +3,9 @@
 import json
 
 import h5py
-import numpy as np
 import pytest
-import torch
 import whole_runs as runs
 
-from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.registry import agent_class
 from rlsuite.training.config import OfflineConfig
@@ -18,7 +15,6 @@ from rlsuite.training.offline import train
 from rlsuite.training.runfolder import RunFolder
 from rlsuite.training.signals import StopFlag
 
-EPISODES, LENGTH = 20, 15
 QUICK = {
     "env": "gym:ToyReach-v0",
     "steps": 60,
@@ -32,35 +28,6 @@ QUICK = {
     "loggers": (),
     "replay_size": 1_000,
 }
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
-    """A D4RL file of random episodes of the toy, cut by a recorder's time limit."""
-    env = make_env("gym:ToyReach-v0", 1)
-    g = torch.Generator().manual_seed(0)
-    columns = {name: [] for name in ("observations", "actions", "rewards", "terminals", "timeouts")}
-    for _ in range(EPISODES):
-        td = env.reset()
-        for time in range(LENGTH):
-            td["action"] = torch.rand(1, env.action_spec.shape[-1], generator=g) * 2 - 1
-            td = env.step(td)
-            following = td["next"]
-            columns["observations"].append(td["observation"][0].numpy())
-            columns["actions"].append(td["action"][0].numpy())
-            columns["rewards"].append(following["reward"].item())
-            columns["terminals"].append(following["terminated"].item())
-            columns["timeouts"].append(time == LENGTH - 1)
-            if following["done"].item():
-                columns["timeouts"][-1] = not columns["terminals"][-1]
-                break
-            td = env.step_mdp(td)
-    env.close()
-    path = tmp_path_factory.mktemp("data") / "toy.hdf5"
-    with h5py.File(path, "w") as file:
-        for name, values in columns.items():
-            file[name] = np.array(values, dtype=bool if name in ("terminals", "timeouts") else np.float32)
-    return path
 
 
 def learn(path, dataset, agent="iql", fields=None, *, stop=None, resume=False, **changes):
@@ -98,7 +65,7 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path, recorded, seeds):
 
 
 def test_online_steps_follow_with_the_data_in_the_replay(tmp_path, recorded):
-    rows = EPISODES * (LENGTH - 1)  # the file lacks the successor of an episode's last row
+    rows = runs.EPISODES * (runs.LENGTH - 1)  # the file lacks the successor of an episode's last row
     result = learn(tmp_path / "run", recorded, then_online=40, reward="antmaze")
     assert (result.env_steps, result.updates) == (100, 100)
     last = runs.lines(tmp_path / "run")[-1]

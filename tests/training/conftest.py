@@ -1,0 +1,38 @@
+"""Recorded data of a toy."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import whole_runs as runs
+
+from rlsuite.envs.make import make_env
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory):
+    """A D4RL file of random episodes of the toy, cut by a recorder's time limit."""
+    env = make_env("gym:ToyReach-v0", 1)
+    g = torch.Generator().manual_seed(0)
+    columns = {name: [] for name in ("observations", "actions", "rewards", "terminals", "timeouts")}
+    for _ in range(runs.EPISODES):
+        td = env.reset()
+        for time in range(runs.LENGTH):
+            td["action"] = torch.rand(1, env.action_spec.shape[-1], generator=g) * 2 - 1
+            td = env.step(td)
+            following = td["next"]
+            columns["observations"].append(td["observation"][0].numpy())
+            columns["actions"].append(td["action"][0].numpy())
+            columns["rewards"].append(following["reward"].item())
+            columns["terminals"].append(following["terminated"].item())
+            columns["timeouts"].append(time == runs.LENGTH - 1)
+            if following["done"].item():
+                columns["timeouts"][-1] = not columns["terminals"][-1]
+                break
+            td = env.step_mdp(td)
+    env.close()
+    path = tmp_path_factory.mktemp("data") / "toy.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, values in columns.items():
+            file[name] = np.array(values, dtype=bool if name in ("terminals", "timeouts") else np.float32)
+    return path
