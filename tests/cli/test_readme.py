@@ -8,6 +8,7 @@ import pytest
 
 from rlsuite.bench.d4rl import D4rlLine
 from rlsuite.bench.paper import PaperLine
+from rlsuite.bench.sweep import SweepLine
 from rlsuite.cli import _line, train
 from rlsuite.cli.data import MakeLine
 from rlsuite.cli.eval import EvalLine
@@ -45,6 +46,8 @@ def test_command_parses(line, rlsuite, monkeypatch):
     elif command == "bench":
         kind = {"d4rl": D4rlLine, "paper": PaperLine}[words[0]]
         assert _line.parse(kind, words[1:], prog="rlsuite bench").agents in line
+    elif command == "sweep":
+        assert _line.parse(SweepLine, words, prog="rlsuite sweep").agent in line
     elif command == "report":
         assert len(_line.parse(ReportLine, words, prog="rlsuite report").runs) == 2
     else:
