@@ -8,7 +8,7 @@ import torch
 import whole_runs as runs
 from agents.helpers import random_batch
 from safetensors.torch import load_file
-from training.test_offline_training import learn, recorded  # noqa: F401  a fixture
+from training.test_offline_training import learn
 
 from rlsuite import registry
 from rlsuite.agents.base import Spaces, make_generators
@@ -119,7 +119,7 @@ def test_neuron_resets_know_every_agent(plugin, name, lead):
     assert all(reset.count == 4 for reset in own.resets.values())
 
 
-def test_offline_and_then_online(tmp_path, recorded):  # noqa: F811
+def test_offline_and_then_online(tmp_path, recorded):
     fields = {"plugins": ALL, "agent": "iql", "steps": 40, "updates_per_step": 0.5}
     learn(tmp_path / "whole", recorded, then_online=60, **fields)
     learn(tmp_path / "parts", recorded, then_online=50, **fields)
