@@ -233,7 +233,13 @@ def new_agent(
 
 
 def new_plugin(name: str, values: Mapping[str, Any], agent: Agent, streams: SeedStreams) -> Plugin:
-    """Make a plug-in from the values of its fields; it draws from the run's stream "plugin"."""
+    """Make a plug-in from the values of its fields; it draws from the run's stream "plugin".
+
+    Raises:
+        ConfigError: the agent learns in stages; plug-ins expect that every update trains all of it.
+    """
+    if agent.stages:
+        raise ConfigError(f"--plugins {name}: the agent learns in stages, and takes no plug-ins")
     kind = plugin_class(name)
     return kind(from_mapping(kind.Config, values, f"plug-in {name}"), agent, streams.source("plugin"))
 

@@ -41,7 +41,7 @@ MISTAKES = [
     (["eval", "no/such/run", "--epsiodes", "3"], ['Did you mean "--episodes"?']),
     (["eval", "no/such/run", "--episodes", "0"], ["episodes = 0", "at least 1"]),
     (["eval", "no/such/run", "--checkpoint", "bets"], ['"bets"', "best, last"]),
-    (["list"], ["agents, envs, datasets, presets"]),
+    (["list"], ["agents, plugins, envs, datasets, presets"]),
     (["data"], ["rlsuite data takes one of list, make, check, convert"]),
     (["data", "mak"], ['Did you mean "make"?']),
     (["data", "make"], ["rlsuite data make", "What to make"]),

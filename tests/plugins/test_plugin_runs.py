@@ -18,7 +18,7 @@ from rlsuite.plugins.grama import GraMaConfig, GraMaPlugin
 from rlsuite.plugins.least import LEASTConfig, LEASTPlugin
 from rlsuite.registry import agent_class, plugin_class, plugin_names
 from rlsuite.strict import to_mapping
-from rlsuite.training.assembly import build
+from rlsuite.training.assembly import build, new_plugin
 from rlsuite.training.config import TrainConfig
 from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.training.online import train_steps
@@ -99,8 +99,11 @@ def test_changing_one_seed_leaves_the_others_bit_equal(agent):
     assert (ours.plugins["grama"].resets["critic"].resets["trunk.0"].sum(-1) > 0).all()
 
 
+STAGED = [name for name in registry.agent_names() if agent_class(name).stages]
+
+
 @pytest.mark.parametrize("lead", [(), (2,)])
-@pytest.mark.parametrize("name", sorted(registry.agent_names()))
+@pytest.mark.parametrize("name", sorted(set(registry.agent_names()) - set(STAGED)))
 @pytest.mark.parametrize("plugin", ["grama", "redo"])
 def test_neuron_resets_know_every_agent(plugin, name, lead):
     kind = agent_class(name)
@@ -117,6 +120,13 @@ def test_neuron_resets_know_every_agent(plugin, name, lead):
         logged |= set(own.after_update(agent))
     assert logged == {f"{plugin}/inactive_{part}" for part in trained_parts}
     assert all(reset.count == 4 for reset in own.resets.values())
+
+
+@pytest.mark.parametrize("name", STAGED)
+@pytest.mark.parametrize("plugin", ["grama", "redo", "least"])
+def test_agents_that_learn_in_stages_take_no_plugins(plugin, name):
+    with pytest.raises(ConfigError, match="learns in stages"):
+        new_plugin(plugin, {}, agent_class(name), None)
 
 
 def test_offline_and_then_online(tmp_path, recorded):

@@ -25,7 +25,7 @@ def scaled(agent, batch):
     def update(rows):
         metrics = agent.update(rows)
         with torch.no_grad():
-            agent.critic_parameters[0].mul_(1.01)
+            next(agent.parameters()).mul_(1.01)
         return metrics
 
     return update
