@@ -1,6 +1,7 @@
 """How long reading a data set of a million transitions takes, and how much memory beside its columns.
 
-Each file is read in a process of its own: its largest size, less what lay in memory before (Linux).
+Each file is read in a process of its own: its largest size, less what lay in memory before (Linux). A small
+file is read first, for what the first one costs whatever its size.
 """
 
 import argparse
@@ -30,20 +31,24 @@ COLUMNS = (
     "peak_ratio",
 )
 READER = """
-import json, resource, sys, time
+import json, sys, time
 from rlsuite.offline.load import load_dataset
-import h5py, torch, tensordict
-torch.set_num_threads(1)
-with open("/proc/self/statm") as file:
-    before = int(file.read().split()[1]) * resource.getpagesize() / 1024  # what lies in memory now, KiB
+
+def memory(name):  # KiB; not ru_maxrss, which a process takes over from its parent
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(name))
+
+load_dataset(sys.argv[2])  # modules and buffers that the first data set of a process costs, whatever its size
+before = memory("VmRSS:")
 wall, cpu = time.perf_counter(), time.process_time()
 data = load_dataset(sys.argv[1])
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+peak = (memory("VmHWM:") - before) / 1024
 columns = sum(t.numel() * t.element_size() for t in data.rows.values(True, True)) / 2**20
 found = {"transitions": len(data.rows), "episodes": len(data.episodes), "seconds": wall, "cpu_seconds": cpu}
 print(json.dumps(found | {"columns_mib": columns, "peak_mib": peak, "peak_ratio": peak / columns}))
 """
+SMALL = 2_000  # rows of the data set that a process reads first
 
 
 def write_flat(path: Path, rows: int, seed: int = 0) -> None:
@@ -53,7 +58,9 @@ def write_flat(path: Path, rows: int, seed: int = 0) -> None:
     options: dict[str, Any] = {"compression": "gzip", "compression_opts": 4}
     with h5py.File(path, "w") as file:
         for name, size in sizes.items():
-            column = file.create_dataset(name, (rows, size), np.float32, chunks=(CHUNK, size), **options)
+            column = file.create_dataset(
+                name, (rows, size), np.float32, chunks=(min(CHUNK, rows), size), **options
+            )
             for start in range(0, rows, CHUNK):
                 count = min(CHUNK, rows - start)
                 drawn = rng.normal(size=(count, size)).astype(np.float32)
@@ -63,9 +70,10 @@ def write_flat(path: Path, rows: int, seed: int = 0) -> None:
         file.create_dataset("timeouts", data=np.arange(rows) % EPISODE == EPISODE - 1, **options)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read a data set in a process of its own and return what it took."""
-    done = subprocess.run([sys.executable, "-c", READER, path], check=True, capture_output=True, text=True)
+def read(path: Path, first: Path) -> dict[str, Any]:
+    """Read a data set in a process of its own, after the small one `first`, and return what it took."""
+    words: list[str | Path] = [sys.executable, "-c", READER, path, first]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -79,11 +87,12 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        flat = Path(folder) / "flat.hdf5"
+        small, flat = Path(folder) / "small.hdf5", Path(folder) / "flat.hdf5"
+        write_flat(small, SMALL)
         write_flat(flat, arguments.rows)
         data_command(["convert", str(flat), folder, "--layout", "minari", "--name", "bench/minari-v0"])
         for path in (flat, Path(folder) / "bench" / "minari-v0", *arguments.also):
-            rows.append({"file": path.name} | read(path))
+            rows.append({"file": path.name} | read(path, small))
             one = rows[-1]
             print(
                 f"{one['file']}: {one['transitions']:,} transitions in {one['seconds']:.2f} s, columns "
