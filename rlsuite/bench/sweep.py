@@ -85,7 +85,14 @@ class Running:
     process: "subprocess.Popen[bytes]"
     path: Path
     told: int = 0
-    pruned: bool = False
+    read: int = 0  # bytes of its metrics at the last look: nothing is parsed until there are more
+    ended: bool = False
+
+    def end(self) -> None:
+        """Ask the run, once, to save and leave."""
+        if not self.ended:
+            self.ended = True
+            self.process.send_signal(signal.SIGTERM)
 
 
 def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
@@ -103,10 +110,10 @@ def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
     except ModuleNotFoundError as error:
         raise ConfigError('a sweep needs Optuna: pip install "rlsuite[sweep]"') from error
     space = read_space(line)
-    line.folder.mkdir(parents=True, exist_ok=True)
     plan_of(
         line, extra, {name: example(name, entry) for name, entry in space.items()}
     )  # wrong flags show now
+    line.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = open_study(line, space, extra)
     states = optuna.trial.TrialState
@@ -123,9 +130,7 @@ def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
                 continue
             if stop.stop:
                 for one in running:
-                    if not one.pruned:
-                        one.process.send_signal(signal.SIGTERM)
-                        one.pruned = True  # told to stop: its trial stays open and is continued later
+                    one.end()
             for one in running:
                 follow(study, one, prune=line.prune and not stop.stop)
             for one in [one for one in running if one.process.poll() is not None]:
@@ -275,12 +280,16 @@ def scores(path: Path) -> list[tuple[int, float]]:
 
 def follow(study: Any, one: Running, *, prune: bool) -> None:
     """Tell the study the evaluations that are new, and stop the run where its pruner says so."""
+    metrics = one.path / METRICS_FILE
+    size = metrics.stat().st_size if metrics.exists() else 0
+    if size == one.read:
+        return
+    one.read = size
     for at, (step, score) in enumerate(scores(one.path)[one.told :], one.told):
         one.told = at + 1
         one.trial.report(score, step)
-        if prune and not one.pruned and one.trial.should_prune():
-            one.pruned = True
-            one.process.send_signal(signal.SIGTERM)
+        if prune and one.trial.should_prune():
+            one.end()
 
 
 def finish(study: Any, one: Running, *, interrupted: bool) -> None:
@@ -292,7 +301,7 @@ def finish(study: Any, one: Running, *, interrupted: bool) -> None:
     states = optuna.trial.TrialState
     if interrupted and code == INTERRUPTED:
         return
-    if one.pruned and code == INTERRUPTED:
+    if one.ended and code == INTERRUPTED:
         study.tell(one.trial, state=states.PRUNED)
         print(f"trial {one.trial.number}: pruned at {found[-1][0]:,}, {found[-1][1]:,.1f}", flush=True)
     elif code == 0 and found:
