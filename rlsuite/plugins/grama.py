@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.neurons.chains import Chain, unit_mean
-from rlsuite.plugins.neurons.parts import ResetPlugin
-from rlsuite.plugins.neurons.resets import NeuronReset, Outgoing, check_fields
+from rlsuite.plugins.neurons.parts import ResetConfig, ResetPlugin
+from rlsuite.plugins.neurons.resets import NeuronReset
 
 Mode = Literal["weight", "preact"]
 
@@ -96,33 +96,13 @@ class GraMa(NeuronReset):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GraMaConfig:
+class GraMaConfig(ResetConfig):
     """Fields of the plug-in `grama`."""
 
     tau: float = 0.01
-    """Units at or below this share of their layer's mean score are reset."""
-    period: int = 1000
-    """Updates between resets."""
+    """Units at or below this share of their layer's mean gradient are reset."""
     mode: Mode = "weight"
     """Score by the gradient of incoming weights, or by that of each sample at the pre-activation."""
-    outgoing: Outgoing = "zero"
-    """Outgoing weights of a reset unit: zero (paper), keep (released code), or small random ones."""
-    incoming: Literal["original", "default", "kaiming", "lecun", "xavier"] = "original"
-    """How incoming weights are redrawn."""
-    max_fraction: float = 1.0
-    """Share of a layer that one reset may touch."""
-    reset_moments: bool = True
-    """Forget the optimiser's moments of touched entries."""
-    reset_step: bool = False
-    """Also set the touched tensors' step count to zero."""
-    measure_only: bool = False
-    """Score and log, and reset nothing."""
-    parts: tuple[str, ...] = ()
-    """Parts of the agent (actor, critic, ...); none: all that are trained (the released code: critics)."""
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError for values outside their range."""
-        check_fields(self.tau, self.period, self.outgoing, self.incoming, self.max_fraction)
 
 
 class GraMaPlugin(ResetPlugin):

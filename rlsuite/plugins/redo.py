@@ -9,7 +9,7 @@ score.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.neurons.chains import Chain, Reader, unit_mean
 from rlsuite.plugins.neurons.initialisers import Fresh
-from rlsuite.plugins.neurons.parts import ResetPlugin
-from rlsuite.plugins.neurons.resets import NeuronReset, Outgoing, check_fields
+from rlsuite.plugins.neurons.parts import Incoming, ResetConfig, ResetPlugin
+from rlsuite.plugins.neurons.resets import NeuronReset
 
 BRO_SCHEDULE = (15_001, 50_001, 250_001, 500_001, 750_001, 1_000_000, 1_500_000, 2_000_000)
 """Env steps of BRO's full resets (authors' code; only the first at two updates per step)."""
@@ -146,31 +146,13 @@ def due(schedule: Sequence[int], before: int, now: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReDoConfig:
+class ReDoConfig(ResetConfig):
     """Fields of the plug-in `redo`."""
 
     tau: float = 0.025
     """Units at or below this share of their layer's mean activation are reset."""
-    period: int = 1000
-    """Updates between resets."""
-    outgoing: Outgoing = "zero"
-    """Outgoing weights of a reset unit: zero (paper), keep, or small random ones."""
-    incoming: Literal["original", "default", "kaiming", "lecun", "xavier"] = "xavier"
+    incoming: Incoming = "xavier"
     """How incoming weights are redrawn."""
-    max_fraction: float = 1.0
-    """Share of a layer that one reset may touch."""
-    reset_moments: bool = True
-    """Forget the optimiser's moments of touched weights."""
-    reset_step: bool = False
-    """Also set the touched tensors' step count to zero."""
-    measure_only: bool = False
-    """Score and log, and reset nothing."""
-    parts: tuple[str, ...] = ()
-    """Parts of the agent (actor, critic, ...); none: all that are trained."""
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError for values outside their range."""
-        check_fields(self.tau, self.period, self.outgoing, self.incoming, self.max_fraction)
 
 
 class ReDoPlugin(ResetPlugin):

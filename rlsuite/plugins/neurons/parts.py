@@ -2,8 +2,8 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,37 @@ from torch import Tensor, nn
 from rlsuite.blocks.noise import Source
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.base import Plugin
-from rlsuite.plugins.neurons.resets import NeuronReset, inactive_share
+from rlsuite.plugins.neurons.resets import NeuronReset, Outgoing, check_fields, inactive_share
+
+Incoming = Literal["original", "default", "kaiming", "lecun", "xavier"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetConfig:
+    """Fields of every neuron reset on the command line; defaults of the first and third differ by kind."""
+
+    tau: float
+    """Units at or below this share of their layer's mean score are reset."""
+    period: int = 1000
+    """Updates between resets."""
+    incoming: Incoming = "original"
+    """How incoming weights are redrawn."""
+    outgoing: Outgoing = "zero"
+    """Outgoing weights of a reset unit: zero (both papers), keep (GraMa's code), or small random ones."""
+    max_fraction: float = 1.0
+    """Share of a layer that one reset may touch."""
+    reset_moments: bool = True
+    """Forget the optimiser's moments of touched entries."""
+    reset_step: bool = False
+    """Also set the touched tensors' step count to zero."""
+    measure_only: bool = False
+    """Score and log, and reset nothing."""
+    parts: tuple[str, ...] = ()
+    """Parts of the agent (actor, critic, ...); none: all that are trained (GraMa's code: critics)."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for values outside their range."""
+        check_fields(self.tau, self.period, self.outgoing, self.incoming, self.max_fraction)
 
 
 class ResetPlugin(Plugin):
