@@ -39,7 +39,7 @@ OBJECTIVES: Mapping[str, tuple[Utility, tuple[str, ...]]] = {
     "target": (Target(), ("--agent.utility", "target")),
     "upper": (Upper(), ("--agent.utility", "upper", "--agent.level", "0.5")),
     "mean": (Mean(), ("--agent.utility", "mean")),
-    "shaped": (Lower(), ("--agent.utility", "lower", "--agent.shaped", "True")),
+    "shaped": (Lower(), ("--agent.utility", "lower", "--agent.shaped")),
 }
 
 

@@ -1,9 +1,11 @@
 """The measures of the stock benchmarks, on policies whose values are known."""
 
+import pytest
 import torch
 
-from rlsuite.bench.stock import best_tail, measure
-from rlsuite.bench.stock_risk import tail_mean
+from rlsuite.bench.runs import resolve
+from rlsuite.bench.stock import ENV, OBJECTIVES, best_tail, measure
+from rlsuite.bench.stock_risk import TASKS, tail_mean
 from rlsuite.returns.examples import GRID_HORIZON, risky_grid
 from rlsuite.returns.objectives import Lower
 from rlsuite.returns.tabular import Solver
@@ -23,3 +25,14 @@ def test_an_optimal_policy_loses_nothing_and_a_fixed_one_does():
 def test_the_tail_of_a_sample():
     returns = torch.arange(100.0)
     assert tail_mean(returns, 0.1) == 4.5 and tail_mean(returns, 1.0) == 49.5
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_is_a_command_line(name):
+    plan = resolve("d_eta_n", ["--env", ENV, *OBJECTIVES[name][1]])
+    assert plan.config.agent.shaped == (name == "shaped")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_risky_task_is_a_command_line(name):
+    assert resolve("d_eta_n", TASKS[name]).config.train.env.startswith("stock:")
