@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from huggingface_hub import constants
 from stand_in_hub import TOKEN, StandIn, name_of
 
 import rlsuite
+from rlsuite.cli import main as cli
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.hub import bundle as bundles
 from rlsuite.hub import transfer
@@ -35,6 +35,8 @@ def hub(monkeypatch, tmp_path):
     """The stand-in, in the place of the Hub."""
     server = StandIn()
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the stand-in speaks Git LFS
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
@@ -65,32 +67,28 @@ def test_a_pulled_run_acts_like_the_pushed_one(run, hub, tmp_path):
     assert {path.name for path in saved.iterdir()} == {"agent.safetensors", "manifest.json"}
 
 
-def test_the_commands_of_the_card(run, hub, tmp_path):
-    """In a process of its own: HF_ENDPOINT and HF_TOKEN are all that says where and who."""
-    environment = whole_runs.environment() | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
-
-    def rlsuite_command(*words):
-        return subprocess.run(
-            [sys.executable, "-m", "rlsuite", *map(str, words)],
-            *(),
-            env=environment,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
-
-    pushed = rlsuite_command("push", run, "--repo", REPO, "--private", "--checkpoint", "best")
-    assert pushed.returncode == 0, pushed.stderr
-    assert hub.private[REPO] is True
+def test_the_commands_of_the_card(run, hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["push", str(run), "--repo", REPO, "--private", "--checkpoint", "best"]) == 0
+    assert capsys.readouterr().out.strip() == f"{hub.url}/{REPO}" and hub.private[REPO] is True
     card = hub.files(REPO)["README.md"].decode()
     commands = [line for line in card.splitlines() if line.startswith("rlsuite ") and "runs/pendulum" in line]
     assert len(commands) == 3
     for line in commands:
-        done = rlsuite_command(*line.split()[1:])
-        assert done.returncode == 0, done.stderr
+        assert cli.run(line.split()[1:]) == 0
     assert (tmp_path / "runs" / "pendulum" / "sac-gym-Pendulum-v1.onnx").is_file()
-    resumed = rlsuite_command("resume", "runs/pendulum", "--steps", "90")
-    assert resumed.returncode == 2 and "--resumable" in resumed.stderr
+    with pytest.raises(ConfigError, match="--resumable"):
+        cli.run(["resume", "runs/pendulum", "--steps", "90"])
+
+
+@pytest.mark.long
+def test_variables_say_where_and_who(run, hub, tmp_path):
+    """In a process of its own, as a user has it: HF_ENDPOINT and HF_TOKEN."""
+    environment = whole_runs.environment() | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
+    words = whole_runs.command("push", run, "--repo", REPO)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "agent.safetensors" in "".join(hub.files(REPO))
 
 
 def test_the_card_says_what_it_is(run, hub):
@@ -126,12 +124,12 @@ def test_a_whole_checkpoint_is_resumed_bit_for_bit(run, hub, tmp_path):
 def test_branches_and_commits(run, hub, tmp_path):
     transfer.push(run, REPO)
     first = hub.files(REPO)
-    transfer.push(run, REPO, revision="early", which="30")
+    transfer.push(run, REPO, revision="early", which="32")
     assert transfer.pull(REPO, tmp_path / "main")[0].step == 60
-    assert transfer.pull(REPO, tmp_path / "early", revision="early")[0].step == 30
+    assert transfer.pull(REPO, tmp_path / "early", revision="early")[0].step == 32
     names = [name for name in hub.files(REPO, "early") if name.startswith("ckpt/")]
-    assert names and all("step-000000000030" in name for name in names)  # the other one is gone
-    transfer.push(run, REPO, which="30")
+    assert names and all("step-000000000032" in name for name in names)  # the other one is gone
+    transfer.push(run, REPO, which="32")
     assert transfer.pull(REPO, tmp_path / "commit", revision=name_of(first))[0].step == 60
     with pytest.raises(ConfigError, match="no such revision"):
         transfer.pull(REPO, tmp_path / "none", revision="nowhere")
