@@ -1,6 +1,6 @@
 """Print constraints for one end of the bounds in pyproject.toml: `bounds.py lowest|newest EXTRA,EXTRA`.
 
-The lowest end pins every direct dependency to its lower bound; what those need in turn is the resolver's choice.
+The lowest end pins every direct dependency to its lower bound; what those need is the resolver's choice.
 The newest end only excludes what a bound excludes, and so prints nothing but the bounds.
 """
 
@@ -41,7 +41,7 @@ def main() -> None:
     which, extras = sys.argv[1], sys.argv[2].split(",")
     found = requirements(extras)
     lines = [lowest(one) for one in found] if which == "lowest" else found
-    print("\n".join(sorted(set(lines))))
+    sys.stdout.write("\n".join(sorted(set(lines))) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """What rliable says of a score matrix, with the draws it made, for tests/bench/test_rliable.py.
 
-Run in an environment of its own (`make test-rliable`): rliable 1.2 needs arch below 8, and that pandas below 3.
+Run in an environment of its own (`make test-rliable`): rliable 1.2 needs arch < 8, and that pandas < 3.
 
     python benchmarks/rliable_reference.py --out tests/bench/rliable_reference.json    # write it
     python benchmarks/rliable_reference.py --check tests/bench/rliable_reference.json  # or compare
 
-The scores rliable's paper publishes lie in a storage bucket and not in its package. These are drawn instead: eight
-tasks of scales from 1 to 10,000 with heavy tails, as its Atari scores have, five runs of one algorithm and three of
-another.
+The scores rliable's paper publishes lie in a storage bucket and not in its package. These are drawn instead:
+eight tasks of scales from 1 to 10,000 with heavy tails, as its Atari scores have, five runs of one algorithm
+and three of another.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TOLERANCE = 1e-9  # between two machines; the test itself asks for 1e-6
 
 
 def matrices() -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores of two algorithms, `[runs, tasks]`; numpy promises that `RandomState` never changes."""
+    """Return the scores of two algorithms, `[runs, tasks]`; `RandomState` never changes (numpy)."""
     drawn = np.random.RandomState(7)
     scale = np.logspace(0, 4, TASKS)
     one = drawn.lognormal(0.0, 1.0, (RUNS, TASKS)) * scale

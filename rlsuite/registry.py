@@ -64,13 +64,13 @@ def register_plugin(name: str, target: str) -> None:
 
 
 def register_task(name: str, target: str) -> None:
-    """Make a task known as `--env NAME`; see `register_agent`, and docs/extending.md for what its module has."""
+    """Make a task known as `--env NAME`; docs/extending.md says what its module has."""
     own = {known: "rlsuite" for known, _ in env_names()}
     _register("task", name, target, own | extensions.targets("task"))
 
 
 def register_dataset(name: str, target: str) -> None:
-    """Make a data set known as `--dataset NAME`; `target` is a `KnownSet` or a function that returns a path."""
+    """Make a data set known as `--dataset NAME`; `target`: a `KnownSet`, or a function that returns a path."""
     own = {known: "rlsuite" for known, _ in dataset_names()}
     _register("dataset", name, target, own | extensions.targets("dataset"))
 
@@ -255,7 +255,7 @@ def _plugin_targets() -> dict[str, str]:
 
 
 def _one_subclass(module: ModuleType, class_name: str, base: type, kind: str, name: str) -> type:
-    """Return the class that `class_name` says, else the one public subclass of `base` that `module` defines."""
+    """Return the class that `class_name` says, else the one public subclass of `base` in `module`."""
     if class_name:
         found = [getattr(module, class_name, None)]
     else:

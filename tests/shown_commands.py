@@ -19,7 +19,7 @@ class Shown(NamedTuple):
 
 
 def shown_commands() -> list[Shown]:
-    """Return every line of a code block that begins with rlsuite, python, make or pip, without its comment."""
+    """Return every line of a code block that begins with rlsuite, python, make or pip, comments cut off."""
     found = []
     for page in PAGES:
         fenced = False

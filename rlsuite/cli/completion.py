@@ -23,7 +23,7 @@ Table = dict[str, tuple[str, ...]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompletionLine:
-    """Prints a script with commands, flags, agents, environments, presets, plug-ins and data sets of today."""
+    """Prints a script with today's commands, flags, agents, environments, presets, plug-ins, data sets."""
 
     shell: conf.Positional[Literal["bash", "zsh", "fish"]]
     """Whose script: bash and zsh `source` it, fish keeps it in ~/.config/fish/completions/rlsuite.fish."""
@@ -99,7 +99,7 @@ def _of_line(words: str, kind: type) -> Table:
 
 
 NAMED: Mapping[str, Callable[[], tuple[str, ...]]] = {
-    "--env": lambda: tuple(name for name, _ in registry.env_names() if "ID" not in name and "TASK" not in name),
+    "--env": lambda: tuple(name for name, _ in registry.env_names() if not name.endswith(("ID", "TASK"))),
     "--plugins": lambda: tuple(registry.plugin_names()),
     "--dataset": lambda: (*(name for name, _ in registry.dataset_names()), FILES),
     "--checkpoint": lambda: ("last", "best"),

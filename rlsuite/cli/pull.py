@@ -16,7 +16,7 @@ SHOWN_NAMES = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PullLine:
-    """Fetches a run that `rlsuite push` made: safetensors, JSON and TOML, by digest; nothing else is fetched."""
+    """Fetches a run that `rlsuite push` made, by digest: safetensors, JSON and TOML, and nothing else."""
 
     repo: Annotated[conf.Positional[str], conf.arg(metavar="USER/NAME")]
     """Repository of the Hub."""

@@ -14,7 +14,7 @@ PROG = "rlsuite push"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PushLine:
-    """Uploads policy, configuration, metrics and a model card; the token is HF_TOKEN's or `hf auth login`'s."""
+    """Uploads policy, configuration, metrics and a model card; token: HF_TOKEN or `hf auth login`."""
 
     run: conf.Positional[Path]
     """Run folder."""

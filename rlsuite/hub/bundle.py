@@ -152,13 +152,13 @@ def check_resumable(run: Path) -> None:
     """Raise ConfigError where a run was pulled without what going on needs; other runs pass."""
     if (run / BUNDLE_FILE).is_file() and not parse((run / BUNDLE_FILE).read_bytes(), str(run)).resumable:
         raise ConfigError(
-            f"{run} was pushed as a policy alone, without optimisers and replay, and cannot be resumed: play it "
-            "with rlsuite eval, or ask for a push with --resumable"
+            f"{run} was pushed as a policy alone, without optimisers and replay, and cannot be resumed: "
+            "play it with rlsuite eval, or ask for a push with --resumable"
         )
 
 
 def copy_checkpoint(loaded: Loaded, folder: Path, *, resumable: bool) -> None:
-    """Copy a verified checkpoint below `folder`: all of it, or the policy with a manifest that lists no more."""
+    """Copy a verified checkpoint below `folder`: all of it, or the policy and its own manifest."""
     target = folder / CHECKPOINT_FOLDER / loaded.path.name
     if resumable:
         shutil.copytree(loaded.path, target)
@@ -190,8 +190,8 @@ def _is_count(value: object) -> bool:
 def _checked(name: str, where: str) -> str:
     if not may_hold(name):
         raise DataError(
-            f"{where} lists the file {name[:120]!r}, which no run has (pickles and paths that lead elsewhere are "
-            "never fetched): nothing was downloaded"
+            f"{where} lists the file {name[:120]!r}, which no run has (pickles and paths that lead elsewhere "
+            "are never fetched): nothing was downloaded"
         )
     return name
 

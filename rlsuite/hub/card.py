@@ -88,8 +88,8 @@ def card(
         parts.append("\n".join([head, *rows]))
         episodes = train.get("eval_episodes")
         parts.append(
-            f"Mean +- deviation over {episodes or 'the'} deterministic episodes of one evaluation; the best one "
-            "was chosen by the same episodes, and flatters."
+            f"Mean +- deviation over {episodes or 'the'} deterministic episodes of one evaluation; the best "
+            "one was chosen by the same episodes, and flatters."
         )
     parts += [
         "## Use",

@@ -1,7 +1,7 @@
 """Push a run to the Hugging Face Hub, and pull one from it.
 
-The address and the token come from where huggingface_hub finds them: HF_ENDPOINT, HF_TOKEN, `hf auth login`. A
-repository is somebody else's word: its list of files is checked before anything else is fetched, every file
+The address and the token come from where huggingface_hub finds them: HF_ENDPOINT, HF_TOKEN, `hf auth login`.
+A repository is somebody else's word: its list of files is checked before anything else is fetched, every file
 against its size and digest before any gets its name.
 """
 
@@ -228,7 +228,8 @@ def _hub(repo: str) -> Iterator["HfApi"]:
         raise ConfigError("no token for the Hub: `hf auth login`, or set HF_TOKEN") from error
     except errors.RepositoryNotFoundError as error:
         raise ConfigError(
-            f"{repo} is not on {constants.ENDPOINT}, or your token may not see it; `hf auth login`, or set HF_TOKEN"
+            f"{repo} is not on {constants.ENDPOINT}, or your token may not see it; "
+            "`hf auth login`, or set HF_TOKEN"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ConfigError(f"{repo} has no such revision: name a branch, a tag or a commit") from error
@@ -236,8 +237,8 @@ def _hub(repo: str) -> Iterator["HfApi"]:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
             raise ConfigError(
-                f"the Hub refused {repo} ({status}): this needs a token that may write there; `hf auth login`, or "
-                "set HF_TOKEN"
+                f"the Hub refused {repo} ({status}): this needs a token that may write there; "
+                "`hf auth login`, or set HF_TOKEN"
             ) from error
         raise DataError(f"the Hub failed on {repo}: {_line(error)}") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.FileMetadataError) as error:

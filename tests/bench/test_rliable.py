@@ -1,4 +1,4 @@
-"""Our statistics are rliable's, to 1e-6, on the same draws (benchmarks/rliable_reference.py wrote them down)."""
+"""Our statistics are rliable's, to 1e-6, on the same draws (benchmarks/rliable_reference.py)."""
 
 import json
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_profile_is_rliables():
 
 
 def test_the_scores_are_those_of_the_script():
-    """The committed matrix is what the script draws, in which numpy's old generator has no say in versions."""
+    """The committed matrix is what the script draws, whatever numpy's version."""
     import runpy
 
     script = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "rliable_reference.py"))
