@@ -70,7 +70,7 @@ def register_task(name: str, target: str) -> None:
 
 
 def register_dataset(name: str, target: str) -> None:
-    """Make a data set known as `--dataset NAME`; `target`: a `KnownSet`, or a function that returns a path."""
+    """Make a data set known as `--dataset NAME`: `target` is a `KnownSet`, or a function of its path."""
     own = {known: "rlsuite" for known, _ in dataset_names()}
     _register("dataset", name, target, own | extensions.targets("dataset"))
 
