@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-long gpu lint types imports clean
+.PHONY: help setup setup-dev demo test test-long test-lowest test-newest test-rliable gpu docs lint types imports clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -19,6 +19,20 @@ test: setup-dev ## run the tests
 
 test-long: setup-dev ## run the minutes-long fault and learning matrices
 	$(BIN)/python -m pytest -m long
+
+test-lowest: ## run tests with the lowest versions that pyproject.toml allows, in an environment of their own
+	PYTHON=$(PYTHON) .ci/test_bounds lowest
+
+test-newest: ## run tests with the newest versions that pyproject.toml allows, in an environment of their own
+	PYTHON=$(PYTHON) .ci/test_bounds newest
+
+test-rliable: ## let rliable itself say again what the tests hold our statistics to
+	test -x .venv-rliable/bin/python || $(PYTHON) -m venv .venv-rliable
+	.venv-rliable/bin/python -m pip install --quiet 'rliable==1.2.0' 'arch<8' 'pandas<3'
+	.venv-rliable/bin/python benchmarks/rliable_reference.py --check tests/bench/rliable_reference.json
+
+docs: setup-dev ## build the documentation in build/docs; a warning is an error
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
 
 gpu: setup-dev ## on a machine with CUDA: run the GPU tests, measure speed and memory
 	PYTHON=$(BIN)/python benchmarks/device.sh

@@ -2,36 +2,34 @@
 
 A file in `rlsuite/agents/` is an agent, one in `rlsuite/plugins/` a plug-in, a
 table in `rlsuite/configs/AGENT.toml` is a preset; environments are
-listed by `rlsuite.envs.names`, which imports nothing heavy. Other packages add agents through the
-entry-point group `rlsuite.agents`; a module named with `--import` adds them through `register_agent`.
+listed by `rlsuite.envs.names`, which imports nothing heavy. Other packages add theirs through entry points,
+a module named with `--import` through the functions `register_...` (`rlsuite.extensions`).
 Summaries are the first lines of docstrings, read by `ast`, so that listing costs no import of torch.
 """
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import re
 import tomllib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+from rlsuite import extensions
 from rlsuite.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from rlsuite.agents.base import Agent
     from rlsuite.plugins.base import Plugin
 
-ENTRY_POINT_GROUP = "rlsuite.agents"
-
 _PACKAGE = Path(__file__).parent
 _SHARED_STEMS = frozenset({"base"})
 _NO_PLUGINS = frozenset({"base", "neurons", "wrappers"})  # what plug-ins are made of
 _VERSION_SUFFIX = re.compile(r"-v\d+$")
-
-_registered: dict[str, str] = {}
 
 
 def summary_of(path: Path) -> str:
@@ -57,10 +55,33 @@ def register_agent(name: str, target: str) -> None:
     Raises:
         ConfigError: the name is taken by another target.
     """
-    taken = _agent_targets().get(name)
-    if taken is not None and taken != target:
-        raise ConfigError(f'an agent named "{name}" exists already ({taken}): choose another name')
-    _registered[name] = target
+    _register("agent", name, target, _agent_targets())
+
+
+def register_plugin(name: str, target: str) -> None:
+    """Make a plug-in known as `--plugins NAME`; see `register_agent`."""
+    _register("plugin", name, target, _plugin_targets())
+
+
+def register_task(name: str, target: str) -> None:
+    """Make a task known as `--env NAME`; docs/extending.md says what its module has."""
+    own = {known: "rlsuite" for known, _ in env_names()}
+    _register("task", name, target, own | extensions.targets("task"))
+
+
+def register_dataset(name: str, target: str) -> None:
+    """Make a data set known as `--dataset NAME`: `target` is a `KnownSet`, or a function of its path."""
+    own = {known: "rlsuite" for known, _ in dataset_names()}
+    _register("dataset", name, target, own | extensions.targets("dataset"))
+
+
+def _register(kind: extensions.Kind, name: str, target: str, known: dict[str, str]) -> None:
+    if known.get(name, target) != target:
+        article = "an" if kind == "agent" else "a"
+        raise ConfigError(
+            f'{article} {kind} named "{name}" exists already ({known[name]}): choose another name'
+        )
+    extensions.register(kind, name, target)
 
 
 def agent_names() -> dict[str, str]:
@@ -84,41 +105,38 @@ def agent_class(name: str) -> "type[Agent]":
         ConfigError: the name is unknown, or its module does not define exactly one agent.
     """
     check_agent_name(name)
-    module_name, _, class_name = _agent_targets()[name].partition(":")
     base = importlib.import_module("rlsuite.agents.base").Agent
-    module = importlib.import_module(module_name)
-    if class_name:
-        found = [getattr(module, class_name, None)]
+    if name in _agent_files():
+        module, class_name = importlib.import_module(f"rlsuite.agents.{name}"), ""
     else:
-        public = [item for name, item in vars(module).items() if not name.startswith("_")]
-        found = [item for item in public if _is_own_subclass(item, base, module_name)]
-    if len(found) != 1 or not (inspect.isclass(found[0]) and issubclass(found[0], base)):
-        raise ConfigError(
-            f'{module_name} defines {len(found)} agents for the name "{name}": give it exactly one subclass '
-            "of rlsuite.agents.base.Agent, or name the class as module:Class"
-        )
-    return cast("type[Agent]", found[0])
+        module = extensions.module_of("agent", name)
+        class_name = extensions.targets("agent")[name].partition(":")[2]
+    return cast("type[Agent]", _one_subclass(module, class_name, base, "agent", name))
 
 
 def plugin_names() -> dict[str, str]:
     """Return every plug-in's name with its one-line summary."""
-    files = modules_in(_PACKAGE / "plugins")
-    return {name: summary_of(path) for name, path in files.items() if name not in _NO_PLUGINS}
+    summaries = {name: f"from {target}" for name, target in _plugin_targets().items()}
+    summaries |= {name: summary_of(path) for name, path in _plugin_files().items()}
+    return dict(sorted(summaries.items()))
 
 
 def plugin_class(name: str) -> "type[Plugin]":
     """Import the one module of a plug-in and return its `Plugin` subclass; its `Config` has the fields.
 
     Raises:
-        ConfigError: the name is unknown.
+        ConfigError: the name is unknown, or its module does not define exactly one plug-in.
     """
     names = plugin_names()
     if name not in names:
         raise unknown_name("a plug-in", name, names, "rlsuite list plugins")
     base = importlib.import_module("rlsuite.plugins.base").Plugin
-    module = importlib.import_module(f"rlsuite.plugins.{name}")
-    (found,) = (item for item in vars(module).values() if _is_own_subclass(item, base, module.__name__))
-    return cast("type[Plugin]", found)
+    if name in _plugin_files():
+        module, class_name = importlib.import_module(f"rlsuite.plugins.{name}"), ""
+    else:
+        module = extensions.module_of("plugin", name)
+        class_name = extensions.targets("plugin")[name].partition(":")[2]
+    return cast("type[Plugin]", _one_subclass(module, class_name, base, "plug-in", name))
 
 
 def env_names() -> list[tuple[str, str]]:
@@ -221,11 +239,34 @@ def _agent_files() -> dict[str, Path]:
     return {name: path for name, path in files.items() if name not in _SHARED_STEMS}
 
 
+def _plugin_files() -> dict[str, Path]:
+    files = modules_in(_PACKAGE / "plugins")
+    return {name: path for name, path in files.items() if name not in _NO_PLUGINS}
+
+
 def _agent_targets() -> dict[str, str]:
-    targets = {entry.name: entry.value for entry in metadata.entry_points(group=ENTRY_POINT_GROUP)}
-    targets |= _registered
-    targets |= {name: f"rlsuite.agents.{name}" for name in _agent_files()}  # nobody shadows our own names
-    return dict(sorted(targets.items()))
+    own = {name: f"rlsuite.agents.{name}" for name in _agent_files()}
+    return dict(sorted((extensions.targets("agent") | own).items()))  # nobody shadows our own names
+
+
+def _plugin_targets() -> dict[str, str]:
+    own = {name: f"rlsuite.plugins.{name}" for name in _plugin_files()}
+    return dict(sorted((extensions.targets("plugin") | own).items()))
+
+
+def _one_subclass(module: ModuleType, class_name: str, base: type, kind: str, name: str) -> type:
+    """Return the class that `class_name` says, else the one public subclass of `base` in `module`."""
+    if class_name:
+        found = [getattr(module, class_name, None)]
+    else:
+        public = [item for key, item in vars(module).items() if not key.startswith("_")]
+        found = [item for item in public if _is_own_subclass(item, base, module.__name__)]
+    if len(found) != 1 or not (inspect.isclass(found[0]) and issubclass(found[0], base)):
+        raise ConfigError(
+            f'{module.__name__} defines {len(found)} {kind}s for the name "{name}": give it exactly one '
+            f"subclass of {base.__module__}.{base.__name__}, or name the class as module:Class"
+        )
+    return cast(type, found[0])
 
 
 def _is_own_subclass(item: object, base: type, module_name: str) -> bool:
@@ -233,7 +274,7 @@ def _is_own_subclass(item: object, base: type, module_name: str) -> bool:
 
 
 def _preset_tables(agent: str) -> dict[str, dict[str, Any]]:
-    path = _PACKAGE / "configs" / f"{agent}.toml"
+    path = _preset_file(agent)
     if not path.is_file():
         return {}
     content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -244,3 +285,16 @@ def _table(value: object, where: str, agent: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"configs/{agent}.toml: {where} is a value, and should be a table")
     return dict(value)
+
+
+def _preset_file(agent: str) -> Path:
+    """Return where presets of an agent are: `configs/`, or, of other packages' agents, beside the module."""
+    own = _PACKAGE / "configs" / f"{agent}.toml"
+    target = extensions.targets("agent").get(agent)
+    if own.is_file() or target is None or agent in _agent_files():
+        return own
+    try:
+        spec = importlib.util.find_spec(target.partition(":")[0])
+    except ModuleNotFoundError:  # said when the agent is asked for
+        spec = None
+    return own if spec is None or spec.origin is None else Path(spec.origin).with_suffix(".toml")

@@ -33,10 +33,12 @@ def run(argv: Sequence[str]) -> int:
     check_run(line.run)
     import_modules(line.imports)
 
+    from rlsuite.hub.bundle import check_resumable
     from rlsuite.training.offline import train
     from rlsuite.training.runfolder import RunFolder
     from rlsuite.training.signals import StopFlag
 
+    check_resumable(line.run)
     with RunFolder.open(line.run) as folder, StopFlag() as stop:
         config = config_from_dict(folder.config(), lambda name: registry.agent_class(name).Config)
         if line.steps is not None:

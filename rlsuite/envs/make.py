@@ -4,15 +4,22 @@ import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import torch
 
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.engines.warp_options import WarpOptions
-from rlsuite.envs.names import env_names, suite_tasks_by_name, tasks_by_name, worlds_by_name
+from rlsuite.envs.names import (
+    added_tasks,
+    env_names,
+    suite_tasks_by_name,
+    tasks_by_name,
+    worlds_by_name,
+)
 from rlsuite.envs.seeding import Seeds
-from rlsuite.envs.tasks.base import DEFAULT_VERSION, legacy_margins, load_task
+from rlsuite.envs.tasks.base import legacy_margins, load_task, task_module
 from rlsuite.errors import ConfigError, unknown_name
 from rlsuite.strict import from_mapping
 
@@ -117,19 +124,20 @@ def make_env(
             legacy_margin=legacy_margin,
             **common,
         )
-    elif env_id in worlds_by_name():
+    elif (module := _world_module(env_id)) is not None:
         _refuse_engine(env_id, engine, "auto")
         if legacy_margin:
             raise ConfigError(f"{env_id} has no contacts, and so no legacy_margin")
-        module = importlib.import_module(f"rlsuite.envs.worlds.{worlds_by_name()[env_id].stem}")
         chosen_options = from_mapping(module.Options, options or {}, f"options of {env_id}")
         world: VectorEnv = module.World(env_id, chosen_options, num_envs, **common)
         return world
     else:
         name, version = _split_version(env_id)
-        if name not in tasks_by_name():
+        if name not in tasks_by_name() and name not in added_tasks():
             raise _unknown(env_id)
-        _refuse_engine(env_id, engine, "auto", "native", "warp", "gym")
+        _refuse_engine(
+            env_id, engine, "auto", "native", "warp", *(("gym",) if name in tasks_by_name() else ())
+        )
         task = load_task(name, version, options)
         if engine == "gym":
             from rlsuite.envs.gym import GymEnv
@@ -180,9 +188,18 @@ def _own_options(options: Mapping[str, Any] | None, prefix: str) -> tuple[dict[s
 
 
 def _split_version(env_id: str) -> tuple[str, str]:
-    """Return (name, version) of an id; the version may be left out."""
+    """Return (name, version) of an id; the version may be left out, and is then ""."""
     name, dash, version = env_id.rpartition("-")
-    return (name, version) if dash and VERSION.fullmatch(version) else (env_id, DEFAULT_VERSION)
+    return (name, version) if dash and VERSION.fullmatch(version) else (env_id, "")
+
+
+def _world_module(env_id: str) -> ModuleType | None:
+    """Import the module of an environment without a physics engine; None where `env_id` is none."""
+    own = worlds_by_name()
+    if env_id in own:
+        return importlib.import_module(f"rlsuite.envs.worlds.{own[env_id].stem}")
+    module = task_module(env_id) if env_id in added_tasks() else None
+    return module if hasattr(module, "World") else None
 
 
 def _refuse_engine(env_id: str, engine: str, *allowed: str) -> None:

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from rlsuite import extensions
+
 TASK_FOLDER = Path(__file__).parent / "tasks"
 SUITE_FOLDER = TASK_FOLDER / "dmc"
 WORLD_FOLDER = Path(__file__).parent / "worlds"
@@ -59,7 +61,14 @@ def env_names() -> list[tuple[str, str]]:
     """Return (id, one-line summary) of every environment that `make_env` understands."""
     own = [(name, task.summary) for name, task in (tasks_by_name() | worlds_by_name()).items()]
     suite = [(f"dmc:{name}", task.summary) for name, task in suite_tasks_by_name().items()]
-    return [*own, *suite, *FOREIGN]
+    added = [(name, f"from {target}") for name, target in added_tasks().items()]
+    return [*own, *suite, *added, *FOREIGN]
+
+
+def added_tasks() -> dict[str, str]:
+    """Return the tasks that other packages or `--import` added, by name: the module each lives in."""
+    own = tasks_by_name() | worlds_by_name()
+    return {name: target for name, target in extensions.targets("task").items() if name not in own}
 
 
 def _task_files(folder: Path) -> Iterator[tuple[str, TaskFile]]:

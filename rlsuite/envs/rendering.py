@@ -13,6 +13,8 @@ from rlsuite.errors import EnvironmentFailure
 
 WIDTH, HEIGHT = 480, 480  # pixels, Gymnasium's default
 HEADLESS = ("egl", "osmesa")
+FOLLOWER = "track"  # a model's own camera that goes with the robot; Gymnasium films through it, too
+PLACED = {"trackbodyid", "lookat", "type", "fixedcamid"}  # settings that say where a camera is
 MAX_SIDE = 1440  # pixels of a mosaic: what players decode without effort
 
 
@@ -21,7 +23,8 @@ class SceneCamera:
 
     Args:
         model: the model; its offscreen buffer is enlarged where too small.
-        settings: attributes of mjvCamera (distance, elevation, lookat, trackbodyid, type, fixedcamid).
+        settings: attributes of mjvCamera (distance, elevation, lookat, trackbodyid, type, fixedcamid); where
+            they place no camera, the model's own one that follows the robot is taken.
 
     Raises:
         EnvironmentFailure: no OpenGL without a display works here.
@@ -32,6 +35,10 @@ class SceneCamera:
         model.vis.global_.offheight = max(model.vis.global_.offheight, HEIGHT)
         self._camera = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(model, self._camera)
+        follower = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, FOLLOWER)
+        if follower >= 0 and not PLACED & settings.keys():
+            self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+            self._camera.fixedcamid = follower
         for name, value in settings.items():
             if name == "trackbodyid":
                 self._camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING

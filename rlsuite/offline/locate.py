@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlsuite.errors import ConfigError, unknown_name
-from rlsuite.offline.names import LIST_HINT, KnownSet, check_name, known_sets, recipes
+from rlsuite.offline.names import (
+    LIST_HINT,
+    KnownSet,
+    added_set,
+    added_sets,
+    check_name,
+    known_sets,
+    recipes,
+)
 
 MINARI_VARIABLE = "MINARI_DATASETS_PATH"
 D4RL_VARIABLE = "D4RL_DATASET_DIR"
@@ -53,6 +61,11 @@ def locate(name: str) -> Located:
         return Located(path, _by_file_name(path))
     check_name(name)
     known = known_sets().get(name)
+    if name in added_sets():
+        added = added_set(name)
+        if isinstance(added, Path):
+            return Located(added, None)
+        known = added
     if known is not None and known.layout == "d4rl":
         return Located(inside(d4rl_root(), known.file_name), known)
     path = inside(minari_root(), name)
@@ -118,4 +131,4 @@ def _unknown(name: str) -> ConfigError:
             f"or set {MINARI_VARIABLE}"
         )
     local = local_sets(minari_root()) if minari_root().is_dir() else {}
-    return unknown_name("a data set", name, [*known_sets(), *local], LIST_HINT)
+    return unknown_name("a data set", name, [*known_sets(), *added_sets(), *local], LIST_HINT)

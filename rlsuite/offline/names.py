@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from rlsuite import extensions
 from rlsuite.envs.names import tasks_by_name
 from rlsuite.errors import ConfigError, unknown_name
 
@@ -131,7 +132,30 @@ def dataset_names() -> list[tuple[str, str]]:
         (known.name, f"download, {known.layout}" + (f", {known.size / 1e6:,.0f} MB" if known.size else ""))
         for known in known_sets().values()
     ]
-    return downloads + [(own.name, f"made here: {own.summary}") for own in recipes().values()]
+    made = [(own.name, f"made here: {own.summary}") for own in recipes().values()]
+    return downloads + made + [(name, f"from {target}") for name, target in added_sets().items()]
+
+
+def added_sets() -> dict[str, str]:
+    """Return the data sets that other packages or `--import` added, by name: where each is described."""
+    own = {*known_sets(), *recipes(), *(recipe.dataset_id for recipe in recipes().values())}
+    return {name: target for name, target in extensions.targets("dataset").items() if name not in own}
+
+
+def added_set(name: str) -> KnownSet | Path:
+    """Return what another package says of its data set: what can be downloaded, or where it lies.
+
+    Raises:
+        ConfigError: its entry point names neither a `KnownSet` nor a function that returns an existing path.
+    """
+    found = extensions.load("dataset", name)
+    found = found() if callable(found) else found
+    if isinstance(found, KnownSet) or (isinstance(found, Path) and found.exists()):
+        return found
+    raise ConfigError(
+        f'the data set "{name}" of {added_sets()[name]} is {found!r}: it should be a KnownSet, or a function '
+        "that returns the path of an existing file or folder"
+    )
 
 
 def maze_env_id(maze: str, *, dense: bool) -> str:

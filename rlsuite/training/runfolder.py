@@ -38,6 +38,7 @@ META_FILE = "meta.json"
 METRICS_FILE = "metrics.jsonl"
 LOCK_FILE = "run.lock"
 CHECKPOINT_FOLDER = "ckpt"
+BUNDLE_FILE = "rlsuite.json"  # in a run that was pulled from the Hub: the list of what came
 
 MAX_NAME_BYTES = 255  # NAME_MAX of Linux and macOS file systems
 MAX_PATH_BYTES = 3_840  # PATH_MAX of Linux (4,096) less room for the longest name inside a run folder

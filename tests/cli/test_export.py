@@ -4,18 +4,21 @@ import json
 import subprocess
 import sys
 
-import gymnasium
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensordict.nn import TensorDictModule
 from whole_runs import train
 
 import rlsuite as package
+from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError
 from rlsuite.training import export as exporting
+from rlsuite.training.evaluate import evaluate, evaluate_run
+from rlsuite.training.rng import SeedStreams
 
 PENDULUM = "gym:Pendulum-v1"  # actions in [-2, 2]
 SMALL = {"env": PENDULUM, "steps": 60, "warmup_steps": 20, "eval_every": 60, "checkpoint_every": 60}
@@ -62,18 +65,34 @@ def test_onnx_runtime_acts_like_the_run(rlsuite, runs, tmp_path, agent):
     assert json.loads(onnx.load(path).metadata_props[0].value)["seed"] == 0
 
 
-def test_the_exported_policy_earns_the_evaluation_return(rlsuite, runs, tmp_path):
+@pytest.mark.parametrize("agent", AGENTS)
+def test_onnx_runtime_earns_the_evaluation_return(rlsuite, runs, tmp_path, agent):
+    """Whole evaluation episodes of `rlsuite eval`, played by ONNX Runtime: every action, every return."""
     path = tmp_path / "policy.onnx"
-    assert rlsuite("export", str(runs / "sac"), "--out", str(path)).code == 0
-    loaded, returns = package.load(runs / "sac"), []
-    for act in (lambda o: run_onnx(path, o[None])[0], loaded.act, lambda o: loaded.predict(o)[0]):
-        env, total = gymnasium.make("Pendulum-v1"), 0.0
-        observation, _ = env.reset(seed=7)
-        for _ in range(200):
-            observation, reward, *_ = env.step(act(observation))
-            total += float(reward)
-        returns.append(total)
-    assert returns[0] == pytest.approx(returns[1], abs=0.1) and returns[1] == returns[2]
+    assert rlsuite("export", str(runs / agent), "--out", str(path)).code == 0
+    session, loaded = onnxruntime.InferenceSession(path), package.load(runs / agent)
+    expected = evaluate_run(runs / agent, episodes=3, seed=None, video=None, which="last")
+    differences = []
+
+    def act(observation):
+        action = session.run(None, {"observation": observation.numpy()})[0]
+        differences.append(np.abs(action - loaded.act(observation.numpy())).max())
+        return (torch.from_numpy(action) - loaded.middle) / loaded.half_range
+
+    env = make_env(PENDULUM, 3)
+    policy = TensorDictModule(act, in_keys=["observation"], out_keys=["action"])
+    found = evaluate(policy, env, seeds=SeedStreams([0]).seeds("eval")[0])
+    env.close()
+    assert len(differences) == 200 and max(differences) / loaded.half_range.max() <= 1e-5
+    np.testing.assert_allclose(found["returns"], expected["returns"], rtol=1e-4)
+    assert found["lengths"] == expected["lengths"] and np.std(found["returns"]) > 1
+
+
+def test_predict_is_act(runs):
+    loaded = package.load(runs / "sac")
+    action, state = loaded.predict(observations())
+    np.testing.assert_array_equal(action, loaded.act(observations()))
+    assert state is None
 
 
 def test_torch_reads_its_archive_without_us(rlsuite, runs, tmp_path):

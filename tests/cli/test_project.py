@@ -3,10 +3,13 @@
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"^[A-Za-z0-9._-]+")
@@ -52,7 +55,7 @@ def test_every_dependency_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    for extra in ("dev", "bench", "dmc", "video"):
+    for extra in ("dev", "bench", "dmc", "docs", "hub", "video"):
         wanted += [word for word in extras[extra] if not word.startswith("rlsuite")]
     names = {NAME.match(word).group().lower().replace("_", "-") for word in wanted}
     assert names <= set(pins())
@@ -62,3 +65,33 @@ def test_pins_are_plain_versions():
     assert pins()["torch"] == "2.13.0"  # no local build: the same file for every machine
     for name, version in pins().items():
         assert re.fullmatch(r"[0-9][0-9a-z.]*", version), name
+
+
+def test_pins_are_within_the_bounds():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [word for words in project["optional-dependencies"].values() for word in words]
+    checked = 0
+    for wanted in map(Requirement, [*project["dependencies"], *extras]):
+        pinned = pins().get(canonicalize_name(wanted.name))
+        if pinned is not None:
+            assert wanted.specifier.contains(pinned), f"{wanted}, and {pinned} is pinned"
+            checked += 1
+    assert checked > 30
+
+
+def test_lowest_versions_are_those_of_the_bounds():
+    words = [sys.executable, ROOT / ".ci" / "bounds.py"]
+    lowest = subprocess.run([*words, "lowest", "hub,export"], capture_output=True, text=True, check=True)
+    assert {"torch==2.11", "gymnasium==1.2", "onnx==1.17"} <= set(lowest.stdout.split())
+    assert all("==" in line for line in lowest.stdout.split())
+    newest = subprocess.run([*words, "newest", "hub"], capture_output=True, text=True, check=True)
+    assert "torchrl>=0.14.1,<0.15" in newest.stdout.split()
+    assert subprocess.run([*words, "lowest", "no"], capture_output=True).returncode != 0
+
+
+def test_what_ci_calls_exists():
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    called = set(re.findall(r"run: make ([a-z-]+)", workflow.replace("${{ matrix.which }}", "lowest")))
+    assert called == {"docs", "test-lowest", "test-rliable"} and called <= targets
+    assert "test-newest" in targets and "run: .ci/run" in workflow

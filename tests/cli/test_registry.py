@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from rlsuite import registry
+from rlsuite import extensions, registry
 from rlsuite.cli import _line, data, eval, resume, train
 from rlsuite.cli import main as cli
 from rlsuite.errors import ConfigError
@@ -21,7 +21,7 @@ ENVS_WITH_OVERRIDES = ("", "gym:Hopper-v5", "gym:Pendulum-v1")
 OWN_AGENT = '''
 """An agent of the user's own."""
 from dataclasses import dataclass
-from rlsuite import registry
+from rlsuite import extensions, registry
 from rlsuite.agents.base import Agent
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def own_agent(tmp_path, monkeypatch):
     """Offer a module with an agent of its own to `--import`, from the working folder."""
     (tmp_path / "own_agent.py").write_text(OWN_AGENT)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(extensions, "_registered", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield "own_agent"
     sys.modules.pop("own_agent", None)
@@ -129,9 +129,9 @@ def test_registered_name_must_be_free(own_agent, monkeypatch):
 def test_entry_points_add_agents_and_shadow_none(monkeypatch, own_agent):
     from importlib.metadata import EntryPoint
 
-    group = registry.ENTRY_POINT_GROUP
+    group = extensions.GROUPS["agent"]
     points = [EntryPoint("guest", "own_agent:Own", group), EntryPoint("sac", "own_agent:Own", group)]
-    monkeypatch.setattr(registry.metadata, "entry_points", lambda group: points)
+    monkeypatch.setattr(extensions.metadata, "entry_points", lambda group: points)
     monkeypatch.syspath_prepend(".")
     assert registry.agent_names()["guest"] == "from own_agent:Own"
     assert registry.agent_class("guest").__name__ == "Own"

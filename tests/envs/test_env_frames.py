@@ -35,6 +35,25 @@ def test_a_picture_shows_something_and_changes_nothing(make, env_id):
         assert_equal(ours, theirs)
 
 
+def test_the_camera_follows_who_runs_away(make):
+    """Forty metres on, the cheetah is where it was in the picture; the floor's tiles repeat."""
+    env = make("HalfCheetah", 1)
+    env.reset()
+    try:
+        near = env.frame()
+    except EnvironmentFailure as error:
+        pytest.skip(str(error))
+    env._fields["qpos"][0, 0] += 40.0
+    far = env.frame()
+    env._fields["qpos"][0, 2] += 1.5  # turned over: another picture
+    turned = env.frame()
+
+    def difference(one, two):
+        return np.abs(one.astype(float) - two).mean()
+
+    assert difference(near, far) < 0.5 * difference(near, turned)
+
+
 @pytest.mark.parametrize("name", ["reacher-easy", "finger-turn_easy"])
 def test_a_picture_shows_the_goal_of_its_world(make, name):
     """As dm_control's own camera does, from the same seed."""

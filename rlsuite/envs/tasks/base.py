@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import gymnasium
@@ -18,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlsuite.envs.names import tasks_by_name
+from rlsuite import extensions
+from rlsuite.envs.names import added_tasks, tasks_by_name
 from rlsuite.errors import ConfigError, unknown_name
 from rlsuite.strict import from_mapping
 
@@ -242,21 +244,25 @@ class Task:
         return f"{self.name}-{self.version}" if self.version else self.name
 
 
-def load_task(name: str, version: str = DEFAULT_VERSION, options: Mapping[str, Any] | None = None) -> Task:
+def load_task(name: str, version: str = "", options: Mapping[str, Any] | None = None) -> Task:
     """Import the file of one task and build the asked version of it.
 
     A task's file has `Options`, a dataclass of Gymnasium's constructor arguments with v5's defaults;
     `VERSIONS`, each with the names of the options that it lacks; `build(version, options) -> Task`; and, for
-    versions of Gymnasium's that cannot run, `REFUSED`, each with the reason.
+    versions of Gymnasium's that cannot run, `REFUSED`, each with the reason. Other packages' modules have the
+    same.
+
+    Args:
+        name: of the task.
+        version: one of `VERSIONS`; by default "v5", or the first one where there is no v5.
+        options: values of `Options`.
 
     Raises:
         ConfigError: there is no such task, version or option, or an option's value cannot be used.
     """
-    known = tasks_by_name()
-    if name not in known:
-        raise unknown_name("an environment", name, known, "rlsuite list envs")
-    module = importlib.import_module(f"rlsuite.envs.tasks.{known[name].stem}")
+    module = task_module(name)
     versions: Mapping[str, frozenset[str]] = module.VERSIONS
+    version = version or (DEFAULT_VERSION if DEFAULT_VERSION in versions else next(iter(versions)))
     if version not in versions:
         allowed = ", ".join(f'"{name}-{key}"' for key in versions)
         reason = getattr(module, "REFUSED", {}).get(version, "does not exist here.")
@@ -268,3 +274,22 @@ def load_task(name: str, version: str = DEFAULT_VERSION, options: Mapping[str, A
         raise ConfigError(f"{where}: {lacking[0]} exists in {name}-{having} only")
     task: Task = module.build(version, from_mapping(module.Options, given, where))
     return task
+
+
+def task_module(name: str) -> ModuleType:
+    """Import the file of one task, ours or another package's.
+
+    Raises:
+        ConfigError: there is no such task, or its module lacks what a task has.
+    """
+    known, added = tasks_by_name(), added_tasks()
+    if name in known:
+        return importlib.import_module(f"rlsuite.envs.tasks.{known[name].stem}")
+    if name not in added:
+        raise unknown_name("an environment", name, [*known, *added], "rlsuite list envs")
+    module = extensions.module_of("task", name)
+    wanted = ("Options", "World") if hasattr(module, "World") else ("Options", "VERSIONS", "build")
+    lacking = [one for one in wanted if not hasattr(module, one)]
+    if lacking:
+        raise ConfigError(f"{module.__name__} is no task: it lacks {', '.join(lacking)} (docs/extending.md)")
+    return module

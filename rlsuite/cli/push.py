@@ -1,0 +1,55 @@
+"""Upload a run to the Hugging Face Hub, with a model card."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from tyro import conf
+
+from rlsuite.cli._line import check_run, import_modules, parse
+
+PROG = "rlsuite push"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PushLine:
+    """Uploads policy, configuration, metrics and a model card; token: HF_TOKEN or `hf auth login`."""
+
+    run: conf.Positional[Path]
+    """Run folder."""
+    repo: Annotated[str, conf.arg(metavar="USER/NAME")]
+    """Repository of the Hub; made if it does not exist."""
+    revision: str | None = None
+    """Branch; made if it does not exist. By default the main one."""
+    private: bool = False
+    """Whether a repository that is made here is private."""
+    checkpoint: str = "last"
+    """Which checkpoint: last, best (by evaluation in training), or an env step that was kept."""
+    resumable: bool = False
+    """Upload optimisers, replay and random streams, too: larger, and `rlsuite resume` goes on with it."""
+    license: str | None = None
+    """The Hub's identifier of a licence for the card, e.g. mit; by default it names none."""
+    imports: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(name="import", metavar="MODULE")] = ()
+    """Module to import first, as at the run's start."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Push what the words after `rlsuite push` say; return 0."""
+    line = parse(PushLine, argv, prog=PROG, description=str(PushLine.__doc__))
+    check_run(line.run)
+    import_modules(line.imports)
+
+    from rlsuite.hub.transfer import push
+
+    address = push(
+        line.run,
+        line.repo,
+        which=line.checkpoint,
+        revision=line.revision,
+        private=line.private,
+        resumable=line.resumable,
+        license_name=line.license,
+    )
+    print(address)
+    return 0

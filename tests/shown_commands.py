@@ -1,0 +1,50 @@
+"""The commands that README and docs show, and the links they hold."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+COMMAND = re.compile(r"(?: {4})?((?:rlsuite|python|make|pip) .*)")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+class Shown(NamedTuple):
+    """One command of a page."""
+
+    page: str
+    number: int
+    text: str
+
+
+def shown_commands() -> list[Shown]:
+    """Return every line of a code block that begins with rlsuite, python, make or pip, comments cut off."""
+    found = []
+    for page in PAGES:
+        fenced = False
+        for number, line in enumerate(page.read_text().splitlines(), start=1):
+            if line.startswith("```"):
+                fenced = not fenced
+                continue
+            match = COMMAND.fullmatch(line)
+            if match and (fenced or line.startswith("    ")):
+                text = re.split(r"\s#\s|\s>\s", match[1])[0].strip()
+                found.append(Shown(page.relative_to(ROOT).as_posix(), number, text))
+    return found
+
+
+def links() -> list[tuple[Path, str]]:
+    """Return page and target of every link and picture outside code blocks."""
+    found = []
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        text = re.sub(r"`[^`\n]*`", "", text)
+        found += [(page, target) for target in LINK.findall(text)]
+    return found
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MyST make them."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
