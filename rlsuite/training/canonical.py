@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def canonical(value: Any) -> bytes:
@@ -23,3 +24,13 @@ def without_none(value: Any) -> Any:
 def config_digest(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of `config` as canonical JSON; key order does not matter, None is as absent."""
     return hashlib.sha256(canonical(without_none(config))).hexdigest()
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value read from JSON is a number, and one that a float can hold."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # JSON's whole numbers have no bound
+        return False

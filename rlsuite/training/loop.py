@@ -92,8 +92,8 @@ def drive(
     with recorder, set_exploration_type(ExplorationType.RANDOM):
         store.remove_stages()
         if loaded is not None:
-            restore(run, loaded.tensors, loaded.documents, loaded.chunks())
-            recorder.load_state_dict(loaded.documents["recorder"])
+            restore(run, loaded)
+            recorder.load_state_dict(loaded.documents.get("recorder"))
         elif seconds:
             recorder.load_state_dict({"seconds": seconds, "last_return": clock.last_return})
         if resume:
