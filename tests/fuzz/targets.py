@@ -165,6 +165,16 @@ class Checkpoint(Target):
         if name != "manifest.json":
             body["files"][name].update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
             (self.checkpoint / "manifest.json").write_bytes(signed(body))
+        run, old = self.run, self.run.replay
+        run.replay = UniformReplay(
+            run.config.replay_size,
+            num_envs=old.num_envs,
+            batch_size=run.config.batch_size,
+            n_step=1,
+            gamma=0.99,
+            device=run.device,
+            generator=run.streams.source("sample"),
+        )
 
     def _spoilt(self, choices: Choices, name: str) -> bytes:
         whole = self.whole[name]
@@ -179,16 +189,7 @@ class Checkpoint(Target):
         return spoilt_tensors(choices, whole)
 
     def read(self) -> None:
-        run, old = self.run, self.run.replay
-        run.replay = UniformReplay(
-            run.config.replay_size,
-            num_envs=old.num_envs,
-            batch_size=run.config.batch_size,
-            n_step=1,
-            gamma=0.99,
-            device=run.device,
-            generator=run.streams.source("sample"),
-        )
+        run = self.run
         loaded = CheckpointStore(self.checkpoint.parent).load(config_digest=None)
         assert loaded is not None
         restore(run, loaded)

@@ -1,4 +1,4 @@
-"""A time limit is not a failure: two toys that differ in that alone have two different values.
+"""Row 16: a time limit is not a failure: two toys that differ in that alone have two different values.
 
 One observation, reward 1, episodes of 10 steps. Truncated, the value is 1 / (1 - gamma). Terminated, the
 ten positions of an episode share the one observation, so with gamma = 0.9 and K-step sums the value solves

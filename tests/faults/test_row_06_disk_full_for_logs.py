@@ -1,4 +1,4 @@
-"""Fault test 6: no room for metrics; the run goes on, one warning, whole lines only."""
+"""Row 6: no room for metrics; the run goes on, one warning, whole lines only."""
 
 import errno
 import json
