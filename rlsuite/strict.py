@@ -94,7 +94,10 @@ def typed(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where} = {value!r} should be a table")
         return {key: typed(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if hint is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:  # TOML's whole numbers have no bound
+            raise ConfigError(f"{where}: a number of {len(str(value))} digits is too large") from error
     if type(value) is not hint:
         raise ConfigError(f"{where} = {value!r} should be of type {getattr(hint, '__name__', hint)}")
     return value

@@ -35,6 +35,7 @@ NOT_DIGESTED = (
     "steps",
     "then_online",
     "threads",
+    "step_timeout",
     "cuda_graphs",
     "loggers",
     "eval_every",

@@ -45,6 +45,8 @@ MAX_RUN_NAME = 120  # characters of a generated run name before its time stamp
 MAX_TEXT_BYTES = 1 << 20  # of config.toml and meta.json, which have a few kilobytes
 GIT_SECONDS = 5  # a commit hash is not worth a longer wait
 
+_LEFT_BY_A_START = re.compile(r"run\.lock|meta\.json|\.(?:meta\.json|config\.toml)\.\d+\.part")
+
 PACKAGES = ("rlsuite", "torch", "torchrl", "tensordict", "mujoco", "gymnasium", "numpy")
 
 
@@ -292,8 +294,8 @@ def _exists(path: Path) -> bool:
 
 
 def _refuse_full(path: Path) -> None:
-    """Raise ConfigError when `path` holds anything but the lock of a start that got no further."""
-    if path.is_dir() and any(entry.name != LOCK_FILE for entry in path.iterdir()):
+    """Raise ConfigError when `path` holds more than a start leaves that was killed before it was a run."""
+    if path.is_dir() and not all(_LEFT_BY_A_START.fullmatch(entry.name) for entry in path.iterdir()):
         raise ConfigError(
             f'"{path}" is not empty: continue that run with `rlsuite resume {path}`, or choose another --out'
         )

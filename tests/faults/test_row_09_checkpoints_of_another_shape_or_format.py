@@ -1,5 +1,6 @@
 """Row 9: another environment, network or format: refused, both values named; the first format loads."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from stand_in import DIGEST, assert_is_state_of, edit_manifest, state_at
 from rlsuite.errors import DataError
 from rlsuite.training import manifest as manifests
 from rlsuite.training.checkpoint import CheckpointStore, Loaded
+from rlsuite.training.evaluate import evaluate_run
 
 
 def test_a_newer_format_is_refused_and_both_are_named(two: tuple[Path, Path]) -> None:
@@ -44,3 +46,24 @@ def test_a_checkpoint_of_other_networks_is_refused_with_both_shapes(tmp_path):
     runs.train(path)
     with pytest.raises(DataError, match="config"):
         runs.train(path, fields={"hidden": (24, 24)}, resume=True, steps=1000)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("hidden = [\n    24,\n    24,\n]", r"is \(16, .* torch.float32, this run needs \(24,"),
+        ('env = "gym:Pendulum-v1"', r"is \(16, \d\) torch.float32, this run needs \(16, \d\)"),
+    ],
+)
+def test_a_configuration_changed_afterwards_is_refused_with_both_shapes(tmp_path, count, change, said):
+    path = tmp_path / "run"
+    runs.train(path, "sac")
+    text = (path / "config.toml").read_text()
+    key = change.partition(" =")[0]
+    changed = re.sub(rf"^{key} = (?:\[[^]]*\]|.*)$", change, text, flags=re.MULTILINE)
+    assert changed != text
+    (path / "config.toml").write_text(changed)
+    with pytest.raises(DataError, match=said) as caught:
+        evaluate_run(path, episodes=1, seed=None, video=None, which="last")
+    assert caught.value.exit_code == 3
+    count("foreign checkpoints refused")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import whole_runs as runs
+from agents.helpers import NAMES, random_batch, small_agent
 from safetensors.torch import load_file
 from tensordict import TensorDict
 
@@ -10,6 +11,7 @@ from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.errors import NumericalError
 from rlsuite.registry import agent_class
 from rlsuite.training import state
+from rlsuite.training.guard import LearnerGuard
 
 
 @pytest.mark.parametrize("agent", ["dsac_t", "sac", "td3"])
@@ -41,3 +43,28 @@ def runs_batch(flat):
 def test_without_the_guard_the_weights_stay_finite_all_the_same(tmp_path):
     runs.train(tmp_path / "run", "sac", {"lr_critic": 1e25}, guard=False)
     assert all(tensor.isfinite().all() for tensor in runs.weights(tmp_path / "run").values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_infinite_gradient_is_no_step_and_is_reported(tmp_path, count, name):
+    agent, guard = small_agent(name), LearnerGuard(tmp_path)
+    rows = random_batch(spaces=agent.spaces)
+    for _ in range(2):  # with delayed updates the actor's comes second
+        agent.update(rows)
+    sick = next(part for part in agent.parts() if part.optimizer is not None)
+    first = next(iter(sick.module.parameters()))
+    handle = first.register_hook(lambda gradient: torch.full_like(gradient, torch.inf))
+    before = {key: value.clone() for key, value in sick.module.state_dict().items()}
+    for update in range(2):
+        guard.check(agent.update(rows), rows, update)
+    handle.remove()
+    for key, value in sick.module.state_dict().items():
+        assert torch.equal(value, before[key]), f"{sick.name}.{key} was updated"
+    assert all(tensor.isfinite().all() for tensor in state.agent_tensors(agent).values())
+    assert all(tensor.isfinite().all() for tensor in state.optimizer_tensors(agent).values())
+    with pytest.raises(NumericalError, match="not finite at update") as caught:
+        guard.read()
+    assert caught.value.exit_code == 4
+    dumped = load_file(tmp_path / "dump" / "batch.safetensors")
+    assert torch.equal(dumped["observation"], rows["observation"])
+    count("gradients set to infinity, noticed")

@@ -1,7 +1,13 @@
 """Row 18: what a run looks at, draws or writes beside its training leaves its random streams alone."""
 
+import random
+
+import numpy as np
+import torch
 import whole_runs as runs
 from toys import Poisoned
+
+from rlsuite.training.loggers import Loggers
 
 
 def test_evaluations_and_their_number_do_not_touch_training(tmp_path):
@@ -24,3 +30,20 @@ def test_the_seed_decides_everything(tmp_path):
         runs.train(tmp_path / name, seed=seed)
     runs.assert_same_run(tmp_path / "a", tmp_path / "b")
     assert runs.lines(tmp_path / "a") != runs.lines(tmp_path / "c")
+
+
+def test_a_logger_that_draws_random_numbers_does_not_touch_training(tmp_path, monkeypatch, count):
+    runs.train(tmp_path / "plain")
+    log, drawn = Loggers.log, []
+
+    def drawing(self, step, numbers):
+        drawn.append((torch.rand(3), np.random.rand(3), random.random()))
+        torch.manual_seed(step)
+        np.random.seed(step)
+        log(self, step, numbers)
+
+    monkeypatch.setattr(Loggers, "log", drawing)
+    runs.train(tmp_path / "drawing", loggers=("tensorboard",))
+    assert len(drawn) > 5
+    runs.assert_same_run(tmp_path / "plain", tmp_path / "drawing")
+    count("runs with strange draws, bit-equal", 1)
