@@ -1,4 +1,4 @@
-"""Row 20: on networks of other people a reset changes the rows, columns and moments of the units it names, and not one bit of anything else."""
+"""Row 20: in other people's networks a reset changes the units it names, and not one bit of anything else."""
 
 import copy
 import math
