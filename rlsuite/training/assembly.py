@@ -20,9 +20,8 @@ from rlsuite.plugins.base import Plugin
 from rlsuite.registry import plugin_class
 from rlsuite.replay.memory import host_free_bytes
 from rlsuite.replay.uniform import Chunk, UniformReplay
-from rlsuite.strict import from_mapping
+from rlsuite.strict import from_mapping, is_number
 from rlsuite.training import state
-from rlsuite.training.canonical import is_number
 from rlsuite.training.checkpoint import Loaded, config_digest
 from rlsuite.training.config import LearnConfig, TrainConfig
 from rlsuite.training.graphs import Update

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 
 def canonical(value: Any) -> bytes:
@@ -24,13 +23,3 @@ def without_none(value: Any) -> Any:
 def config_digest(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of `config` as canonical JSON; key order does not matter, None is as absent."""
     return hashlib.sha256(canonical(without_none(config))).hexdigest()
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value read from JSON is a number, and one that a float can hold."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # JSON's whole numbers have no bound
-        return False

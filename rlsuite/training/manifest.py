@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rlsuite.errors import DataError
-from rlsuite.training.canonical import canonical, is_number
+from rlsuite.strict import is_number
+from rlsuite.training.canonical import canonical
 
 FORMAT = 1
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlsuite.training.canonical import is_number
+from rlsuite.strict import is_number
 from rlsuite.training.files import DISK, FileLayer, write_atomic
 
 logger = logging.getLogger(__name__)
