@@ -10,6 +10,7 @@ import argparse
 import csv
 import hashlib
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -36,16 +37,7 @@ def fuzz(name: str, seconds: float, notes: Path, corpus: Path) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["rlsuite"]):
-        import rlsuite.offline.d4rl
-        import rlsuite.offline.minari
-        import rlsuite.training.checkpoint
-        import rlsuite.training.mapping
-        import rlsuite.training.recorder
-        import rlsuite.training.runfolder  # noqa: F401
-    import logging
-
-    from targets import prepared
-
+        from targets import prepared
     logging.disable(logging.WARNING)
     counts: dict[str, float] = dict.fromkeys(COUNTS, 0)
     found: set[str] = set()
