@@ -17,6 +17,17 @@ from stand_in import state_at
 from rlsuite.training.checkpoint import CheckpointStore
 
 COLUMNS = ("row", "form", "tests_passed", "tests_skipped", "what", "count")
+# Rows in which every test is one case of what is counted.
+CASES = {
+    "08": "hostile checkpoints refused",
+    "10": "damaged data sets refused",
+    "11": "broken downloads seen through",
+    "12": "tricks with paths refused",
+    "13": "runs with poisoned worlds",
+    "16": "values learnt to within 1 %",
+    "17": "second writers and stale locks",
+    "20": "strangers' networks reset or refused",
+}
 ROW = re.compile(r"test_row_(\d\d)_(\w+)\.py")
 
 _counts: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -59,6 +70,8 @@ def pytest_runtest_logreport(report):
     row = row_of(report.nodeid)
     if row and (report.when == "call" or report.skipped):
         _tests[row, report.outcome] += 1
+        if report.passed and row[:2] in CASES:
+            _counts[row, CASES[row[:2]]] += 1
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stand_in
@@ -23,7 +24,9 @@ def save_and_die(folder: Path, fail_at: int) -> None:
     store.save(200, **state_at(200))
 
 
-def test_killed_at_every_file_operation_of_a_save(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_killed_at_every_file_operation_of_a_save(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, count: Any
+) -> None:
     operations = stand_in.operations_of_a_save(tmp_path / "count")
     assert {"write", "link", "rename", "sync_folder", "make_folder"} <= set(operations)
     renamed = operations.index("rename")
@@ -45,6 +48,7 @@ def test_killed_at_every_file_operation_of_a_save(tmp_path: Path, caplog: pytest
         store.save(300, **state_at(300))
         assert stand_in.stages(folder) == []
         assert_is_state_of(CheckpointStore(folder).load(config_digest=DIGEST), 300)
+        count("file operations of a save, killed at")
 
 
 def test_everything_is_on_the_disk_before_the_folder_gets_its_name(

@@ -18,7 +18,7 @@ from rlsuite.training.files import FileLayer
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO])
-def test_every_operation_failing_in_turn_costs_one_checkpoint(tmp_path: Path, code: int) -> None:
+def test_every_operation_failing_in_turn_costs_one_checkpoint(tmp_path: Path, code: int, count: Any) -> None:
     def fail(layer: CountingLayer, name: str, arguments: Any) -> None:
         stand_in.half_write(name, arguments)
         raise OSError(code, os.strerror(code))
@@ -50,6 +50,7 @@ def test_every_operation_failing_in_turn_costs_one_checkpoint(tmp_path: Path, co
         store.save(300, **state_at(300))
         assert_is_state_of(CheckpointStore(folder).load(config_digest=DIGEST), 300)
     assert failures >= operations.count("write") + 2
+    count(f"file operations of a save, failing with {errno.errorcode[code]}", len(operations))
 
 
 def test_too_little_space_is_seen_before_anything_is_written(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stand_in import DIGEST, assert_is_state_of, replace_file, state_at
@@ -64,7 +66,11 @@ def test_the_list_of_files_is_complete(two: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize("damage", [flip_a_byte, cut_short, empty, delete, link_to_a_copy, make_folder])
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_named_and_the_older_checkpoint_loaded(
-    two: tuple[Path, Path], caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], None]
+    two: tuple[Path, Path],
+    caplog: pytest.LogCaptureFixture,
+    count: Any,
+    name: str,
+    damage: Callable[[Path], None],
 ) -> None:
     older, newer = two
     damage(newer / name)
@@ -78,6 +84,26 @@ def test_a_damaged_file_is_named_and_the_older_checkpoint_loaded(
         CheckpointStore(older.parent).load(config_digest=DIGEST)
     assert caught.value.exit_code == 3
     assert newer.name in str(caught.value) and older.name in str(caught.value)
+    count("files damaged, noticed and named")
+
+
+@pytest.mark.parametrize("stride", [41, pytest.param(1, marks=pytest.mark.faults_long)])
+@pytest.mark.parametrize("name", FILES)
+def test_every_flipped_byte_is_noticed(two: tuple[Path, Path], count: Any, name: str, stride: int) -> None:
+    """A checkpoint with one byte other is never loaded: each time the one before is."""
+    older, newer = two
+    whole = (newer / name).read_bytes()
+    chance = random.Random(name)
+    for position in range(0, len(whole), stride):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << chance.randrange(8)
+        replace_file(newer / name, bytes(damaged))
+        loaded = CheckpointStore(older.parent).load(config_digest=DIGEST)
+        assert loaded is not None
+        if loaded.step != 100:  # white space of the manifest for other white space
+            assert name == "manifest.json" and json.loads(damaged) == json.loads(whole)
+            continue
+        count("bytes flipped and noticed")
 
 
 def test_sizes_and_digests_are_named(two: tuple[Path, Path]) -> None:
