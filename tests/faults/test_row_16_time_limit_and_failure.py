@@ -67,7 +67,13 @@ def test_the_closed_forms_differ():
 CASES = [(n, w) for n in (1, 3) for w in (1, 64)]
 
 
-@pytest.mark.parametrize("name", ["dsac_t", "sac", "stac", "td3"])
+# SAC and TD3, whose targets are contained in the others', wait for the long form: each value takes 4,200 updates.
+LATER = pytest.mark.faults_long
+
+
+@pytest.mark.parametrize(
+    "name", ["dsac_t", "stac", pytest.param("sac", marks=LATER), pytest.param("td3", marks=LATER)]
+)
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize(
     ("n_step", "worlds"),
