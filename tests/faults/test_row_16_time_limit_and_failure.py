@@ -67,7 +67,7 @@ def test_the_closed_forms_differ():
 CASES = [(n, w) for n in (1, 3) for w in (1, 64)]
 
 
-# SAC and TD3, whose targets are contained in the others', wait for the long form: each value takes 4,200 updates.
+# SAC and TD3, whose targets the others' contain, wait for the long form: each value takes 4,200 updates.
 LATER = pytest.mark.faults_long
 
 

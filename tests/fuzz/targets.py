@@ -231,9 +231,8 @@ def spoilt_tensors(choices: Choices, whole: bytes) -> bytes:
                 [choices.below(4) for _ in range(choices.below(4))], dtype=tensor.dtype
             )
         elif action == 3:
-            tensors[name] = tensor.new_full(
-                tensor.shape, choices.of((np.nan, np.inf, 1e10, -3.0)) if tensor.is_floating_point() else 7
-            )
+            number = choices.of((np.nan, np.inf, 1e10, -3.0)) if tensor.is_floating_point() else 7
+            tensors[name] = torch.full(tensor.shape, number, dtype=torch.float64).to(tensor.dtype)
     return safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
