@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-long test-lowest test-newest test-rliable gpu docs lint types imports clean
+.PHONY: help setup setup-dev demo test test-long test-lowest test-newest test-rliable faults fuzz audit soak gpu docs \
+	lint types imports clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -33,6 +34,22 @@ test-rliable: ## let rliable itself say again what the tests hold our statistics
 
 docs: setup-dev ## build the documentation in build/docs; a warning is an error
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
+
+faults: setup-dev ## run the twenty fault tests in their long form; counts to benchmarks/results/faults.csv
+	RLSUITE_FAULT_COUNTS=benchmarks/results/faults.csv $(BIN)/python -m pytest tests/faults -m ''
+
+MINUTES ?= 20
+fuzz: setup-dev ## fuzz the readers of foreign files for MINUTES (20)
+	$(INSTALL) --no-build-isolation --editable '.[dev,fuzz]'
+	$(BIN)/python tests/fuzz/run.py --minutes $(MINUTES)
+
+audit: setup ## look the installed packages up among known vulnerabilities
+	-@$(INSTALL) pip-audit
+	.ci/audit $(BIN)/python
+
+soak: setup ## train for half an hour with a stop and resume every two minutes
+	$(BIN)/python benchmarks/soak.py --minutes 30 --run runs/soak-$$(date -u +%Y%m%dT%H%M%SZ) \
+		--out benchmarks/results/soak.csv
 
 gpu: setup-dev ## on a machine with CUDA: run the GPU tests, measure speed and memory
 	PYTHON=$(BIN)/python benchmarks/device.sh

@@ -5,10 +5,11 @@ TOML has no null, so a field that is None is written as the string "none" and re
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeGuard, TypeVar, Union
 
 from rlsuite.errors import ConfigError
 
@@ -94,7 +95,10 @@ def typed(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where} = {value!r} should be a table")
         return {key: typed(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if hint is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:  # TOML's whole numbers have no bound
+            raise ConfigError(f"{where}: a number of {len(str(value))} digits is too large") from error
     if type(value) is not hint:
         raise ConfigError(f"{where} = {value!r} should be of type {getattr(hint, '__name__', hint)}")
     return value
@@ -109,3 +113,13 @@ def _optional(hint: Any, arguments: tuple[Any, ...], value: Any, where: str) -> 
         except ConfigError:
             continue  # another member of the union may fit
     raise ConfigError(f"{where} = {value!r} should be of type {hint}")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value read from JSON is a number, and one that a float can hold."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # JSON's whole numbers have no bound
+        return False

@@ -49,3 +49,12 @@ def recorded(tmp_path_factory):
         for name, values in columns.items():
             file[name] = np.array(values, dtype=bool if name in ("terminals", "timeouts") else np.float32)
     return path
+
+
+@pytest.fixture
+def roots(tmp_path, monkeypatch):
+    """Folders of data sets that are nobody's, below the working folder of one test."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,5 +1,7 @@
 """Gymnasium environments small enough to know the answer, registered under `gym:` names by import."""
 
+import time
+
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -59,6 +61,23 @@ class Poisoned(Reach):
         return observation, reward, *rest
 
 
+class Failing(Reach):
+    """Reach whose `at`-th step of the process raises, or never comes back."""
+
+    steps = 0
+
+    def __init__(self, at: int = 10**9, hangs: bool = False) -> None:
+        self.at, self.hangs = at, hangs
+
+    def step(self, action):
+        Failing.steps += 1
+        if Failing.steps == self.at:
+            if self.hangs:
+                time.sleep(3_600)
+            raise OSError("the robot is on fire")
+        return super().step(action)
+
+
 def register() -> None:
     """Register the toys; safe to call again."""
     for name, entry, steps, options in (
@@ -66,6 +85,8 @@ def register() -> None:
         ("ToyFailure-v0", Constant, None, {"fails": True}),
         ("ToyReach-v0", Reach, 20, {}),
         ("ToyPoisoned-v0", Poisoned, 20, {}),
+        ("ToyRaises-v0", Failing, 20, {"at": 500}),
+        ("ToyHangs-v0", Failing, 20, {"at": 500, "hangs": True}),
     ):
         if name not in gymnasium.registry:
             gymnasium.register(name, entry, max_episode_steps=steps, kwargs=options)

@@ -12,6 +12,8 @@ from rlsuite.training.signals import StopFlag
 
 POLL_SECONDS = 0.2
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+STOP_SECONDS = 300.0  # that a run told to stop may take to finish an evaluation and to save
+PROGRAM = (sys.executable, "-m", "rlsuite")
 INTERRUPTED = 75  # exit code of a run that was stopped and can go on
 
 
@@ -19,7 +21,8 @@ def run_all(commands: Mapping[str, Sequence[str]], jobs: int, logs: Path) -> dic
     """Run `rlsuite WORDS` for every entry, at most `jobs` at a time; return exit codes by name.
 
     A failure leaves the others running. A stop signal is handed on once: running processes save and return
-    75, and what has not begun counts as interrupted, too.
+    75, and what has not begun counts as interrupted, too. One that is still there after `STOP_SECONDS` is
+    killed.
 
     Args:
         commands: words after `rlsuite`, by a name that can be a file's.
@@ -28,19 +31,22 @@ def run_all(commands: Mapping[str, Sequence[str]], jobs: int, logs: Path) -> dic
     """
     logs.mkdir(parents=True, exist_ok=True)
     waiting, running, codes = dict(commands), dict[str, subprocess.Popen[bytes]](), dict[str, int]()
-    told = False
+    told: float | None = None
     with StopFlag() as stop:
         while waiting or running:
             while waiting and len(running) < jobs and stop.stop is None:
                 name = next(iter(waiting))
                 running[name] = launch(waiting.pop(name), logs / f"{name}.log")
                 print(f"{name}: running, log {logs / f'{name}.log'}", flush=True)
-            if stop.stop is not None and not told:
-                told = True
+            if stop.stop is not None and told is None:
+                told = time.monotonic()
                 codes |= dict.fromkeys(waiting, INTERRUPTED)
                 waiting.clear()
                 for process in running.values():
                     process.send_signal(signal.SIGTERM)
+            if told is not None and time.monotonic() - told > STOP_SECONDS:
+                for process in running.values():
+                    process.kill()
             for name in [name for name, process in running.items() if process.poll() is not None]:
                 codes[name] = running.pop(name).returncode
                 print(f"{name}: {_outcome(codes[name])}", flush=True)
@@ -52,7 +58,7 @@ def launch(words: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
     """Start one process in a session of its own: a terminal's Ctrl-C reaches it through us alone."""
     with log.open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "rlsuite", *words],
+            [*PROGRAM, *words],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -206,7 +206,7 @@ def read_study(paths: Iterable[Path]) -> Study:
         if not curves:
             empty.append(str(run))
             continue
-        meta = json.loads((run / META_FILE).read_text()) if (run / META_FILE).is_file() else {}
+        meta = RunFolder.open(run).meta() if (run / META_FILE).is_file() else {}
         settings[run] = {"config": config, "meta": meta}
         key = json.dumps(comparable(config), sort_keys=True, default=str)
         found.setdefault(key, []).append((run, config, curves))

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from tyro import conf
 
 from rlsuite import registry
-from rlsuite.bench.processes import INTERRUPTED, POLL_SECONDS, launch
+from rlsuite.bench.processes import INTERRUPTED, POLL_SECONDS, STOP_SECONDS, launch
 from rlsuite.bench.runs import Plan, pending, resolve
 from rlsuite.errors import ConfigError
 from rlsuite.training.metricsfile import read_metrics
@@ -86,13 +86,15 @@ class Running:
     path: Path
     told: int = 0
     read: int = 0  # bytes of its metrics at the last look: nothing is parsed until there are more
-    ended: bool = False
+    ended: float | None = None  # seconds of the clock when it was asked to leave
 
     def end(self) -> None:
-        """Ask the run, once, to save and leave."""
-        if not self.ended:
-            self.ended = True
+        """Ask the run, once, to save and leave; kill one that has not after `STOP_SECONDS`."""
+        if self.ended is None:
+            self.ended = time.monotonic()
             self.process.send_signal(signal.SIGTERM)
+        elif time.monotonic() - self.ended > STOP_SECONDS:
+            self.process.kill()
 
 
 def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
@@ -132,6 +134,8 @@ def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
                 for one in running:
                     one.end()
             for one in running:
+                if one.ended is not None:
+                    one.end()
                 follow(study, one, prune=line.prune and not stop.stop)
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
@@ -301,7 +305,7 @@ def finish(study: Any, one: Running, *, interrupted: bool) -> None:
     states = optuna.trial.TrialState
     if interrupted and code == INTERRUPTED:
         return
-    if one.ended and code == INTERRUPTED:
+    if one.ended is not None and code == INTERRUPTED:
         study.tell(one.trial, state=states.PRUNED)
         print(f"trial {one.trial.number}: pruned at {found[-1][0]:,}, {found[-1][1]:,.1f}", flush=True)
     elif code == 0 and found:

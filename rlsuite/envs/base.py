@@ -67,6 +67,8 @@ class VectorEnv(EnvBase):
         stock: what stands in the last places of an observation, where a `StockEnv` put it there.
         return_range: least and greatest return to expect, where the environment knows.
         return_gamma: the discount that a stock has unless told otherwise.
+        foreign: a step calls code of other people's that may never come back.
+        foreign_since: `time.monotonic` at its entry into such code; None while it is not there.
         vector_reward: after a step, its rewards by component, `[B, m]`, where there are several.
     """
 
@@ -76,6 +78,8 @@ class VectorEnv(EnvBase):
     return_range: tuple[float, float] | None = None
     return_gamma: float = 0.99
     vector_reward: Tensor | None = None
+    foreign: bool = False
+    foreign_since: float | None = None
 
     def __init__(
         self,
@@ -261,6 +265,10 @@ class VectorEnv(EnvBase):
                 new = fresh.get(key)
                 fresh[key] = torch.where(wide, new, value) if new is not None else value.masked_fill(wide, 0)
         return tensordict.update(fresh)
+
+    def episode_seeds(self) -> list[int]:
+        """Return the seeds that the running episodes began from, where the environment has such."""
+        return []
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything that the environment's future depends on, as flat named tensors."""

@@ -4,6 +4,7 @@ Gymnasium's SyncVectorEnv runs with automatic resets disabled, which is TorchRL'
 true successor, and `reset(options={"reset_mask": mask})` starts over only the worlds of the mask.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from rlsuite.envs.base import Outcome
+from rlsuite.envs.base import Outcome, VectorEnv
 from rlsuite.envs.flatten import FlatObservation
 from rlsuite.envs.replayed import ReplayedEnv
 from rlsuite.envs.seeding import Seeds
@@ -43,6 +44,8 @@ class GymEnv(ReplayedEnv):
     Raises:
         ConfigError: unknown id or option, missing package, or spaces that our agents cannot use.
     """
+
+    foreign = True
 
     def __init__(
         self,
@@ -126,12 +129,12 @@ class GymEnv(ReplayedEnv):
         super().close(raise_if_closed=raise_if_closed)
 
     def _begin(self, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        with _Blamed(self.env_id):
+        with _Blamed(self):
             observation, _ = self._vector.reset(seed=seeds.tolist(), options={"reset_mask": mask})
         return observation.astype(np.float64)
 
     def _play(self, action: np.ndarray) -> Outcome:
-        with _Blamed(self.env_id):
+        with _Blamed(self):
             observation, reward, terminated, truncated, _ = self._vector.step(self._native(action))
         return Outcome(
             observation=torch.from_numpy(observation.astype(np.float64)),
@@ -143,7 +146,7 @@ class GymEnv(ReplayedEnv):
     def _replay(self, world: int, seed: int, actions: np.ndarray) -> None:
         # A single copy can be played on its own: the vector environment keeps nothing but its last outputs.
         env = self._vector.envs[world]
-        with _Blamed(self.env_id):
+        with _Blamed(self):
             env.reset(seed=seed)
             for action in self._native(actions):
                 env.step(action)
@@ -166,17 +169,18 @@ def _flattened(env: gymnasium.Env, keys: Sequence[str] | None) -> gymnasium.Env:
 
 
 class _Blamed:
-    """Turns whatever foreign environment code raises into an EnvironmentFailure that names it."""
+    """Times foreign environment code, and turns what it raises into an EnvironmentFailure that names it."""
 
-    def __init__(self, env_id: str) -> None:
-        self._env_id = env_id
+    def __init__(self, env: VectorEnv) -> None:
+        self._env = env
 
     def __enter__(self) -> None:
-        return None
+        self._env.foreign_since = time.monotonic()
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._env.foreign_since = None
         if isinstance(error, Exception):
-            raise EnvironmentFailure(f"{self._env_id} failed: {type(error).__name__}: {error}") from error
+            raise EnvironmentFailure(f"{self._env.env_id} failed: {type(error).__name__}: {error}") from error
 
 
 def _make(gym_id: str, arguments: dict[str, Any]) -> tuple[Any, gymnasium.Env]:

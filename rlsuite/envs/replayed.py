@@ -43,6 +43,10 @@ class ReplayedEnv(VectorEnv):
     def _replay(self, world: int, seed: int, actions: np.ndarray) -> None:
         """Reset one world with `seed`, then take `actions` `[T, A]`."""
 
+    def episode_seeds(self) -> list[int]:
+        """Return the seed of every world's running episode."""
+        return self._seeds.tolist()
+
     def _set_seed(self, seed: Seeds) -> None:
         worlds = self.num_envs
         self._generators = make_generators(seed, worlds)

@@ -62,6 +62,20 @@ class WrappedEnv(VectorEnv):
         return self.inner.vector_reward
 
     @property
+    def foreign(self) -> bool:  # type: ignore[override]
+        """Whether the inner environment calls other people's code."""
+        return self.inner.foreign
+
+    @property
+    def foreign_since(self) -> float | None:  # type: ignore[override]
+        """When the inner environment went into such code."""
+        return self.inner.foreign_since
+
+    def episode_seeds(self) -> list[int]:
+        """Return the inner environment's."""
+        return self.inner.episode_seeds()
+
+    @property
     def fps(self) -> float:
         """Pictures per second of a video in real time, 30 where the environment does not know."""
         return float(getattr(self.inner, "fps", DEFAULT_FPS))

@@ -30,6 +30,7 @@ from rlsuite.offline.spaces import Box, choose_boxes, parse_space
 METADATA_FILE = "metadata.json"
 MAIN_FILE = "main_data.hdf5"
 MAX_METADATA_BYTES = 64 << 20  # box bounds are listed number by number; more is no metadata
+MAX_COUNT = 10**15  # steps or episodes: no set has so many, and floats still tell such numbers apart
 COLUMNAR = ("arrow", "parquet")
 
 
@@ -132,7 +133,7 @@ def env_of(metadata: Mapping[str, Any]) -> str | None:
     text = metadata.get("eval_env_spec") or metadata.get("env_spec")
     try:
         spec = json.loads(text) if isinstance(text, str) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     env_id = spec.get("id") if isinstance(spec, dict) else None
     if not isinstance(env_id, str):
@@ -145,8 +146,10 @@ def env_of(metadata: Mapping[str, Any]) -> str | None:
 
 def _count(metadata: Mapping[str, Any], name: str, where: str) -> int:
     value = metadata.get(name)
-    if type(value) is not int or value < 1:
-        raise DataError(f"{where}: {name}: found {value!r}, expected a whole number of at least 1")
+    if type(value) is not int or not 1 <= value <= MAX_COUNT:
+        raise DataError(
+            f"{where}: {name}: found {value!r:.40}, expected a whole number from 1 to {MAX_COUNT:,}"
+        )
     return value
 
 

@@ -54,6 +54,8 @@ class PolicyFile:
                     "and a bias"
                 )
             self._layers[layer] = weight.float(), bias.float()
+            if not all(tensor.isfinite().all() for tensor in self._layers[layer]):
+                raise DataError(f"{path}: {layer}: found a number that is not finite")
         self.observation = self._layers[LAYERS[0]][0].shape[1]
         self.action = self._layers["mu"][0].shape[0]
         hidden = self._layers["latent_pi.2"][0]

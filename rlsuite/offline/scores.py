@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlsuite.errors import DataError, unknown_name
+from rlsuite.strict import is_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,6 @@ def minari_reference(metadata: dict[str, Any], dataset_id: str) -> Reference | N
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     if low is None or high is None:
         return None
-    if not all(isinstance(end, int | float) for end in (low, high)) or not low < high:
+    if not is_number(low) or not is_number(high) or not low < high:
         raise DataError(f"{dataset_id}: ref_min_score = {low!r} and ref_max_score = {high!r} give no score")
     return Reference(float(low), float(high), dataset_id)

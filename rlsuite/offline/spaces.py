@@ -53,7 +53,7 @@ def parse_space(metadata: Mapping[str, Any], name: str, where: str) -> tuple[Box
         raise DataError(f"{where}: {name}: found {type(text).__name__}, expected a space as JSON text")
     try:
         space = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: {name}: not JSON ({error})") from error
     leaves = tuple(_leaves(space, (), f"{where}: {name}"))
     if not leaves:
@@ -135,6 +135,6 @@ def _bounds(space: Mapping[str, Any], name: str, width: int) -> np.ndarray | Non
     """Return bounds as float64 `[width]`, or None where they are absent or are no numbers."""
     try:
         bounds = np.asarray(space.get(name), np.float64).reshape(-1)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return bounds if bounds.shape == (width,) else None

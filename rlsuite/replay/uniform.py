@@ -195,6 +195,10 @@ class UniformReplay:
             step.batch_size,
         )
 
+    def no_rows(self, step: TensorDictBase) -> dict[str, Tensor]:
+        """Return empty columns, under the flat names of `chunks`, of rows like those of `step`, `[B]`."""
+        return dict(self._row(step)[:0].flatten_keys("/").items())
+
     @property
     def _counts(self) -> bool:
         """Whether rows that must not be sampled are counted: asking a GPU for the count would stall it."""
@@ -287,6 +291,9 @@ class UniformReplay:
         """
         if self.total:
             raise ValueError("only an empty replay can be loaded")
+        for name, value in state.items():
+            if type(value) is not int or value < 0:
+                raise ValueError(f"the saved replay: {name} = {value!r:.40} is no count")
         if state["num_envs"] != self.num_envs or state["rows"] != min(state["total"], self.capacity):
             raise ValueError(
                 f"the saved replay ({state['rows']} rows, {state['num_envs']} worlds) does not fit a ring of "
@@ -294,8 +301,10 @@ class UniformReplay:
             )
         rows = 0
         for chunk in chunks:
-            flat = TensorDict(chunk, batch_size=[len(next(iter(chunk.values())))])
+            flat = TensorDict(chunk, batch_size=[len(chunk["valid"])])
             rows += len(flat)
+            if rows > self.capacity:
+                break
             self.buffer.extend(flat.unflatten_keys("/"))
         if rows != state["rows"]:
             raise ValueError(f"the saved replay has {rows} rows, its counters say {state['rows']}")

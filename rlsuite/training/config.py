@@ -61,6 +61,8 @@ class LearnConfig:
     """Where metrics go beside metrics.jsonl; TensorBoard is left out silently when not installed."""
     guard: bool = True
     """Stop with a dump when a loss or a gradient is not finite."""
+    step_timeout: float = 600.0
+    """Seconds for one call of a gym: environment, after which the run ends with exit code 5; 0: no limit."""
     eval_every: int = 0
     checkpoint_every: int = 0
     log_every: int = 1_000

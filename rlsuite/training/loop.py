@@ -22,6 +22,7 @@ from rlsuite.training.recorder import Recorder
 from rlsuite.training.runfolder import RunFolder
 from rlsuite.training.signals import StopFlag
 from rlsuite.training.value_error import value_trace
+from rlsuite.training.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -89,11 +90,16 @@ def drive(
     store = CheckpointStore(folder.checkpoints)
     guard = LearnerGuard(folder.path) if config.guard else None
     recorder = Recorder(folder.path, loggers=config.loggers, total_steps=work.goal)
-    with recorder, set_exploration_type(ExplorationType.RANDOM):
+    watched = [env for env in (getattr(run, "env", None), run.eval_env) if env is not None]
+    with (
+        recorder,
+        Watchdog(watched, config.step_timeout),
+        set_exploration_type(ExplorationType.RANDOM),
+    ):
         store.remove_stages()
         if loaded is not None:
-            restore(run, loaded.tensors, loaded.documents, loaded.chunks())
-            recorder.load_state_dict(loaded.documents["recorder"])
+            restore(run, loaded)
+            recorder.load_state_dict(loaded.documents.get("recorder"))
         elif seconds:
             recorder.load_state_dict({"seconds": seconds, "last_return": clock.last_return})
         if resume:

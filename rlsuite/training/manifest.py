@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import json
-import math
 import re
 import stat
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlsuite.errors import DataError
+from rlsuite.strict import is_number
 from rlsuite.training.canonical import canonical
 
 FORMAT = 1
@@ -88,7 +88,11 @@ def read(path: Path) -> Manifest:
     if not isinstance(body, dict):
         raise Broken(f"{path.name} is not a JSON object")
     found = body.pop("sha256", None)
-    if not isinstance(found, str) or found != hashlib.sha256(canonical(body)).hexdigest():
+    try:
+        own = hashlib.sha256(canonical(body)).hexdigest()
+    except RecursionError as error:  # what the reader of JSON still takes may be too deep for its writer
+        raise Broken(f"{path.name} is nested too deeply") from error
+    if not isinstance(found, str) or found != own:
         raise Broken(f"{path.name} does not match its own digest")
     number = _count(path, "format", body.get("format"))
     if number > FORMAT:
@@ -96,7 +100,7 @@ def read(path: Path) -> Manifest:
             f"{path} has format {number}, this release reads up to format {FORMAT}: "
             "use a newer release of rlsuite"
         )
-    if body.get("score") is not None and not _is_number(body["score"]):
+    if body.get("score") is not None and not is_number(body["score"]):
         raise Broken(f"{path.name}: score is {body['score']!r}, not a finite number")
     if not isinstance(body.get("config_digest"), str):
         raise Broken(f"{path.name}: config_digest is {body.get('config_digest')!r}, not a text")
@@ -158,10 +162,6 @@ def _regular_size(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise Broken(f"{path.name} is a link or not a plain file")
     return status.st_size
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _count(path: Path, field: str, value: object) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlsuite.strict import is_number
 from rlsuite.training.files import DISK, FileLayer, write_atomic
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class MetricsFile:
         for line in self.path.read_bytes().splitlines():
             record = _parse(line)
             at = None if record is None else record.get("step")
-            (kept if isinstance(at, int | float) and at <= step else gone).append(line)
+            (kept if is_number(at) and at <= step else gone).append(line)
         if not gone:
             return 0
         discarded = self.path.with_name(DISCARDED_FILE)
@@ -102,7 +103,10 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a metrics file as dicts; a torn line, of a run that was killed, is passed over.
+    """Yield the lines of a metrics file as dicts of numbers and None, each with its "step".
+
+    A torn line, of a run that was killed, is passed over, and so is what no run writes: a line without a
+    step, a value that is not a finite number.
 
     Raises:
         OSError: the file cannot be read.
@@ -110,8 +114,8 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for line in file:
             record = _parse(line)
-            if record is not None:
-                yield record
+            if record is not None and is_number(record.get("step")):
+                yield {key: value for key, value in record.items() if value is None or is_number(value)}
 
 
 def _end_of_whole_lines(descriptor: int) -> int:

@@ -136,7 +136,7 @@ class Recorder:
         """Return what a resumed run goes on from, as plain JSON values."""
         return {"seconds": self.seconds, "last_return": self._last_return}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Any) -> None:
         """Go on from the state of an earlier session.
 
         Raises:
@@ -145,7 +145,7 @@ class Recorder:
         try:
             before = float(state["seconds"])
             last = None if state["last_return"] is None else float(state["last_return"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"the saved state of the recorder is malformed: {error!r}") from error
         if not math.isfinite(before) or before < 0:
             raise DataError(f"the saved state of the recorder is malformed: seconds = {before}")

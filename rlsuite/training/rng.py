@@ -142,7 +142,9 @@ class SeedStreams:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set every stream in place; DataError when the state is of other seeds."""
-        states = state.get("each", [state])
+        states = state.get("each", [state]) if isinstance(state, Mapping) else state
+        if not isinstance(states, list):
+            raise DataError(f"the saved random streams are malformed: {states!r:.40}")
         if len(states) != len(self):
             raise DataError(f"random streams of {len(states)} seeds cannot continue a run of {len(self)}")
         for streams, own in zip(self._each, states, strict=True):

@@ -43,7 +43,10 @@ BUNDLE_FILE = "rlsuite.json"  # in a run that was pulled from the Hub: the list 
 MAX_NAME_BYTES = 255  # NAME_MAX of Linux and macOS file systems
 MAX_PATH_BYTES = 3_840  # PATH_MAX of Linux (4,096) less room for the longest name inside a run folder
 MAX_RUN_NAME = 120  # characters of a generated run name before its time stamp
+MAX_TEXT_BYTES = 1 << 20  # of config.toml and meta.json, which have a few kilobytes
 GIT_SECONDS = 5  # a commit hash is not worth a longer wait
+
+_LEFT_BY_A_START = re.compile(r"run\.lock|meta\.json|\.(?:meta\.json|config\.toml)\.\d+\.part")
 
 PACKAGES = ("rlsuite", "torch", "torchrl", "tensordict", "mujoco", "gymnasium", "numpy")
 
@@ -124,8 +127,8 @@ class RunFolder:
             ConfigError: the file is missing or is not TOML.
         """
         try:
-            return tomllib.loads((self.path / CONFIG_FILE).read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            return tomllib.loads(_text(self.path / CONFIG_FILE))
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"cannot read {self.path / CONFIG_FILE}: {error}") from error
 
     def replace_config(self, config: Mapping[str, Any]) -> None:
@@ -146,8 +149,8 @@ class RunFolder:
             ConfigError: the file is missing or is not a JSON object.
         """
         try:
-            found = json.loads((self.path / META_FILE).read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            found = json.loads(_text(self.path / META_FILE))
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"cannot read {self.path / META_FILE}: {error}") from error
         if not isinstance(found, dict):
             raise ConfigError(f"{self.path / META_FILE} holds {type(found).__name__}, not an object")
@@ -213,11 +216,20 @@ def _flock(descriptor: int) -> bool | None:
     return True
 
 
+def _text(path: Path) -> str:
+    """Return the text of a small file; ValueError for a larger one than any run writes."""
+    with path.open("rb") as file:
+        data = file.read(MAX_TEXT_BYTES + 1)
+    if len(data) > MAX_TEXT_BYTES:
+        raise ValueError(f"more than the {MAX_TEXT_BYTES:,} bytes allowed")
+    return data.decode("utf-8")
+
+
 def _read_holder(descriptor: int) -> dict[str, Any]:
     """Return what the lock says about its holder; empty when it was never written or is torn."""
     try:
         holder = json.loads(os.pread(descriptor, 4_096, 0))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return holder if isinstance(holder, dict) else {}
 
@@ -283,8 +295,8 @@ def _exists(path: Path) -> bool:
 
 
 def _refuse_full(path: Path) -> None:
-    """Raise ConfigError when `path` holds anything but the lock of a start that got no further."""
-    if path.is_dir() and any(entry.name != LOCK_FILE for entry in path.iterdir()):
+    """Raise ConfigError when `path` holds more than a start leaves that was killed before it was a run."""
+    if path.is_dir() and not all(_LEFT_BY_A_START.fullmatch(entry.name) for entry in path.iterdir()):
         raise ConfigError(
             f'"{path}" is not empty: continue that run with `rlsuite resume {path}`, or choose another --out'
         )

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+from torch.optim import Adam
 
 from rlsuite.agents.base import Agent
 from rlsuite.errors import DataError
 from rlsuite.training.tensorfile import check_like
 
 UPDATE_COUNT = "update_count"
+ADAM_KEYS = {"step", "exp_avg", "exp_avg_sq"}
 
 
 def agent_tensors(agent: Agent) -> dict[str, Tensor]:
@@ -89,6 +91,12 @@ def load_optimizer_tensors(agent: Agent, saved: Mapping[str, Tensor]) -> None:
                         f"optimiser entry {prefix}{key} has shape {tuple(value.shape)}, "
                         f"the parameter {tuple(parameter.shape)}"
                     )
+                if value.dtype != (parameter.dtype if value.dim() else torch.float32):
+                    raise DataError(f"optimiser entry {prefix}{key} is {value.dtype}: no moment, no count")
+            if entries and isinstance(part.optimizer, Adam) and entries.keys() != ADAM_KEYS:
+                raise DataError(
+                    f"optimiser entries {prefix}: {sorted(entries)}, expected {sorted(ADAM_KEYS)}"
+                )
             if entries:
                 # Step counts stay where the optimiser made them: on the parameter's device when fused.
                 part.optimizer.state[parameter] = {
@@ -148,6 +156,10 @@ class RunningSums:
 
     def load(self, sums: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
         """Restore what `state` returned, in its order: the order of the line's names is part of a run."""
+        shapes = {(), (self.seeds,)}
+        for name, count in counts.items():
+            if type(count) is not int or count < 1 or tuple(sums[name].shape) not in shapes:
+                raise ValueError(f"sum {name}: {count!r:.40} of {tuple(sums[name].shape)}")
         self.sums = {name: sums[name].clone() for name in counts}
         self.counts = dict(counts)
 
@@ -195,6 +207,7 @@ class EpisodeSums:
         return {"returns": self.returns, "lengths": self.lengths, "ended": self.ended}
 
     def load(self, saved: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
+        """Restore what `state` returned; DataError where it is of other worlds or seeds."""
+        check_like("episodes", saved, self.state())
         for name, tensor in self.state().items():
             tensor.copy_(saved[name])

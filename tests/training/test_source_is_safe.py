@@ -9,9 +9,21 @@ import pytest
 import rlsuite
 
 PACKAGE = Path(rlsuite.__file__).parent
-FORBIDDEN_NAMES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
-FORBIDDEN_CALLS = {"eval", "exec", "compile"}  # as plain calls: `module.eval()` and `re.compile()` are fine
-FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("jit", "load")}
+FORBIDDEN_NAMES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "yaml", "allow_pickle"}
+FORBIDDEN_CALLS = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+}  # as plain calls: `module.eval()` and `re.compile()` are fine
+FORBIDDEN_ATTRIBUTES = {
+    ("torch", "load"),
+    ("torch", "save"),
+    ("jit", "load"),
+    ("os", "system"),
+    ("os", "popen"),
+    ("pandas", "read_pickle"),
+}
 TEXT_TOKENS = {tokenize.NAME, tokenize.OP}
 
 
@@ -24,6 +36,8 @@ def offences(source: str) -> list[str]:
         after = tokens[i + 1].string if i + 1 < len(tokens) else ""
         if token.string in FORBIDDEN_NAMES and before != ".":
             found.append(f"line {token.start[0]}: {token.string}")
+        if token.string == "shell" and after == "=":
+            found.append(f"line {token.start[0]}: shell=")
         if token.string in FORBIDDEN_CALLS and before not in (".", "def") and after == "(":
             found.append(f"line {token.start[0]}: {token.string}(")
         if before == "." and i >= 2 and (tokens[i - 2].string, token.string) in FORBIDDEN_ATTRIBUTES:
@@ -53,6 +67,11 @@ def test_no_file_of_the_package_can_load_code() -> None:
         "x = eval(text)",
         "exec(code)",
         "torch.jit.load(path)",
+        "import yaml",
+        "np.load(path, allow_pickle=True)",
+        "subprocess.run(text, shell=True)",
+        "os.system(text)",
+        "__import__(name)",
     ],
 )
 def test_the_search_finds_what_it_should(line: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import whole_runs as runs
 from ldcq_helpers import TINY
-from test_offline_training import QUICK
+from training.test_offline_training import QUICK
 
 from rlsuite.agents.base import WindowShape
 from rlsuite.agents.ldcq import LDCQ, LDCQConfig

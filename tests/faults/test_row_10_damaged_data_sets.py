@@ -1,11 +1,11 @@
-"""Files that are cut short, or hold something other than they say, are refused by key and value."""
+"""Row 10: files that are cut short, or hold something other than they say, are refused by key and value."""
 
 import json
 
 import h5py
 import numpy as np
 import pytest
-from offline_helpers import episodes_of, flat_columns, write_flat, write_minari
+from offline.offline_helpers import episodes_of, flat_columns, write_flat, write_minari
 
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.d4rl import read_d4rl

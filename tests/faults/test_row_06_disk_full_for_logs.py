@@ -1,4 +1,4 @@
-"""Fault test 6: no room for metrics; the run goes on, one warning, whole lines only."""
+"""Row 6: no room for metrics; the run goes on, one warning, whole lines only."""
 
 import errno
 import json
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,11 @@ class Disk:
 
 @pytest.mark.parametrize("truncation_works", [True, False])
 def test_no_torn_line_and_one_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, truncation_works: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    truncation_works: bool,
+    count: Any,
 ) -> None:
     disk, cut = Disk(), os.ftruncate
 
@@ -50,6 +55,7 @@ def test_no_torn_line_and_one_warning(
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 2, 6, 7, 9, 10, 11]
     assert len(caplog.records) == 1
     assert "No space left" in caplog.text
+    count("lines refused by a full disk, none torn", 4)
 
 
 def test_metrics_that_cannot_even_be_opened(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Fault tests 12 and 17: run names that play tricks, two runs in one folder, locks of dead processes."""
+"""Row 17: a second run in the same folder is refused, the first one named; a dead one's lock is taken."""
 
 import json
 import os
@@ -14,69 +14,6 @@ import pytest
 from rlsuite.errors import ConfigError
 from rlsuite.training import runfolder
 from rlsuite.training.runfolder import LOCK_FILE, RunFolder
-
-
-def tree(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("a\0b", "NUL"),
-        ("x" * 256, "longer than the 255 bytes"),
-        ("é" * 128, "longer than the 255 bytes"),  # 128 letters, 256 bytes
-        ("/".join(["d" * 200] * 25), "longer than 3840 bytes"),
-        ("file/run", "is a file"),
-        ("file", "is a file"),
-        ("file/../file/deep/run", "is a file"),
-        ("dangling", "a link to something that does not exist"),
-        ("loop", "a link to something that does not exist"),
-    ],
-)
-def test_unusable_paths_are_refused_before_anything_is_touched(
-    tmp_path: Path, name: str, message: str
-) -> None:
-    (tmp_path / "file").write_text("precious")
-    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    before = tree(tmp_path)
-    with pytest.raises(ConfigError, match=message) as caught:
-        RunFolder.create(tmp_path / name, {}, {})
-    assert caught.value.exit_code == 2
-    assert tree(tmp_path) == before
-    assert (tmp_path / "file").read_text() == "precious"
-
-
-def test_a_parent_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The superuser may write anywhere, so what the system would answer others is put in its place.
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(ConfigError, match="cannot be written to"):
-        RunFolder.create(tmp_path / "a" / "b", {}, {})
-    assert tree(tmp_path) == []
-
-
-def test_a_disk_that_refuses_is_a_configuration_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path, data: bytes) -> None:
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(runfolder, "write_atomic", refuse)
-    with pytest.raises(ConfigError, match="Read-only file system"):
-        RunFolder.create(tmp_path / "run", {}, {})
-    assert tree(tmp_path / "run") == []  # the lock is not left behind
-
-
-def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
-    precious = tmp_path / "precious"
-    precious.write_text("data")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / LOCK_FILE).symlink_to(precious)
-    with pytest.raises(ConfigError, match="cannot write the run folder"):
-        RunFolder.create(tmp_path / "run", {}, {})
-    assert precious.read_text() == "data"
-
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 

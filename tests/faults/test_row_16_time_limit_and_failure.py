@@ -1,4 +1,4 @@
-"""A time limit is not a failure: two toys that differ in that alone have two different values.
+"""Row 16: a time limit is not a failure: two toys that differ in that alone have two different values.
 
 One observation, reward 1, episodes of 10 steps. Truncated, the value is 1 / (1 - gamma). Terminated, the
 ten positions of an episode share the one observation, so with gamma = 0.9 and K-step sums the value solves
@@ -67,7 +67,13 @@ def test_the_closed_forms_differ():
 CASES = [(n, w) for n in (1, 3) for w in (1, 64)]
 
 
-@pytest.mark.parametrize("name", ["dsac_t", "sac", "stac", "td3"])
+# SAC and TD3, whose targets the others' contain, wait for the long form: each value takes 4,200 updates.
+LATER = pytest.mark.faults_long
+
+
+@pytest.mark.parametrize(
+    "name", ["dsac_t", "stac", pytest.param("sac", marks=LATER), pytest.param("td3", marks=LATER)]
+)
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize(
     ("n_step", "worlds"),

@@ -1,4 +1,4 @@
-"""A reset changes the rows, columns and moments of the units it names, and not one bit of anything else."""
+"""Row 20: in other people's networks a reset changes the units it names, and not one bit of anything else."""
 
 import copy
 import math
@@ -367,3 +367,32 @@ def test_shrink_and_perturb_and_full_reset():
     assert not due(BRO_SCHEDULE, 15_001, 50_000)
     with pytest.raises(ConfigError, match="keep"):
         shrink_and_perturb([], [], keep=1.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="row 20, GPU part: needs a CUDA device for a graph")
+def test_a_captured_step_fires_no_hook_and_is_reported(caplog):
+    """What is replayed as a CUDA graph runs no Python: a plug-in that follows its optimiser never sees it."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)).cuda()
+    optimizer = torch.optim.Adam(net.parameters(), capturable=True)
+    reset = ReDo(period=2).attach(net, optimizer)
+    rows = torch.rand(8, 3, device="cuda")
+
+    def update():
+        optimizer.zero_grad(set_to_none=False)
+        net(rows).square().mean().backward()
+        optimizer.step()
+
+    with torch.cuda.stream(torch.cuda.Stream()):
+        update()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        update()
+    reset.step()  # takes what the hooks have seen so far
+    reset.step()
+    caplog.clear()
+    for _ in range(2):
+        graph.replay()
+        reset.step()
+    assert "no layer has seen a batch" in caplog.text

@@ -1,4 +1,4 @@
-"""Downloads against a server on loopback: broken off and resumed, a web page, wrong bytes, no network."""
+"""Row 11: downloads from a server on loopback: broken off, resumed, a web page, wrong bytes, no network."""
 
 import hashlib
 import http.server
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from offline_helpers import episodes_of, flat_columns, write_flat, write_minari
+from offline.offline_helpers import episodes_of, flat_columns, write_flat, write_minari
 
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline import download, load, names

@@ -1,8 +1,6 @@
-"""Fault tests 2 and 5: killed, or out of disk, at every file operation of a save."""
+"""Row 5: no room, or another refusal of the disk, at every file operation of a save; really full disks."""
 
 import errno
-import logging
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -11,49 +9,16 @@ from typing import Any
 
 import pytest
 import stand_in
+import whole_runs as runs
 from stand_in import DIGEST, CountingLayer, assert_is_state_of, state_at
 
+from rlsuite.errors import DataError
 from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError
 from rlsuite.training.files import FileLayer
 
-KILLED = 9  # exit code of the writer that ends itself
-
-
-def save_and_die(folder: Path, fail_at: int) -> None:
-    """Run in a child: one good save, then one that ends the process at operation `fail_at`."""
-    layer = CountingLayer(-1, stand_in.die)
-    store = CheckpointStore(folder, fs=layer)
-    store.save(100, **state_at(100))
-    layer.fail_at = layer.count + fail_at
-    store.save(200, **state_at(200))
-
-
-def test_killed_at_every_file_operation_of_a_save(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    operations = stand_in.operations_of_a_save(tmp_path / "count")
-    assert {"write", "link", "rename", "sync_folder", "make_folder"} <= set(operations)
-    renamed = operations.index("rename")
-    context = multiprocessing.get_context("fork")  # a fresh interpreter per operation would take minutes
-    for number, name in enumerate(operations):
-        folder = tmp_path / f"{number:02}-{name}"
-        child = context.Process(target=save_and_die, args=(folder, number))
-        child.start()
-        child.join(60)
-        assert child.exitcode == KILLED, f"operation {number} ({name})"
-
-        caplog.clear()
-        store = CheckpointStore(folder)
-        survived = 200 if number > renamed else 100
-        assert_is_state_of(store.load(config_digest=DIGEST), survived)
-        # A folder gets its final name only when it is complete, so there is nothing to warn about.
-        assert [r.getMessage() for r in caplog.records] == []
-
-        store.save(300, **state_at(300))
-        assert stand_in.stages(folder) == []
-        assert_is_state_of(CheckpointStore(folder).load(config_digest=DIGEST), 300)
-
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO])
-def test_every_operation_failing_in_turn_costs_one_checkpoint(tmp_path: Path, code: int) -> None:
+def test_every_operation_failing_in_turn_costs_one_checkpoint(tmp_path: Path, code: int, count: Any) -> None:
     def fail(layer: CountingLayer, name: str, arguments: Any) -> None:
         stand_in.half_write(name, arguments)
         raise OSError(code, os.strerror(code))
@@ -85,53 +50,7 @@ def test_every_operation_failing_in_turn_costs_one_checkpoint(tmp_path: Path, co
         store.save(300, **state_at(300))
         assert_is_state_of(CheckpointStore(folder).load(config_digest=DIGEST), 300)
     assert failures >= operations.count("write") + 2
-
-
-def test_everything_is_on_the_disk_before_the_folder_gets_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The order that makes a power cut harmless: no process can test it, so the calls are looked at."""
-    events: list[tuple[str, str]] = []
-
-    class Watched(FileLayer):
-        def write(self, path: Path, data: bytes) -> None:
-            before = len(synced)
-            super().write(path, data)
-            assert len(synced) == before + 1, f"{path.name} was not synced"
-            events.append(("write", path.name))
-
-        def sync_folder(self, path: Path) -> None:
-            before = len(synced)
-            super().sync_folder(path)
-            assert len(synced) == before + 1
-            events.append(("sync", path.name.partition("-")[0]))
-
-        def rename(self, source: Path, target: Path) -> None:
-            super().rename(source, target)
-            events.append(("rename", target.name))
-
-        def remove(self, path: Path) -> None:
-            if path.name.startswith("step-"):
-                events.append(("remove", path.name))
-            super().remove(path)
-
-    synced: list[int] = []
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), fsync(descriptor)))
-    store = CheckpointStore(tmp_path, keep_last=1, fs=Watched())
-    store.save(100, **state_at(100))
-    events.clear()
-    store.save(200, **state_at(200))
-    names = [name for kind, name in events if kind == "write"]
-    assert len(names) == 7 and names[-1] == "manifest.json"
-    assert [event for event in events if event[0] != "write" or event[1] == "manifest.json"] == [
-        ("sync", "replay"),
-        ("write", "manifest.json"),
-        ("sync", ".stage"),
-        ("rename", "step-000000000200"),
-        ("sync", tmp_path.name.partition("-")[0]),
-        ("remove", "step-000000000100"),
-    ]
+    count(f"file operations of a save, failing with {errno.errorcode[code]}", len(operations))
 
 
 def test_too_little_space_is_seen_before_anything_is_written(tmp_path: Path) -> None:
@@ -237,15 +156,23 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_one_warning_when_the_newest_is_not_usable(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = CheckpointStore(tmp_path, keep_last=4)
-    for step in (100, 200, 300, 400):
-        path = store.save(step, **state_at(step))
-        if step > 200:
-            (path / "manifest.json").unlink()  # what a file system without order may leave after a power cut
-    with caplog.at_level(logging.WARNING):
-        assert_is_state_of(CheckpointStore(tmp_path).load(config_digest=DIGEST), 200)
-    assert len(caplog.records) == 1
-    message = caplog.records[0].getMessage()
-    assert "step-000000000400: manifest.json cannot be read" in message
-    assert "step-000000000300: manifest.json cannot be read" in message
+def test_a_failed_save_in_the_middle_is_counted_and_at_the_end_it_is_an_error(tmp_path, monkeypatch):
+    real, calls = CheckpointStore.save, []
+
+    def full_twice(self, step, **kwargs):
+        calls.append(step)
+        if len(calls) <= 2:
+            raise CheckpointWriteError("disk full", needed=10, free=1)
+        return real(self, step, **kwargs)
+
+    monkeypatch.setattr(CheckpointStore, "save", full_twice)
+    runs.train(tmp_path / "run")
+    assert runs.lines(tmp_path / "run")[-1]["ckpt/failed"] == 2
+    assert runs.newest(tmp_path / "run").name.endswith("800")
+
+    def full(self, step, **kwargs):
+        raise CheckpointWriteError("disk full", needed=10, free=1)
+
+    monkeypatch.setattr(CheckpointStore, "save", full)
+    with pytest.raises(DataError, match="disk full"):
+        runs.train(tmp_path / "other")

@@ -1,0 +1,45 @@
+"""What the soak calls flat, and one short soak of a toy."""
+
+from dataclasses import replace
+
+import pytest
+import whole_runs as runs
+
+from rlsuite.bench import soak
+from rlsuite.bench.soak import Session, verdict
+from rlsuite.errors import ConfigError
+from rlsuite.training.config import TrainConfig
+
+STEADY = Session(
+    session=0,
+    seconds=120.0,
+    env_steps=900,
+    updates=900,
+    updates_per_cpu_second=50.0,
+    memory_mib=500.0,
+    descriptors=9,
+    threads=2,
+)
+
+
+def test_what_grows_after_the_warm_up_is_seen():
+    grown = replace(STEADY, memory_mib=510.0, updates_per_cpu_second=45.0, descriptors=11, threads=3)
+    found = verdict([replace(STEADY, memory_mib=300.0), STEADY, STEADY, STEADY, grown, grown, grown])
+    assert found == pytest.approx({"memory": 0.02, "speed": -0.1, "descriptors": 2, "threads": 1})
+    assert verdict([STEADY] * 4) == {"memory": 0, "speed": 0, "descriptors": 0, "threads": 0}
+
+
+def test_too_few_sessions_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="1 sessions of 120 s: ask for 3"):
+        soak.soak(tmp_path / "run", minutes=2)
+
+
+def test_sessions_go_on_where_the_last_stopped(tmp_path, monkeypatch):
+    settings = TrainConfig(**{**runs.QUICK, "steps": 10**9, "checkpoint_every": 10**6, "eval_every": 0})
+    monkeypatch.setattr(soak, "SETTINGS", settings)
+    monkeypatch.setattr(soak, "SAMPLE_SECONDS", 0.05)
+    rows = soak.soak(tmp_path / "run", minutes=0.05, session_seconds=1.0)
+    assert [row.session for row in rows] == [0, 1, 2]
+    assert all(row.env_steps > 0 and row.memory_mib > 50 for row in rows)
+    assert int(runs.newest(tmp_path / "run").name.removeprefix("step-")) == sum(row.env_steps for row in rows)
+    assert rows[-1].descriptors == rows[1].descriptors and rows[-1].threads == rows[1].threads

@@ -1,0 +1,414 @@
+"""What is fuzzed: every reader of files that other people, or a failing disk, may have written.
+
+A target takes bytes, makes a file of them, and reads it. It returns whether the file was usable; the only
+errors that may come out are those of `rlsuite.errors`. While it reads, nothing outside its folder may be
+written, nothing unpickled, no process started and no address called: an audit hook watches.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import safetensors.torch
+import tomli_w
+import torch
+import whole_runs as runs
+from choices import Choices
+from offline.offline_helpers import episodes_of, flat_columns, write_flat, write_minari
+
+from rlsuite.errors import RLSuiteError
+from rlsuite.offline.d4rl import read_d4rl
+from rlsuite.offline.minari import read_minari
+from rlsuite.offline.policyfile import LAYERS, PolicyFile
+from rlsuite.registry import agent_class, agent_names
+from rlsuite.replay.uniform import UniformReplay
+from rlsuite.training.assembly import Run, build, restore
+from rlsuite.training.canonical import canonical
+from rlsuite.training.checkpoint import CheckpointStore
+from rlsuite.training.config import OfflineConfig, TrainConfig
+from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
+from rlsuite.training.metricsfile import MetricsFile, read_metrics
+from rlsuite.training.online import train_steps
+from rlsuite.training.recorder import Recorder, curve_table
+from rlsuite.training.runfolder import RunFolder
+
+# Everything that changes names or contents, with the arguments that are paths.
+WRITES = {
+    "os.remove": (0,),
+    "os.rename": (0, 1),
+    "os.mkdir": (0,),
+    "os.rmdir": (0,),
+    "os.link": (1,),
+    "os.symlink": (1,),
+    "os.truncate": (0,),
+    "shutil.rmtree": (0,),
+}
+FORBIDDEN = {"pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.fork", "socket.connect"}
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+class Escape(BaseException):
+    """A reader did what no reader may; no `except` of the readers catches it."""
+
+
+_inside: Path | None = None  # the only folder that may be written to, while a target reads
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if _inside is None:
+        return
+    if event in FORBIDDEN:
+        raise Escape(f"{event}{arguments!r:.200}")
+    paths: list[Any] = []
+    if event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING:
+        paths = [arguments[0]]
+    elif event in WRITES:
+        paths = [arguments[place] for place in WRITES[event]]
+    for path in paths:
+        if isinstance(path, str | bytes | os.PathLike):
+            real = os.path.realpath(os.fsdecode(path))
+            if not Path(real).is_relative_to(_inside) and real != os.devnull:
+                raise Escape(f"{event} of {real}")
+
+
+sys.addaudithook(_watch)
+
+
+@contextlib.contextmanager
+def confined(folder: Path) -> Iterator[None]:
+    """Watch this process until the end of the context."""
+    global _inside
+    _inside = folder.resolve()
+    try:
+        yield
+    finally:
+        _inside = None
+
+
+class Target:
+    """A reader and the file it reads; `__call__` is what a fuzzer calls again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make what the reader needs in `folder`."""
+        self.folder = folder.resolve()
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make good files to spoil."""
+
+    def write(self, choices: Choices) -> None:
+        """Make the file that `choices` mean."""
+        raise NotImplementedError
+
+    def read(self) -> None:
+        """Read it and use what came."""
+        raise NotImplementedError
+
+    def __call__(self, data: bytes) -> bool:
+        """Write, read, and return whether the file was usable.
+
+        Raises:
+            AssertionError: what was read breaks a promise.
+            Escape: the reader did more than read.
+            Exception: any other but ours is a finding.
+        """
+        self.write(Choices(data))
+        try:
+            with confined(self.folder):
+                self.read()
+        except RLSuiteError as error:
+            assert str(error), "an error without words"
+            return False
+        return True
+
+
+class Checkpoint(Target):
+    """A checkpoint with one file spoilt, its manifest made true again: what lies behind the digests."""
+
+    STEPS = 240
+
+    def prepare(self) -> None:
+        path = self.folder / "run"
+        config = {"steps": self.STEPS, "num_envs": 2, "eval_every": 0, "replay_size": 300}
+        runs.train(path, "sac", {"hidden": (4,)}, **config)
+        kind = agent_class("sac")
+        train = TrainConfig(**{**runs.QUICK, **config})
+        self.run: Run = build(kind, kind.Config(hidden=(4,)), train)
+        self.checkpoint = runs.newest(path)
+        for older in self.checkpoint.parent.iterdir():  # nothing to go back to
+            if older != self.checkpoint:
+                shutil.rmtree(older)
+        self.whole = {
+            str(file.relative_to(self.checkpoint)): file.read_bytes()
+            for file in sorted(self.checkpoint.rglob("*"))
+            if file.is_file()
+        }
+        self.victims = sorted(self.whole)
+        self.spoilt_file: str | None = None
+
+    def write(self, choices: Choices) -> None:
+        if self.spoilt_file is not None:
+            (self.checkpoint / self.spoilt_file).write_bytes(self.whole[self.spoilt_file])
+        name = self.spoilt_file = choices.of(self.victims)
+        data = self._spoilt(choices, name)
+        (self.checkpoint / name).write_bytes(data)
+        body = json.loads(self.whole["manifest.json"])
+        if name != "manifest.json":
+            body["files"][name].update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+            (self.checkpoint / "manifest.json").write_bytes(signed(body))
+        run, old = self.run, self.run.replay
+        run.replay = UniformReplay(
+            run.config.replay_size,
+            num_envs=old.num_envs,
+            batch_size=run.config.batch_size,
+            n_step=1,
+            gamma=0.99,
+            device=run.device,
+            generator=run.streams.source("sample"),
+        )
+
+    def _spoilt(self, choices: Choices, name: str) -> bytes:
+        whole = self.whole[name]
+        if choices.below(4) == 0:
+            return choices.spoilt(whole)
+        if name == "manifest.json":
+            body = json.loads(whole)
+            del body["sha256"]
+            return signed(choices.changed(body))
+        if name.endswith(".json"):
+            return json.dumps(choices.changed(json.loads(whole))).encode()
+        return spoilt_tensors(choices, whole)
+
+    def read(self) -> None:
+        run = self.run
+        loaded = CheckpointStore(self.checkpoint.parent).load(config_digest=None)
+        assert loaded is not None
+        restore(run, loaded)
+        recorder = Recorder(self.folder, total_steps=1, console=False)
+        recorder.load_state_dict(loaded.documents.get("recorder"))
+        recorder.close()
+        if run.clock.updates_due(run.config) < 8:
+            train_steps(run, run.config.num_envs)
+            run.sums.take()
+            run.episodes.take()
+
+
+def signed(body: Any) -> bytes:
+    """Return a manifest with its own digest."""
+    if isinstance(body, dict):
+        body = {**body, "sha256": hashlib.sha256(canonical(body)).hexdigest()}
+    return json.dumps(body).encode()
+
+
+def spoilt_tensors(choices: Choices, whole: bytes) -> bytes:
+    """Return a safetensors file with another header, or with other tensors in it."""
+    if choices.below(2):
+        size = int.from_bytes(whole[:8], "little")
+        header = json.dumps(choices.changed(json.loads(whole[8 : 8 + size]))).encode()
+        return len(header).to_bytes(8, "little") + header + whole[8 + size :]
+    tensors = safetensors.torch.load(whole)
+    for _ in range(1 + choices.below(2)):
+        if not tensors:
+            break
+        name = choices.of(sorted(tensors))
+        tensor = tensors.pop(name)
+        action = choices.below(5)
+        if action == 0:
+            tensors[choices.text()] = tensor
+        elif action == 1:
+            tensors[name] = tensor.to(choices.of((torch.float16, torch.int64, torch.bool, torch.float64)))
+        elif action == 2:
+            tensors[name] = torch.zeros(
+                [choices.below(4) for _ in range(choices.below(4))], dtype=tensor.dtype
+            )
+        elif action == 3:
+            number = choices.of((np.nan, np.inf, 1e10, -3.0)) if tensor.is_floating_point() else 7
+            tensors[name] = torch.full(tensor.shape, number, dtype=torch.float64).to(tensor.dtype)
+    return safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+
+
+class Config(Target):
+    """`config.toml` of a run folder."""
+
+    def prepare(self) -> None:
+        self.run = self.folder / "run"
+        self.run.mkdir()
+        self.wholes = []
+        for name in agent_names():
+            kind = agent_class(name)
+            for train in (TrainConfig(env="HalfCheetah"), OfflineConfig(dataset="x.hdf5")):
+                config = RunConfig(agent_name=name, preset="default", train=train, agent=kind.Config())
+                self.wholes.append(config_to_dict(config))
+
+    def write(self, choices: Choices) -> None:
+        values = choices.of(self.wholes)
+        if choices.below(3):
+            # TOML has no null, and its writer takes no keys or surrogates of a wrong kind.
+            values = choices.changed(values)
+        try:
+            data = tomli_w.dumps(values).encode()
+        except (TypeError, ValueError, AttributeError, RecursionError):
+            data = tomli_w.dumps(self.wholes[0]).encode()
+        if choices.below(3) == 0:
+            data = choices.spoilt(data)
+        (self.run / "config.toml").write_bytes(data)
+
+    def read(self) -> None:
+        config = config_from_dict(RunFolder.open(self.run).config(), lambda name: agent_class(name).Config)
+        again = config_from_dict(config_to_dict(config), lambda name: agent_class(name).Config)
+        # Not a number is not equal to itself, so the texts are compared.
+        assert repr(again) == repr(config), "what was read is not what would be written"
+
+
+class Metrics(Target):
+    """`metrics.jsonl` of a run: read, shown as a curve, cut back to a step, continued."""
+
+    def prepare(self) -> None:
+        self.path = self.folder / "metrics.jsonl"
+        self.lines = [
+            {"step": step, "updates": step, "seconds": step / 10, "eval/return_mean": -step / 7, "loss": 1e-3}
+            for step in range(0, 500, 100)
+        ]
+
+    def write(self, choices: Choices) -> None:
+        (self.folder / "metrics.discarded.jsonl").unlink(missing_ok=True)
+        lines = list(self.lines)
+        for _ in range(choices.below(3)):
+            lines[choices.below(len(lines))] = choices.changed(choices.of(self.lines))
+        data = "\n".join(json.dumps(line) for line in lines).encode()
+        self.path.write_bytes(choices.spoilt(data) if choices.below(2) else data + b"\n")
+
+    def read(self) -> None:
+        assert all(isinstance(record, dict) for record in read_metrics(self.path))
+        curve_table(self.path)
+        file = MetricsFile(self.path)
+        file.rewind(200)
+        assert file.append({"step": 300})
+        file.close()
+        steps = [record["step"] for record in read_metrics(self.path)]
+        assert steps[-1] == 300 and all(step <= 200 for step in steps[:-1])
+        curve_table(self.path)
+
+
+class Policy(Target):
+    """A policy file: safetensors with an actor's layers."""
+
+    def prepare(self) -> None:
+        shapes = dict(zip(LAYERS, ((6, 3), (5, 6), (2, 5), (2, 5)), strict=True))
+        tensors = {f"{layer}.weight": torch.full(shape, 0.1) for layer, shape in shapes.items()}
+        tensors |= {f"{layer}.bias": torch.zeros(shape[0]) for layer, shape in shapes.items()}
+        self.whole = safetensors.torch.save(tensors)
+        self.path = self.folder / "policy.safetensors"
+
+    def write(self, choices: Choices) -> None:
+        spoil = choices.spoilt if choices.below(3) == 0 else lambda whole: spoilt_tensors(choices, whole)
+        self.path.write_bytes(spoil(self.whole))
+
+    def read(self) -> None:
+        policy = PolicyFile(self.path)
+        rows = torch.zeros(2, policy.observation)
+        for action in (policy.mean(rows), policy.sample(rows, torch.Generator().manual_seed(0))):
+            assert action.shape == (2, policy.action) and action.dtype == torch.float32
+            assert action.nan_to_num().abs().max() <= 1  # finite weights may overflow all the same
+
+
+class Columns(Target):
+    """A legacy D4RL file."""
+
+    def prepare(self) -> None:
+        self.path = self.folder / "flat.hdf5"
+        write_flat(self.path, **flat_columns(12, terminals=[4], timeouts=[8], width=2))
+        self.whole = self.path.read_bytes()
+
+    KINDS = ("f4", "f8", "f2", "i1", "i8", "u4", "?", "c8", "S3", "V4")
+    KEYS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+
+    def write(self, choices: Choices) -> None:
+        if choices.below(2):
+            self.path.write_bytes(choices.spoilt(self.whole))
+            return
+        self.path.write_bytes(self.whole)
+        with h5py.File(self.path, "a") as file:
+            key = choices.of(self.KEYS)
+            if key in file:
+                del file[key]
+            shape = [choices.of((12, 0, 1, 2, 11)) for _ in range(choices.below(4))]
+            column = np.zeros(shape, choices.of(self.KINDS))
+            if column.dtype.kind in "fiub":
+                column[...] = choices.below(4)
+            if choices.below(4):
+                file[key] = column
+            for name in ("rlsuite", "ref_min_score", "action_space"):
+                if choices.below(4) == 0:
+                    file.attrs[name] = json.dumps(choices.value())
+
+    def read(self) -> None:
+        use(read_d4rl(self.path))
+
+
+class Minari(Target):
+    """A data set in Minari's layout: its metadata, and its main file."""
+
+    def prepare(self) -> None:
+        self.set = write_minari(
+            self.folder, episodes_of([3, 2], keys=("observation", "desired_goal"), width=2)
+        )
+        self.main, self.facts = (self.set / "data" / name for name in ("main_data.hdf5", "metadata.json"))
+        self.wholes = self.main.read_bytes(), self.facts.read_bytes()
+
+    def write(self, choices: Choices) -> None:
+        main, facts = self.wholes
+        way = choices.below(4)
+        if way == 0:
+            main = choices.spoilt(main)
+        elif way == 1:
+            facts = choices.spoilt(facts)
+        else:
+            document = json.loads(facts)
+            if way == 2:  # inside the description of a space, which is a text in the text
+                space = choices.of(("observation_space", "action_space"))
+                document[space] = json.dumps(choices.changed(json.loads(document[space])))
+            else:
+                document = choices.changed(document)
+            facts = json.dumps(document).encode()
+        self.main.write_bytes(main)
+        self.facts.write_bytes(facts)
+
+    def read(self) -> None:
+        use(read_minari(self.set))
+
+
+def use(data: Any) -> None:
+    """Check what a reader promises of recorded rows, and draw a batch."""
+    columns = [column for column in data.rows.values(True, True) if column.is_floating_point()]
+    assert all(column.isfinite().all() for column in columns)
+    assert len(data.replay(batch_size=4).sample()) == 4
+
+
+TARGETS: dict[str, type[Target]] = {
+    "checkpoint": Checkpoint,
+    "config": Config,
+    "d4rl": Columns,
+    "metrics": Metrics,
+    "minari": Minari,
+    "policy": Policy,
+}
+
+
+@contextlib.contextmanager
+def prepared(name: str) -> Iterator[Callable[[bytes], bool]]:
+    """Make a target in a folder of its own that is removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
+    try:
+        yield TARGETS[name](folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
