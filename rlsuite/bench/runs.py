@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from rlsuite.cli._line import peek
 from rlsuite.cli.resume import run as resume
 from rlsuite.cli.train import parse_line, start
 from rlsuite.errors import ConfigError
+from rlsuite.launch.task import Task
 from rlsuite.training.canonical import without_none
 from rlsuite.training.checkpoint import CheckpointStore
 from rlsuite.training.mapping import RunConfig, config_to_dict
@@ -56,7 +58,26 @@ def pending(plan: Plan, path: Path) -> list[str] | None:
     goal = plan.config.train.steps + getattr(plan.config.train, "then_online", 0)
     if steps and steps[-1] >= goal:
         return None
-    return ["resume", str(path), "--steps", str(plan.config.train.steps)]
+    return going_on(plan, path)
+
+
+def going_on(plan: Plan, path: Path) -> list[str]:
+    """Return the words after `rlsuite` that continue or extend a run."""
+    imports = [word for name in peek(plan.words, "--import") for word in ("--import", name)]
+    return ["resume", str(path), "--steps", str(plan.config.train.steps), *imports]
+
+
+def task_of(plan: Plan, path: Path, log: Path) -> Task | None:
+    """Return a run as a launcher takes it; None where it is finished.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings.
+    """
+    words = pending(plan, path)
+    if words is None:
+        return None
+    begin = ("train", plan.config.agent_name, *plan.words, "--out", str(path))
+    return Task(begin, Path.cwd() / log, path, tuple(going_on(plan, path)), Path.cwd())
 
 
 def train(plan: Plan, path: Path) -> int:

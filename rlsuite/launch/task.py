@@ -1,0 +1,149 @@
+"""One run as a launcher sees it, and how a worker carries it out: always as a process of its own.
+
+A worker decides by the run folder whether to begin or to go on, so a task may be started any number of times,
+on any machine that sees the folder.
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rlsuite.errors import Interrupted
+
+INTERRUPTED = Interrupted.exit_code  # a run that was stopped, has saved, and can go on
+LOST = -int(signal.SIGKILL)  # a worker that vanished, as a process that was killed
+POLL_SECONDS = 0.2
+STOP_SECONDS = 1.0  # between a worker's looks for the stop file
+LOCK_SECONDS = 120.0  # for the last holder of a run to save and leave, once it was told to
+CONFIG_FILE, LOCK_FILE = "config.toml", "run.lock"  # of a run folder (rlsuite.training.runfolder)
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A command line of this program.
+
+    Attributes:
+        words: after `rlsuite`, to begin.
+        log: file for what it prints, appended; beside it lie its exit code and the request to stop.
+        folder: the run folder; None where there is nothing to go on with.
+        again: words that go on with the run in `folder`, once it exists.
+        cwd: where relative paths of the words begin.
+    """
+
+    words: tuple[str, ...]
+    log: Path
+    folder: Path | None = None
+    again: tuple[str, ...] = ()
+    cwd: Path = Path()
+
+    @property
+    def now(self) -> tuple[str, ...]:
+        """The words that begin the run or, where it has begun, go on with it."""
+        begun = self.folder is not None and (self.cwd / self.folder / CONFIG_FILE).is_file()
+        return self.again if begun else self.words
+
+    @property
+    def exit_file(self) -> Path:
+        """Where a worker leaves the exit code."""
+        return self.log.with_suffix(".exit")
+
+    @property
+    def stop_file(self) -> Path:
+        """What asks a worker, by being there, to save and leave."""
+        return self.log.with_suffix(".stop")
+
+
+def spawn(
+    task: Task, environment: Mapping[str, str] | None = None, cores: Sequence[int] = ()
+) -> "subprocess.Popen[bytes]":
+    """Start a task in a session of its own: a terminal's Ctrl-C reaches it through us alone.
+
+    Args:
+        task: what to run.
+        environment: variables that it gets besides ours.
+        cores: what it is pinned to; empty: all.
+    """
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    with task.log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "rlsuite", *task.now],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=task.cwd,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+            preexec_fn=partial(_settle, tuple(cores)),
+        )
+
+
+def _settle(cores: tuple[int, ...]) -> None:
+    """Ask Linux for SIGTERM when the parent dies, however it dies: the run saves and leaves."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if cores:
+            os.sched_setaffinity(0, cores)
+
+
+def perform(task: Task, began: Callable[["subprocess.Popen[bytes]"], None] = lambda _: None) -> int:
+    """Carry out a task on a worker and wait for it; return its exit code, and leave it beside the log.
+
+    The stop file makes it save and leave. A run that its last worker has not left yet is waited for.
+
+    Args:
+        task: what to run.
+        began: is handed the process.
+    """
+    process = None
+    free = time.monotonic() + LOCK_SECONDS
+    while not task.stop_file.exists():
+        if not in_use(task) or time.monotonic() > free:
+            process = spawn(task)
+            began(process)
+            break
+        time.sleep(POLL_SECONDS)
+    code = INTERRUPTED if process is None else attend(process, task)
+    stage = task.exit_file.with_suffix(".exit-new")
+    stage.write_text(f"{code}\n")
+    stage.replace(task.exit_file)
+    return code
+
+
+def attend(process: "subprocess.Popen[bytes]", task: Task) -> int:
+    """Wait for a process, and hand the request to stop on to it once; return its exit code."""
+    told = False
+    while True:
+        try:
+            return process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            if not told and task.stop_file.exists():
+                told = True
+                process.terminate()
+
+
+def in_use(task: Task) -> bool:
+    """Whether a process holds the lock of the task's run folder."""
+    if task.folder is None:
+        return False
+    try:
+        descriptor = os.open(task.cwd / task.folder / LOCK_FILE, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without such locks: the run itself looks at the holder's process
+        return False
+    finally:
+        os.close(descriptor)
+    return False
