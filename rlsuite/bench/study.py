@@ -1,7 +1,7 @@
 """Agents on environments with seeds, from one command to one page.
 
-Every run is a run folder of its own, so what is finished stays and what was interrupted goes on. Where a study
-stands is read from its folders alone: any shell can ask, while it runs and after it was killed.
+Every run is a run folder of its own, so what is finished stays and what was interrupted goes on. Where a
+study stands is read from its folders alone: any shell can ask, while it runs and after it was killed.
 """
 
 import json
@@ -206,13 +206,12 @@ def table(plans: Mapping[Pair, Mapping[str, Plan]], line: StudyLine) -> str:
         rows.append((agent, env, *(str(counts[state] or "-") for state in STATES), steps))
     rows.append(("all", "", *(str(total[state] or "-") for state in STATES), ""))
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+    filled = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in (heads, *rows)
     ]
-    failed = [name for group in plans.values() for name in group if failed_file(line, name).exists()]
-    words = [
-        f"{name}: exit code {failed_file(line, name).read_text().strip()}, {log_of(line, name)}"
-        for name in failed
-    ]
-    return "\n".join(text.rstrip() for text in (*lines, *words))
+    for group in plans.values():
+        for name in group:
+            if (failed := failed_file(line, name)).exists():
+                filled.append(f"{name}: exit code {failed.read_text().strip()}, see {log_of(line, name)}")
+    return "\n".join(filled)

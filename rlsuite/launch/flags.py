@@ -28,7 +28,7 @@ class LaunchFlags:
     launcher: Literal["local", "ray", "slurm"] = "local"
     """Who carries the runs out: processes of this machine, a Ray cluster, Slurm."""
     launcher_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="KEY=VALUE")] = ()
-    """Option of the launcher, e.g. gpus=0,1 or partition=gpu (docs/clusters.md); may be given several times."""
+    """Option of the launcher, e.g. gpus=0,1 or partition=gpu (docs/clusters.md); several are allowed."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""

@@ -37,13 +37,13 @@ class LocalLauncher:
         Raises:
             ConfigError: there are fewer cores than the slots ask for.
         """
-        self.slots: int = slots
+        self.slots = slots
         self.gpus = [gpu for gpu in (options.gpus or os.environ.get(GPU_VARIABLE, "")).split(",") if gpu]
         own = sorted(os.sched_getaffinity(0)) if options.cores else []
         if options.cores * slots > len(own) and options.cores:
             raise ConfigError(
-                f"{slots} runs at once with {options.cores} cores each, but there are {len(own)}: fewer --jobs, or "
-                "fewer cores"
+                f"{slots} runs at once with {options.cores} cores each need more than the {len(own)} here: "
+                "take fewer --jobs, or fewer cores"
             )
         self.groups = [own[at * options.cores : (at + 1) * options.cores] for at in range(slots)]
         self.taken: dict[int, LocalJob] = {}

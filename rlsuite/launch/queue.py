@@ -23,10 +23,13 @@ class Job(Protocol):
 class Launcher(Protocol):
     """Who carries tasks out. A context manager: leaving gives back what it holds."""
 
-    slots: int | None
-    """Tasks that it takes at once; None: it has a queue of its own."""
-    preempts: bool
-    """A run may be interrupted by others than us, and then goes on."""
+    @property
+    def slots(self) -> int | None:
+        """Tasks that it takes at once; None: it has a queue of its own."""
+
+    @property
+    def preempts(self) -> bool:
+        """Whether a run may be interrupted by others than us, and then goes on."""
 
     def submit(self, name: str, task: Task) -> Job:
         """Start or queue a task; `name` is a file's."""
@@ -36,7 +39,7 @@ class Launcher(Protocol):
 
 
 class Restarted:
-    """A job that is submitted again when its worker dies, or is taken away by others; the run then goes on."""
+    """A job that is submitted again when its worker dies or is taken away by others; the run then goes on."""
 
     def __init__(self, launcher: Launcher, name: str, task: Task) -> None:
         self.launcher, self.name, self.task = launcher, name, task

@@ -3,6 +3,7 @@
 Workers must see the run folders under the same paths, and have rlsuite installed.
 """
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +43,10 @@ class RayLauncher:
             ConfigError: Ray is missing, or there is no cluster at the address.
         """
         try:
-            import ray
+            ray: Any = importlib.import_module("ray")
         except ModuleNotFoundError as error:
             raise ConfigError('the launcher ray needs Ray: pip install "rlsuite[ray]"') from error
-        self.ray: Any = ray
+        self.ray = ray
         self.slots = slots
         self.ours = not ray.is_initialized()
         if self.ours:
@@ -59,8 +60,8 @@ class RayLauncher:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 told = str(error).split("\n")[0]
                 raise ConfigError(
-                    f"no Ray cluster at {options.address!r} ({told}): start one with `ray start --head`, or leave "
-                    "address out"
+                    f"no Ray cluster at {options.address!r} ({told}): start one with `ray start --head`, or "
+                    "leave address out"
                 ) from error
         # No retries of Ray's own: who was lost is started again by the queue, which says so.
         reserved = {"num_cpus": options.cpus, "num_gpus": options.gpus}
@@ -69,8 +70,8 @@ class RayLauncher:
             known = {key: ray.cluster_resources().get(key, 0) for key in ("CPU", "GPU")}
             self.close()
             raise ConfigError(
-                f"no node of the cluster has cpus={options.cpus:g} and gpus={options.gpus:g} for a run; in all it has "
-                f"{known['CPU']:g} CPUs and {known['GPU']:g} GPUs"
+                f"no node of the cluster has cpus={options.cpus:g} and gpus={options.gpus:g} for a run; in all "
+                f"it has {known['CPU']:g} CPUs and {known['GPU']:g} GPUs"
             )
 
     def fits(self, reserved: dict[str, float]) -> bool:

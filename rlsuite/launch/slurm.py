@@ -1,7 +1,7 @@
 """Runs as Slurm jobs, through submitit; `cluster=local` carries them out on this machine, to try it.
 
-Before a job's time is over, or when it is preempted, Slurm sends SIGUSR2: the run saves, the job is put back in
-the queue, and goes on. Jobs outlive us: the same command finds them again by the file of their number.
+Before a job's time is over, or when it is preempted, Slurm sends SIGUSR2: the run saves, the job is put back
+in the queue, and goes on. Jobs outlive us: the same command finds them again by the file of their number.
 """
 
 import os
