@@ -77,7 +77,8 @@ def main() -> None:
     try:
         code = run(sys.argv[1:])
     except RLSuiteError as error:
-        print("rlsuite:", " ".join(str(error).split()), file=sys.stderr)
+        if not isinstance(error, ConfigError) or os.environ.get("RANK", "0") == "0":  # torchrun: say it once
+            print("rlsuite:", " ".join(str(error).split()), file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         code = EXIT_SIGINT

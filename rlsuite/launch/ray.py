@@ -70,8 +70,8 @@ class RayLauncher:
             known = {key: ray.cluster_resources().get(key, 0) for key in ("CPU", "GPU")}
             self.close()
             raise ConfigError(
-                f"no node of the cluster has cpus={options.cpus:g} and gpus={options.gpus:g} for a run; in all "
-                f"it has {known['CPU']:g} CPUs and {known['GPU']:g} GPUs"
+                f"no node of the cluster has cpus={options.cpus:g} and gpus={options.gpus:g} for a run; in "
+                f"all it has {known['CPU']:g} CPUs and {known['GPU']:g} GPUs"
             )
 
     def fits(self, reserved: dict[str, float]) -> bool:

@@ -1,0 +1,107 @@
+"""One study through every launcher: the same results, also where a worker is killed in the middle."""
+
+import importlib.util
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from rlsuite.cli.main import run as rlsuite
+from rlsuite.training.checkpoint import CheckpointStore
+
+TASK = "gym:Pendulum-v1"
+SIZE = ("--warmup-steps", "200", "--batch-size", "16", "--eval-every", "200", "--eval-episodes", "1")
+RUNS = (f"td3-{TASK.replace(':', '-')}-s0-1", f"sac-{TASK.replace(':', '-')}-s0-1")
+CLOCKS = ("seconds", "steps_per_second", "updates_per_second")
+LOCAL_SLURM = ("--launcher", "slurm", "--launcher-option", "cluster=local")
+
+
+def study(out: Path, *launcher: str) -> int:
+    """Two agents on one environment with two seeds, which share a process."""
+    words = ["--agents", "td3,sac", "--envs", TASK, "--seeds", "2", "--seeds-per-run", "2", "--steps", "400"]
+    more = ["--", *SIZE, "--checkpoint-every", "50", "--log-every", "100"]
+    return rlsuite(["bench", "study", *words, "--out", str(out), *launcher, *more])
+
+
+def results(out: Path) -> dict[str, list[dict]]:
+    """Return every line of metrics of every run, but for clocks."""
+    found = {}
+    for name in RUNS:
+        lines = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
+        found[name] = [{key: line[key] for key in line if key not in CLOCKS} for line in lines]
+    return found
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory):
+    """The study on this machine, nothing killed."""
+    out = tmp_path_factory.mktemp("plain")
+    assert study(out, "--jobs", "2") == 0
+    return results(out)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A local Ray cluster for the whole session."""
+    ray = pytest.importorskip("ray")
+    variables = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=80 * 2**20,
+        log_to_driver=False,
+        runtime_env={"env_vars": variables},
+    )
+    yield ray
+    ray.shutdown()
+
+
+def strike(run: Path, number: signal.Signals, *, worker: bool) -> threading.Thread:
+    """Send a signal, once, to the process of a run or to the worker that started it, after a checkpoint."""
+
+    def watch() -> None:
+        while not CheckpointStore(run / "ckpt").steps():
+            time.sleep(0.01)
+        holder = json.loads((run / "run.lock").read_text())["pid"]
+        parent = int(Path(f"/proc/{holder}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(parent if worker else holder, number)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_where_the_unbroken_one_does(plain, tmp_path, capsys):
+    blow = strike(tmp_path / RUNS[0], signal.SIGKILL, worker=False)
+    assert study(tmp_path, "--jobs", "2") == 0
+    blow.join(1)
+    assert results(tmp_path) == plain
+    said = capsys.readouterr().out
+    assert said.count("goes on") == 1 and f"{RUNS[0]}: lost its worker (1 of 3 restarts)" in said
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def test_ray_gives_the_same_results_and_a_dead_worker_costs_one_resumed_run(plain, tmp_path, capsys, cluster):
+    blow = strike(tmp_path / RUNS[1], signal.SIGKILL, worker=True)
+    assert study(tmp_path, "--launcher", "ray") == 0
+    blow.join(1)
+    assert results(tmp_path) == plain
+    said = capsys.readouterr().out
+    assert said.count("goes on") == 1 and f"{RUNS[1]}: lost its worker" in said
+    assert "resuming" in (tmp_path / "logs" / f"{RUNS[1]}.log").read_text()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
+def test_a_slurm_job_that_is_preempted_goes_on_in_the_queue(plain, tmp_path, capsys):
+    blow = strike(tmp_path / RUNS[0], signal.SIGUSR2, worker=True)
+    assert study(tmp_path, *LOCAL_SLURM) == 0
+    blow.join(1)
+    assert results(tmp_path) == plain
+    assert "goes on" not in capsys.readouterr().out  # the queue's doing, not ours
+    assert (tmp_path / "logs" / f"{RUNS[0]}.log").read_text().count("resuming") == 1
+    assert "resuming" not in (tmp_path / "logs" / f"{RUNS[1]}.log").read_text()
