@@ -9,9 +9,9 @@ from rlsuite.cli.resume import run as resume
 from rlsuite.cli.train import parse_line, start
 from rlsuite.errors import ConfigError
 from rlsuite.launch.task import Task
-from rlsuite.training.canonical import without_none
+from rlsuite.registry import agent_class
 from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.mapping import RunConfig, config_to_dict
+from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.training.runfolder import RunFolder
 
 if TYPE_CHECKING:
@@ -48,11 +48,13 @@ def pending(plan: Plan, path: Path) -> list[str] | None:
     if not path.exists():
         return ["train", plan.config.agent_name, *plan.words, "--out", str(path)]
     folder = RunFolder.open(path)
-    found, wanted = folder.config(), config_to_dict(plan.config)
+    # Through the dataclasses: a field that a run is too old to know has its default.
+    begun = config_from_dict(folder.config(), lambda name: agent_class(name).Config)
+    found, wanted = config_to_dict(begun), config_to_dict(plan.config)
     for values in (found["train"], wanted["train"]):
         for free in NOT_COMPARED:
             values.pop(free, None)
-    if found != without_none(wanted):
+    if found != wanted:
         raise ConfigError(f"{path} holds a run with other settings: choose another --out, or move it away")
     steps = CheckpointStore(folder.checkpoints).steps()
     goal = plan.config.train.steps + getattr(plan.config.train, "then_online", 0)

@@ -130,20 +130,21 @@ def pair_plans(agent: str, env: str, line: StudyLine, extra: Sequence[str]) -> d
     words += ["--preset", preset] if preset else []
     words += ["--steps", str(line.steps)] if line.steps is not None else []
     label = f"{agent}-{preset}" if preset else agent
+    sizes = [min(line.seeds_per_run, line.seeds - at) for at in range(0, line.seeds, line.seeds_per_run)]
     where = env.replace(":", "-").replace("/", "-")
     return {
         f"{label}-{where}-{named}": resolve(agent, [*words, *seed_words, *extra])
-        for named, seed_words in seed_groups(0, line.seeds, line.seeds_per_run).items()
+        for named, seed_words in seed_groups(0, sizes).items()
     }
 
 
-def seed_groups(first: int, count: int, size: int) -> dict[str, list[str]]:
-    """Return the flags that say a group of seeds, by a word for folders: s3, or s0-3."""
+def seed_groups(first: int, sizes: Sequence[int]) -> dict[str, list[str]]:
+    """Return the flags of groups of seeds that follow one another, by a word for folders: s3, or s0-3."""
     found = {}
-    for start in range(first, first + count, size):
-        several = min(size, first + count - start)
-        name = f"s{start}" if several == 1 else f"s{start}-{start + several - 1}"
-        found[name] = ["--seed", str(start), "--seeds", str(several)]
+    for size in sizes:
+        name = f"s{first}" if size == 1 else f"s{first}-{first + size - 1}"
+        found[name] = ["--seed", str(first), "--seeds", str(size)]
+        first += size
     return found
 
 

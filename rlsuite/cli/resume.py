@@ -64,5 +64,4 @@ def resume_joined(config: RunConfig, line: ResumeLine) -> int:
     with own_folder(line.run, reopen) as folder, StopFlag() as stop:
         kind = registry.agent_class(config.agent_name)
         result = train(kind, config.agent, shared, folder, stop=stop, resume=True)
-        said = say_outcome(config, line.run, result) if ranks.rank() == 0 else outcome_code(result)
-    return said
+    return say_outcome(config, line.run, result) if ranks.rank() == 0 else outcome_code(result)

@@ -50,8 +50,8 @@ def share_out(config: TrainConfig | OfflineConfig, *, resume: bool = False) -> T
     for name in SHARED:
         if getattr(config, name) % count:
             raise ConfigError(
-                f"{name} = {getattr(config, name)} cannot be shared out over {count} processes: take a multiple "
-                f"of {count} (numbers are those of the whole run)"
+                f"{name} = {getattr(config, name)} cannot be shared out over {count} processes: take a "
+                f"multiple of {count} (numbers are those of the whole run)"
             )
     cores = max(1, (os.cpu_count() or 1) // ranks.announced().local_size)
     return dataclasses.replace(config, ranks=count, threads=config.threads or cores)

@@ -44,23 +44,6 @@ def plain(tmp_path_factory):
     return results(out)
 
 
-@pytest.fixture(scope="session")
-def cluster():
-    """A local Ray cluster for the whole session."""
-    ray = pytest.importorskip("ray")
-    variables = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=80 * 2**20,
-        log_to_driver=False,
-        runtime_env={"env_vars": variables},
-    )
-    yield ray
-    ray.shutdown()
-
-
 def strike(run: Path, number: signal.Signals, *, worker: bool) -> threading.Thread:
     """Send a signal, once, to the process of a run or to the worker that started it, after a checkpoint."""
 
