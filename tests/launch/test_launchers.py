@@ -1,4 +1,8 @@
-"""One study through every launcher: the same results, also where a worker is killed in the middle."""
+"""One study through every launcher: the same results, though each time another run is killed in the middle.
+
+What one launcher breaks off another leaves alone, so that equal results say both: the launcher does not
+matter, and neither does a kill.
+"""
 
 import importlib.util
 import json
@@ -36,14 +40,6 @@ def results(out: Path) -> dict[str, list[dict]]:
     return found
 
 
-@pytest.fixture(scope="session")
-def plain(tmp_path_factory):
-    """The study on this machine, nothing killed."""
-    out = tmp_path_factory.mktemp("plain")
-    assert study(out, "--jobs", "2") == 0
-    return results(out)
-
-
 def strike(run: Path, number: signal.Signals, *, worker: bool) -> threading.Thread:
     """Send a signal, once, to the process of a run or to the worker that started it, after a checkpoint."""
 
@@ -59,32 +55,41 @@ def strike(run: Path, number: signal.Signals, *, worker: bool) -> threading.Thre
     return thread
 
 
-def test_a_run_that_is_killed_goes_on_and_ends_where_the_unbroken_one_does(plain, tmp_path, capsys):
-    blow = strike(tmp_path / RUNS[0], signal.SIGKILL, worker=False)
-    assert study(tmp_path, "--jobs", "2") == 0
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """Folder of the study on this machine, whose first run is killed once."""
+    out = tmp_path_factory.mktemp("local")
+    blow = strike(out / RUNS[0], signal.SIGKILL, worker=False)
+    assert study(out, "--jobs", "2") == 0
     blow.join(1)
-    assert results(tmp_path) == plain
+    return out
+
+
+def test_a_run_that_is_killed_is_resumed_once_and_nothing_finished_is_repeated(local, capsys):
+    logs = [(local / "logs" / f"{name}.log").read_text() for name in RUNS]
+    assert [log.count("resuming") for log in logs] == [1, 0]
+    assert (local / "report" / "report.html").exists()
+    assert study(local) == 0
     said = capsys.readouterr().out
-    assert said.count("goes on") == 1 and f"{RUNS[0]}: lost its worker (1 of 3 restarts)" in said
-    assert (tmp_path / "report" / "report.html").exists()
+    assert "running, log" not in said and "all                     2" in said
 
 
-def test_ray_gives_the_same_results_and_a_dead_worker_costs_one_resumed_run(plain, tmp_path, capsys, cluster):
+def test_ray_gives_the_same_results_and_a_dead_worker_costs_one_resumed_run(local, tmp_path, capsys, cluster):
     blow = strike(tmp_path / RUNS[1], signal.SIGKILL, worker=True)
     assert study(tmp_path, "--launcher", "ray") == 0
     blow.join(1)
-    assert results(tmp_path) == plain
+    assert results(tmp_path) == results(local)
     said = capsys.readouterr().out
     assert said.count("goes on") == 1 and f"{RUNS[1]}: lost its worker" in said
     assert "resuming" in (tmp_path / "logs" / f"{RUNS[1]}.log").read_text()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
-def test_a_slurm_job_that_is_preempted_goes_on_in_the_queue(plain, tmp_path, capsys):
+def test_a_slurm_job_that_is_preempted_goes_on_in_the_queue(local, tmp_path, capsys):
     blow = strike(tmp_path / RUNS[0], signal.SIGUSR2, worker=True)
     assert study(tmp_path, *LOCAL_SLURM) == 0
     blow.join(1)
-    assert results(tmp_path) == plain
+    assert results(tmp_path) == results(local)
     assert "goes on" not in capsys.readouterr().out  # the queue's doing, not ours
     assert (tmp_path / "logs" / f"{RUNS[0]}.log").read_text().count("resuming") == 1
     assert "resuming" not in (tmp_path / "logs" / f"{RUNS[1]}.log").read_text()

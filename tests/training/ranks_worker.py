@@ -1,6 +1,10 @@
-"""What each process of tests/training/test_ranks.py does: `torchrun ... ranks_worker.py FOLDER`."""
+"""What each process of tests/training/test_ranks.py does: `torchrun ... ranks_worker.py FOLDER`.
+
+A few updates of several agents; then a whole run, and one that goes on from the middle of it.
+"""
 
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,12 +12,16 @@ import torch
 from safetensors.torch import save_file
 
 from rlsuite.blocks import ranks
+from rlsuite.cli.main import run as rlsuite
 from rlsuite.registry import agent_class
 from rlsuite.training import state
 from rlsuite.training.assembly import Run, build
 from rlsuite.training.config import TrainConfig
 from rlsuite.training.online import train_steps
 
+SIZE = ["--num-envs", "2", "--steps", "400", "--warmup-steps", "200", "--batch-size", "32", "--threads", "1"]
+EVERY = ["--eval-every", "200", "--eval-episodes", "1", "--checkpoint-every", "100", "--log-every", "100"]
+TRAIN = ["train", "sac", "--env", "gym:Pendulum-v1", *SIZE, *EVERY]
 STEPS, WARMUP, WORLDS, BATCH = 60, 40, 4, 32  # 20 updates
 AGENTS = {
     "dsac_t": {"normalize_observations": True},
@@ -46,10 +54,24 @@ def found(run: Run) -> dict[str, torch.Tensor]:
     return {key: tensor.clone() for key, tensor in state.agent_tensors(run.agent).items()} | logged
 
 
-if __name__ == "__main__":
+def main(folder: Path) -> None:
+    """Leave what was learnt, and the folders of both runs, in `folder`."""
     torch.set_num_threads(1)
     with ranks.joined("cpu") as place:
         for agent in AGENTS:
             run = make(agent)
             train_steps(run, STEPS)
-            save_file(found(run), Path(sys.argv[1]) / f"{agent}-{place.rank}.safetensors")
+            save_file(found(run), folder / f"{agent}-{place.rank}.safetensors")
+    unbroken, broken = folder / "unbroken", folder / "broken"
+    assert rlsuite([*TRAIN, "--out", str(unbroken)]) == 0
+    with ranks.joined("cpu") as place:
+        if place.rank == 0:
+            shutil.copytree(unbroken, broken)
+            # The other process then has a checkpoint that the first one's past knows nothing of.
+            shutil.rmtree(broken / "ckpt" / "step-000000000400")
+        ranks.wait()
+    assert rlsuite(["resume", str(broken)]) == 0
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,8 +27,6 @@ from rlsuite.training.ranked import share_out
 from rlsuite.training.rng import SHARED_STREAMS, SeedStreams
 
 TASK = "gym:Pendulum-v1"
-SIZE = ["--num-envs", "2", "--steps", "400", "--warmup-steps", "200", "--batch-size", "32", "--threads", "1"]
-EVERY = ["--eval-every", "200", "--eval-episodes", "1", "--checkpoint-every", "100", "--log-every", "100"]
 CLOCKS = ("seconds", "steps_per_second", "updates_per_second")
 
 
@@ -112,10 +109,17 @@ class Shards:
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory):
+def folder(tmp_path_factory):
+    """What two processes left."""
+    place = tmp_path_factory.mktemp("ranks")
+    said = finished(torchrun(ranks_worker.__file__, str(place)))
+    assert said.count("best return") == 2  # one speaks, once a run
+    return place
+
+
+@pytest.fixture(scope="module")
+def learnt(folder):
     """What two processes learnt, by agent and rank."""
-    folder = tmp_path_factory.mktemp("ranks")
-    finished(torchrun(ranks_worker.__file__, str(folder)))
     return {
         (name, rank): load_file(folder / f"{name}-{rank}.safetensors")
         for name in ranks_worker.AGENTS
@@ -156,41 +160,25 @@ def lines(run: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if key not in CLOCKS} for line in found]
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    """A run of two processes."""
-    run = tmp_path_factory.mktemp("unbroken") / "run"
-    said = finished(
-        torchrun("-m", "rlsuite", "train", "sac", "--env", TASK, *SIZE, *EVERY, "--out", str(run))
-    )
-    assert said.count("best return") == 1  # one speaks
-    return run
-
-
-def test_a_run_of_two_processes_is_one_run_folder_and_goes_on_bit_for_bit(unbroken, tmp_path, monkeypatch):
+def test_a_run_of_two_processes_is_one_run_folder_and_goes_on_bit_for_bit(folder):
+    unbroken, broken = folder / "unbroken", folder / "broken"
     assert [line["step"] for line in lines(unbroken)] == [100, 200, 300, 400]
-    assert (
-        lines(unbroken)[-1]["replay/rows"] == 400
-        and not (unbroken / "ranks" / "1" / "metrics.jsonl").exists()
-    )
+    assert lines(unbroken)[-1]["replay/rows"] == 400
+    assert not (unbroken / "ranks" / "1" / "metrics.jsonl").exists()
     assert CheckpointStore(unbroken / "ranks" / "1" / "ckpt").steps() == [100, 200, 300, 400]
-    broken = tmp_path / "run"
-    shutil.copytree(unbroken, broken)
-    shutil.rmtree(broken / "ckpt" / "step-000000000400")  # the second process then knows of a later time
-    with pytest.raises(ConfigError, match=r"started with 2 processes, not 1: torchrun --nproc-per-node 2"):
-        rlsuite(["resume", str(broken)])
-    finished(torchrun("-m", "rlsuite", "resume", str(broken)))
     assert lines(broken) == lines(unbroken)
     for part in ("agent", "optim", "env"):
         for place in (Path("ckpt"), Path("ranks/1/ckpt")):
             file = place / "step-000000000400" / f"{part}.safetensors"
             assert (broken / file).read_bytes() == (unbroken / file).read_bytes(), file
+    with pytest.raises(ConfigError, match=r"started with 2 processes, not 1: torchrun --nproc-per-node 2"):
+        rlsuite(["resume", str(broken)])
 
 
 @pytest.mark.long
-def test_a_stop_signal_reaches_all_processes_and_none_is_lost(unbroken, tmp_path):
+def test_a_stop_signal_reaches_all_processes_and_nothing_is_lost(folder, tmp_path):
     run = tmp_path / "run"
-    process = torchrun("-m", "rlsuite", "train", "sac", "--env", TASK, *SIZE, *EVERY, "--out", str(run))
+    process = torchrun("-m", "rlsuite", *ranks_worker.TRAIN, "--out", str(run))
     while not CheckpointStore(run / "ckpt").steps():
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -198,7 +186,7 @@ def test_a_stop_signal_reaches_all_processes_and_none_is_lost(unbroken, tmp_path
     assert "go on with: torchrun --nproc-per-node 2 -m rlsuite resume" in said
     assert CheckpointStore(run / "ckpt").steps()[-1] < 400
     finished(torchrun("-m", "rlsuite", "resume", str(run)))
-    assert lines(run) == lines(unbroken)
+    assert lines(run) == lines(folder / "unbroken")
 
 
 @pytest.fixture
