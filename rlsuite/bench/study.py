@@ -173,7 +173,7 @@ def progress(plan: Plan, line: StudyLine, name: str) -> Progress:
     path, goal = line.out / name, plan.config.train.steps
     steps = CheckpointStore(path / CHECKPOINT_FOLDER).steps()
     done = max([steps[-1] if steps else 0, newest_step(path / METRICS_FILE)])
-    if in_use(Task((), log_of(line, name), path)):
+    if in_use(Task((), log_of(line, name), path), elsewhere=True):
         return Progress("running", done, goal)
     if not path.exists():
         return Progress("failed" if failed_file(line, name).exists() else "waiting", 0, goal)

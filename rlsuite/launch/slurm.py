@@ -160,9 +160,9 @@ class SlurmJob:
 
     def poll(self) -> int | None:
         """Return the exit code, or `LOST` where the job ended without one; None while it waits or runs."""
-        ended = (
-            not in_use(self.task) and self.job.done()
-        )  # before the look at the file, which is written last
+        # Asked before the file is looked for, which is written last. A job of an earlier call of cluster=local
+        # is known by the process of its run alone.
+        ended = self.job.done() and not in_use(self.task)
         if self.task.exit_file.exists():
             return int(self.task.exit_file.read_text())
         return LOST if ended else None

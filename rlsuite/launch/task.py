@@ -5,9 +5,10 @@ on any machine that sees the folder.
 """
 
 import ctypes
-import fcntl
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ STOP_SECONDS = 1.0  # between a worker's looks for the stop file
 LOCK_SECONDS = 120.0  # for the last holder of a run to save and leave, once it was told to
 CONFIG_FILE, LOCK_FILE = "config.toml", "run.lock"  # of a run folder (rlsuite.training.runfolder)
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,8 @@ def spawn(
 
 def _settle(cores: tuple[int, ...]) -> None:
     """Ask Linux for SIGTERM when the parent dies, however it dies: the run saves and leaves."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if cores:
             os.sched_setaffinity(0, cores)
 
@@ -130,20 +132,32 @@ def attend(process: "subprocess.Popen[bytes]", task: Task) -> int:
                 process.terminate()
 
 
-def in_use(task: Task) -> bool:
-    """Whether a process holds the lock of the task's run folder."""
+def in_use(task: Task, elsewhere: bool = False) -> bool:
+    """Whether a process of this machine holds the task's run folder.
+
+    The lock itself is only read: who tried it, were it for a moment, would turn away a run that begins then.
+
+    Args:
+        task: any task.
+        elsewhere: the answer where a process of another machine has left its name, alive or not.
+    """
     if task.folder is None:
         return False
     try:
-        descriptor = os.open(task.cwd / task.folder / LOCK_FILE, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        holder = json.loads((task.cwd / task.folder / LOCK_FILE).read_text())
+        if holder["host"] != socket.gethostname():
+            return elsewhere
+        os.kill(pid := int(holder["pid"]), 0)
+    except PermissionError:  # somebody else's process
         return True
-    except OSError:  # a file system without such locks: the run itself looks at the holder's process
+    except (OSError, ValueError, KeyError, TypeError):  # no lock, one that is being written, or no process
         return False
-    finally:
-        os.close(descriptor)
-    return False
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended and waits to be read, which without a proper init can be for ever."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:  # not Linux, or gone meanwhile
+        return False

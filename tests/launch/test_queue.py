@@ -1,10 +1,10 @@
 """The queue over launchers, options and flags: what needs no run."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -137,19 +137,20 @@ def test_a_worker_leaves_the_exit_code_and_starts_nothing_that_was_stopped(tmp_p
     assert perform(task) == INTERRUPTED and task.exit_file.read_text() == "75\n" and not task.log.exists()
 
 
-def test_a_folder_is_in_use_as_long_as_a_process_holds_its_lock(tmp_path):
-    task = Task((), tmp_path / "a.log", tmp_path)
+def test_a_folder_is_in_use_as_long_as_the_process_that_its_lock_names_lives(tmp_path):
+    task, lock = Task((), tmp_path / "a.log", tmp_path), tmp_path / "run.lock"
     assert not in_use(task)
-    hold = (
-        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print('held', flush=True); input()"
-    )
-    words = [sys.executable, "-c", hold, str(tmp_path / "run.lock")]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout.readline() == b"held\n"
+    with subprocess.Popen(["sleep", "60"]) as holder:
+        lock.write_text(json.dumps({"pid": holder.pid, "host": socket.gethostname()}))
         assert in_use(task)
-        with suppress(BrokenPipeError):
-            holder.stdin.close()
+        holder.kill()
+        os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+        assert not in_use(task)  # ended, though nobody has read its code
     assert not in_use(task)
+    lock.write_text(json.dumps({"pid": 1, "host": "another"}))
+    assert not in_use(task) and in_use(task, elsewhere=True)
+    lock.write_text("{")
+    assert not in_use(task, elsewhere=True)
 
 
 class Done:
