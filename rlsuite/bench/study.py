@@ -47,6 +47,8 @@ class StudyLine(LaunchFlags):
     """CPU threads of each run; 0 takes all cores."""
     out: Path = Path("runs/study")
     """Folder of the runs, logs and the report."""
+    report: bool = True
+    """Write the page at the end, of what has an evaluation by then."""
     status: bool = False
     """Only say where the study stands."""
 
@@ -108,6 +110,7 @@ def main(line: StudyLine, extra: Sequence[str] = ()) -> int:
                 failed_file(line, name).unlink(missing_ok=True)
     codes: dict[str, int] = {}
     if tasks:
+        (line.out / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
         print(f"{table(plans, line)}\n", flush=True)
 
         def told(name: str, code: int) -> None:
@@ -118,7 +121,7 @@ def main(line: StudyLine, extra: Sequence[str] = ()) -> int:
             codes = run_all(tasks, launcher, told)
     print(f"\n{table(plans, line)}", flush=True)
     runs = [line.out / name for group in plans.values() for name in group if evaluated(line.out / name)]
-    if runs:
+    if runs and line.report:
         report([*map(str, runs), "--out", str(line.out / REPORT_FOLDER)])
     return worst(codes)
 

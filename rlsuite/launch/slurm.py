@@ -160,7 +160,7 @@ class SlurmJob:
 
     def poll(self) -> int | None:
         """Return the exit code, or `LOST` where the job ended without one; None while it waits or runs."""
-        # Asked before the file is looked for, which is written last. A job of an earlier call of cluster=local
+        # Asked before the file is looked for, which is written last. An earlier call's job of cluster=local
         # is known by the process of its run alone.
         ended = self.job.done() and not in_use(self.task)
         if self.task.exit_file.exists():

@@ -69,14 +69,14 @@ def test_a_run_that_is_killed_is_resumed_once_and_nothing_finished_is_repeated(l
     logs = [(local / "logs" / f"{name}.log").read_text() for name in RUNS]
     assert [log.count("resuming") for log in logs] == [1, 0]
     assert (local / "report" / "report.html").exists()
-    assert study(local) == 0
+    assert study(local, "--no-report") == 0
     said = capsys.readouterr().out
     assert "running, log" not in said and "all                     2" in said
 
 
 def test_ray_gives_the_same_results_and_a_dead_worker_costs_one_resumed_run(local, tmp_path, capsys, cluster):
     blow = strike(tmp_path / RUNS[1], signal.SIGKILL, worker=True)
-    assert study(tmp_path, "--launcher", "ray") == 0
+    assert study(tmp_path, "--launcher", "ray", "--no-report") == 0
     blow.join(1)
     assert results(tmp_path) == results(local)
     said = capsys.readouterr().out
@@ -87,7 +87,7 @@ def test_ray_gives_the_same_results_and_a_dead_worker_costs_one_resumed_run(loca
 @pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
 def test_a_slurm_job_that_is_preempted_goes_on_in_the_queue(local, tmp_path, capsys):
     blow = strike(tmp_path / RUNS[0], signal.SIGUSR2, worker=True)
-    assert study(tmp_path, *LOCAL_SLURM) == 0
+    assert study(tmp_path, *LOCAL_SLURM, "--no-report") == 0
     blow.join(1)
     assert results(tmp_path) == results(local)
     assert "goes on" not in capsys.readouterr().out  # the queue's doing, not ours
