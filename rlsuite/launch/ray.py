@@ -68,11 +68,15 @@ class RayLauncher:
         self.remote = ray.remote(max_retries=0, **reserved)(perform)
         if not self.fits(reserved):
             known = {key: ray.cluster_resources().get(key, 0) for key in ("CPU", "GPU")}
-            self.close()
-            raise ConfigError(
+            words = (
                 f"no node of the cluster has cpus={options.cpus:g} and gpus={options.gpus:g} for a run; in "
                 f"all it has {known['CPU']:g} CPUs and {known['GPU']:g} GPUs"
             )
+            if options.address:  # a cluster that grows may get one
+                print(f"{words}; waiting for one", flush=True)
+            else:
+                self.close()
+                raise ConfigError(f"{words}: ask for less with --launcher-option")
 
     def fits(self, reserved: dict[str, float]) -> bool:
         """Whether some node could ever take a run: Ray would wait for one without a word."""

@@ -93,6 +93,16 @@ def test_wrong_lines_of_train(rlsuite, began, tmp_path, words, says):
     assert not (tmp_path / "x").exists()
 
 
+def test_of_several_processes_the_first_says_what_is_wrong(rlsuite, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert "no environment" in rlsuite("train", "sac").err  # a variable that torchrun did not set
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    answer = rlsuite("train", "sac")
+    assert answer.code == 2 and not answer.err
+    monkeypatch.setenv("RANK", "0")
+    assert "no environment" in rlsuite("train", "sac").err
+
+
 def study(rlsuite, out, *words):
     size = ("--seeds", "3", "--seeds-per-run", "2", "--steps", "300")
     names = ("--agents", "sac,td3", "--envs", TASK)

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from rlsuite.cli.main import run as rlsuite
+from rlsuite.errors import ConfigError
+from rlsuite.launch.flags import make_launcher
 from rlsuite.training.checkpoint import CheckpointStore
 
 TASK = "gym:Pendulum-v1"
@@ -82,6 +84,11 @@ def test_ray_gives_the_same_results_and_a_dead_worker_costs_one_resumed_run(loca
     said = capsys.readouterr().out
     assert said.count("goes on") == 1 and f"{RUNS[1]}: lost its worker" in said
     assert "resuming" in (tmp_path / "logs" / f"{RUNS[1]}.log").read_text()
+
+
+def test_ray_says_what_no_worker_has(cluster, tmp_path):
+    with pytest.raises(ConfigError, match="no node of the cluster has cpus=3 and gpus=1"):
+        make_launcher(None, "ray", ("cpus=3", "gpus=1"))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
