@@ -18,6 +18,7 @@ from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.queue import run_all, worst
 from rlsuite.launch.task import INTERRUPTED, Task, in_use
 from rlsuite.training.checkpoint import CheckpointStore
+from rlsuite.training.config import TrainConfig
 from rlsuite.training.metricsfile import read_metrics
 from rlsuite.training.runfolder import CHECKPOINT_FOLDER, METRICS_FILE
 
@@ -127,7 +128,11 @@ def main(line: StudyLine, extra: Sequence[str] = ()) -> int:
 
 
 def pair_plans(agent: str, env: str, line: StudyLine, extra: Sequence[str]) -> dict[str, Plan]:
-    """Resolve the runs of one pair, by the names of their folders."""
+    """Resolve the runs of one pair, by the names of their folders.
+
+    Raises:
+        ConfigError: a wrong name or flag, or runs too short to learn anything.
+    """
     agent, _, preset = agent.partition(":")
     words = ["--env", env, "--threads", str(line.threads)]
     words += ["--preset", preset] if preset else []
@@ -135,10 +140,18 @@ def pair_plans(agent: str, env: str, line: StudyLine, extra: Sequence[str]) -> d
     label = f"{agent}-{preset}" if preset else agent
     sizes = [min(line.seeds_per_run, line.seeds - at) for at in range(0, line.seeds, line.seeds_per_run)]
     where = env.replace(":", "-").replace("/", "-")
-    return {
+    plans = {
         f"{label}-{where}-{named}": resolve(agent, [*words, *seed_words, *extra])
         for named, seed_words in seed_groups(0, sizes).items()
     }
+    train = next(iter(plans.values())).config.train
+    if isinstance(train, TrainConfig) and train.steps <= train.warmup_steps:
+        raise ConfigError(
+            f"{label} on {env}: {train.steps:,} env steps end before the first update, warmup_steps = "
+            f"{train.warmup_steps:,}; take more --steps, or end the line with: -- --warmup-steps "
+            f"{train.steps // 5}"
+        )
+    return plans
 
 
 def seed_groups(first: int, sizes: Sequence[int]) -> dict[str, list[str]]:

@@ -2,10 +2,12 @@
 
 import os
 import subprocess
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlsuite.errors import ConfigError
-from rlsuite.launch.task import Task, spawn
+from rlsuite.launch.task import INTERRUPTED, LOCK_SECONDS, Task, in_use, spawn
 
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -50,10 +52,10 @@ class LocalLauncher:
 
     def submit(self, name: str, task: Task) -> "LocalJob":
         """Start a process in a slot that is free, or, where its caller counts otherwise, in the emptiest."""
-        self.taken = {slot: job for slot, job in self.taken.items() if job.process.poll() is None}
+        self.taken = {slot: job for slot, job in self.taken.items() if job.poll() is None}
         slot = next((slot for slot in range(self.slots) if slot not in self.taken), 0)
         environment = {GPU_VARIABLE: self.gpus[slot % len(self.gpus)]} if self.gpus else {}
-        self.taken[slot] = LocalJob(spawn(task, environment, self.groups[slot]))
+        self.taken[slot] = LocalJob(task, environment, self.groups[slot])
         return self.taken[slot]
 
     def close(self) -> None:
@@ -61,15 +63,27 @@ class LocalLauncher:
 
 
 class LocalJob:
-    """A process."""
+    """A process; it begins when the last one of its run, told to save and leave, has left."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self.process = process
+    def __init__(self, task: Task, environment: Mapping[str, str], cores: Sequence[int]) -> None:
+        self.task, self.environment, self.cores = task, environment, cores
+        self.process: subprocess.Popen[bytes] | None = None
+        self.stopped = False
+        self.patience = time.monotonic() + LOCK_SECONDS
+        self.poll()
 
     def poll(self) -> int | None:
-        """Return the exit code, negative where a signal killed it; None while it runs."""
-        return self.process.poll()
+        """Return the exit code, negative where a signal killed it; None while it waits or runs."""
+        if self.process is not None:
+            return self.process.poll()
+        if self.stopped:
+            return INTERRUPTED
+        if not in_use(self.task) or time.monotonic() > self.patience:
+            self.process = spawn(self.task, self.environment, self.cores)
+        return None
 
     def stop(self) -> None:
         """Send SIGTERM."""
-        self.process.terminate()
+        self.stopped = True
+        if self.process is not None:
+            self.process.terminate()

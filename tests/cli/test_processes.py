@@ -106,7 +106,8 @@ def test_of_several_processes_the_first_says_what_is_wrong(rlsuite, monkeypatch)
 def study(rlsuite, out, *words):
     size = ("--seeds", "3", "--seeds-per-run", "2", "--steps", "300")
     names = ("--agents", "sac,td3", "--envs", TASK)
-    return rlsuite("bench", "study", *names, *size, "--out", str(out), "--no-report", *words)
+    extra = ("--", "--warmup-steps", "100")
+    return rlsuite("bench", "study", *names, *size, "--out", str(out), "--no-report", *words, *extra)
 
 
 def test_a_study_starts_what_is_missing_and_says_what_is_left(rlsuite, began, tmp_path):
@@ -149,6 +150,7 @@ def test_a_run_that_was_cut_off_is_interrupted_and_its_steps_are_counted(rlsuite
         (("--agents", "sac:nonsense"), "nonsense"),
         (("--seeds", "0"), "at least 1"),
         (("--launcher", "slrm"), "slurm"),
+        (("--steps", "100"), "end the line with: -- --warmup-steps 20"),
     ],
 )
 def test_wrong_lines_of_a_study(rlsuite, began, tmp_path, words, says):

@@ -8,6 +8,8 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -100,3 +102,20 @@ def test_a_slurm_job_that_is_preempted_goes_on_in_the_queue(local, tmp_path, cap
     assert "goes on" not in capsys.readouterr().out  # the queue's doing, not ours
     assert (tmp_path / "logs" / f"{RUNS[0]}.log").read_text().count("resuming") == 1
     assert "resuming" not in (tmp_path / "logs" / f"{RUNS[1]}.log").read_text()
+
+
+@pytest.mark.long
+def test_a_study_that_is_killed_with_all_it_has_goes_on_at_once(local, tmp_path):
+    begin = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_launchers as t; "
+    words = [
+        sys.executable,
+        "-c",
+        begin + f"t.study(t.Path({str(tmp_path)!r}), '--jobs', '2', '--no-report')",
+    ]
+    for name in RUNS:  # killed once in the middle of each run
+        with subprocess.Popen(words) as driver:
+            while not CheckpointStore(tmp_path / name / "ckpt").steps():
+                time.sleep(0.01)
+            driver.kill()
+    assert study(tmp_path, "--jobs", "2", "--no-report") == 0
+    assert results(tmp_path) == results(local)

@@ -191,6 +191,28 @@ def test_gpus_and_cores_are_shared_out_over_the_slots(tmp_path, monkeypatch):
     assert LocalLauncher(1, LocalOptions()).gpus == ["3"]
 
 
+def test_a_local_run_waits_for_the_last_holder_of_its_folder(tmp_path, monkeypatch):
+    held, began = [True], []
+
+    class Process:
+        def poll(self):
+            return 0
+
+    monkeypatch.setattr("rlsuite.launch.local.in_use", lambda task: held[0])
+    monkeypatch.setattr("rlsuite.launch.local.spawn", lambda task, *_: began.append(task) or Process())
+    task = Task((), tmp_path / "a.log", tmp_path)
+    job, stopped = (LocalLauncher(2, LocalOptions()).submit(name, task) for name in "ab")
+    assert job.poll() is None and stopped.poll() is None and not began
+    stopped.stop()
+    assert stopped.poll() == INTERRUPTED and not began
+    held[0] = False
+    assert job.poll() is None and len(began) == 1 and job.poll() == 0
+    held[0] = True
+    monkeypatch.setattr("rlsuite.launch.local.LOCK_SECONDS", -1.0)  # nobody is waited for for ever
+    LocalLauncher(1, LocalOptions()).submit("c", task)
+    assert len(began) == 2
+
+
 @pytest.mark.parametrize(
     ("launcher", "words", "says"),
     [
