@@ -111,7 +111,6 @@ def main(line: StudyLine, extra: Sequence[str] = ()) -> int:
                 failed_file(line, name).unlink(missing_ok=True)
     codes: dict[str, int] = {}
     if tasks:
-        (line.out / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
         print(f"{table(plans, line)}\n", flush=True)
 
         def told(name: str, code: int) -> None:
@@ -119,6 +118,7 @@ def main(line: StudyLine, extra: Sequence[str] = ()) -> int:
                 failed_file(line, name).write_text(f"{code}\n")
 
         with line.make_launcher() as launcher:
+            (line.out / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
             codes = run_all(tasks, launcher, told)
     print(f"\n{table(plans, line)}", flush=True)
     runs = [line.out / name for group in plans.values() for name in group if evaluated(line.out / name)]

@@ -8,6 +8,7 @@ import pytest
 
 from rlsuite.bench.d4rl import D4rlLine
 from rlsuite.bench.paper import PaperLine
+from rlsuite.bench.study import StudyLine
 from rlsuite.bench.sweep import SweepLine
 from rlsuite.cli import _line, train
 from rlsuite.cli.data import MakeLine
@@ -44,7 +45,7 @@ def test_command_parses(line, rlsuite, monkeypatch):
         assert words[0] == "make"
         assert _line.parse(MakeLine, words[1:], prog="rlsuite data make").name in line
     elif command == "bench":
-        kind = {"d4rl": D4rlLine, "paper": PaperLine}[words[0]]
+        kind = {"d4rl": D4rlLine, "paper": PaperLine, "study": StudyLine}[words[0]]
         assert _line.parse(kind, words[1:], prog="rlsuite bench").agents in line
     elif command == "sweep":
         assert _line.parse(SweepLine, words, prog="rlsuite sweep").agent in line
