@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
+from rlsuite.blocks import ranks
 from rlsuite.blocks.heads import Gaussian, squash, tanh_of_mean
 from rlsuite.blocks.noise import Source, normal
 from rlsuite.blocks.normalizer import RunningNorm
@@ -458,7 +459,7 @@ def descend_alpha(log_alpha: Tensor, log_prob: Tensor, target_entropy: float, ra
         target_entropy: where the entropy should be.
         rate: learning rate, scalar or `[1]`. A step that is not finite is not taken.
     """
-    moved = log_alpha + rate * (log_prob.mean(-1, keepdim=True) + target_entropy)
+    moved = log_alpha + rate * (ranks.mean(log_prob.mean(-1, keepdim=True)) + target_entropy)
     log_alpha.copy_(torch.where(moved.isfinite(), moved, log_alpha))
 
 
@@ -497,6 +498,7 @@ def take_step(
     # backward lays a gradient out like its parameter.
     loss.sum().backward(inputs=list(parameters))
     gradients = [p.grad for p in parameters if p.grad is not None]
+    ranks.average_(gradients)  # so that a norm, or a number that is not finite, is every rank's
     if lead := loss.dim():
         norms = [torch.linalg.vector_norm(g, dim=tuple(range(lead, g.dim()))) for g in gradients]
     else:

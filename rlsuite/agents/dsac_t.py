@@ -36,6 +36,7 @@ from rlsuite.agents.base import (
     squashed_gaussian_policy,
     take_step,
 )
+from rlsuite.blocks import ranks
 from rlsuite.blocks.heads import Gaussian, GaussianActor, GaussianCritic, squash
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
@@ -204,7 +205,8 @@ def sample_targets(
 @torch.no_grad()
 def move_spread(spread: Tensor, count: Tensor, std: Tensor, rate: float) -> None:
     """Apply `running_spread` in place and count the batch."""
-    spread.copy_(running_spread(spread, count, std, rate))
+    newest = ranks.mean(std.mean(-1, keepdim=True))
+    spread.copy_(running_spread(spread, count, newest, rate))
     count += 1
 
 

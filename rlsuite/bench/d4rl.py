@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlsuite.bench.comparison import write_csv
-from rlsuite.bench.processes import INTERRUPTED, run_all
-from rlsuite.bench.runs import Plan, pending, resolve
+from rlsuite.bench.runs import Plan, resolve, task_of
 from rlsuite.errors import ConfigError
+from rlsuite.launch.flags import LaunchFlags
+from rlsuite.launch.queue import run_all, worst
 from rlsuite.offline.load import load_dataset
 from rlsuite.offline.locate import is_here, locate
 from rlsuite.offline.names import KINDS, OWN_NAMESPACE, known_sets, recipes
@@ -45,7 +46,7 @@ TABLE_COLUMNS = (*FACTS, *SCORES, "paper", "paper_std", "corl", "corl_std")
 
 
 @dataclass(frozen=True, kw_only=True)
-class D4rlLine:
+class D4rlLine(LaunchFlags):
     """Trains offline agents on data sets and writes one table of their last scores."""
 
     datasets: str = "locomotion"
@@ -61,8 +62,6 @@ class D4rlLine:
     """Independent agents of each pair, seeds 0, 1, ..., trained in one process."""
     evaluations: int = 10
     """Evaluations during a run, the last one on its last checkpoint; the table has the last."""
-    jobs: int = 1
-    """Processes at once."""
     threads: int = 1
     """CPU threads of each; 0 takes all cores."""
     out: Path = Path("runs/d4rl")
@@ -70,7 +69,8 @@ class D4rlLine:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        for name, least in (("seeds", 1), ("evaluations", 1), ("jobs", 1), ("threads", 0), ("steps", 1)):
+        super().__post_init__()
+        for name, least in (("seeds", 1), ("evaluations", 1), ("threads", 0), ("steps", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} = {value}: must be at least {least}")
@@ -110,12 +110,15 @@ def main(line: D4rlLine, extra: Sequence[str] = ()) -> int:
     plans: dict[tuple[str, str], Plan] = {
         (name, agent): plan(name, agent, line, extra) for name in here for agent in names(line.agents)
     }
-    commands = {}
+    tasks = {}
     for (name, agent), one in plans.items():
-        words = pending(one, folder_of(line.out, name, agent))
-        if words is not None:
-            commands[f"{agent}-{label_of(name)}"] = words
-    codes = run_all(commands, line.jobs, line.out / "logs") if commands else {}
+        path = folder_of(line.out, name, agent)
+        if (task := task_of(one, path, line.out / "logs" / f"{path.name}.log")) is not None:
+            tasks[path.name] = task
+    codes: dict[str, int] = {}
+    if tasks:
+        with line.make_launcher() as launcher:
+            codes = run_all(tasks, launcher)
     finished = {
         pair: one for pair, one in plans.items() if not codes.get(f"{pair[1]}-{label_of(pair[0])}", 0)
     }
@@ -124,8 +127,7 @@ def main(line: D4rlLine, extra: Sequence[str] = ()) -> int:
         write_tables(finished, facts, line)
     for name, how in missing.items():
         print(f"missing: {name}: {how}")
-    failed = [code for code in codes.values() if code]
-    return next((code for code in failed if code != INTERRUPTED), failed[0] if failed else 0)
+    return worst(codes)
 
 
 def names(words: str) -> list[str]:

@@ -5,14 +5,16 @@ and what was interrupted goes on.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from rlsuite.bench.comparison import BLOCK_STEPS, our_curves, published_curves, report
-from rlsuite.bench.runs import Plan, resolve, train
+from rlsuite.bench.runs import Plan, resolve, task_of, train
 from rlsuite.errors import ConfigError
+from rlsuite.launch.flags import LaunchFlags
+from rlsuite.launch.queue import run_all, worst
 from rlsuite.training.runfolder import RunFolder
 
 PUBLISHED_VARIABLE = "RLSUITE_PUBLISHED"  # environment variable with the path of the published curves
@@ -35,7 +37,7 @@ CONTENDERS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperLine:
+class PaperLine(LaunchFlags):
     """Trains agents as the STAC paper did and plots them over its published curves, seed by seed."""
 
     task: str
@@ -58,6 +60,7 @@ class PaperLine:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
+        super().__post_init__()
         for name, least in (("steps", BLOCK_STEPS), ("seeds", 0), ("threads", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least {least:,}")
@@ -88,10 +91,8 @@ def main(line: PaperLine, extra: Sequence[str] = ()) -> int:
     if published is not None and not published.is_file():
         raise ConfigError(f"there is no file {published}: give --published the CSV of published curves")
     plans = {(name, seed): plan(name, seed, line, extra) for seed in range(line.seeds) for name in line.names}
-    for (name, seed), wanted in plans.items():
-        code = train(wanted, out / f"{name}-s{seed}")
-        if code:
-            return code
+    if code := carry_out({f"{name}-s{seed}": wanted for (name, seed), wanted in plans.items()}, out, line):
+        return code
     runs: dict[str, list[Path]] = {name: [] for name in line.names}
     for name, seed in plans:
         runs[name].append(out / f"{name}-s{seed}")
@@ -107,6 +108,18 @@ def main(line: PaperLine, extra: Sequence[str] = ()) -> int:
     print("\n".join(report(pairs, line.task, out)))
     print(f"tables and picture: {out}", flush=True)
     return 0
+
+
+def carry_out(plans: Mapping[str, Plan], out: Path, line: PaperLine) -> int:
+    """Train what is missing: one after the other in this process, unless a launcher or --jobs is named."""
+    if line.launcher == "local" and line.jobs in (None, 1):
+        return next((code for name, wanted in plans.items() if (code := train(wanted, out / name))), 0)
+    found = {
+        name: task_of(wanted, out / name, out / "logs" / f"{name}.log") for name, wanted in plans.items()
+    }
+    tasks = {name: task for name, task in found.items() if task is not None}
+    with line.make_launcher() as launcher:
+        return worst(run_all(tasks, launcher))
 
 
 def plan(name: str, seed: int, line: PaperLine, extra: Sequence[str]) -> Plan:

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from rlsuite.cli._line import peek
 from rlsuite.cli.resume import run as resume
 from rlsuite.cli.train import parse_line, start
 from rlsuite.errors import ConfigError
-from rlsuite.training.canonical import without_none
+from rlsuite.launch.task import Task
+from rlsuite.registry import agent_class
 from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.mapping import RunConfig, config_to_dict
+from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.training.runfolder import RunFolder
 
 if TYPE_CHECKING:
@@ -46,17 +48,38 @@ def pending(plan: Plan, path: Path) -> list[str] | None:
     if not path.exists():
         return ["train", plan.config.agent_name, *plan.words, "--out", str(path)]
     folder = RunFolder.open(path)
-    found, wanted = folder.config(), config_to_dict(plan.config)
+    # Through the dataclasses: a field that a run is too old to know has its default.
+    begun = config_from_dict(folder.config(), lambda name: agent_class(name).Config)
+    found, wanted = config_to_dict(begun), config_to_dict(plan.config)
     for values in (found["train"], wanted["train"]):
         for free in NOT_COMPARED:
             values.pop(free, None)
-    if found != without_none(wanted):
+    if found != wanted:
         raise ConfigError(f"{path} holds a run with other settings: choose another --out, or move it away")
     steps = CheckpointStore(folder.checkpoints).steps()
     goal = plan.config.train.steps + getattr(plan.config.train, "then_online", 0)
     if steps and steps[-1] >= goal:
         return None
-    return ["resume", str(path), "--steps", str(plan.config.train.steps)]
+    return going_on(plan, path)
+
+
+def going_on(plan: Plan, path: Path) -> list[str]:
+    """Return the words after `rlsuite` that continue or extend a run."""
+    imports = [word for name in peek(plan.words, "--import") for word in ("--import", name)]
+    return ["resume", str(path), "--steps", str(plan.config.train.steps), *imports]
+
+
+def task_of(plan: Plan, path: Path, log: Path) -> Task | None:
+    """Return a run as a launcher takes it; None where it is finished.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings.
+    """
+    words = pending(plan, path)
+    if words is None:
+        return None
+    begin = ("train", plan.config.agent_name, *plan.words, "--out", str(path))
+    return Task(begin, Path.cwd() / log, path, tuple(going_on(plan, path)), Path.cwd())
 
 
 def train(plan: Plan, path: Path) -> int:

@@ -6,8 +6,6 @@ goes on: finished trials stay, a trial that was under way continues in its run f
 
 import hashlib
 import json
-import signal
-import subprocess
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -18,9 +16,11 @@ from typing import Annotated, Any
 from tyro import conf
 
 from rlsuite import registry
-from rlsuite.bench.processes import INTERRUPTED, POLL_SECONDS, STOP_SECONDS, launch
-from rlsuite.bench.runs import Plan, pending, resolve
+from rlsuite.bench.runs import Plan, resolve, task_of
 from rlsuite.errors import ConfigError
+from rlsuite.launch.flags import LaunchFlags
+from rlsuite.launch.queue import Launcher, Restarted
+from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, Task
 from rlsuite.training.metricsfile import read_metrics
 from rlsuite.training.runfolder import METRICS_FILE
 from rlsuite.training.signals import StopFlag
@@ -32,7 +32,7 @@ STARTUP_TRIALS = 5  # drawn at random, and finished before any is pruned
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepLine:
+class SweepLine(LaunchFlags):
     """Searches an agent's hyper-parameters; flags after `--` go to every `rlsuite train`."""
 
     agent: conf.Positional[str]
@@ -49,8 +49,6 @@ class SweepLine:
     """Env steps of a run, or updates on a data set."""
     evaluations: int = 10
     """Evaluations of a run; pruning looks at each, the score is the last."""
-    jobs: int = 1
-    """Runs at once."""
     threads: int = 1
     """CPU threads of each run; 0 takes all cores."""
     prune: bool = True
@@ -64,7 +62,8 @@ class SweepLine:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        for name in ("trials", "seeds", "steps", "evaluations", "jobs"):
+        super().__post_init__()
+        for name in ("trials", "seeds", "steps", "evaluations"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
         if not self.env and not self.dataset:
@@ -79,22 +78,20 @@ class SweepLine:
 
 @dataclass
 class Running:
-    """A trial under way: its process, its folder, and how many of its evaluations the study knows."""
+    """A trial under way: its job, its folder, and how many of its evaluations the study knows."""
 
     trial: Any
-    process: "subprocess.Popen[bytes]"
+    job: Restarted
     path: Path
     told: int = 0
     read: int = 0  # bytes of its metrics at the last look: nothing is parsed until there are more
-    ended: float | None = None  # seconds of the clock when it was asked to leave
+    ended: bool = False
 
     def end(self) -> None:
-        """Ask the run, once, to save and leave; kill one that has not after `STOP_SECONDS`."""
-        if self.ended is None:
-            self.ended = time.monotonic()
-            self.process.send_signal(signal.SIGTERM)
-        elif time.monotonic() - self.ended > STOP_SECONDS:
-            self.process.kill()
+        """Ask the run, once, to save and leave."""
+        if not self.ended:
+            self.ended = True
+            self.job.stop()
 
 
 def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
@@ -121,25 +118,25 @@ def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
     states = optuna.trial.TrialState
     done = (states.COMPLETE, states.PRUNED)
     running: list[Running] = []
-    with StopFlag() as stop:
+    with line.make_launcher() as launcher, StopFlag() as stop:
+        at_once = launcher.slots or line.trials
         while True:
             finished = len(study.get_trials(deepcopy=False, states=done))
             wanted = line.trials - finished - len(running)
             if not running and (wanted <= 0 or stop.stop):
                 break
-            if wanted > 0 and len(running) < line.jobs and not stop.stop:
-                running.append(start(study, line, space, extra))
+            if wanted > 0 and len(running) < at_once and not stop.stop:
+                running.append(start(launcher, study, line, space, extra))
                 continue
             if stop.stop:
                 for one in running:
                     one.end()
             for one in running:
-                if one.ended is not None:
-                    one.end()
                 follow(study, one, prune=line.prune and not stop.stop)
-            for one in [one for one in running if one.process.poll() is not None]:
-                running.remove(one)
-                finish(study, one, interrupted=bool(stop.stop))
+            for one in list(running):
+                if (code := one.job.poll()) is not None:
+                    running.remove(one)
+                    finish(study, one, code, interrupted=bool(stop.stop))
             time.sleep(POLL_SECONDS)
     write_results(study, line)
     return INTERRUPTED if stop.stop else 0
@@ -234,7 +231,9 @@ def open_study(line: SweepLine, space: Mapping[str, Any], extra: Sequence[str]) 
     return study
 
 
-def start(study: Any, line: SweepLine, space: Mapping[str, Any], extra: Sequence[str]) -> Running:
+def start(
+    launcher: Launcher, study: Any, line: SweepLine, space: Mapping[str, Any], extra: Sequence[str]
+) -> Running:
     """Draw a trial and start its run, or go on with the run that these values have already."""
     trial = study.ask()
     values = {name: suggest(trial, name, entry) for name, entry in space.items()}
@@ -242,13 +241,14 @@ def start(study: Any, line: SweepLine, space: Mapping[str, Any], extra: Sequence
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
     path = line.folder / f"run-{digest}"
     trial.set_user_attr(FOLDER_KEY, path.name)
-    words = pending(plan, path) or ["list", "agents"]  # finished already: only to be told
+    log = Path.cwd() / line.folder / f"{path.name}.log"
+    task = task_of(plan, path, log) or Task(("list", "agents"), log)  # finished already: only to be told
     shown = ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in values.items()
     )
     print(f"trial {trial.number}: {shown}", flush=True)
-    return Running(trial, launch(words, line.folder / f"{path.name}.log"), path)
+    return Running(trial, Restarted(launcher, path.name, task), path)
 
 
 def suggest(trial: Any, name: str, entry: Mapping[str, Any]) -> Any:
@@ -296,16 +296,16 @@ def follow(study: Any, one: Running, *, prune: bool) -> None:
             one.end()
 
 
-def finish(study: Any, one: Running, *, interrupted: bool) -> None:
+def finish(study: Any, one: Running, code: int, *, interrupted: bool) -> None:
     """Tell the study how a run ended; an interrupted one stays open."""
     import optuna
 
     follow(study, one, prune=False)
-    code, found = one.process.returncode, scores(one.path)
+    found = scores(one.path)
     states = optuna.trial.TrialState
     if interrupted and code == INTERRUPTED:
         return
-    if one.ended is not None and code == INTERRUPTED:
+    if one.ended and code == INTERRUPTED:
         study.tell(one.trial, state=states.PRUNED)
         print(f"trial {one.trial.number}: pruned at {found[-1][0]:,}, {found[-1][1]:,.1f}", flush=True)
     elif code == 0 and found:

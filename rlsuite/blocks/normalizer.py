@@ -6,6 +6,7 @@ Legend: N rows, F features; leading axes are independent seeds.
 import torch
 from torch import Tensor, nn
 
+from rlsuite.blocks import ranks
 from rlsuite.blocks.mlp import Lead
 
 MIN_STD = 1e-2  # in units of the observation: what hardly varies is not blown up
@@ -34,6 +35,9 @@ class RunningNorm(nn.Module):
         """Merge `[*lead, N, F]` rows into the statistics; a batch that is not finite leaves them alone."""
         size = rows.shape[-2]
         var, mean = torch.var_mean(rows, dim=-2, correction=0)
+        if ranks.size() > 1:  # every rank shows rows of its own, and all follow the same statistics
+            size, own, mean = size * ranks.size(), mean, ranks.mean(mean)
+            var = ranks.mean(var + (own - mean).square())
         share = (size / (self.count + size)).to(rows.dtype)  # of this batch in what has been seen
         delta = mean - self.mean
         merged = (1 - share) * self.var + share * var + share * (1 - share) * delta.square()

@@ -100,6 +100,20 @@ def peek(argv: Sequence[str], flag: str) -> list[str]:
     return found
 
 
+def without(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Return the words less some flags and the one value of each."""
+    kept, skip = [], False
+    for word in argv:
+        name, equals, _ = word.partition("=")
+        if skip:
+            skip = False
+        elif name.replace("_", "-") in flags:
+            skip = not equals
+        else:
+            kept.append(word)
+    return kept
+
+
 def option_values(words: Sequence[str], flag: str) -> dict[str, Any]:
     """Return the values of repeated `KEY=VALUE` words; VALUE is as in TOML, or else a plain string.
 

@@ -30,6 +30,11 @@ def about(train: TrainConfig | OfflineConfig) -> str:
     return Path(train.dataset).name if isinstance(train, OfflineConfig) else train.env
 
 
+def outcome_code(result: "TrainResult") -> int:
+    """Return the exit code of a run."""
+    return EXIT_INTERRUPTED if result.interrupted else 0
+
+
 def say_outcome(config: RunConfig, path: Path, result: "TrainResult") -> int:
     """Print the learning curve and where the run lies; return the exit code."""
     from rlsuite.training.recorder import curve_table
@@ -37,9 +42,11 @@ def say_outcome(config: RunConfig, path: Path, result: "TrainResult") -> int:
     print(f"\n{title(config)}")
     print(curve_table(path / "metrics.jsonl"))
     if result.interrupted:
-        print(f"interrupted, nothing lost; go on with: rlsuite resume {path}", flush=True)
-        return EXIT_INTERRUPTED
+        count = getattr(config.train, "ranks", 1)
+        program = "rlsuite" if count == 1 else f"torchrun --nproc-per-node {count} -m rlsuite"
+        print(f"interrupted, nothing lost; go on with: {program} resume {path}", flush=True)
+        return outcome_code(result)
     if result.best_return is not None:
         print(f"best return {result.best_return:,.1f}, final {result.final_return:,.1f}")
     print(f"run folder: {path}; try: rlsuite eval {path}", flush=True)
-    return 0
+    return outcome_code(result)

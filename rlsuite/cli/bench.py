@@ -1,4 +1,4 @@
-"""Run a benchmark: paper compares with published curves, d4rl makes the table of offline agents."""
+"""Run a benchmark: paper compares with published curves, d4rl tabulates offline agents, study reports any."""
 
 import importlib
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ PROG = "rlsuite bench"
 BENCHES = {
     "d4rl": "offline agents on data sets, with published scores beside them",
     "paper": "our agents in the STAC paper's regime, over its published curves",
+    "study": "agents on environments with seeds, resumable, on any launcher, to one page",
 }
 PASSED_ON = "--"  # what follows goes to `rlsuite train`
 
@@ -28,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     words, extra = split_extra(words)
 
     benchmark = importlib.import_module(f"rlsuite.bench.{name}")
-    line = {"d4rl": "D4rlLine", "paper": "PaperLine"}[name]
+    line = {"d4rl": "D4rlLine", "paper": "PaperLine", "study": "StudyLine"}[name]
     kind = getattr(benchmark, line)
     description = f"{kind.__doc__}\n\nFlags after `--` go to every `rlsuite train`."
     code: int = benchmark.main(parse(kind, words, prog=f"{PROG} {name}", description=description), extra)

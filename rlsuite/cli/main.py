@@ -69,6 +69,11 @@ def run(argv: Sequence[str]) -> int:
     return code
 
 
+def is_echo() -> bool:
+    """Whether torchrun started this process beside a first one, which says what is wrong."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
+
+
 def main() -> None:
     """Run the command line of this process; errors of ours become one line on stderr and an exit code."""
     for name, value in DEFAULT_ENVIRONMENT.items():
@@ -77,7 +82,8 @@ def main() -> None:
     try:
         code = run(sys.argv[1:])
     except RLSuiteError as error:
-        print("rlsuite:", " ".join(str(error).split()), file=sys.stderr)
+        if not (isinstance(error, ConfigError) and is_echo()):
+            print("rlsuite:", " ".join(str(error).split()), file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         code = EXIT_SIGINT

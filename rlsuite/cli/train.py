@@ -4,13 +4,14 @@ import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from tyro import MISSING, conf
 
 from rlsuite import registry
+from rlsuite.cli import _processes
 from rlsuite.cli._line import import_modules, option_values, parse, peek, wants_help
-from rlsuite.cli._outcome import about, say_outcome, title
+from rlsuite.cli._outcome import about, outcome_code, say_outcome, title
 from rlsuite.errors import ConfigError
 from rlsuite.training.config import OfflineConfig, TrainConfig
 from rlsuite.training.mapping import RunConfig, config_to_dict, from_mapping, to_mapping
@@ -34,6 +35,12 @@ class TrainLine:
     """Named set of values from rlsuite/configs; flags win over it."""
     out: Path | None = None
     """Run folder, new or empty; by default runs/AGENT-ENV-sSEED-TIME."""
+    processes: int = 1
+    """Runs that share the seeds, each in a process and a folder of its own, OUT/s0-3, OUT/s4-7, ..."""
+    launcher: Literal["local", "ray", "slurm"] = "local"
+    """Who carries out the runs of --processes: this machine, a Ray cluster, Slurm."""
+    launcher_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="KEY=VALUE")] = ()
+    """Option of the launcher, e.g. partition=gpu (docs/clusters.md); several are allowed."""
     imports: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(name="import", metavar="MODULE")] = ()
     """Module to import first, which may register agents or gym: ids; may be given several times."""
 
@@ -56,6 +63,8 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(f"name the agent first: {PROG} AGENT --env ENV; rlsuite list agents shows them")
     agent = argv[0]
     line, kind = parse_line(agent, argv[1:])
+    if _processes.wanted(line):
+        return _processes.run(agent, argv[1:], line)
     config = RunConfig(agent_name=agent, preset=line.preset, train=line.train, agent=line.agent)
     return start(kind, config, line.out)
 
@@ -158,27 +167,45 @@ def plugin_configs(argv: Sequence[str], preset: Mapping[str, Any], where: str) -
 
 
 def start(kind: "type[Agent]", config: RunConfig, out: Path | None) -> int:
-    """Make the run folder, train in it, and say how it went."""
+    """Make the run folder, train in it, and say how it went; under torchrun, together."""
+    from rlsuite.blocks import ranks
+
+    with ranks.joined(config.train.device):
+        return start_joined(kind, config, out)
+
+
+def start_joined(kind: "type[Agent]", config: RunConfig, out: Path | None) -> int:
+    """Train in as many processes as have joined; the first one writes and speaks."""
+    from rlsuite.blocks import ranks
     from rlsuite.training.offline import train
+    from rlsuite.training.ranked import own_folder, share_out
     from rlsuite.training.runfolder import RunFolder, default_run_path
     from rlsuite.training.savedrun import agent_digest, load_agent
     from rlsuite.training.signals import StopFlag
 
+    config = dataclasses.replace(config, train=share_out(config.train))
     if isinstance(config.train, OfflineConfig) and config.train.earlier_run:
         digest = agent_digest(load_agent(Path(config.train.earlier_run)).loaded)
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, earlier_digest=digest))
-    path = out or default_run_path(config.agent_name, about(config.train), config.train.seed)
+    own = out or default_run_path(config.agent_name, about(config.train), config.train.seed)
+    path = Path(ranks.agreed(str(own)))  # of the first: clocks differ
     facts = ("seed", "device", "engine", "legacy_margin")
     meta = {name: getattr(config.train, name) for name in facts}
-    with RunFolder.create(path, config_to_dict(config), meta) as folder, StopFlag() as stop:
+
+    def create() -> RunFolder:
+        folder = RunFolder.create(path, config_to_dict(config), meta)
         print(f"{title(config)}\nrun folder: {path}", flush=True)
+        return folder
+
+    with own_folder(path, create) as folder, StopFlag() as stop:
         try:
             result = train(kind, config.agent, config.train, folder, stop=stop)
         except ConfigError:  # a name or an engine that only `make_env` knows: leave no empty run behind
-            if not folder.metrics.exists() and not folder.checkpoints.exists():
-                shutil.rmtree(path)
+            begun = folder.metrics.exists() or folder.checkpoints.exists()
+            if not begun and ranks.rank() == 0:
+                shutil.rmtree(path, ignore_errors=True)
             raise
-    return say_outcome(config, path, result)
+    return say_outcome(config, path, result) if ranks.rank() == 0 else outcome_code(result)
 
 
 def _print_help() -> NoReturn:

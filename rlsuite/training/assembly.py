@@ -11,6 +11,7 @@ from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
 
 from rlsuite.agents.base import GENERATOR_NAMES, Agent, Spaces
+from rlsuite.blocks import ranks
 from rlsuite.blocks.noise import Source
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.make import make_env
@@ -142,7 +143,7 @@ def learner_fields(
     """Make what online and offline runs share: the fields of `Learner` but its replay."""
     device = pick_device(config.device, config.engine)
     roots = range(config.seed, config.seed + config.seeds) if roots is None else roots
-    streams = SeedStreams(roots, device)
+    streams = SeedStreams(roots, device, ranks.rank())
     eval_env = worlds(config, env_id, streams, "eval", config.eval_episodes, eval_engine(config.engine))
     agent = new_agent(agent_class, agent_config, eval_env, streams, device)
     settings = {key: value for key, value in chosen(config).items() if key not in NOT_DIGESTED}
@@ -176,11 +177,12 @@ def with_worlds(
         env_steps: that will be taken; None is `config.steps`.
     """
     streams, device = common["streams"], common["device"]
-    env = worlds(config, config.env, streams, "env", config.num_envs, config.engine)
+    own = config.num_envs // ranks.size()
+    env = worlds(config, config.env, streams, "env", own, config.engine, first=ranks.rank() * own)
     replay = UniformReplay(
-        config.replay_size * len(streams),
+        config.replay_size // ranks.size() * len(streams),
         num_envs=env.num_envs,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size // ranks.size(),
         n_step=config.n_step,
         gamma=gamma,
         device=device,
@@ -194,10 +196,16 @@ def with_worlds(
 
 
 def worlds(
-    config: LearnConfig, env_id: str, streams: SeedStreams, stream: str, count: int, engine: str
+    config: LearnConfig,
+    env_id: str,
+    streams: SeedStreams,
+    stream: str,
+    count: int,
+    engine: str,
+    first: int = 0,
 ) -> VectorEnv:
-    """Make `count` worlds for every seed, each seeded by its seed's own `stream`."""
-    seeds = world_seeds(streams.seeds(stream), count)
+    """Make `count` worlds of every seed, from its `first` on, each seeded by its seed's `stream`."""
+    seeds = world_seeds([seed + first for seed in streams.seeds(stream)], count)
     return make_env(
         env_id,
         len(seeds),

@@ -94,6 +94,8 @@ class TrainConfig(LearnConfig):
     """Env steps between checkpoints; 0 saves at the end only."""
     log_every: int = 1_000
     """Env steps between lines of metrics."""
+    ranks: Annotated[int, conf.Suppress] = 1
+    """Processes that share worlds, batches and replay (torchrun); found out at the start."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value that no run can use."""

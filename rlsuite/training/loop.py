@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from rlsuite.blocks import ranks
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.training import state
 from rlsuite.training.assembly import Learner, restore, snapshot, world_seeds
@@ -18,6 +19,7 @@ from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, C
 from rlsuite.training.evaluate import chosen_stocks, evaluate, per_seed, summary
 from rlsuite.training.graphs import verified
 from rlsuite.training.guard import READ_EVERY, LearnerGuard
+from rlsuite.training.ranked import save_together
 from rlsuite.training.recorder import Recorder
 from rlsuite.training.runfolder import RunFolder
 from rlsuite.training.signals import StopFlag
@@ -27,6 +29,7 @@ from rlsuite.training.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 FINAL_SAVE_TRIES = 3
+KEPT, KEPT_BESIDE = 2, 5  # checkpoints; of the other ranks more, should the first one's saves fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +90,15 @@ def drive(
     """
     config, clock = run.config, run.clock
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    store = CheckpointStore(folder.checkpoints)
+    first = ranks.rank() == 0
+    store = CheckpointStore(folder.checkpoints, keep_last=KEPT if first else KEPT_BESIDE)
     guard = LearnerGuard(folder.path) if config.guard else None
-    recorder = Recorder(folder.path, loggers=config.loggers, total_steps=work.goal)
+    recorder = Recorder(
+        folder.path,
+        loggers=config.loggers if first else (),
+        total_steps=work.goal,
+        console=None if first else False,
+    )
     watched = [env for env in (getattr(run, "env", None), run.eval_env) if env is not None]
     with (
         recorder,
@@ -136,22 +145,22 @@ def _turns(
             for line, found in zip(lines, evaluation(run), strict=True):
                 line |= found
         for seed, line in zip(run.seeds, lines, strict=True):
-            if line:
+            if line and ranks.rank() == 0:
                 owner = seed if len(lines) > 1 else None
                 recorder.log(clock.env_steps, clock.updates, line, seed=owner)
         recorder.tick(clock.env_steps, clock.updates)
         if lines[0]:  # asking a device for its counts waits for it
             work.check()
-        stopped = stop is not None and stop.stop is not None
+        stopped = ranks.any_of(stop is not None and stop.stop is not None)
         if (stopped and not last) or (clock.passed(config.checkpoint_every, work.stride) and not last):
             read_guard(run, guard)
-            save(run, store, recorder, final=stopped)
+            save_together(partial(save, run, store, recorder, final=stopped), run.agent, run.clock)
             saved_at = clock.env_steps
         if stopped and not last:
             return True
     if saved_at != clock.env_steps:
         read_guard(run, guard)
-        save(run, store, recorder, final=True)
+        save_together(partial(save, run, store, recorder, final=True), run.agent, run.clock)
     return False
 
 
@@ -160,6 +169,7 @@ def update(run: Learner, guard: LearnerGuard | None) -> None:
     batch = run.replay.sample()
     if run.update is None:
         watched = any(plugin.eager for plugin in run.plugins.values()) or bool(run.agent.stages)
+        watched = watched or ranks.size() > 1  # messages between processes are not captured
         captured = run.config.cuda_graphs and run.device.type == "cuda" and not watched
         with precision(run):
             run.update = verified(run.agent, batch) if captured else run.agent.update
@@ -198,8 +208,14 @@ def read_guard(run: Learner, guard: LearnerGuard | None) -> None:
 
 
 def evaluation(run: Learner) -> list[dict[str, float]]:
-    """Evaluate every seed's agent, from seeds of the number of evaluations alone: training feels nothing."""
+    """Evaluate every seed's agent, from seeds of the number of evaluations alone: training feels nothing.
+
+    Of several processes the first evaluates, and the others wait where they next need it.
+    """
     clock, count = run.clock, run.config.eval_episodes
+    if ranks.rank():
+        clock.evaluations += 1
+        return [{} for _ in run.seeds]
     firsts = [seed + clock.evaluations * count for seed in run.streams.seeds("eval")]
     worlds, trace = world_seeds(firsts, count), value_trace(run.agent)
     begin = chosen_stocks(run.agent, run.eval_env)
@@ -218,7 +234,7 @@ def evaluation(run: Learner) -> list[dict[str, float]]:
     return metrics
 
 
-def save(run: Learner, store: CheckpointStore, recorder: Recorder, *, final: bool) -> None:
+def save(run: Learner, store: CheckpointStore, recorder: Recorder, *, final: bool) -> bool:
     """Write a checkpoint; a failed one costs a warning in the middle of a run and the run at its end."""
     tensors, documents = snapshot(run, recorder)
     for attempt in range(FINAL_SAVE_TRIES if final else 1):
@@ -246,4 +262,5 @@ def save(run: Learner, store: CheckpointStore, recorder: Recorder, *, final: boo
             if final and attempt + 1 == FINAL_SAVE_TRIES:
                 raise
         else:
-            return
+            return True
+    return False

@@ -11,6 +11,7 @@ import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.agents.base import Agent
+from rlsuite.blocks import ranks
 from rlsuite.blocks.noise import normal, uniform
 from rlsuite.errors import NumericalError
 from rlsuite.training.assembly import Run, build, check_memory
@@ -18,6 +19,7 @@ from rlsuite.training.checkpoint import CheckpointStore, Loaded
 from rlsuite.training.config import TrainConfig
 from rlsuite.training.guard import LearnerGuard, write_dump
 from rlsuite.training.loop import TrainResult, Work, drive, update
+from rlsuite.training.ranked import load_together
 from rlsuite.training.recorder import Recorder
 from rlsuite.training.runfolder import RunFolder
 from rlsuite.training.signals import StopFlag
@@ -52,7 +54,7 @@ def train_online(
         EnvironmentFailure: the environment broke.
     """
     run = build(agent_class, agent_config, config)
-    loaded = CheckpointStore(folder.checkpoints).load(config_digest=run.digest) if resume else None
+    loaded = load_together(CheckpointStore(folder.checkpoints), run.digest) if resume else None
     return interact(run, config.steps, folder, stop, resume=resume, loaded=loaded)
 
 
@@ -75,8 +77,8 @@ def interact(
             update(run, guard)
 
     def numbers() -> list[dict[str, float]]:
-        rows = len(run.replay) // len(run.seeds)
-        shared = {"env/nan_resets": run.env.nan_resets, "replay/rows": rows}
+        rows = ranks.count(len(run.replay)) // len(run.seeds)
+        shared = {"env/nan_resets": ranks.count(run.env.nan_resets), "replay/rows": rows}
         return [episodes | shared for episodes in run.episodes.take()]
 
     work = Work(advance, run.config.num_envs, goal, numbers, lambda: _check_worlds(run, folder.path))
@@ -135,7 +137,7 @@ def _vector_step(run: Run, recorder: Recorder | None) -> None:
 def _check_worlds(run: Run, folder: Path) -> None:
     """Stop, with the worlds' states in a dump, when they break down more often than by accident."""
     resets = run.env.nan_resets
-    env_steps = run.clock.env_steps * len(run.seeds)
+    env_steps = run.clock.env_steps * len(run.seeds) // ranks.size()
     if resets > NAN_RESET_GRACE and resets > NAN_RESET_SHARE * env_steps:
         report = {"nan_resets": resets, "env_steps": env_steps}
         place = write_dump(folder, report, {"env": run.env.state_dict()})

@@ -22,16 +22,22 @@ STREAM_NAMES = ("init", "act", "learn", "explore", "sample", "env", "eval", "plu
 
 _KEY_WORDS = 4  # 32-bit words of the name's hash in the spawn key: 128 bits, no accidental collision
 _NUMPY_BRANCH = 1  # last word of the spawn key of a stream's numpy generator; torch uses the stream itself
+_RANK_BRANCH = 2  # before the rank, in the spawn keys of a process that trains together with others
+SHARED_STREAMS = ("init", "env", "eval")  # every rank's: the same weights, and worlds counted through
 
 
 class Streams:
     """The random streams of one run, by the fixed names of `STREAM_NAMES`."""
 
-    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
-        """Derive all streams from `seed` (not negative); torch generators live on `device` by default."""
+    def __init__(self, seed: int, device: torch.device | str = "cpu", rank: int = 0) -> None:
+        """Derive all streams from `seed` (not negative); torch generators live on `device` by default.
+
+        Ranks other than 0 have streams of their own, but for `SHARED_STREAMS`.
+        """
         if seed < 0:
             raise ConfigError(f"seed = {seed}: must not be negative")
         self._seed = seed
+        self._rank = rank
         self._device = torch.device(device)
         self._torch: dict[str, torch.Generator] = {}
         self._numpy: dict[str, np.random.Generator] = {}
@@ -109,6 +115,8 @@ class Streams:
         if name not in STREAM_NAMES:
             raise ValueError(f'"{name}" is not a random stream; there are {", ".join(STREAM_NAMES)}')
         words = np.frombuffer(hashlib.sha256(name.encode()).digest(), dtype="<u4")[:_KEY_WORDS]
+        if self._rank and name not in SHARED_STREAMS:
+            branch = (_RANK_BRANCH, self._rank, *branch)
         return np.random.SeedSequence(self._seed, spawn_key=(*(int(word) for word in words), *branch))
 
 
@@ -119,9 +127,9 @@ class SeedStreams:
     agent) and a list of seeds.
     """
 
-    def __init__(self, roots: Sequence[int], device: torch.device | str = "cpu") -> None:
+    def __init__(self, roots: Sequence[int], device: torch.device | str = "cpu", rank: int = 0) -> None:
         """Derive the streams of every agent from its root; at least one."""
-        self._each = [Streams(root, device) for root in roots]
+        self._each = [Streams(root, device, rank) for root in roots]
 
     def __len__(self) -> int:
         return len(self._each)

@@ -13,7 +13,7 @@ _SHOW_CURSOR = "\x1b[?25h"  # a live progress display hides it
 
 
 class StopFlag:
-    """Context manager that turns SIGTERM, SIGINT and SIGUSR1 into the attribute `stop`.
+    """Context manager that turns SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 into the attribute `stop`.
 
     A second SIGINT leaves the process at once with exit code 130: nothing is saved, and what was being
     written stays an unnamed stage that the next start removes. Outside the main thread (where Python
@@ -23,7 +23,7 @@ class StopFlag:
         stop: name of the first signal received ("SIGTERM"), None while there was none.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)  # Slurm sends one of the last
 
     def __init__(self) -> None:
         self.stop: str | None = None

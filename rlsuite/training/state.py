@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from rlsuite.agents.base import Agent
+from rlsuite.blocks import ranks
 from rlsuite.errors import DataError
 from rlsuite.training.tensorfile import check_like
 
@@ -142,7 +143,9 @@ class RunningSums:
         """Return the means of every seed as floats, in one transfer, and start again."""
         if not self.sums:
             return [{} for _ in range(self.seeds)]
-        rows = torch.stack([s.float().expand(self.seeds) for s in self.sums.values()], -1).tolist()
+        rows = ranks.mean(
+            torch.stack([s.float().expand(self.seeds) for s in self.sums.values()], -1)
+        ).tolist()
         counts = self.counts
         self.sums, self.counts = {}, {}
         return [
@@ -189,7 +192,7 @@ class EpisodeSums:
 
     def take(self) -> list[dict[str, float]]:
         """Return every seed's means over the episodes that ended, and start again."""
-        rows = self.ended.tolist()
+        rows = ranks.total(self.ended).tolist()
         self.ended.zero_()
         return [
             {

@@ -9,6 +9,7 @@ import pytest
 from rlsuite.bench import sweep
 from rlsuite.cli.main import run as rlsuite
 from rlsuite.errors import ConfigError
+from rlsuite.launch.task import Task
 
 ENV = "gym:Pendulum-v1"
 SPACE = 'batch-size = { choices = [16, 32] }\n"agent.lr-actor" = { low = 1e-4, high = 1e-2, log = true }\n'
@@ -33,7 +34,7 @@ class Process:
             self.returncode = 0
         return self.returncode
 
-    def send_signal(self, number):
+    def stop(self):
         self.returncode = 75
 
 
@@ -44,13 +45,15 @@ def study(tmp_path, monkeypatch):
     space.write_text(SPACE)
     started = []
 
-    def launch(words, log):
+    def submit(launcher, name, task):
         score = 1.0 if len(started) < 5 else study_run.later
-        started.append(Process(list(words), score))
+        started.append(Process(task.words, score))
         return started[-1]
 
-    monkeypatch.setattr(sweep, "launch", launch)
-    monkeypatch.setattr(sweep, "pending", lambda plan, path: ["train", "x", "--out", str(path)])
+    monkeypatch.setattr(sweep, "Restarted", submit)
+    monkeypatch.setattr(
+        sweep, "task_of", lambda plan, path, log: Task(("train", "x", "--out", str(path)), log)
+    )
     monkeypatch.setattr(sweep, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(sweep, "plot_importance", lambda study, path: path.touch())
 

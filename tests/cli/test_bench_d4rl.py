@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from rlsuite.bench import d4rl
-from rlsuite.bench.processes import run_all
 from rlsuite.errors import ConfigError
 
 TASK = "InvertedPendulum-v4"
@@ -119,12 +118,6 @@ def test_what_is_made_here_says_how():
 def test_published_scores(label, agent, paper, corl):
     np.testing.assert_equal(d4rl.published_score(label, agent, "paper"), paper)
     np.testing.assert_equal(d4rl.published_score(label, agent, "corl"), corl)
-
-
-def test_processes_hand_on_exit_codes(tmp_path):
-    codes = run_all({"good": ["list", "agents"], "bad": ["nonsense"]}, 2, tmp_path)
-    assert codes == {"good": 0, "bad": 2}
-    assert "iql" in (tmp_path / "good.log").read_text()
 
 
 def test_a_name_that_leads_nowhere():

@@ -16,8 +16,8 @@ import pytest
 import whole_runs as runs
 from toys import Failing
 
-from rlsuite.bench import processes
 from rlsuite.errors import EnvironmentFailure
+from rlsuite.launch import local, queue, task
 
 LIMIT = 2.0  # seconds that a hanging call is given
 KILLED = -9
@@ -61,16 +61,16 @@ CHILDREN = {
 
 
 def test_children_that_are_killed_fail_or_do_not_stop(tmp_path, monkeypatch, count):
-    monkeypatch.setattr(processes, "PROGRAM", (sys.executable, "-c"))
-    monkeypatch.setattr(processes, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(task, "PROGRAM", (sys.executable, "-c"))
+    monkeypatch.setattr(local, "LEAVE_SECONDS", 0.5)
     started = []
-    launch = processes.launch
+    spawn = local.spawn
 
-    def noted(words, log):
-        started.append(launch(words, log))
+    def noted(*args):
+        started.append(spawn(*args))
         return started[-1]
 
-    monkeypatch.setattr(processes, "launch", noted)
+    monkeypatch.setattr(local, "spawn", noted)
 
     def stop_when_deaf():
         log = tmp_path / "hangs.log"
@@ -79,20 +79,25 @@ def test_children_that_are_killed_fail_or_do_not_stop(tmp_path, monkeypatch, cou
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop_when_deaf, daemon=True).start()
-    codes = processes.run_all({name: [code] for name, code in CHILDREN.items()}, 4, tmp_path)
-    assert codes["hangs"] == KILLED and codes["dies"] == KILLED
-    assert codes["raises"] in (3, -signal.SIGTERM) and codes["well"] in (0, -signal.SIGTERM)
-    assert len(started) == 4 and all(process.poll() is not None for process in started)
+    tasks = {name: task.Task((code,), tmp_path / f"{name}.log") for name, code in CHILDREN.items()}
+    codes = queue.run_all(tasks, local.LocalLauncher(4, local.LocalOptions()))
+    assert codes["hangs"] == task.INTERRUPTED  # told to stop, deaf, killed: the run can go on
+    # One that was killed is started again until it has died too often, or until we are told to stop.
+    assert codes["dies"] in (KILLED, task.INTERRUPTED)
+    assert codes["raises"] in (3, task.INTERRUPTED) and codes["well"] in (0, task.INTERRUPTED)
+    assert len(started) >= 4 and all(process.poll() is not None for process in started)
+    assert KILLED in {process.returncode for process in started}
     count("children killed, failed or deaf, outlived", 4)
 
 
 PARENT = """
 import sys
 from pathlib import Path
-from rlsuite.bench import processes
-processes.PROGRAM = (sys.executable, "-c")
+from rlsuite.launch import local, queue, task
+task.PROGRAM = (sys.executable, "-c")
 child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-processes.run_all({"child": [child]}, 1, Path(sys.argv[1]))
+tasks = {"child": task.Task((child,), Path(sys.argv[1]) / "child.log")}
+queue.run_all(tasks, local.LocalLauncher(1, local.LocalOptions()))
 """
 
 

@@ -1,0 +1,78 @@
+"""The flags by which commands choose a launcher."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from tyro import conf
+
+from rlsuite.cli._line import option_values
+from rlsuite.errors import ConfigError
+from rlsuite.launch.local import LocalLauncher, LocalOptions
+from rlsuite.launch.queue import Launcher
+from rlsuite.launch.ray import RayLauncher, RayOptions
+from rlsuite.launch.slurm import SlurmLauncher, SlurmOptions
+from rlsuite.strict import from_mapping
+
+OPTION = "--launcher-option"
+OPTIONS: Mapping[str, type] = {"local": LocalOptions, "ray": RayOptions, "slurm": SlurmOptions}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchFlags:
+    """Where runs are carried out."""
+
+    jobs: int | None = None
+    """Runs at once; by default 1 on this machine, and as many as a cluster takes."""
+    launcher: Literal["local", "ray", "slurm"] = "local"
+    """Who carries the runs out: processes of this machine, a Ray cluster, Slurm."""
+    launcher_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="KEY=VALUE")] = ()
+    """Option of the launcher, e.g. gpus=0,1 or partition=gpu (docs/clusters.md); several are allowed."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for values that mean nothing."""
+        check_flags(self.jobs, self.launcher, self.launcher_option)
+
+    def make_launcher(self) -> "closing[Launcher]":
+        """Return the launcher, as a context manager.
+
+        Raises:
+            ConfigError: what it needs is not installed, not there, or too small.
+        """
+        return make_launcher(self.jobs, self.launcher, self.launcher_option)
+
+
+def options_of(launcher: str, words: Sequence[str]) -> Any:
+    """Return the options of a launcher from their KEY=VALUE words.
+
+    Raises:
+        ConfigError: an unknown key, or a value that means nothing.
+    """
+    values = option_values(words, OPTION)
+    kind = OPTIONS[launcher]
+    texts = {name for name, hint in kind.__annotations__.items() if hint is str}
+    # TOML reads gpus=0 and time=90 as numbers.
+    plain = {word.partition("=")[0]: word.partition("=")[2] for word in words}
+    typed = {key: plain[key] if key in texts else value for key, value in values.items()}
+    return from_mapping(kind, typed, f"{OPTION} of --launcher {launcher}")
+
+
+def check_flags(jobs: int | None, launcher: str, words: Sequence[str]) -> None:
+    """Raise ConfigError for a number of jobs below 1 and for wrong options."""
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"jobs = {jobs}: must be at least 1")
+    options_of(launcher, words)
+
+
+def make_launcher(jobs: int | None, launcher: str, words: Sequence[str] = ()) -> "closing[Launcher]":
+    """Return a launcher by its name, to be closed."""
+    options = options_of(launcher, words)
+    made: Launcher
+    if launcher == "ray":
+        made = RayLauncher(jobs, options)
+    elif launcher == "slurm":
+        made = SlurmLauncher(jobs, options)
+    else:
+        made = LocalLauncher(jobs or 1, options)
+    return closing(made)
