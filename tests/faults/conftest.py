@@ -8,6 +8,8 @@ import collections
 import csv
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,27 @@ def add_counts(path: Path, found: list[tuple[str, str, int, int, str, int]]) -> 
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(sorted([*kept, *(list(map(str, line)) for line in found)]))
+
+
+@pytest.fixture
+def on_small_disk(tmp_path):
+    """Run a program with a small tmpfs at its first argument; return what it says on stderr."""
+
+    def run(program: str, size: str) -> str:
+        mount = f"mount -t tmpfs -o size={size} tmpfs {tmp_path}"
+        allowed = subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False)
+        if allowed.returncode != 0:
+            pytest.skip("no file system may be mounted here")
+        shell = f'{mount} && exec "$0" -c "$1" "$2"'
+        result = subprocess.run(
+            ["unshare", "-m", "sh", "-c", shell, sys.executable, program, tmp_path],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stderr
+
+    return run

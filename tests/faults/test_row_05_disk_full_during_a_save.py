@@ -2,8 +2,6 @@
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,29 +129,8 @@ assert_is_state_of(CheckpointStore(disk / "ckpt").load(config_digest=DIGEST), 30
 """
 
 
-def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    mount = f"mount -t tmpfs -o size=6m tmpfs {tmp_path}"
-    allowed = subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False)
-    if allowed.returncode != 0:
-        pytest.skip("no file system may be mounted here")
-    result = subprocess.run(
-        [
-            "unshare",
-            "-m",
-            "sh",
-            "-c",
-            f'{mount} && exec "$0" -c "$1" "$2"',
-            sys.executable,
-            ON_A_SMALL_DISK,
-            tmp_path,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert result.returncode == 0, result.stderr
+def test_a_disk_that_is_really_full(on_small_disk) -> None:
+    on_small_disk(ON_A_SMALL_DISK, "6m")
 
 
 def test_a_failed_save_in_the_middle_is_counted_and_at_the_end_it_is_an_error(tmp_path, monkeypatch):
