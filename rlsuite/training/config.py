@@ -24,6 +24,7 @@ NOT_NEGATIVE = (
     "checkpoint_every",
     "threads",
     "updates_per_step",
+    "step_timeout",
     "then_online",
 )
 

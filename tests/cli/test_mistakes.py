@@ -31,6 +31,7 @@ MISTAKES = [
     ([*TRAIN, "--steps", "many"], ["--steps", "many"]),
     ([*TRAIN, "--steps", "1.5"], ["--steps", "1.5"]),
     ([*TRAIN, "--steps", "-3"], ["steps = -3", "at least 1"]),
+    ([*TRAIN, "--step-timeout", "-1"], ["step_timeout = -1", "not be negative"]),
     ([*TRAIN, "--steps"], ["--steps", "Missing value"]),
     ([*TRAIN, "--agent.gamma", "2"], ["gamma = 2.0", "[0, 1]"]),
     ([*TRAIN, "--agent.critic-loss", "relase"], ["--agent.critic-loss", 'Did you mean "release"?']),
