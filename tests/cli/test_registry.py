@@ -12,7 +12,7 @@ from rlsuite.errors import ConfigError
 from rlsuite.training.config import TrainConfig
 from rlsuite.training.mapping import from_mapping
 
-MAX_FLAGS = 60  # per command; more than that nobody reads
+MAX_FLAGS = 62  # per command; more than that nobody reads
 MAX_FLAGS_IN_STAGES = 90  # of an agent that is three learners, one after the other
 AGENTS = list(registry.agent_names())
 PRESETS = [(agent, preset) for agent in AGENTS for preset in registry.presets(agent)]
