@@ -15,7 +15,9 @@ from tensordict.nn import TensorDictParams
 from torch import Tensor
 from torchrl.objectives import LossModule
 
-from rlsuite.agents.base import Agent, Spaces, Trained, adam, check_range, clipped_policy, take_step
+from rlsuite.agents.base import Agent, Spaces, Trained, check_range
+from rlsuite.agents.policies import clipped_policy
+from rlsuite.agents.steps import adam, take_step
 from rlsuite.blocks.heads import DeterministicActor, Gaussian, UnsquashedActor, log_density
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.noise import Source

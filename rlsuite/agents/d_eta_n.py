@@ -21,19 +21,9 @@ from tensordict.nn import TensorDictParams
 from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
-from rlsuite.agents.base import (
-    Agent,
-    Batch,
-    Spaces,
-    StateValue,
-    Trained,
-    adam,
-    check_range,
-    columns,
-    policy_module,
-    polyak,
-    take_step,
-)
+from rlsuite.agents.base import Agent, Batch, Spaces, StateValue, Trained, check_range, columns
+from rlsuite.agents.policies import policy_module
+from rlsuite.agents.steps import adam, polyak, take_step
 from rlsuite.blocks.convolution import ConvTrunk
 from rlsuite.blocks.greedy import GreedyPolicy
 from rlsuite.blocks.mlp import ACTIVATIONS, MLP, Activation, Linear

@@ -17,21 +17,10 @@ from torch import Tensor
 from torch.nn import Parameter
 from torchrl.objectives import LossModule
 
-from rlsuite.agents.base import (
-    Agent,
-    Spaces,
-    StateValue,
-    Trained,
-    adam,
-    check_range,
-    clipped_policy,
-    columns,
-    evaluating,
-    polyak,
-    squared_td_loss,
-    take_step,
-    td_target,
-)
+from rlsuite.agents.base import Agent, Spaces, StateValue, Trained, check_range, columns
+from rlsuite.agents.losses import squared_td_loss, td_target
+from rlsuite.agents.policies import clipped_policy, evaluating
+from rlsuite.agents.steps import adam, polyak, take_step
 from rlsuite.blocks.heads import (
     DeterministicActor,
     Gaussian,

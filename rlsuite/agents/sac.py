@@ -17,26 +17,17 @@ from tensordict.nn import TensorDictParams
 from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
-from rlsuite.agents.base import (
-    Agent,
-    Batch,
-    Spaces,
-    StateValue,
-    Trained,
-    adam,
+from rlsuite.agents.base import Agent, Batch, Spaces, StateValue, Trained, check_range, columns
+from rlsuite.agents.losses import (
     alpha_loss,
-    check_range,
-    columns,
-    descend_alpha,
-    polyak,
     sample_action,
     soft_actor_loss,
     soft_state_value,
     soft_target,
     squared_td_loss,
-    squashed_gaussian_policy,
-    take_step,
 )
+from rlsuite.agents.policies import squashed_gaussian_policy
+from rlsuite.agents.steps import adam, descend_alpha, polyak, take_step
 from rlsuite.blocks.heads import EVALUATION_ACTIONS, Gaussian, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths

@@ -21,25 +21,10 @@ from tensordict.nn import TensorDictParams
 from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
-from rlsuite.agents.base import (
-    Agent,
-    Batch,
-    Spaces,
-    StateValue,
-    Trained,
-    adam,
-    check_range,
-    columns,
-    descend_alpha,
-    evaluating,
-    polyak,
-    sample_action,
-    soft_actor_loss,
-    soft_state_value,
-    soft_target,
-    squashed_gaussian_policy,
-    take_step,
-)
+from rlsuite.agents.base import Agent, Batch, Spaces, StateValue, Trained, check_range, columns
+from rlsuite.agents.losses import sample_action, soft_actor_loss, soft_state_value, soft_target
+from rlsuite.agents.policies import evaluating, squashed_gaussian_policy
+from rlsuite.agents.steps import adam, descend_alpha, polyak, take_step
 from rlsuite.blocks.heads import EVALUATION_ACTIONS, LOG_2PI, FlooredGaussianCritic, Gaussian, GaussianActor
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths

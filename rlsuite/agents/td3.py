@@ -16,21 +16,10 @@ from tensordict.nn import TensorDictParams
 from torch import Tensor
 from torchrl.objectives import LossModule
 
-from rlsuite.agents.base import (
-    Agent,
-    Batch,
-    Spaces,
-    StateValue,
-    Trained,
-    adam,
-    check_range,
-    clipped_policy,
-    columns,
-    polyak,
-    smoothed_target,
-    squared_td_loss,
-    take_step,
-)
+from rlsuite.agents.base import Agent, Batch, Spaces, StateValue, Trained, check_range, columns
+from rlsuite.agents.losses import smoothed_target, squared_td_loss
+from rlsuite.agents.policies import clipped_policy
+from rlsuite.agents.steps import adam, polyak, take_step
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlsuite.agents.base import Policy
+from rlsuite.agents.policies import Policy
 from rlsuite.errors import ConfigError, NumericalError
 from rlsuite.training.loaded import LoadedPolicy, load
 

@@ -1,6 +1,6 @@
 """Stopping a run whose losses are no longer numbers, without asking the device at every update.
 
-Our agents skip an optimiser step whose gradients are not finite (`rlsuite.agents.base.take_step`), so that
+Our agents skip an optimiser step whose gradients are not finite (`rlsuite.agents.steps.take_step`), so that
 the weights stay finite; the guard here notices that it happened, keeps the first batch it happened on, and
 at its next reading writes `dump/` and stops the run.
 """

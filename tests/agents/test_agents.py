@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rlsuite.agents.base import adam, make_generators, take_step
+from rlsuite.agents.base import make_generators
+from rlsuite.agents.steps import adam, take_step
 from rlsuite.blocks.mlp import MLP
 from rlsuite.registry import agent_class
 from rlsuite.training import state

@@ -7,7 +7,7 @@ import torch
 from helpers import check_loss_module, random_batch, small_agent
 from torch.nn import functional as F
 
-from rlsuite.agents.base import Batch, Spaces, alpha_loss, make_generators, polyak
+from rlsuite.agents.base import Batch, Spaces, make_generators
 from rlsuite.agents.dsac_t import (
     DSACT,
     DSACTConfig,
@@ -17,6 +17,8 @@ from rlsuite.agents.dsac_t import (
     return_targets,
     running_spread,
 )
+from rlsuite.agents.losses import alpha_loss
+from rlsuite.agents.steps import polyak
 from rlsuite.blocks.heads import Gaussian, squash
 
 pytestmark = pytest.mark.usefixtures("float64")

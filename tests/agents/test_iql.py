@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from torch.optim import Adam
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rlsuite.agents.base import Batch, Spaces, make_generators, polyak, td_target
+from rlsuite.agents.base import Batch, Spaces, make_generators
 from rlsuite.agents.iql import (
     IQL,
     IQLConfig,
@@ -20,6 +20,8 @@ from rlsuite.agents.iql import (
     expectile_loss,
     extraction_loss,
 )
+from rlsuite.agents.losses import td_target
+from rlsuite.agents.steps import polyak
 from rlsuite.blocks.heads import Gaussian, log_density
 from rlsuite.errors import DataError
 from rlsuite.training import state

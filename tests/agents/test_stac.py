@@ -7,14 +7,8 @@ import torch
 from helpers import MODE_FIELDS, SPACES, check_loss_module, random_batch, small_agent
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rlsuite.agents.base import (
-    Batch,
-    Spaces,
-    descend_alpha,
-    make_generators,
-    soft_actor_loss,
-    soft_target,
-)
+from rlsuite.agents.base import Batch, Spaces, make_generators
+from rlsuite.agents.losses import soft_actor_loss, soft_target
 from rlsuite.agents.stac import (
     STAC,
     STACConfig,
@@ -23,6 +17,7 @@ from rlsuite.agents.stac import (
     pessimistic,
     stac_alpha_loss,
 )
+from rlsuite.agents.steps import descend_alpha
 from rlsuite.blocks.heads import Gaussian, floored_softplus, mean_of_tanh, squash
 from rlsuite.blocks.mlp import MLP
 from rlsuite.registry import load_preset

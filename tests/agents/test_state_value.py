@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import SPACES, WITH_CRITICS, random_batch, small_agent
 
-from rlsuite.agents.base import soft_state_value
+from rlsuite.agents.losses import soft_state_value
 from rlsuite.training import state
 from rlsuite.training.value_error import value_trace
 

@@ -10,7 +10,8 @@ from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import SACLoss as TorchRLSACLoss
 from torchrl.objectives import TD3Loss as TorchRLTD3Loss
 
-from rlsuite.agents.base import bellman_target, columns, sample_action, smoothed_action, soft_target
+from rlsuite.agents.base import columns
+from rlsuite.agents.losses import bellman_target, sample_action, smoothed_action, soft_target
 from rlsuite.agents.sac import SACLoss
 from rlsuite.agents.td3 import TD3Loss
 
@@ -79,7 +80,7 @@ def test_sac(monkeypatch):
 
     replace_normal(monkeypatch, [])
     draws = iter((noise["next"], noise["now"]))
-    monkeypatch.setattr("rlsuite.agents.base.normal", lambda like, generator: next(draws))
+    monkeypatch.setattr("rlsuite.agents.losses.normal", lambda like, generator: next(draws))
     module = SACLoss(agent.actor, agent.critic, agent.config, actions=2)
     found = module(batch)
     for ours, theirs in (("critic", "qvalue"), ("actor", "actor"), ("alpha", "alpha")):
@@ -129,7 +130,7 @@ def test_td3(monkeypatch):
         expected = oracle(batch.clone())
     (expected["loss_qvalue"] + expected["loss_actor"]).backward()
 
-    monkeypatch.setattr("rlsuite.agents.base.normal", lambda like, generator: noise)
+    monkeypatch.setattr("rlsuite.agents.losses.normal", lambda like, generator: noise)
     module = TD3Loss(agent.actor, agent.critic, agent.config)
     found = module(batch)
     torch.testing.assert_close(found["loss_critic"], expected["loss_qvalue"].reshape(()))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlsuite.agents.base import adam
+from rlsuite.agents.steps import adam
 from rlsuite.blocks.schedule import CosineRate
 
 

@@ -11,7 +11,8 @@ import toys  # noqa: F401  registers the toys
 from gymnasium.vector import AutoresetMode
 from torchrl.envs import GymEnv, StepCounter, TransformedEnv
 
-from rlsuite.agents.base import columns, td_target
+from rlsuite.agents.base import columns
+from rlsuite.agents.losses import td_target
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.least import LEAST, LEASTConfig, entropy, median, noise_level, threshold, weight
 from rlsuite.plugins.wrappers import LEASTTransform, LEASTVectorEnv

@@ -13,19 +13,10 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from rlsuite.agents.base import (
-    Agent,
-    Batch,
-    Spaces,
-    Trained,
-    adam,
-    bellman_target,
-    check_range,
-    clipped_policy,
-    polyak,
-    squared_td_loss,
-    take_step,
-)
+from rlsuite.agents.base import Agent, Batch, Spaces, Trained, check_range
+from rlsuite.agents.losses import bellman_target, squared_td_loss
+from rlsuite.agents.policies import clipped_policy
+from rlsuite.agents.steps import adam, polyak, take_step
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.noise import Source
 

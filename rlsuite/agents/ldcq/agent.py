@@ -19,7 +19,7 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torch.nn import Parameter
 
-from rlsuite.agents.base import Agent, Spaces, Trained, WindowShape, adam, polyak, take_step
+from rlsuite.agents.base import Agent, Spaces, Trained, WindowShape
 from rlsuite.agents.ldcq.acting import SkillPolicy
 from rlsuite.agents.ldcq.config import STAGES, LDCQConfig, Stage
 from rlsuite.agents.ldcq.diffusion import Denoiser, denoising_loss, make_schedule, min_snr_weight, noised
@@ -31,6 +31,7 @@ from rlsuite.agents.ldcq.values import (
     smaller,
     weighted_loss,
 )
+from rlsuite.agents.steps import adam, polyak, take_step
 from rlsuite.blocks.noise import Source, fill, normal, uniform
 from rlsuite.blocks.schedule import CosineRate
 from rlsuite.errors import ConfigError
