@@ -2,7 +2,7 @@
 
 ```
 ckpt/step-000000200000/
-  manifest.json        written last: format, step, config digest, score, files with size and SHA-256
+  manifest.json        written last: format, step, config digest, score, versions, files with size and SHA-256
   agent.safetensors    one file per part
   counters.json        one file per document
   replay/chunk-0003.safetensors    one file per chunk of rows; an unchanged chunk is a hard link
@@ -102,8 +102,13 @@ class Loaded:
                 yield Path(name).stem, _read_tensors(self.path / name, record)
 
 
-MIGRATIONS: dict[int, Callable[[Loaded], Loaded]] = {}
-"""What turns a checkpoint of format n into one of format n + 1; format 1 is the first."""
+def _from_format_1(old: Loaded) -> Loaded:
+    """Format 2 says what wrote a checkpoint: nobody knows of an older one."""
+    return dataclasses.replace(old, manifest=dataclasses.replace(old.manifest, written_by={}, format=2))
+
+
+MIGRATIONS: dict[int, Callable[[Loaded], Loaded]] = {1: _from_format_1}
+"""What turns a checkpoint of format n into one of format n + 1."""
 
 
 class CheckpointStore:
@@ -129,6 +134,7 @@ class CheckpointStore:
         chunks: Iterable[Chunk] = (),
         config_digest: str,
         score: float | None = None,
+        written_by: Mapping[str, str] | None = None,
     ) -> Path:
         """Write a checkpoint, then prune; return its folder.
 
@@ -139,6 +145,7 @@ class CheckpointStore:
             chunks: the replay. Chunks whose version is that of the last checkpoint are hard links.
             config_digest: `config_digest` of the run's configuration.
             score: higher is better; the best checkpoint is never pruned. Not finite counts as None.
+            written_by: versions and device, for whoever goes on from it.
 
         Raises:
             CheckpointWriteError: the file system refused; what is left of the attempt is nothing, or a
@@ -176,7 +183,13 @@ class CheckpointStore:
                     files[name] = self._write_chunk(stage / name, chunk)
                 self._fs.sync_folder(stage / REPLAY_FOLDER)
             score = score if score is not None and math.isfinite(score) else None
-            manifest = Manifest(step=step, config_digest=config_digest, score=score, files=files)
+            manifest = Manifest(
+                step=step,
+                config_digest=config_digest,
+                score=score,
+                files=files,
+                written_by=dict(written_by or {}),
+            )
             self._fs.write(stage / MANIFEST_FILE, manifest.to_bytes())
             self._fs.sync_folder(stage)
             target = self._unused_path(step)

@@ -13,7 +13,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.blocks import ranks
 from rlsuite.replay.windows import WindowReplay
-from rlsuite.training import state
+from rlsuite.training import machine, state
 from rlsuite.training.assembly import Learner, restore, snapshot, world_seeds
 from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, Loaded
 from rlsuite.training.evaluate import chosen_stocks, evaluate, per_seed, summary
@@ -107,6 +107,8 @@ def drive(
     ):
         store.remove_stages()
         if loaded is not None:
+            if others := machine.difference(loaded.manifest.written_by, machine.maker(run.device)):
+                logger.warning("goes on from %s, but not bit for bit: %s", loaded.path.name, others)
             restore(run, loaded)
             recorder.load_state_dict(loaded.documents.get("recorder"))
         elif seconds:
@@ -255,6 +257,7 @@ def save(run: Learner, store: CheckpointStore, recorder: Recorder, *, final: boo
                 chunks=chunks,
                 config_digest=run.digest,
                 score=run.clock.last_return,
+                written_by=machine.maker(run.device),
             )
         except CheckpointWriteError as error:
             run.clock.failed_saves += 1

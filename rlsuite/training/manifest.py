@@ -6,7 +6,7 @@ import json
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rlsuite.errors import DataError
 from rlsuite.strict import is_number
 from rlsuite.training.canonical import canonical
 
-FORMAT = 1
+FORMAT = 2  # 1 did not say what wrote it
 
 MAX_MANIFEST_BYTES = 16 << 20  # a million-row replay has a few hundred files of about 150 bytes each
 READ_BYTES = 1 << 20
@@ -38,12 +38,16 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The content of `manifest.json`. `files` maps names relative to the checkpoint folder."""
+    """The content of `manifest.json`.
+
+    `files` maps names relative to the checkpoint folder; `written_by` says versions and device.
+    """
 
     step: int
     config_digest: str
     score: float | None
     files: Mapping[str, FileRecord]
+    written_by: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     def to_bytes(self) -> bytes:
@@ -53,6 +57,7 @@ class Manifest:
             "step": self.step,
             "config_digest": self.config_digest,
             "score": self.score,
+            "written_by": dict(self.written_by),
             "files": {
                 name: {"size": r.size, "sha256": r.sha256}
                 | ({} if r.version is None else {"version": r.version})
@@ -104,6 +109,9 @@ def read(path: Path) -> Manifest:
         raise Broken(f"{path.name}: score is {body['score']!r}, not a finite number")
     if not isinstance(body.get("config_digest"), str):
         raise Broken(f"{path.name}: config_digest is {body.get('config_digest')!r}, not a text")
+    writer = body.get("written_by", {} if number == 1 else None)
+    if not isinstance(writer, dict) or not all(isinstance(text, str) for text in writer.values()):
+        raise Broken(f"{path.name}: written_by is {writer!r}, not names with versions")
     files = body.get("files")
     if not isinstance(files, dict):
         raise Broken(f"{path.name} lists no files")
@@ -112,6 +120,7 @@ def read(path: Path) -> Manifest:
         step=_count(path, "step", body.get("step")),
         config_digest=body["config_digest"],
         score=body.get("score"),
+        written_by=writer,
         files={_file_name(path, name): _record(path, name, entry) for name, entry in files.items()},
     )
 

@@ -8,16 +8,11 @@ runs/<name>/  config.toml  meta.json  metrics.jsonl  ckpt/step-NNN/  run.lock (w
 import datetime
 import errno
 import fcntl
-import importlib.metadata
 import json
 import logging
 import os
-import platform
 import re
-import shlex
 import socket
-import subprocess
-import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,9 +20,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import tomli_w
-import torch
 
 from rlsuite.errors import ConfigError
+from rlsuite.training import machine
 from rlsuite.training.canonical import without_none
 from rlsuite.training.files import write_atomic
 
@@ -44,11 +39,8 @@ MAX_NAME_BYTES = 255  # NAME_MAX of Linux and macOS file systems
 MAX_PATH_BYTES = 3_840  # PATH_MAX of Linux (4,096) less room for the longest name inside a run folder
 MAX_RUN_NAME = 120  # characters of a generated run name before its time stamp
 MAX_TEXT_BYTES = 1 << 20  # of config.toml and meta.json, which have a few kilobytes
-GIT_SECONDS = 5  # a commit hash is not worth a longer wait
 
 _LEFT_BY_A_START = re.compile(r"run\.lock|meta\.json|\.(?:meta\.json|config\.toml)\.\d+\.part")
-
-PACKAGES = ("rlsuite", "torch", "torchrl", "tensordict", "mujoco", "gymnasium", "numpy")
 
 
 class RunFolder:
@@ -68,7 +60,7 @@ class RunFolder:
         Args:
             path: the folder; it must not exist yet or be empty. Its parents are created.
             config: the resolved configuration, tables nested; entries that are None are left out.
-            meta: what the caller knows (seed, device, engine, ...), added to what `machine_facts` finds.
+            meta: what the caller knows (seed, device, engine, ...), added to what `machine.facts` finds.
 
         Raises:
             ConfigError: unusable path, a folder that is not empty, or one that another process holds.
@@ -81,7 +73,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             run._acquire()
             _refuse_full(path)  # again: another process may have filled it before we held the lock
-            facts = {**machine_facts(str(meta.get("device", "cpu"))), **meta}
+            facts = {**machine.facts(str(meta.get("device", "cpu"))), **meta}
             write_atomic(path / META_FILE, (json.dumps(facts, indent=2) + "\n").encode())
             write_atomic(path / CONFIG_FILE, text.encode())
         except OSError as error:
@@ -193,7 +185,7 @@ class RunFolder:
                         self.path,
                         holder.get("pid"),
                     )
-                mine = {"pid": os.getpid(), "host": socket.gethostname(), "started": _utc_now()}
+                mine = {"pid": os.getpid(), "host": socket.gethostname(), "started": machine.utc_now()}
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, json.dumps(mine).encode(), 0)
             except BaseException:
@@ -312,54 +304,3 @@ def default_run_path(agent: str, env: str, seed: int, root: Path = Path("runs"))
         count += 1
         path = path.with_name(f"{name or 'run'}-s{seed}-{stamp}-{count}")
     return path
-
-
-def machine_facts(device: str = "cpu") -> dict[str, Any]:
-    """Return versions, hardware, command and commit; never environment variables or keys."""
-    facts: dict[str, Any] = {
-        "versions": {"python": platform.python_version(), **_versions()},
-        "platform": platform.platform(),
-        "device_name": _device_name(device),
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "command": shlex.join(["rlsuite", *sys.argv[1:]]),
-        "started": _utc_now(),
-    }
-    commit = _git_commit()
-    return facts if commit is None else {**facts, "commit": commit}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def _device_name(device: str) -> str:
-    if device.startswith("cuda") and torch.cuda.is_available():
-        return torch.cuda.get_device_name(torch.device(device))
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
-
-
-def _git_commit() -> str | None:
-    """Return the commit of the working folder, None where there is none or no git."""
-    try:
-        result = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=GIT_SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip()
-
-
-def _utc_now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

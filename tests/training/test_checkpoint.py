@@ -94,7 +94,7 @@ def test_the_folder_is_as_documented_and_every_file_is_signed(tmp_path: Path) ->
     assert names == {"manifest.json", "agent.safetensors", "rng.json", "replay/chunk-0000.safetensors"}
     manifest = json.loads((path / "manifest.json").read_text())
     assert (manifest["format"], manifest["step"], manifest["config_digest"], manifest["score"]) == (
-        1,
+        2,
         200_000,
         "d",
         2,
@@ -302,15 +302,15 @@ def test_keep_last_must_keep_something(tmp_path: Path) -> None:
 
 def test_an_older_format_is_migrated_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(CheckpointStore(tmp_path), 7, documents={"names": ["first"]})
-    monkeypatch.setattr(manifests, "FORMAT", 3)
+    monkeypatch.setattr(manifests, "FORMAT", 4)
 
     def append(word: str):
         return lambda old: dataclasses.replace(old, documents={"names": [*old.documents["names"], word]})
 
-    monkeypatch.setattr(module, "MIGRATIONS", {1: append("second")})
-    with pytest.raises(DataError, match=r"has format 1, this release reads format 3"):
+    monkeypatch.setattr(module, "MIGRATIONS", {2: append("second")})
+    with pytest.raises(DataError, match=r"has format 2, this release reads format 4"):
         CheckpointStore(tmp_path).load(config_digest="d")
-    monkeypatch.setattr(module, "MIGRATIONS", {1: append("second"), 2: append("third")})
+    monkeypatch.setattr(module, "MIGRATIONS", {2: append("second"), 3: append("third")})
     loaded = CheckpointStore(tmp_path).load(config_digest="d")
     assert loaded is not None and loaded.documents["names"] == ["first", "second", "third"]
 

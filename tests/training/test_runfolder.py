@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlsuite.errors import ConfigError
-from rlsuite.training import runfolder
+from rlsuite.training import machine, runfolder
 from rlsuite.training.files import FileLayer, write_atomic
 from rlsuite.training.runfolder import RunFolder, default_run_path
 
@@ -34,7 +34,7 @@ def test_config_and_meta_are_written_and_read_back(tmp_path: Path, monkeypatch: 
         "agent": {"gamma": 0.99, "lr": 3e-4, "auto": True},
     }
     meta = run.meta()
-    assert set(meta["versions"]) == {"python", *runfolder.PACKAGES}
+    assert set(meta["versions"]) == {"python", *machine.PACKAGES}
     assert meta["command"] == "rlsuite train sac --env HalfCheetah"
     assert (meta["seed"], meta["engine"], meta["cpu_count"]) == (3, "native", os.cpu_count())
     assert {"started", "threads", "device_name", "platform"} <= set(meta)
