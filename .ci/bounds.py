@@ -1,7 +1,8 @@
 """Print constraints for one end of the bounds in pyproject.toml: `bounds.py lowest|newest EXTRA,EXTRA`.
 
 The lowest end pins every direct dependency to its lower bound; what those need is the resolver's choice.
-The newest end only excludes what a bound excludes, and so prints nothing but the bounds.
+The newest end only excludes what a bound excludes, and so prints nothing but the bounds. Extras are left out: a
+constraint may have none.
 """
 
 import re
@@ -22,8 +23,8 @@ def requirements(extras: list[str]) -> list[str]:
     return [*project["dependencies"], *(word for extra in extras for word in optional[extra])]
 
 
-def lowest(requirement: str) -> str:
-    """Return `name==lower bound`.
+def constraint(requirement: str, which: str) -> str:
+    """Return `name==lower bound`, or the name with its bounds.
 
     Raises:
         SystemExit: the dependency has no lower bound; every one must.
@@ -33,14 +34,13 @@ def lowest(requirement: str) -> str:
     bound = re.search(r">=\s*([^,\s]+)", match["bounds"])
     if bound is None:
         raise SystemExit(f"{requirement} has no lower bound")
-    return f"{match['name']}=={bound[1]}"
+    return f"{match['name']}=={bound[1]}" if which == "lowest" else f"{match['name']}{match['bounds']}"
 
 
 def main() -> None:
     """Print the constraints that the command line asks for."""
     which, extras = sys.argv[1], sys.argv[2].split(",")
-    found = requirements(extras)
-    lines = [lowest(one) for one in found] if which == "lowest" else found
+    lines = [constraint(one, which) for one in requirements(extras)]
     sys.stdout.write("\n".join(sorted(set(lines))) + "\n")
 
 

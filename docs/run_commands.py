@@ -71,8 +71,9 @@ def shortened(command: str) -> str:
         extra = OFFLINE if "--dataset" in words else ONLINE
         widths = "" if words[2] == "d_eta_n" else " --agent.hidden 16 16"
         seeds = " --seeds 2" if "--seeds" in words else ""
+        processes = " --processes 2" if "--processes" in words else ""
         online = " --then-online 50" if "--then-online" in words else ""
-        return f"{command} {extra}{widths}{seeds}{online}"
+        return f"{command} {extra}{widths}{seeds}{processes}{online}"
     if words[1] == "resume":
         return f"{command} --steps 300"
     if words[1:3] == ["data", "make"]:
