@@ -1,8 +1,8 @@
 """Print constraints for one end of the bounds in pyproject.toml: `bounds.py lowest|newest EXTRA,EXTRA`.
 
 The lowest end pins every direct dependency to its lower bound; what those need is the resolver's choice.
-The newest end only excludes what a bound excludes, and so prints nothing but the bounds. Extras are left out: a
-constraint may have none.
+The newest end only excludes what a bound excludes, and so prints nothing but the bounds. Extras are left out:
+a constraint may have none.
 """
 
 import re

@@ -264,6 +264,27 @@ class UniformReplay:
         batch["discount"] = discount
         return batch
 
+    def before_failures(self, length: int) -> dict[str, Tensor]:
+        """Return what led to the newest row that is not valid, for every world that has one: F of them.
+
+        Returns:
+            columns by flattened name, `[F, length, ...]`, oldest first, the last row the one that is not
+            valid; "world", `[F]`; "rows", `[F]`: how many of the last rows there are, those before are zero.
+        """
+        steps = len(self) // self.num_envs
+        first = self.total // self.num_envs % steps if self.total > self.capacity else 0
+        order = (first + torch.arange(steps, device=self.device)) % max(1, steps)
+        valid = self.stored["valid"][: len(self)].view(steps, self.num_envs)[order]
+        world = (~valid).any(0).nonzero().squeeze(-1)
+        newest = steps - 1 - (~valid[:, world]).flip(0).int().argmax(0)  # argmax: the first of the flipped
+        time = newest.unsqueeze(-1) + torch.arange(1 - length, 1, device=self.device)  # [F, length]
+        place = order[time.clamp(min=0)] * self.num_envs + world.unsqueeze(-1)
+        found: dict[str, Tensor] = {"world": world, "rows": (newest + 1).clamp(max=length)}
+        for name, column in self.stored.flatten_keys("/").items():
+            there = (time >= 0).view(*time.shape, *(1,) * (column.dim() - 1))
+            found[name] = torch.where(there, column[place], torch.zeros_like(column[place]))
+        return found
+
     def chunks(self) -> Iterator[Chunk]:
         """Yield the rows below the cursor in fixed ranges, for the checkpoint."""
         for number, start in enumerate(range(0, len(self), CHUNK_ROWS)):

@@ -24,6 +24,7 @@ from rlsuite.training.recorder import Recorder
 from rlsuite.training.runfolder import RunFolder
 from rlsuite.training.signals import StopFlag
 
+DUMPED_ROWS = 50  # of each world that failed
 NAN_RESET_SHARE = 1e-3  # world resets for numbers that are not finite, per env step, that end a run
 NAN_RESET_GRACE = 10  # such resets are an accident, not a rate, up to this many
 
@@ -135,12 +136,13 @@ def _vector_step(run: Run, recorder: Recorder | None) -> None:
 
 
 def _check_worlds(run: Run, folder: Path) -> None:
-    """Stop, with the worlds' states in a dump, when they break down more often than by accident."""
+    """Stop, with the worlds' states and what led there in a dump, when they break down too often."""
     resets = run.env.nan_resets
     env_steps = run.clock.env_steps * len(run.seeds) // ranks.size()
     if resets > NAN_RESET_GRACE and resets > NAN_RESET_SHARE * env_steps:
         report = {"nan_resets": resets, "env_steps": env_steps}
-        place = write_dump(folder, report, {"env": run.env.state_dict()})
+        before = run.replay.before_failures(DUMPED_ROWS)
+        place = write_dump(folder, report, {"env": run.env.state_dict(), "before": before})
         raise NumericalError(
             f"{resets} worlds had numbers that are not finite in {env_steps} env steps, more than "
             f"{NAN_RESET_SHARE:.1%}: the task or its time step is unstable; {place}"

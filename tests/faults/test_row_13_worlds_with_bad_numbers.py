@@ -35,3 +35,11 @@ def test_too_many_bad_worlds_end_the_run_with_a_dump(tmp_path, monkeypatch):
         runs.train(tmp_path / "run", env="gym:ToyPoisoned-v0", eval_every=0, steps=800)
     report = json.loads((tmp_path / "run" / "dump" / "metrics.json").read_text())
     assert report["nan_resets"] > 10
+    before = load_file(tmp_path / "run" / "dump" / "before.safetensors")
+    failed, length = before["observation"].shape[:2]
+    assert 1 <= failed <= 4 and length == 50
+    for world in range(failed):
+        there = before["rows"][world]
+        assert there > 10 and not before["valid"][world, -1]
+        assert before["observation"][world, -there:].isfinite().all()
+        assert before["observation"][world, -there:].any(-1).all()  # rows of the run, and no padding

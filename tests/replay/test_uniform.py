@@ -57,6 +57,20 @@ def test_next_observation_is_the_true_successor():
     assert torch.equal(batch["next", "observation"], batch["observation"] + 100)
 
 
+@pytest.mark.parametrize(("steps", "broken", "left"), [(3, 2, 3), (6, 5, 4), (8, 6, 4), (9, 8, 4)])
+def test_the_rows_before_a_failure_are_found_across_the_end_of_the_ring(steps, broken, left):
+    replay = ring()
+    for time in range(steps):
+        valid = torch.tensor([True, time not in (1, broken)])
+        replay.extend(row(time, 2, valid=valid))
+    found = replay.before_failures(4)
+    assert found["world"].tolist() == [1] and found["rows"].tolist() == [left]
+    shown = found["observation"][0, :, 0].tolist()
+    assert shown[-left:] == [100.0 * time + 1 for time in range(broken + 1 - left, broken + 1)]
+    assert shown[:-left] == [0.0] * (4 - left)
+    assert not found["valid"][0, -1].item() and found["next/reward"].shape == (1, 4, 1)
+
+
 def test_sampling_repeats_with_the_generator():
     def draw():
         replay = ring()
