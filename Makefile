@@ -15,12 +15,8 @@ help: ## list the targets
 demo: setup ## train DSAC-T on HalfCheetah for about three minutes (preset demo)
 	$(BIN)/rlsuite train dsac_t --env HalfCheetah --preset demo --out runs/demo-$$(date -u +%Y%m%dT%H%M%SZ)
 
-# Tests that start many programs, Ray and submitit among them, get processes of their own: in one that ran all other tests before, a test of theirs
-# failed and took the streams of pytest with it.
 test: setup-dev ## run the tests
-	$(BIN)/python -m pytest tests/launch
-	$(BIN)/python -m pytest tests/training
-	$(BIN)/python -m pytest --ignore tests/launch --ignore tests/training
+	$(BIN)/python -m pytest
 
 test-long: setup-dev ## run the minutes-long fault and learning matrices
 	$(BIN)/python -m pytest -m long

@@ -65,6 +65,28 @@ class SlurmOptions:
         return -(-(hours * 3600 + minutes * 60 + seconds) // 60)
 
 
+def import_submitit() -> Any:
+    """Import submitit without its own setting up of logging.
+
+    That shuts the handlers of the whole process down, and one of them (absl's) then closes the stream it
+    writes to, which may be anybody's.
+
+    Raises:
+        ConfigError: it is missing.
+    """
+    ours = "SUBMITIT_LOG_LEVEL" not in os.environ
+    if ours:
+        os.environ["SUBMITIT_LOG_LEVEL"] = "NOCONFIG"
+    try:
+        import submitit
+    except ModuleNotFoundError as error:
+        raise ConfigError('the launcher slurm needs submitit: pip install "rlsuite[slurm]"') from error
+    finally:
+        if ours:  # jobs inherit the environment, and their logs are submitit's to write
+            del os.environ["SUBMITIT_LOG_LEVEL"]
+    return submitit
+
+
 class Work:
     """What submitit calls on the node."""
 
@@ -81,8 +103,7 @@ class Work:
 
     def checkpoint(self) -> Any:
         """Let the run save and leave; return the same work, which goes on from the run folder."""
-        import submitit
-
+        submitit = import_submitit()
         if self.process is not None and self.process.returncode is None:
             self.process.terminate()
             # Not `wait`: this is a signal handler, and the code that it interrupted may hold wait's lock.
@@ -101,10 +122,7 @@ class SlurmLauncher:
         Raises:
             ConfigError: submitit or Slurm is missing.
         """
-        try:
-            import submitit
-        except ModuleNotFoundError as error:
-            raise ConfigError('the launcher slurm needs submitit: pip install "rlsuite[slurm]"') from error
+        submitit = import_submitit()
         if options.cluster == "slurm" and submitit.SlurmExecutor.affinity() < 0:
             raise ConfigError(
                 "there is no Slurm here (no command srun): start this on a login node, or try it out with "

@@ -104,6 +104,20 @@ def test_a_slurm_job_that_is_preempted_goes_on_in_the_queue(local, tmp_path, cap
     assert "resuming" not in (tmp_path / "logs" / f"{RUNS[1]}.log").read_text()
 
 
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
+def test_submitit_leaves_the_logging_of_others_alone():
+    program = """
+import logging, os
+class Handler(logging.Handler):
+    def close(self): print("closed", end=" ")
+handler = Handler()
+from rlsuite.launch.slurm import import_submitit
+print(import_submitit().__name__, "SUBMITIT_LOG_LEVEL" in os.environ)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("submitit False\n"), done.stdout + done.stderr
+
+
 @pytest.mark.long
 def test_a_study_that_is_killed_with_all_it_has_goes_on_at_once(local, tmp_path):
     begin = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_launchers as t; "
