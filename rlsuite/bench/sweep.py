@@ -4,10 +4,8 @@ The study lies in `study.log` of the sweep's folder, the runs beside it. A sweep
 goes on: finished trials stay, a trial that was under way continues in its run folder.
 """
 
-import hashlib
 import json
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,8 @@ from typing import Annotated, Any
 
 from tyro import conf
 
-from rlsuite import registry
 from rlsuite.bench.runs import Plan, resolve, task_of
+from rlsuite.bench.spaces import digest_of, example, is_whole, read_space, words_of
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.queue import Launcher, Restarted
@@ -25,7 +23,6 @@ from rlsuite.training.metricsfile import read_metrics
 from rlsuite.training.runfolder import METRICS_FILE
 from rlsuite.training.signals import StopFlag
 
-SPACES = Path(registry.__file__).parent / "configs" / "spaces"
 STUDY_FILE = "study.log"
 FOLDER_KEY = "folder"  # of a trial's attributes
 STARTUP_TRIALS = 5  # drawn at random, and finished before any is pruned
@@ -108,7 +105,7 @@ def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
         import optuna
     except ModuleNotFoundError as error:
         raise ConfigError('a sweep needs Optuna: pip install "rlsuite[sweep]"') from error
-    space = read_space(line)
+    space = read_space(line.agent, line.space)
     plan_of(
         line, extra, {name: example(name, entry) for name, entry in space.items()}
     )  # wrong flags show now
@@ -140,57 +137,6 @@ def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
             time.sleep(POLL_SECONDS)
     write_results(study, line)
     return INTERRUPTED if stop.stop else 0
-
-
-def read_space(line: SweepLine) -> dict[str, Mapping[str, Any]]:
-    """Return the search space, checked: flag -> low, high, log, or choices.
-
-    Raises:
-        ConfigError: there is none, or an entry means nothing.
-    """
-    registry.check_agent_name(line.agent)
-    path = line.space or SPACES / f"{line.agent}.toml"
-    if not path.is_file():
-        raise ConfigError(f"there is no search space {path}: write one and name it with --space")
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    if not found:
-        raise ConfigError(f"{path} is empty: nothing to search for")
-    for name, entry in found.items():
-        problem = wrong(entry)
-        if problem:
-            raise ConfigError(
-                f"{path}: {name} = {entry}: {problem}; give {{ low = 1e-5, high = 1e-3, log = true }} or "
-                "{ choices = [1, 2] }"
-            )
-    return found
-
-
-def wrong(entry: Any) -> str | None:
-    """Say what is wrong with an entry of a search space; None where nothing is."""
-    if not isinstance(entry, Mapping):
-        return "is no table"
-    if set(entry) == {"choices"}:
-        fine = isinstance(entry["choices"], list) and entry["choices"]
-        return None if fine else "choices must be a list with something in it"
-    if not {"low", "high"} <= set(entry) <= {"low", "high", "log"}:
-        return "has other keys"
-    low, high = entry["low"], entry["high"]
-    if (
-        any(isinstance(end, bool) or not isinstance(end, int | float) for end in (low, high))
-        or not low < high
-    ):
-        return "low and high must be numbers in order"
-    if entry.get("log") and low <= 0:
-        return "a logarithmic range begins above 0"
-    return None
-
-
-def example(name: str, entry: Mapping[str, Any]) -> Any:
-    """Return one value of an entry, to try the flags with."""
-    return entry["choices"][0] if "choices" in entry else entry["low"]
 
 
 def open_study(line: SweepLine, space: Mapping[str, Any], extra: Sequence[str]) -> Any:
@@ -238,8 +184,7 @@ def start(
     trial = study.ask()
     values = {name: suggest(trial, name, entry) for name, entry in space.items()}
     plan = plan_of(line, extra, values)
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
-    path = line.folder / f"run-{digest}"
+    path = line.folder / f"run-{digest_of(values)}"
     trial.set_user_attr(FOLDER_KEY, path.name)
     log = Path.cwd() / line.folder / f"{path.name}.log"
     task = task_of(plan, path, log) or Task(("list", "agents"), log)  # finished already: only to be told
@@ -255,8 +200,7 @@ def suggest(trial: Any, name: str, entry: Mapping[str, Any]) -> Any:
     """Draw one value."""
     if "choices" in entry:
         return trial.suggest_categorical(name, entry["choices"])
-    whole = isinstance(entry["low"], int) and isinstance(entry["high"], int)
-    draw = trial.suggest_int if whole else trial.suggest_float
+    draw = trial.suggest_int if is_whole(entry) else trial.suggest_float
     return draw(name, entry["low"], entry["high"], log=bool(entry.get("log")))
 
 
@@ -266,9 +210,7 @@ def plan_of(line: SweepLine, extra: Sequence[str], values: Mapping[str, Any]) ->
     words += ["--eval-every", str(-(-line.steps // line.evaluations))]
     words += ["--env", line.env] if line.env else []
     words += ["--dataset", line.dataset] if line.dataset else []
-    for name, value in values.items():
-        words += [f"--{name}", *([str(part) for part in value] if isinstance(value, list) else [str(value)])]
-    return resolve(line.agent, [*words, *extra])
+    return resolve(line.agent, [*words, *words_of(values), *extra])
 
 
 def scores(path: Path) -> list[tuple[int, float]]:

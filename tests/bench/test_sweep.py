@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlsuite.bench import sweep
+from rlsuite.bench import spaces, sweep
 from rlsuite.cli.main import run as rlsuite
 from rlsuite.errors import ConfigError
 from rlsuite.launch.task import Task
@@ -154,13 +154,13 @@ def test_flags_that_do_not_exist_are_refused_before_anything_runs(study):
     with pytest.raises(ConfigError, match="lr-actr"):
         study(1)
     with pytest.raises(ConfigError, match="no search space"):
-        sweep.read_space(sweep.SweepLine(agent="bc", env=ENV))
+        spaces.read_space("bc")
 
 
-@pytest.mark.parametrize("path", sorted(sweep.SPACES.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(spaces.SPACES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_space_of_ours_has_flags_of_its_agent(path):
     line = sweep.SweepLine(agent=path.stem, env=ENV)
-    space = sweep.read_space(line)
+    space = spaces.read_space(line.agent)
     for pick in (sweep.example, lambda _, entry: entry.get("high", entry.get("choices", [0])[-1])):
         sweep.plan_of(line, (), {name: pick(name, entry) for name, entry in space.items()})
 

@@ -1,0 +1,98 @@
+"""Ray Tune over our runs: a trainable for its schedulers and searchers, and our search spaces as its domains.
+
+    tune.Tuner(trainable("sac", ["--env", "Hopper"], "runs/tune"), param_space=domains("sac"), ...)
+
+A trial is `rlsuite train` in a process of its own, with a run folder named after its values. Every evaluation
+is reported (`env_step`, `return_mean`). A trial that Tune stops saves and leaves; one that fails and is
+started again, or that Tune restores, goes on from its newest checkpoint. Schedulers that copy one trial's
+state into another (population-based training) have nothing to copy: the checkpoints are ours.
+"""
+
+import importlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlsuite.bench.runs import resolve, task_of
+from rlsuite.bench.spaces import digest_of, is_whole, read_space, words_of
+from rlsuite.bench.sweep import scores
+from rlsuite.errors import ConfigError
+from rlsuite.launch.task import POLL_SECONDS, spawn
+
+
+def _tune() -> Any:
+    try:
+        return importlib.import_module("ray.tune")
+    except ImportError as error:
+        raise ConfigError('Ray Tune is not installed: pip install "rlsuite[ray]"') from error
+
+
+def domains(agent: str, path: Path | None = None) -> dict[str, Any]:
+    """Return a search space as Tune's domains.
+
+    Args:
+        agent: whose own it is (`rlsuite/configs/spaces`), where none is named.
+        path: TOML file of another one.
+
+    Raises:
+        ConfigError: there is none, an entry means nothing, or Tune is not installed.
+    """
+    tune = _tune()
+    found = {}
+    for name, entry in read_space(agent, path).items():
+        if "choices" in entry:
+            found[name] = tune.choice(entry["choices"])
+            continue
+        low, high, log = entry["low"], entry["high"], entry.get("log", False)
+        if is_whole(entry):
+            found[name] = (tune.lograndint if log else tune.randint)(low, high + 1)  # theirs is exclusive
+        else:
+            found[name] = (tune.loguniform if log else tune.uniform)(low, high)
+    return found
+
+
+def trainable(
+    agent: str, words: Sequence[str], folder: str | Path, *, metric: str = "return_mean"
+) -> Callable[[Mapping[str, Any]], None]:
+    """Return a trainable function for `tune.Tuner`.
+
+    Args:
+        agent: to train.
+        words: flags of `rlsuite train` that all trials share; a trial's own values follow them.
+        folder: of all runs, seen by every worker under this path.
+        metric: what evaluations are reported as: their mean over episodes and seeds.
+
+    Raises:
+        ConfigError: a flag is wrong, or Tune is not installed.
+    """
+    tune = _tune()
+    resolve(agent, words)
+    root = Path(folder).absolute()
+
+    def trial(drawn: Mapping[str, Any]) -> None:
+        values = {name: value.item() if hasattr(value, "item") else value for name, value in drawn.items()}
+        path = root / f"run-{digest_of(values)}"
+        log = root / f"{path.name}.log"
+        plan = resolve(agent, [*words, *words_of(values)])
+        task = task_of(plan, path, log)
+        process = None if task is None else spawn(task)  # None: it is finished, and only to be told
+        told = 0
+        try:
+            while True:
+                code = 0 if process is None else process.poll()
+                found = scores(path)  # after the look at the process: nothing that it wrote is missed
+                for step, score in found[told:]:
+                    tune.report({"env_step": step, metric: score})
+                told = len(found)
+                if code is not None:
+                    break
+                time.sleep(POLL_SECONDS)
+        finally:
+            if process is not None and process.poll() is None:
+                process.terminate()
+                process.wait()
+        if code:
+            raise RuntimeError(f"the run ended with exit code {code}, see {log}")
+
+    return trial
