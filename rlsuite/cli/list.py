@@ -1,7 +1,5 @@
 """List agents, plug-ins, envs, data sets or presets, one a line."""
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 
 from rlsuite import registry
@@ -70,8 +68,5 @@ def run(argv: Sequence[str]) -> int:
         "  ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=False)] + [row[-1]])
         for row in rows
     ]
-    try:
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:  # `rlsuite list envs | head -1`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print("\n".join(lines), flush=True)
     return 0

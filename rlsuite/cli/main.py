@@ -85,6 +85,9 @@ def main() -> None:
         if not (isinstance(error, ConfigError) and is_echo()):
             print("rlsuite:", " ".join(str(error).split()), file=sys.stderr)
         code = error.exit_code
+    except BrokenPipeError:  # `rlsuite list envs | head -1`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except KeyboardInterrupt:
         code = EXIT_SIGINT
     sys.exit(code)

@@ -18,6 +18,19 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 
 
+# What zsh's completion system calls; it offers what begins like the last word, so that is left to it.
+ASK_ZSH = """
+compdef() {{ }}
+_files() {{ }}
+compadd() {{ printf '%s\\n' "${{(@P)2}}" }}
+source {script}
+words=({words})
+CURRENT={current}
+_rlsuite
+"""
+ASK_FISH = "source {script}; complete -C {line!r}"
+
+
 @pytest.fixture(scope="module")
 def table():
     return completion.table()
@@ -82,6 +95,36 @@ def test_other_shells_accept_theirs(shell, table, tmp_path):
 )
 def test_bash_completes(script, line, some, none):
     found = complete(script, line)
+    assert some <= found
+    assert not none & found
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+@pytest.mark.parametrize(
+    ("line", "some", "none"),
+    [
+        ("rlsuite ", {"train", "push", "--version"}, {"sac"}),
+        ("rlsuite train ", {"dsac_t", "sac", "iql"}, {"Hopper"}),
+        ("rlsuite train sac --env ", {"HalfCheetah", "dmc:cartpole-swingup"}, {"--env"}),
+        ("rlsuite train sac --env Ant --agent.", {"--agent.gamma"}, {"Hopper"}),
+        ("rlsuite train dsac_t --preset ", {"default", "paper", "demo"}, {"stac_paper"}),
+        ("rlsuite data make ", {"pointmaze/umaze", "hopper/medium"}, {"make"}),
+        ("rlsuite eval x --checkpoint ", {"last", "best"}, {"onnx"}),
+    ],
+)
+def test_other_shells_complete(shell, line, some, none, table, tmp_path):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    script = tmp_path / "script"
+    script.write_text(completion.SCRIPTS[shell](table))
+    if shell == "fish":
+        words = ["fish", "--no-config", "-c", ASK_FISH.format(script=script, line=line)]
+    else:
+        typed = [repr(word) for word in line.split(" ")]
+        asked = ASK_ZSH.format(script=script, words=" ".join(typed), current=len(typed))
+        words = ["zsh", "-f", "-c", asked]
+    result = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    found = set(result.stdout.split())
     assert some <= found
     assert not none & found
 

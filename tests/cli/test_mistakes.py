@@ -1,5 +1,8 @@
 """Every mistake is one line on stderr, with the nearest match where there is one, and exit code 2."""
 
+import subprocess
+import sys
+
 import pytest
 
 from rlsuite.errors import DataError, EnvironmentFailure, NumericalError
@@ -113,3 +116,14 @@ def test_interrupt_before_the_loop_is_quiet(rlsuite, monkeypatch):
     monkeypatch.setattr("rlsuite.cli.train.run", interrupt)
     answer = rlsuite(*TRAIN)
     assert (answer.code, answer.out, answer.err) == (130, "", "")
+
+
+@pytest.mark.parametrize("words", [("list", "envs"), ("--help",)])
+def test_a_reader_that_leaves_is_no_mistake(words):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rlsuite", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(60), said) == (0, b"")
