@@ -18,6 +18,7 @@ FORMAT = 2  # 1 did not say what wrote it
 
 MAX_MANIFEST_BYTES = 16 << 20  # a million-row replay has a few hundred files of about 150 bytes each
 READ_BYTES = 1 << 20
+MAX_WORD = 200  # letters of a version or a device name
 
 _FILE_NAME = re.compile(r"(?:replay/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\.(?:safetensors|json)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -110,8 +111,8 @@ def read(path: Path) -> Manifest:
     if not isinstance(body.get("config_digest"), str):
         raise Broken(f"{path.name}: config_digest is {body.get('config_digest')!r}, not a text")
     writer = body.get("written_by", {} if number == 1 else None)
-    if not isinstance(writer, dict) or not all(isinstance(text, str) for text in writer.values()):
-        raise Broken(f"{path.name}: written_by is {writer!r}, not names with versions")
+    if not isinstance(writer, dict) or not all(map(_is_word, (*writer, *writer.values()))):
+        raise Broken(f"{path.name}: written_by is {writer!r:.200}, not names with versions")
     files = body.get("files")
     if not isinstance(files, dict):
         raise Broken(f"{path.name} lists no files")
@@ -123,6 +124,11 @@ def read(path: Path) -> Manifest:
         written_by=writer,
         files={_file_name(path, name): _record(path, name, entry) for name, entry in files.items()},
     )
+
+
+def _is_word(value: object) -> bool:
+    """Whether a value may be shown on a terminal: a short text without control characters."""
+    return isinstance(value, str) and len(value) <= MAX_WORD and value.isprintable()
 
 
 def verify(path: Path, record: FileRecord) -> None:

@@ -65,7 +65,7 @@ def test_a_run_of_the_first_format_goes_on_to_the_same_end(tmp_path, caplog, cou
     count("checkpoints of format 1 migrated")
 
 
-@pytest.mark.parametrize("writer", ["a text", {"torch": 2}, None])
+@pytest.mark.parametrize("writer", ["a text", {"torch": 2}, None, {"torch": "2\x1b[2J"}, {"a" * 201: "1"}])
 def test_a_writer_that_is_none_is_refused(two: tuple[Path, Path], writer) -> None:
     edit_manifest(two[1], lambda body: body.update(written_by=writer))
     assert_is_state_of(CheckpointStore(two[0].parent).load(config_digest=DIGEST), 100)
