@@ -107,18 +107,23 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def plot(
-    returns: Sequence[Mapping[str, Any]], shares: Sequence[Mapping[str, Any]], names: Sequence[str], out: Path
+    returns: Sequence[Mapping[str, Any]],
+    shares: Sequence[Mapping[str, Any]],
+    episodes: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    out: Path,
 ) -> None:
-    """Draw every seed of both arms: evaluation returns, then each metric."""
+    """Draw every seed of both arms: evaluation returns, each metric, and how long episodes were."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     panels = [("return_mean", returns), *((name, shares) for name in names)]
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.6), squeeze=False)
+    width = len(panels) + 1
+    figure, axes = pyplot.subplots(1, width, figsize=(4.5 * width, 3.6), squeeze=False)
     arms = list(dict.fromkeys(row["arm"] for row in returns))
-    for axis, (name, rows) in zip(axes[0], panels, strict=True):
+    for axis, (name, rows) in zip(axes[0], panels, strict=False):
         for color, arm in enumerate(arms):
             own = [row for row in rows if row["arm"] == arm and row[name] != ""]
             for seed in sorted({row["seed"] for row in own}):
@@ -127,6 +132,14 @@ def plot(
                 axis.plot(*zip(*points, strict=True), color=f"C{color}", alpha=0.8, label=label)
         axis.set(xlabel="env steps", ylabel=name.replace("_", " "))
         axis.grid(alpha=0.3)
+    for color, arm in enumerate(arms):
+        own = [row for row in episodes if row["arm"] == arm]
+        total = sum(row["episodes"] for row in own)
+        shares_of = [row["episodes"] / total for row in own]
+        place = [row["from_length"] + LENGTH_BIN / 2 for row in own]
+        axes[0, -1].bar(place, shares_of, LENGTH_BIN, color=f"C{color}", alpha=0.5, label=f"{arm}: {total}")
+    axes[0, -1].set(xlabel="env steps of an episode", ylabel="share of training episodes", yscale="log")
+    axes[0, -1].legend(frameon=False)
     axes[0, 0].legend(frameon=False)
     figure.tight_layout()
     figure.savefig(out, dpi=100, metadata={"Software": None})
@@ -166,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_rows(line.out / name, rows)
     for arm, path in runs.items():
         copy_origin(path, line.out, f"{arm}.")
-    plot(returns, shares, experiment.metrics, line.out / f"{line.experiment}.png")
+    plot(returns, shares, tables["lengths.csv"], experiment.metrics, line.out / f"{line.experiment}.png")
     last = max((row["env_step"] for row in returns), default=0)
     for arm in runs:
         ends = [row["return_mean"] for row in returns if row["arm"] == arm and row["env_step"] == last]
