@@ -12,7 +12,7 @@ the last replay by length) and a picture.
 import argparse
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,15 +59,21 @@ EXPERIMENTS = {
 def words_of(experiment: Experiment, arm: str, line: argparse.Namespace, extra: Sequence[str]) -> list[str]:
     """Return the command line of one arm, without the agent."""
     words = ["--env", line.task, "--steps", str(line.steps or experiment.steps), "--seeds", str(line.seeds)]
-    words += [
-        "--seed",
-        str(line.seed),
-        "--threads",
-        str(line.threads),
-        *experiment.common,
-        *experiment.arms[arm],
-    ]
-    return [*words, *extra]
+    words += ["--seed", str(line.seed), "--threads", str(line.threads)]
+    own = [*experiment.common, *experiment.arms[arm]]
+    return [*words, *own, *without_fields(extra, [name for name in EXPERIMENTS if name not in own])]
+
+
+def without_fields(words: Sequence[str], plugins: Iterable[str]) -> list[str]:
+    """Leave out the fields of plug-ins that an arm does without, with their values."""
+    prefixes = tuple(f"--{plugin}." for plugin in plugins)
+    kept, left_out = [], False
+    for word in words:
+        if word.startswith("--"):
+            left_out = word.startswith(prefixes)
+        if not left_out:
+            kept.append(word)
+    return kept
 
 
 def traces(runs: Mapping[str, Path], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -84,16 +90,24 @@ def traces(runs: Mapping[str, Path], names: Sequence[str]) -> list[dict[str, Any
     return rows
 
 
-def lengths(path: Path, seeds: int) -> Counter[int]:
-    """Count the finished episodes in the last checkpoint's replay by length, in bins of 50 env steps."""
+def lengths(path: Path) -> Counter[int]:
+    """Count the episodes in the last checkpoint's replay by length, in bins of 50 env steps.
+
+    Of a ring that has forgotten rows, each world's first end is left out: its episode's start may be gone.
+    """
     loaded = CheckpointStore(path / "ckpt").load(config_digest=None)
     if loaded is None:
         return Counter()
-    done = torch.cat([rows["next/done"].flatten() for _, rows in loaded.chunks()]).view(-1, seeds)
+    replay = loaded.documents["counters"]["replay"]
+    done = torch.cat([rows["next/done"].flatten() for _, rows in loaded.chunks()]).view(
+        -1, replay["num_envs"]
+    )
+    forgotten = replay["total"] > replay["rows"]
+    done = done.roll(-(replay["total"] // replay["num_envs"]) % len(done), 0) if forgotten else done
     found: Counter[int] = Counter()
     for world in done.T:
         ends = np.flatnonzero(world.numpy())
-        each = np.diff(np.concatenate(([-1], ends)))
+        each = np.diff(ends if forgotten else np.concatenate(([-1], ends)))
         found.update((each // LENGTH_BIN * LENGTH_BIN).tolist())
     return found
 
@@ -172,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tables["lengths.csv"] = [
         {"arm": arm, "from_length": start, "episodes": count}
         for arm, path in runs.items()
-        for start, count in sorted(lengths(path, line.seeds).items())
+        for start, count in sorted(lengths(path).items())
     ]
     for name, rows in tables.items():
         if rows:

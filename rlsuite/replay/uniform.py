@@ -76,6 +76,7 @@ class UniformReplay:
         self.num_envs, self.batch_size, self.n_step, self.gamma = num_envs, batch_size, n_step, gamma
         self.device = torch.device(device)
         self.total = 0  # rows ever written
+        self.preloaded = 0  # of these, recorded ones that came before any step
         self.invalid = 0  # rows now stored that must not be sampled
         self._columns: dict[tuple[str, ...], Tensor] = {}  # of the storage, once it exists
         self.buffer = ReplayBuffer(
@@ -161,7 +162,7 @@ class UniformReplay:
         own = self._row(rows[:count])
         self.buffer.extend(own.apply(for_every_seed, batch_size=[count * self.seeds]))
         self._columns = {_path(key): column for key, column in self.stored.items(True, True)}
-        self.total = count * self.seeds
+        self.total = self.preloaded = count * self.seeds
         self._tell_buffer()
 
     def _tell_buffer(self) -> None:
@@ -269,19 +270,21 @@ class UniformReplay:
 
         Returns:
             columns by flattened name, `[F, length, ...]`, oldest first, the last row the one that is not
-            valid; "world", `[F]`; "rows", `[F]`: how many of the last rows there are, those before are zero.
+            valid; "world", `[F]`; "rows", `[F]`: how many of the last rows are the world's own steps, which
+            recorded ones that the ring began with are not; those before are zero.
         """
         steps = len(self) // self.num_envs
-        first = self.total // self.num_envs % steps if self.total > self.capacity else 0
-        order = (first + torch.arange(steps, device=self.device)) % max(1, steps)
+        oldest = self.total // self.num_envs - steps  # vector step that the ring goes back to
+        order = (oldest + torch.arange(steps, device=self.device)) % max(1, steps)
         valid = self.stored["valid"][: len(self)].view(steps, self.num_envs)[order]
         world = (~valid).any(0).nonzero().squeeze(-1)
         newest = steps - 1 - (~valid[:, world]).flip(0).int().argmax(0)  # argmax: the first of the flipped
+        first = max(0, self.preloaded // self.num_envs - oldest)
         time = newest.unsqueeze(-1) + torch.arange(1 - length, 1, device=self.device)  # [F, length]
         place = order[time.clamp(min=0)] * self.num_envs + world.unsqueeze(-1)
-        found: dict[str, Tensor] = {"world": world, "rows": (newest + 1).clamp(max=length)}
+        found: dict[str, Tensor] = {"world": world, "rows": (newest + 1 - first).clamp(max=length)}
         for name, column in self.stored.flatten_keys("/").items():
-            there = (time >= 0).view(*time.shape, *(1,) * (column.dim() - 1))
+            there = (time >= first).view(*time.shape, *(1,) * (column.dim() - 1))
             found[name] = torch.where(there, column[place], torch.zeros_like(column[place]))
         return found
 
@@ -302,7 +305,13 @@ class UniformReplay:
     def state_dict(self) -> dict[str, int]:
         """Counters; the rows themselves come from `chunks`."""
         invalid = self.invalid if self._counts else self._count_invalid()
-        return {"total": self.total, "invalid": invalid, "rows": len(self), "num_envs": self.num_envs}
+        return {
+            "total": self.total,
+            "preloaded": self.preloaded,
+            "invalid": invalid,
+            "rows": len(self),
+            "num_envs": self.num_envs,
+        }
 
     def load(self, state: dict[str, int], chunks: Iterator[dict[str, Tensor]]) -> None:
         """Refill an empty ring from `state_dict` and the rows of `chunks`, in order.
@@ -330,6 +339,7 @@ class UniformReplay:
         if rows != state["rows"]:
             raise ValueError(f"the saved replay has {rows} rows, its counters say {state['rows']}")
         self.total, self.invalid = state["total"], state["invalid"]
+        self.preloaded = state.get("preloaded", 0)  # runs of the first release do not say
         if rows:
             self._columns = {_path(key): column for key, column in self.stored.items(True, True)}
             self._tell_buffer()

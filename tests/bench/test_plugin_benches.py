@@ -52,7 +52,7 @@ def test_finished_arms_are_left_alone(tmp_path, denormals, capsys):
     ("experiment", "extra"),
     [
         ("grama", ["--grama.period", "20", "--grama.tau", "0.3"]),
-        ("least", []),
+        ("least", ["--least.sigma-max", "0.2", "--num-envs", "2"]),
     ],
 )
 def test_two_arms_of_an_experiment(experiment, extra, tmp_path):

@@ -71,6 +71,18 @@ def test_the_rows_before_a_failure_are_found_across_the_end_of_the_ring(steps, b
     assert not found["valid"][0, -1].item() and found["next/reward"].shape == (1, 4, 1)
 
 
+def test_recorded_rows_did_not_lead_to_a_failure():
+    replay, again = ring(capacity=20), ring(capacity=20)
+    replay.preload(torch.cat([row(time, 1) for time in range(10)]))
+    for time in range(10, 12):
+        replay.extend(row(time, 2, valid=torch.tensor([True, time != 11])))
+    again.load(replay.state_dict(), (chunk.rows for chunk in replay.chunks()))
+    for one in (replay, again):
+        found = one.before_failures(4)
+        assert found["world"].tolist() == [1] and found["rows"].tolist() == [2]
+        assert found["observation"][0, :, 0].tolist() == [0.0, 0.0, 1001.0, 1101.0]
+
+
 def test_sampling_repeats_with_the_generator():
     def draw():
         replay = ring()
