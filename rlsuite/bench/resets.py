@@ -134,7 +134,10 @@ def plot(
     from matplotlib import pyplot
 
     panels = [("return_mean", returns), *((name, shares) for name in names)]
-    width = len(panels) + 1
+    varied = (
+        len({row["from_length"] for row in episodes}) > 1
+    )  # where episodes end in any other way than in time
+    width = len(panels) + varied
     figure, axes = pyplot.subplots(1, width, figsize=(4.5 * width, 3.6), squeeze=False)
     arms = list(dict.fromkeys(row["arm"] for row in returns))
     for axis, (name, rows) in zip(axes[0], panels, strict=False):
@@ -146,18 +149,24 @@ def plot(
                 axis.plot(*zip(*points, strict=True), color=f"C{color}", alpha=0.8, label=label)
         axis.set(xlabel="env steps", ylabel=name.replace("_", " "))
         axis.grid(alpha=0.3)
-    for color, arm in enumerate(arms):
-        own = [row for row in episodes if row["arm"] == arm]
-        total = sum(row["episodes"] for row in own)
-        shares_of = [row["episodes"] / total for row in own]
-        place = [row["from_length"] + LENGTH_BIN / 2 for row in own]
-        axes[0, -1].bar(place, shares_of, LENGTH_BIN, color=f"C{color}", alpha=0.5, label=f"{arm}: {total}")
-    axes[0, -1].set(xlabel="env steps of an episode", ylabel="share of training episodes", yscale="log")
-    axes[0, -1].legend(frameon=False)
+    if varied:
+        draw_lengths(axes[0, -1], arms, episodes)
     axes[0, 0].legend(frameon=False)
     figure.tight_layout()
     figure.savefig(out, dpi=100, metadata={"Software": None})
     pyplot.close(figure)
+
+
+def draw_lengths(axis: Any, arms: Sequence[str], episodes: Sequence[Mapping[str, Any]]) -> None:
+    """Draw each arm's training episodes by length."""
+    for color, arm in enumerate(arms):
+        own = [row for row in episodes if row["arm"] == arm]
+        total = sum(row["episodes"] for row in own)
+        share = [row["episodes"] / total for row in own]
+        place = [row["from_length"] + LENGTH_BIN / 2 for row in own]
+        axis.bar(place, share, LENGTH_BIN, color=f"C{color}", alpha=0.5, label=f"{arm}: {total} episodes")
+    axis.set(xlabel="env steps of an episode", ylabel="share of training episodes", yscale="log")
+    axis.legend(frameon=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
