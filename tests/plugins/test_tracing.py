@@ -351,6 +351,8 @@ def test_the_rest_of_such_a_network_can_be_named():
 def test_a_module_without_hidden_layers_or_without_a_known_input():
     with pytest.raises(ConfigError, match="no hidden layer"):
         GraMa().attach(nn.Linear(3, 2))
+    with pytest.raises(ConfigError, match=r"2\.weight, 2\.bias have no shape yet"):
+        GraMa().attach(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.LazyLinear(2)))
     with pytest.raises(ConfigError, match="no weights"):
         GraMa().attach(nn.ReLU())
     two = Net(lambda self, x, y: self.b(self.a(x) * y), a=nn.Linear(3, 4), b=nn.Linear(4, 1))

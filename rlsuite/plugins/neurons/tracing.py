@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from rlsuite.errors import ConfigError
@@ -33,9 +34,11 @@ def find_chains(
         layers: names of the layers wanted; None takes all.
 
     Raises:
-        ConfigError: the pass cannot be made up, or does something that cannot be followed, or `layers` names
-            a layer whose units cannot be.
+        ConfigError: a weight has no shape yet, the pass cannot be made up or does something that cannot be
+            followed, or `layers` names a layer whose units cannot be.
     """
+    if lazy := [name for name, p in module.named_parameters() if is_lazy(p)]:
+        raise ConfigError(f"{', '.join(lazy)} have no shape yet: call the network once on an input first")
     args = guessed(module) if example is None else tuple(example)
     trace = Trace(module, args)
     with undisturbed(module), trace.watching(), trace:
