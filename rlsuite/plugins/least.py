@@ -132,8 +132,10 @@ def noise_level(early: Tensor, config: LEASTConfig) -> Tensor:
 class LEAST(nn.Module):
     """The stopping rule for any loop: numbers of one env step in, a mask of stopped worlds out.
 
-    All state is in buffers: `state_dict` and `load_state_dict` make a run resumable. One flag per env step is
-    read from the device. Groups (seeds) have windows and thresholds of their own.
+    All state is in buffers: `state_dict` and `load_state_dict` make a run resumable. Groups (seeds) have
+    windows and thresholds of their own. Waits for the device once per env step, for whether an episode ended;
+    where one did, for the worlds concerned, each one's count of episodes, and the alarm; and at each
+    adaptation of the window.
 
     Args:
         num_envs: worlds stepped together, all groups.
@@ -195,7 +197,8 @@ class LEAST(nn.Module):
         }
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer.to(device))
-        self._steps = 0  # the host's copy of `steps`
+        self._steps = 0  # the host's copies of `steps` and `start_step`
+        self._start_step = int(buffers["start_step"])
 
     @torch.no_grad()
     def stop(self, q: Tensor, error: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
@@ -218,7 +221,7 @@ class LEAST(nn.Module):
         for row, number in zip(self.running, (q, error), strict=True):
             kept = row.gather(-1, column)
             row.scatter_(-1, column, torch.where(inside.unsqueeze(-1), number.unsqueeze(-1), kept))
-        if self._steps < int(self.start_step):
+        if self._steps < self._start_step:
             stop = torch.zeros_like(terminated)
         else:
             stop = self._below(q, error) & inside & ~terminated & ~truncated
@@ -307,7 +310,7 @@ class LEAST(nn.Module):
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Take back what `state_dict` gave."""
         keys = super().load_state_dict(state, strict, assign)
-        self._steps = int(self.steps)
+        self._steps, self._start_step = int(self.steps), int(self.start_step)
         return keys
 
 

@@ -7,197 +7,53 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strangers import (
+    NETWORKS,
+    OPTIMIZERS,
+    check,
+    entries,
+    image,
+    perceptron,
+    residual,
+    stacked,
+    total,
+    trained,
+)
 from torch import nn
 
-from rlsuite.blocks.heads import GaussianActor, GaussianCritic
+from rlsuite.blocks.heads import GaussianActor
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.grama import GraMa
 from rlsuite.plugins.neurons.chains import chain
 from rlsuite.plugins.redo import BRO_SCHEDULE, ReDo, due, full_reset, shrink_and_perturb
 
-OPTIMIZERS = {
-    "adam": lambda p: torch.optim.Adam(p, lr=1e-2),
-    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2),
-    "amsgrad": lambda p: torch.optim.Adam(p, lr=1e-2, amsgrad=True),
-    "foreach": lambda p: torch.optim.Adam(p, lr=1e-2, foreach=True),
-    "fused": lambda p: torch.optim.Adam(p, lr=1e-2, fused=True),
-    "sgd": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9),
-    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-2, momentum=0.9, centered=True),
-}
-
-
-class Residual(nn.Module):
-    """A stem, one block with norms that adds to the stream, and a head."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.stem_norm = nn.Linear(3, 6), nn.LayerNorm(6)
-        self.one, self.one_norm = nn.Linear(6, 5), nn.LayerNorm(5)
-        self.two, self.two_norm = nn.Linear(5, 6), nn.LayerNorm(6)
-        self.head = nn.Linear(6, 2)
-
-    def forward(self, x):
-        stream = self.stem_norm(self.stem(x)).relu()
-        inner = self.one_norm(self.one(stream)).relu()
-        return self.head(stream + self.two_norm(self.two(inner)))
-
-
-class Stacked(nn.Module):
-    """Four networks as bare parameters, weights `[E, in, out]`."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Parameter(torch.randn(4, 3, 7) * 0.5)
-        self.first_bias = nn.Parameter(torch.zeros(4, 1, 7))
-        self.last = nn.Parameter(torch.randn(4, 7, 2) * 0.4)
-
-    def forward(self, x):
-        return torch.baddbmm(self.first_bias, x.expand(4, *x.shape), self.first).tanh() @ self.last
-
-
-def flat(*layers):
-    return nn.Sequential(*layers), (torch.randn(8, 3),)
-
-
-NETWORKS = {
-    "relu": lambda: flat(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)),
-    "no bias": lambda: flat(
-        nn.Linear(3, 6, bias=False), nn.SiLU(), nn.Linear(6, 5, bias=False), nn.Tanh(), nn.Linear(5, 2)
-    ),
-    "norms": lambda: flat(
-        nn.Linear(3, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 4), nn.RMSNorm(4), nn.Linear(4, 1)
-    ),
-    "batch norm": lambda: flat(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ELU(), nn.Linear(6, 2)),
-    "group norm, conv": lambda: (
-        nn.Sequential(
-            nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 3, 2), nn.ReLU(),
-            nn.Flatten(), nn.Linear(12, 5), nn.PReLU(), nn.Linear(5, 2),
-        ),
-        (torch.randn(8, 2, 8, 8),),
-    ),
-    "conv1d": lambda: (
-        nn.Sequential(nn.Conv1d(2, 4, 3, bias=False), nn.Mish(), nn.Flatten(), nn.Linear(24, 2)),
-        (torch.randn(8, 2, 8),),
-    ),
-    "residual": lambda: (Residual(), (torch.randn(8, 3),)),
-    "stacked parameters": lambda: (Stacked(), (torch.randn(8, 3),)),
-    "twins of ours": lambda: (
-        GaussianCritic(3, 2, (6, 5), members=2, activation="gelu", layer_norm=True),
-        (torch.randn(8, 3), torch.randn(8, 2)),
-    ),
-    "twins of three seeds": lambda: (
-        GaussianCritic(3, 2, (6, 5), members=2, activation="relu", lead=(3,), layer_norm=True),
-        (torch.randn(3, 8, 3), torch.randn(3, 8, 2)),
-    ),
-}  # fmt: skip
-
-
-def total(output):
-    leaves = output if isinstance(output, tuple) else (output,)
-    return sum((leaf - 1).square().mean() for leaf in leaves)
-
-
-def trained(network, optimizer, steps=3):
-    """A network with moments and a gradient."""
-    torch.manual_seed(0)
-    module, example = network()
-    opt = optimizer(module.parameters())
-    for _ in range(steps):
-        opt.zero_grad()
-        total(module(*example)).backward()
-        opt.step()
-    return module, opt, example
-
-
-def entries(module, opt):
-    """Every number a reset might touch, by parameter and kind."""
-    found = {}
-    for name, parameter in module.named_parameters():
-        found[name, "value"] = parameter.detach().clone()
-        found[name, "grad"] = parameter.grad.clone()
-        for key, value in opt.state[parameter].items():
-            if isinstance(value, torch.Tensor):
-                found[name, key] = value.clone()
-    return found
-
-
-def touched(chains, masks, module):
-    """By parameter: which entries a reset may change, written down independently of the code under test."""
-    allowed = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in module.named_parameters()}
-    names = {id(p): name for name, p in module.named_parameters()}
-    for key, own in chains.items():
-        mask, weight = masks[key], own.producer.weight
-        for index in mask.nonzero().tolist():
-            *lead, unit = index
-            allowed[names[id(weight)]][tuple(lead)].select(own.producer.out_axis, unit).fill_(True)
-            for vector in (own.bias, *own.gains, *own.shifts):
-                if vector is not None:
-                    allowed[names[id(vector)]].view(mask.shape)[tuple(index)] = True
-            for reader in own.readers:
-                place = allowed[names[id(reader.layer.weight)]][tuple(lead)]
-                first = reader.start + unit * reader.repeat
-                place.narrow(reader.layer.in_axis, first, reader.repeat).fill_(True)
-    return allowed
-
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_rows_columns_and_moments_change_and_nothing_else(network, optimizer):
-    module, opt, example = trained(NETWORKS[network], OPTIMIZERS[optimizer])
+    module, opt, example, chains = trained(NETWORKS[network], OPTIMIZERS[optimizer])
     reset = GraMa(tau=0.7, generator=torch.Generator().manual_seed(3)).attach(module, opt, example=example)
     before = entries(module, opt)
-    found = reset.reset()
-    after = entries(module, opt)
-    masks = {key: own.inactive for key, own in found.items()}
+    masks = {key: found.inactive for key, found in reset.reset().items()}
     assert any(mask.any() and not mask.all() for mask in masks.values()), (
         "a test that resets nothing shows nothing"
     )
-    allowed = touched(reset.chains, masks, module)
-    for (name, kind), old in before.items():
-        new = after[name, kind]
-        if kind == "step":
-            assert torch.equal(new, old)
-            continue
-        assert torch.equal(new[~allowed[name]], old[~allowed[name]]), (name, kind)
-        if kind != "value":
-            assert not new[allowed[name]].any(), (name, kind)
-    for key, own in reset.chains.items():
-        name = own.producer.name
-        axis = own.producer.weight.dim() + own.producer.out_axis - len(own.producer.lead)
-        rows = before[name, "value"].movedim(axis + len(own.producer.lead), len(own.producer.lead))
-        fresh = after[name, "value"].movedim(axis + len(own.producer.lead), len(own.producer.lead))
-        assert (rows != fresh).flatten(len(own.producer.lead) + 1).any(-1)[masks[key]].all()
-        for gain in own.gains:
-            assert (gain.view(masks[key].shape)[masks[key]] == 1).all()
-        for reader in own.readers:
-            assert (reader.layer.weight.abs().sum() > 0).item()
+    check(chains, masks, before, entries(module, opt))
 
 
 @pytest.mark.parametrize("network", ["relu", "residual", "group norm, conv", "twins of three seeds"])
 def test_redo_touches_what_it_may(network):
-    module, opt, example = trained(NETWORKS[network], OPTIMIZERS["adam"])
+    module, opt, example, chains = trained(NETWORKS[network], OPTIMIZERS["adam"])
     reset = ReDo(tau=0.9, generator=torch.Generator().manual_seed(3)).attach(module, opt, example=example)
     module(*example)
     before = entries(module, opt)
-    masks = {key: own.inactive for key, own in reset.reset().items()}
+    masks = {key: found.inactive for key, found in reset.reset().items()}
     assert any(mask.any() for mask in masks.values())
-    allowed = touched(reset.chains, masks, module)
-    after = entries(module, opt)
-    biases = {name for name, _ in before if name.endswith("bias")}
-    for (name, kind), old in before.items():
-        new = after[name, kind]
-        if kind == "step":
-            assert torch.equal(new, old)
-            continue
-        assert torch.equal(new[~allowed[name]], old[~allowed[name]]), (name, kind)
-        if name in biases and kind.startswith("exp_avg") and "norm" not in name:
-            continue  # biases keep their moments where they are a layer's
-        if kind.startswith("exp_avg"):
-            assert not new[allowed[name]].any()
+    check(chains, masks, before, entries(module, opt), initialiser="xavier", kept_moments=True)
 
 
 def test_redo_sets_biases_to_zero_and_keeps_their_moments():
-    module, opt, example = trained(NETWORKS["relu"], OPTIMIZERS["adam"])
+    module, opt, example, _ = trained(NETWORKS["relu"], OPTIMIZERS["adam"])
     reset = ReDo(tau=0.9).attach(module, opt, example=example)
     module(*example)
     moments = opt.state[module[0].bias]["exp_avg"].clone()
@@ -210,7 +66,7 @@ def test_redo_sets_biases_to_zero_and_keeps_their_moments():
 
 @pytest.mark.parametrize("outgoing", ["keep", "small"])
 def test_other_ways_with_outgoing_weights(outgoing):
-    module, opt, _ = trained(NETWORKS["relu"], OPTIMIZERS["adam"])
+    module, opt, *_ = trained(NETWORKS["relu"], OPTIMIZERS["adam"])
     reset = GraMa(tau=0.7, outgoing=outgoing).attach(module, opt)
     before = module[4].weight.detach().clone()
     mask = reset.reset()["2"].inactive
@@ -224,38 +80,41 @@ def test_other_ways_with_outgoing_weights(outgoing):
         assert torch.equal(module[4].weight[:, ~mask], before[:, ~mask])
 
 
-@settings(max_examples=20, deadline=None)
-@given(
-    widths=st.lists(st.integers(2, 6), min_size=1, max_size=3),
-    activation=st.sampled_from([nn.ReLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.Softplus]),
-    norm=st.booleans(),
-    bias=st.booleans(),
-    tau=st.floats(0.1, 1.5),
-    seed=st.integers(0, 99),
-)
-def test_random_networks(widths, activation, norm, bias, tau, seed):
-    torch.manual_seed(seed)
-    layers, inputs = [], 3
-    for width in widths:
-        layers += [
-            nn.Linear(inputs, width, bias=bias),
-            *([nn.LayerNorm(width)] if norm else []),
-            activation(),
-        ]
-        inputs = width
-    module = nn.Sequential(*layers, nn.Linear(inputs, 2))
-    opt = torch.optim.Adam(module.parameters())
-    total(module(torch.randn(8, 3))).backward()
-    opt.step()
-    reset = GraMa(tau=tau).attach(module, opt)
-    assert len(reset.chains) == len(widths)
+WIDTHS = st.lists(st.integers(2, 6), min_size=1, max_size=3)
+ARCHITECTURES = st.one_of(
+    st.builds(
+        lambda widths, activation, norm, biases: lambda: perceptron(
+            widths, activation, norm, biases[: len(widths)]
+        ),
+        WIDTHS,
+        st.sampled_from([nn.ReLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.Softplus, nn.GELU, nn.Hardswish]),
+        st.sampled_from([None, nn.LayerNorm, nn.RMSNorm, nn.BatchNorm1d]),
+        st.lists(st.booleans(), min_size=3, max_size=3),
+    ),
+    st.builds(
+        lambda channels, norm, bias, width: lambda: image(channels, norm, bias, width),
+        st.lists(st.integers(1, 4), min_size=1, max_size=2),
+        st.sampled_from([None, nn.BatchNorm2d, lambda made: nn.GroupNorm(made, made)]),
+        st.booleans(),
+        st.integers(2, 5),
+    ),
+    st.builds(lambda widths, bias: lambda: residual(widths, bias), WIDTHS, st.booleans()),
+    st.builds(
+        lambda members, widths, bias: lambda: stacked(members, widths, bias),
+        st.integers(1, 3), WIDTHS, st.booleans(),
+    ),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(ARCHITECTURES, st.sampled_from(sorted(OPTIMIZERS)), st.floats(0.1, 1.5), st.integers(0, 99))
+def test_random_networks(network, optimizer, tau, seed):
+    module, opt, example, chains = trained(network, OPTIMIZERS[optimizer], steps=2)
+    source = torch.Generator().manual_seed(seed)
+    reset = GraMa(tau=tau, generator=source).attach(module, opt, example=example)
     before = entries(module, opt)
-    masks = {key: own.inactive for key, own in reset.reset().items()}
-    allowed = touched(reset.chains, masks, module)
-    after = entries(module, opt)
-    for key, old in before.items():
-        if key[1] != "step":
-            assert torch.equal(after[key][~allowed[key[0]]], old[~allowed[key[0]]])
+    masks = {key: found.inactive for key, found in reset.reset().items()}
+    check(chains, masks, before, entries(module, opt))
 
 
 def test_one_seed_feels_nothing_of_another():
@@ -329,16 +188,44 @@ def test_one_optimiser_over_several_modules_and_one_reset_over_both():
         reset.attach(one, opt, name="one.")
 
 
+class Halves(torch.optim.SGD):
+    """An optimiser of nobody's, with one number for every row of a bias."""
+
+    def step(self, closure=None):
+        """Leave a state that has no entry for each weight."""
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["rows"] = torch.ones(len(parameter), 1)
+
+
 def test_moments_that_cannot_be_told_apart():
-    module, _, _ = trained(NETWORKS["relu"], OPTIMIZERS["adam"])
-    opt = torch.optim.Adafactor(module.parameters())
+    """Known kinds are refused at attach, others before the first write; without moments both do."""
+    module, opt, *_ = trained(NETWORKS["relu"], OPTIMIZERS["adam"])
+    for kind in (torch.optim.Adafactor, torch.optim.LBFGS):
+        with pytest.raises(ConfigError, match="reset_moments=False"):
+            GraMa(tau=0.9).attach(module, kind(module.parameters()))
+        assert GraMa(tau=0.9, reset_moments=False).attach(module, kind(module.parameters())).reset()
+    reset, opt = GraMa(tau=0.9), Halves(module.parameters())
+    reset.attach(module, opt)
     opt.step()
-    with pytest.raises(ConfigError, match="reset_moments=False"):
-        GraMa(tau=0.9).attach(module, opt).reset()
+    total(module(torch.randn(8, 3))).backward()
+    before = entries(module, opt)
+    with pytest.raises(ConfigError, match=r'"rows" of shape \[6, 1\].*reset_moments=False'):
+        reset.reset()
+    after = entries(module, opt)
+    assert all(torch.equal(after[key], old) for key, old in before.items())
+    assert not reset.resets["0"].any()
+    with pytest.raises(ConfigError, match='"rows"'):
+        GraMa().attach(module, opt)
+
+
+def test_streams_that_do_not_fit_are_refused_at_attach():
+    module, *_ = NETWORKS["relu"]()
+    with pytest.raises(ConfigError, match="2 random streams"):
+        GraMa(generator=(torch.Generator(), torch.Generator())).attach(module)
 
 
 def test_written_down_chains_are_those_found():
-    module, _ = NETWORKS["norms"]()
+    module, *_ = NETWORKS["norms"]()
     traced = GraMa().attach(module).chains
     for name, own in {
         "0": chain(module, "0", ["3"], norm="1"),

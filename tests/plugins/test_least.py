@@ -182,6 +182,15 @@ def test_no_stop_before_the_start_or_without_enough_episodes():
     assert run_episode(patient, [-1e9] * 10) == 3
 
 
+def test_a_run_that_is_made_longer_keeps_its_start():
+    config = LEASTConfig(start=0.04, min_index=0, min_values=1)
+    short, long = LEAST(1, 10, 1000, config), LEAST(1, 10, 10_000, config)
+    for _ in range(4):
+        assert run_episode(short, [10.0] * 10) is None
+    long.load_state_dict(short.state_dict())
+    assert run_episode(long, [-1e9] * 10) == 0  # env step 40, not 400
+
+
 def test_an_episode_is_cut_where_its_value_falls():
     least = LEAST(1, 10, 1000, EAGER)
     for _ in range(3):

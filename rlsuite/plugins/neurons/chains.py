@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from rlsuite.errors import ConfigError
 
+# Of a convolution's weight: spatial axes, and whether units come before inputs.
+SPATIAL = {f"Conv{n}d": (n, True) for n in (1, 2, 3)} | {f"ConvTranspose{n}d": (n, False) for n in (1, 2, 3)}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
@@ -157,8 +160,9 @@ def chain(module: nn.Module, producer: str, readers: Sequence[str] = (), *, norm
     def layer(name: str) -> Layer:
         weight = own_parameter(part(name), "weight")
         assert weight is not None  # `part` has seen to it
-        spatial = {"Conv1d": 1, "Conv2d": 2, "Conv3d": 3}.get(type(part(name)).__name__, 0)
-        return Layer(f"{name}.weight", weight, -2 - spatial, -1 - spatial)
+        spatial, out_first = SPATIAL.get(type(part(name)).__name__, (0, True))
+        axes = (-2 - spatial, -1 - spatial) if out_first else (-1 - spatial, -2 - spatial)
+        return Layer(f"{name}.weight", weight, *axes)
 
     made = layer(producer)
     reading = []

@@ -1,18 +1,19 @@
-"""What the trace knows of activations: which units lie on which axis, and how functions move them.
+"""What the trace knows of activations and parameters: which units lie on which axis, which weight is seen.
 
 All of it is bookkeeping by name: no tensor is kept here, and parameters are their names.
 """
 
-import math
 import string
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
-CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
+CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}  # spatial axes
+TRANSPOSED = {"conv_transpose1d": 1, "conv_transpose2d": 2, "conv_transpose3d": 3}
 # Functions of (activation, weight [in, out]), and of (bias, activation, weight [in, out]).
-PRODUCTS = {"matmul": 0, "__matmul__": 0, "bmm": 0, "mm": 0, "addmm": 1, "baddbmm": 1}
+PRODUCTS = {"matmul": 0, "bmm": 0, "mm": 0, "addmm": 1, "baddbmm": 1}
 # Positions of the affine scale and shift among the arguments.
 NORMS = {
     "layer_norm": (2, 3),
@@ -21,72 +22,15 @@ NORMS = {
     "batch_norm": (3, 4),
     "instance_norm": (3, 4),
 }
-ADDING = {
-    "add",
-    "add_",
-    "__add__",
-    "__radd__",
-    "__iadd__",
-    "sub",
-    "sub_",
-    "__sub__",
-    "__rsub__",
-    "__isub__",
-    "lerp",
-}
-SCALING = {"mul", "mul_", "__mul__", "__rmul__", "__imul__"}
-REDUCING = {"mean", "sum", "amax", "amin", "max", "min", "logsumexp", "prod", "norm", "var", "std"}
-PERMUTING = {
-    "flip",
-    "roll",
-    "sort",
-    "argsort",
-    "cumsum",
-    "cumprod",
-    "gather",
-    "index_select",
-    "take_along_dim",
-}
-JOINING = {"stack", "hstack", "vstack", "dstack"}
+ON_LAST = {"layer_norm", "rms_norm"}  # their scale lies on the last axis; that of the others on axis 1
 CONCATENATING = {"cat", "concat", "concatenate"}
-TURNING = {
-    "transpose",
-    "swapaxes",
-    "swapdims",
-    "permute",
-    "mT",
-    "T",
-    "t",
-    "movedim",
-    "moveaxis",
-    "adjoint",
-    "mH",
-}
-MIXING = {"multi_head_attention_forward", "bilinear", "gru", "lstm", "rnn_tanh", "rnn_relu"}
-MIXING |= {"gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell"}  # weights that are not followed
-SHOWING = {
-    "unsqueeze",
-    "squeeze",
-    "expand",
-    "expand_as",
-    "broadcast_to",
-    "view",
-    "view_as",
-    "reshape",
-    "flatten",
-}
-SHOWING |= {
-    "unflatten",
-    "contiguous",
-    "clone",
-    "detach",
-    "to",
-    "float",
-    "double",
-    "half",
-    "bfloat16",
-    "__getitem__",
-}
+# What may be done to a parameter on its way to a layer: swapping its last two axes, or nothing.
+SWAPPING = {"transpose", "swapaxes", "swapdims"}
+TURNING = SWAPPING | {"permute", "mT", "T", "t", "movedim", "moveaxis", "adjoint", "mH"}
+SHOWING = {"unsqueeze", "squeeze", "expand", "expand_as", "broadcast_to", "view", "view_as", "reshape"}
+SHOWING |= {"flatten", "unflatten", "contiguous", "clone", "detach", "to", "float", "double", "half"}
+SHOWING |= {"bfloat16", "__getitem__"}
+LEAVING = {"numpy", "tolist", "__array__", "__dlpack__"}  # what becomes of the numbers is not seen
 SOURCES = {"embedding", "embedding_bag"}  # read a table by index: their results are inputs, not units
 
 
@@ -147,37 +91,24 @@ class View:
     lost: str = ""
 
 
-def moved(
-    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor, output: Tensor, axis: int
-) -> tuple[int | None, int]:
-    """Return where `axis` of `x` lies in `output` (None: nowhere) and how many positions each unit takes."""
-    ndim, size = x.dim(), x.shape[axis]
-    if name in PERMUTING or (name == "__getitem__" and picks(args[1])):
-        return None, 1
-    if name in REDUCING:
-        dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
-        if dims is None:
-            return None, 1
-        gone = {d % ndim - ndim for d in ([dims] if isinstance(dims, int) else dims)}
-        if axis in gone:
-            return None, 1
-        kept = output.dim() == ndim
-        return (axis if kept else axis + sum(d > axis for d in gone)), 1
-    if name in {"transpose", "swapaxes", "swapdims"}:
-        one, two = (d % ndim - ndim for d in args[1:3])
-        return {one: two, two: one}.get(axis, axis), 1
-    if name == "permute":
-        order = args[1] if isinstance(args[1], tuple | list) else args[1:]
-        return [d % ndim - ndim for d in order].index(axis) - ndim, 1
+def shown(
+    view: View, name: str, args: tuple[Any, ...], source: Tensor, output: Tensor, shape: Sequence[int]
+) -> View:
+    """Follow a parameter of `shape`, seen as `source`, through a function of its own."""
+    if view.lost:
+        return view
     if name in TURNING:
-        return ({-1: -2, -2: -1}.get(axis, axis) if name in {"mT", "t", "T"} and ndim == 2 else None), 1
-    if output.dim() == ndim and output.shape[axis] == size:
-        return axis, 1
-    if output.dim() and axis == -1 and output.shape[-1] == size:
-        return -1, 1
-    if output.dim() and axis < -1 and output.shape[-1] == math.prod(x.shape[axis:]):
-        return -1, math.prod(x.shape[axis:]) // size
-    return None, 1
+        dims = [d % source.dim() for d in args[1:] if isinstance(d, int)]
+        swaps = not dims or sorted(dims) == [source.dim() - 2, source.dim() - 1]
+        whole = name in {"mT", "mH", "t", "adjoint"} or (name == "T" and source.dim() == 2)
+        known = whole or (name in SWAPPING and swaps)
+        return replace(view, swapped=not view.swapped) if known else replace(view, lost=name)
+    last = source.shape[-2:]
+    whole = name in SHOWING and output.numel() >= source.numel()
+    if name == "__getitem__" and picks(args[1]):
+        whole = False
+    vector = len(shape) == 1 or output.shape[-2:] == (1, last[-1])
+    return view if whole and (vector or output.shape[-2:] == last) else replace(view, lost=name)
 
 
 def picks(index: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
 
 from rlsuite.blocks.noise import Source, generators_of, normal
 from rlsuite.errors import ConfigError
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 MIN_MEAN = 1e-12  # a layer whose mean score is below got no signal at all: nothing is flagged
 SMALL = 0.1  # of the median norm of live columns, for outgoing="small"; AgileRL's idea, our number
+
+UNSPLIT = ("Adafactor", "LBFGS")  # their sums over rows or parameters belong to no unit; empty at first
 
 Outgoing = Literal["zero", "keep", "small"]
 
@@ -129,7 +132,8 @@ class NeuronReset:
             name: put before the layers' names.
 
         Raises:
-            ConfigError: what the network does cannot be followed, or a weight is in none of the optimisers.
+            ConfigError: what the network does cannot be followed, a weight is in none of the optimisers, or
+                an optimiser's state cannot be told apart by units.
         """
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         found = find_chains(module, example, parameters, layers) if chains is None else tuple(chains)
@@ -142,6 +146,8 @@ class NeuronReset:
                     f"{chain.name} or a layer that reads it is in none of the optimisers, so that its "
                     "moments would go stale: give all of them, attach(module, [one, another])"
                 )
+            self._check_moments(chain, optimizers)
+            self._source(chain.producer)
             if name + chain.name in self.chains:
                 raise ConfigError(f'"{name}{chain.name}" is attached already: give this network a name=')
         for chain in found:
@@ -198,12 +204,18 @@ class NeuronReset:
 
     @torch.no_grad()
     def reset(self) -> dict[str, Activity]:
-        """Score all layers, then reset the inactive units of each; return the scores by layer."""
+        """Score all layers, then reset the inactive units of each; return the scores by layer.
+
+        Raises:
+            ConfigError: an optimiser's state cannot be told apart by units; nothing has been changed then.
+        """
         found = {
             key: activity(raw, self.tau, self.max_fraction)
             for key, chain in self.chains.items()
             if (raw := self._raw(key, chain)) is not None
         }
+        for key in found:  # before the first write: half a reset is none
+            self._check_moments(self.chains[key], self._optimizers)
         for key, own in found.items():
             self._redraw(self.chains[key], own.inactive, self._owners[key])
         for key, own in found.items():  # last: a fresh row must not bring back a column that was cut
@@ -309,12 +321,28 @@ class NeuronReset:
                     entry.masked_fill_(mask, 0)
                 elif key == "step" and self.reset_step:
                     optimizer.state[parameter][key] = entry * 0
-                elif isinstance(entry, Tensor) and entry.numel() > 1:
+
+    def _check_moments(self, chain: Chain, optimizers: Sequence[Optimizer]) -> None:
+        """Raise ConfigError where moments that a reset of the chain would forget belong to no single unit."""
+        for parameter in chain.parameters() if self.reset_moments else ():
+            if parameter is chain.bias and not self.bias_moments:
+                continue
+            for optimizer in optimizers:
+                kind, shape = type(optimizer).__name__, list(parameter.shape)
+                unsplit = any(base.__name__ in UNSPLIT for base in type(optimizer).mro())
+                if unsplit and self._holds(optimizer, parameter):
                     raise ConfigError(
-                        f'{type(optimizer).__name__} keeps "{key}" of shape {list(entry.shape)} for a '
-                        f"parameter of shape {list(parameter.shape)}: which entries belong to a unit cannot "
-                        "be told; use reset_moments=False"
+                        f"{kind} keeps sums over several units: which belong to one cannot be told; use "
+                        "reset_moments=False or another optimiser"
                     )
+                for key, entry in optimizer.state.get(parameter, {}).items():
+                    for part in tree_leaves(entry):
+                        if isinstance(part, Tensor) and part.numel() > 1 and part.shape != parameter.shape:
+                            raise ConfigError(
+                                f'{kind} keeps "{key}" of shape {list(part.shape)} for a parameter of shape '
+                                f"{shape}: which entries belong to a unit cannot be told; use "
+                                "reset_moments=False"
+                            )
 
     @staticmethod
     def _holds(optimizer: Optimizer, parameter: Tensor) -> bool:
