@@ -142,7 +142,7 @@ def touched(chains, masks, module):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_rows_columns_and_moments_change_and_nothing_else(network, optimizer):
+def test_rows_columns_and_moments_change_and_nothing_else(network, optimizer, count):
     module, opt, example = trained(NETWORKS[network], OPTIMIZERS[optimizer])
     reset = GraMa(tau=0.7, generator=torch.Generator().manual_seed(3)).attach(module, opt, example=example)
     before = entries(module, opt)
@@ -171,10 +171,11 @@ def test_rows_columns_and_moments_change_and_nothing_else(network, optimizer):
             assert (gain.view(masks[key].shape)[masks[key]] == 1).all()
         for reader in own.readers:
             assert (reader.layer.weight.abs().sum() > 0).item()
+    count("resets of strangers' networks, every entry checked")
 
 
 @pytest.mark.parametrize("network", ["relu", "residual", "group norm, conv", "twins of three seeds"])
-def test_redo_touches_what_it_may(network):
+def test_redo_touches_what_it_may(network, count):
     module, opt, example = trained(NETWORKS[network], OPTIMIZERS["adam"])
     reset = ReDo(tau=0.9, generator=torch.Generator().manual_seed(3)).attach(module, opt, example=example)
     module(*example)
@@ -194,6 +195,7 @@ def test_redo_touches_what_it_may(network):
             continue  # biases keep their moments where they are a layer's
         if kind.startswith("exp_avg"):
             assert not new[allowed[name]].any()
+    count("resets of strangers' networks, every entry checked")
 
 
 def test_redo_sets_biases_to_zero_and_keeps_their_moments():
@@ -287,7 +289,7 @@ def test_one_seed_feels_nothing_of_another():
         assert torch.equal(together[name][1], other[name][1])
 
 
-def test_functional_stacks_of_torch_func():
+def test_functional_stacks_of_torch_func(count):
     torch.manual_seed(0)
     models = [nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 1)) for _ in range(4)]
     stacked, _ = torch.func.stack_module_state(models)
@@ -310,6 +312,7 @@ def test_functional_stacks_of_torch_func():
     assert not opt.state[stacked["0.weight"]]["exp_avg"][mask].any()
     with pytest.raises(ConfigError, match="preact"):
         GraMa(mode="preact").attach(models[0], opt, parameters=stacked)
+    count("strangers' networks refused")
 
 
 def test_one_optimiser_over_several_modules_and_one_reset_over_both():
@@ -329,12 +332,13 @@ def test_one_optimiser_over_several_modules_and_one_reset_over_both():
         reset.attach(one, opt, name="one.")
 
 
-def test_moments_that_cannot_be_told_apart():
+def test_moments_that_cannot_be_told_apart(count):
     module, _, _ = trained(NETWORKS["relu"], OPTIMIZERS["adam"])
     opt = torch.optim.Adafactor(module.parameters())
     opt.step()
     with pytest.raises(ConfigError, match="reset_moments=False"):
         GraMa(tau=0.9).attach(module, opt).reset()
+    count("strangers' networks refused")
 
 
 def test_written_down_chains_are_those_found():
