@@ -2,14 +2,13 @@
 
 A target takes bytes, makes a file of them, and reads it. It returns whether all of it was usable; the only
 errors that may come out are those of `rlsuite.errors`. While it reads, nothing outside its folder may be
-written, nothing unpickled, no process started and no address called: an audit hook watches.
+written, nothing unpickled, no process started and no address called (`watch`).
 """
 
 import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import torch
 import whole_runs as runs
 from choices import Choices
 from offline.offline_helpers import episodes_of, flat_columns, write_flat, write_minari
+from watch import confined
 
 from rlsuite.errors import RLSuiteError
 from rlsuite.offline.d4rl import read_d4rl
@@ -42,58 +42,6 @@ from rlsuite.training.metricsfile import DISCARDED_FILE, MetricsFile, read_metri
 from rlsuite.training.online import train_steps
 from rlsuite.training.recorder import Recorder, curve_table
 from rlsuite.training.runfolder import RunFolder
-
-# Everything that changes names or contents, with the arguments that are paths.
-WRITES = {
-    "os.remove": (0,),
-    "os.rename": (0, 1),
-    "os.mkdir": (0,),
-    "os.rmdir": (0,),
-    "os.link": (1,),
-    "os.symlink": (1,),
-    "os.truncate": (0,),
-    "shutil.rmtree": (0,),
-}
-FORBIDDEN = {"pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.fork", "socket.connect"}
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-
-
-class Escape(BaseException):
-    """A reader did what no reader may; no `except` of the readers catches it."""
-
-
-_inside: Path | None = None  # the only folder that may be written to, while a target reads
-
-
-def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if _inside is None:
-        return
-    if event in FORBIDDEN:
-        raise Escape(f"{event}{arguments!r:.200}")
-    paths: list[Any] = []
-    if event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING:
-        paths = [arguments[0]]
-    elif event in WRITES:
-        paths = [arguments[place] for place in WRITES[event]]
-    for path in paths:
-        if isinstance(path, str | bytes | os.PathLike):
-            real = os.path.realpath(os.fsdecode(path))
-            if not Path(real).is_relative_to(_inside) and real != os.devnull:
-                raise Escape(f"{event} of {real}")
-
-
-sys.addaudithook(_watch)
-
-
-@contextlib.contextmanager
-def confined(folder: Path) -> Iterator[None]:
-    """Watch this process until the end of the context."""
-    global _inside
-    _inside = folder.resolve()
-    try:
-        yield
-    finally:
-        _inside = None
 
 
 class Target:
