@@ -39,9 +39,9 @@ faults: setup-dev ## run the twenty fault tests in their long form; counts to be
 	RLSUITE_FAULT_COUNTS=benchmarks/results/faults.csv $(BIN)/python -m pytest tests/faults -m ''
 
 MINUTES ?= 20
-fuzz: setup-dev ## fuzz the readers of foreign files for MINUTES (20)
+fuzz: setup-dev ## fuzz the readers of foreign files for MINUTES (20) of CPU time
 	$(INSTALL) --no-build-isolation --editable '.[dev,fuzz]'
-	$(BIN)/python tests/fuzz/run.py --minutes $(MINUTES)
+	$(BIN)/python tests/fuzz/run.py --cpu-minutes $(MINUTES)
 
 audit: setup ## look the installed packages up among known vulnerabilities
 	-@$(INSTALL) pip-audit

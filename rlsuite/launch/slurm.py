@@ -16,6 +16,7 @@ from rlsuite.errors import ConfigError
 from rlsuite.launch.task import LOST, Task, in_use, perform
 
 CANCEL = "scancel"
+PRIVATE = 0o700  # mode of the folder that holds jobs' pickles
 TIMEOUTS = 1_000  # times that a job may run out of time and go on: a run ends by itself
 LIVE_STATES = ("PENDING", "RUNNING", "REQUEUED", "CONFIGURING", "COMPLETING", "SUSPENDED", "READY", "UNKNOWN")
 
@@ -87,6 +88,23 @@ def import_submitit() -> Any:
     return submitit
 
 
+def private(folder: Path) -> Path:
+    """Make a folder that only this user may enter: what lies in it is unpickled, which runs it.
+
+    Raises:
+        ConfigError: it cannot be made, or is another user's.
+    """
+    try:
+        folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        folder.chmod(PRIVATE)  # one that is there already, too
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} must belong to this user alone, for jobs are unpickled from it, and cannot be made so "
+            f"({error.strerror}): name a folder of your own with --out"
+        ) from error
+    return folder
+
+
 class Work:
     """What submitit calls on the node."""
 
@@ -133,7 +151,7 @@ class SlurmLauncher:
 
     def submit(self, name: str, task: Task) -> "SlurmJob":
         """Submit a job, or find the one that an earlier call submitted and that is still under way."""
-        folder = task.log.parent / "slurm"
+        folder = private(task.log.parent / "slurm")
         number = task.log.with_suffix(".job")
         if number.exists() and not task.exit_file.exists():
             job = self.known(folder, number.read_text().strip())

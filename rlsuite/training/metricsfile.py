@@ -1,5 +1,6 @@
 """`metrics.jsonl`: one JSON object a line, valid at every moment, whatever the disk does."""
 
+import io
 import json
 import logging
 import math
@@ -61,15 +62,18 @@ class MetricsFile:
             return 0
         kept: list[bytes] = []
         gone: list[bytes] = []
-        for line in self.path.read_bytes().splitlines():
+        data = self.path.read_bytes()
+        for line in io.BytesIO(data):  # at newlines alone, as `read_metrics` does
+            line = line.removesuffix(b"\n")
             record = _parse(line)
             at = None if record is None else record.get("step")
             (kept if is_number(at) and at <= step else gone).append(line)
-        if not gone:
-            return 0
+        if not gone and (not data or data.endswith(b"\n")):
+            return 0  # a last line that lacks its newline alone is kept, and would be cut off as torn
         discarded = self.path.with_name(DISCARDED_FILE)
         older = discarded.read_bytes() if discarded.exists() else b""
-        write_atomic(discarded, older + _lines(gone), fs=fs)
+        if gone:
+            write_atomic(discarded, older + _lines(gone), fs=fs)
         write_atomic(self.path, _lines(kept), fs=fs)
         return len(gone)
 

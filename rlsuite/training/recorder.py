@@ -205,10 +205,11 @@ def curve_table(metrics_path: Path) -> str:
     every = math.ceil(len(points) / CURVE_ROWS)
     points = points[::-1][::every][::-1]
     means = [float(point[EVAL_RETURN]) for point in points]
-    low, high = min(0.0, *means), max(0.0, *means)
+    scale = max(map(abs, means)) or 1.0  # first, for a span of the largest floats is none
+    low, high = min(0.0, *means) / scale, max(0.0, *means) / scale
     rows = [("env steps", "return", "+-", "length", "")]
     for point, mean in zip(points, means, strict=True):
-        filled = round(CURVE_WIDTH * (mean - low) / (high - low)) if high > low else 0
+        filled = round(CURVE_WIDTH * (mean / scale - low) / (high - low)) if high > low else 0
         rows.append(
             (
                 f"{int(point['step']):,}",
@@ -234,9 +235,9 @@ def _joined(together: list[dict[str, Any]]) -> dict[str, Any]:
     means = [float(record[EVAL_RETURN]) for record in together]
     return {
         "step": together[0]["step"],
-        EVAL_RETURN: statistics.fmean(means),
+        EVAL_RETURN: statistics.mean(means),  # exact: no sum overflows
         EVAL_SPREAD: statistics.pstdev(means),
-        EVAL_LENGTH: statistics.fmean(float(record.get(EVAL_LENGTH) or 0) for record in together),
+        EVAL_LENGTH: statistics.mean(float(record.get(EVAL_LENGTH) or 0) for record in together),
     }
 
 

@@ -19,17 +19,6 @@ from stand_in import state_at
 from rlsuite.training.checkpoint import CheckpointStore
 
 COLUMNS = ("row", "form", "tests_passed", "tests_skipped", "what", "count")
-# Rows in which every test is one case of what is counted.
-CASES = {
-    "08": "hostile checkpoints refused",
-    "10": "damaged data sets refused",
-    "11": "broken downloads seen through",
-    "12": "tricks with paths refused",
-    "13": "runs with poisoned worlds",
-    "16": "values learnt to within 1 %",
-    "17": "second writers and stale locks",
-    "20": "strangers' networks reset or refused",
-}
 ROW = re.compile(r"test_row_(\d\d)_(\w+)\.py")
 
 _counts: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -44,7 +33,10 @@ def row_of(path: str) -> str:
 
 @pytest.fixture
 def count(request):
-    """Count what a test has seen through: `count("bytes flipped and noticed", 3)`."""
+    """Count what a test has seen happen, once it has: `count("bytes flipped and noticed", 3)`.
+
+    Tests that passed are another column: not every one of them refuses, resets or survives something.
+    """
 
     def add(what: str, number: int = 1) -> None:
         _counts[row_of(str(request.path)), what] += number
@@ -72,8 +64,6 @@ def pytest_runtest_logreport(report):
     row = row_of(report.nodeid)
     if row and (report.when == "call" or report.skipped):
         _tests[row, report.outcome] += 1
-        if report.passed and row[:2] in CASES:
-            _counts[row, CASES[row[:2]]] += 1
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ from training.test_offline_training import learn as learn_offline
 from training.test_stages import learn as learn_in_stages
 
 from rlsuite.registry import agent_class, agent_names
+from rlsuite.training.checkpoint import CheckpointStore
 
 FORK = multiprocessing.get_context("fork")
+POLL_SECONDS = 0.005
 START_SECONDS = 120.0  # until a child has its run folder, on a busy machine
+FROM_DATA = ("bc", "iql", "td3_bc")
+OFFLINE_STEPS, ONLINE_STEPS = 20, 100  # of a run on recorded rows that goes online
 PLUGINS = {
     "grama": {"period": 7, "tau": 0.4},
     "least": {
@@ -27,31 +32,76 @@ PLUGINS = {
         "min_episodes": 3,
         "max_episodes": 20,
     },
+    "redo": {"period": 11, "tau": 0.4},
 }
-FROM_DATA = ("bc", "iql", "td3_bc")
 
 
-def train(name: str, path: Path, recorded: Path, *, resume: bool = False, plugins: bool = False) -> None:
-    """Train one agent on a toy, the way it learns: online, on recorded rows, or on those in stages."""
-    kind = agent_class(name)
-    more: dict[str, Any] = {"plugins": PLUGINS} if plugins else {}
-    if kind.stages:
-        learn_in_stages(path, recorded, resume=resume)
-    elif name in FROM_DATA:
-        learn_offline(path, recorded, name, resume=resume, checkpoint_every=10, **more)
-    elif kind.discrete:
-        own = {"quantiles": 8, "stock_candidates": 9, "gamma": 1.0, "utility": "lower", "level": 0.25}
-        options = {"stock_gamma": 1.0}
-        steps = {"steps": 400, "warmup_steps": 100, "checkpoint_every": 40, "eval_every": 200}
-        runs.train(path, name, own, resume=resume, env="stock:RiskyGrid", env_options=options, **steps)
-    else:
-        steps = {"steps": 500, "checkpoint_every": 60, "eval_every": 250}
-        runs.train(path, name, resume=resume, **steps, **more)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What is killed.
+
+    Attributes:
+        agent: its name.
+        plugins: that it learns with, of `PLUGINS`.
+        seeds: trained along an axis.
+        online: learn from recorded rows, then online, and be killed after the former alone.
+        short: also in the short form.
+    """
+
+    agent: str
+    plugins: tuple[str, ...] = ()
+    seeds: int = 1
+    online: bool = False
+    short: bool = True
+
+    def __str__(self) -> str:
+        """Name it as the counts do: "sac with grama and least"."""
+        parts = [self.agent]
+        parts += [f"with {' and '.join(self.plugins)}"] if self.plugins else []
+        parts += [f"of {self.seeds} seeds"] if self.seeds > 1 else []
+        parts += ["online after offline"] if self.online else []
+        return " ".join(parts)
+
+    def train(self, path: Path, recorded: Path, *, resume: bool = False) -> None:
+        """Train on a toy, the way the agent learns: online, on recorded rows, on those in stages, or both."""
+        kind = agent_class(self.agent)
+        more: dict[str, Any] = {"seeds": self.seeds, "resume": resume}
+        if self.plugins:
+            more["plugins"] = {name: PLUGINS[name] for name in self.plugins}
+        if kind.stages:
+            learn_in_stages(path, recorded, **more)
+        elif self.online:
+            steps = {"steps": OFFLINE_STEPS, "then_online": ONLINE_STEPS, "eval_every": 50}
+            learn_offline(path, recorded, self.agent, checkpoint_every=20, **steps, **more)
+        elif self.agent in FROM_DATA:
+            learn_offline(path, recorded, self.agent, checkpoint_every=10, **more)
+        elif kind.discrete:
+            own = {"quantiles": 8, "stock_candidates": 9, "gamma": 1.0, "utility": "lower", "level": 0.25}
+            options = {"stock_gamma": 1.0}
+            steps = {"steps": 400, "warmup_steps": 100, "checkpoint_every": 40, "eval_every": 200}
+            runs.train(path, self.agent, own, env="stock:RiskyGrid", env_options=options, **steps, **more)
+        else:
+            steps = {"steps": 500, "checkpoint_every": 60, "eval_every": 250}
+            runs.train(path, self.agent, **steps, **more)
+
+    def may_be_killed(self, path: Path) -> bool:
+        """Whether the run in `path` is where this case is to be killed: anywhere, or online."""
+        return not self.online or any(
+            step >= OFFLINE_STEPS for step in CheckpointStore(path / "ckpt").steps()
+        )
 
 
-def cases() -> list[tuple[str, bool]]:
-    """Every agent of the suite, found as the registry finds them, and one of them with plug-ins."""
-    return [*((name, False) for name in sorted(agent_names())), ("sac", True)]
+def cases() -> list[Case]:
+    """Every agent of the suite, found as the registry finds them, and what not every one is killed with."""
+    return [
+        *(Case(agent=name) for name in sorted(agent_names())),
+        Case(agent="sac", plugins=("grama", "least")),
+        Case(agent="dsac_t", plugins=("grama", "least"), short=False),
+        Case(agent="sac", plugins=("redo",), seeds=2),
+        Case(agent="dsac_t", seeds=2, short=False),
+        Case(agent="iql", online=True),
+        Case(agent="td3_bc", online=True, short=False),
+    ]
 
 
 def in_a_fork(work: Callable[[], None]) -> Any:
@@ -69,7 +119,12 @@ def in_a_fork(work: Callable[[], None]) -> Any:
 
 
 def kill_and_resume(
-    start: Callable[[bool], None], path: Path, seconds: float, kills: int, chance: random.Random
+    start: Callable[[bool], None],
+    path: Path,
+    seconds: float,
+    kills: int,
+    chance: random.Random,
+    ready: Callable[[], bool] = lambda: True,
 ) -> int:
     """Kill a run at random moments and resume it until it ends; return how many kills hit it.
 
@@ -79,11 +134,16 @@ def kill_and_resume(
         seconds: that the unbroken run took: the last moment to kill at.
         kills: to try at most.
         chance: where the moments come from.
+        ready: whether the run has come to where it may be killed; moments are counted from there.
     """
     hits = 0
     for _ in range(kills):
         resume = (path / "config.toml").exists()
         child = in_a_fork(lambda resume=resume: start(resume))
+        deadline = time.monotonic() + START_SECONDS
+        while not ready() and child.exitcode is None:
+            assert time.monotonic() < deadline, "the run does not come to where it is to be killed"
+            time.sleep(POLL_SECONDS)
         child.join(chance.uniform(0, seconds))
         if child.exitcode is not None:
             assert child.exitcode == 0, f"the run failed by itself with exit code {child.exitcode}"

@@ -63,26 +63,34 @@ def test_sigkill_at_twenty_random_moments_of_commands(tmp_path, unbroken, count,
 KILLS = {"short": 2, "long": 20}
 
 
-@pytest.mark.parametrize("form", ["short", pytest.param("long", marks=pytest.mark.faults_long)])
-@pytest.mark.parametrize(("agent", "plugins"), killing.cases())
-def test_every_agent_is_killed_and_equals_the_unbroken_run(tmp_path, recorded, count, agent, plugins, form):
+FORMS = [
+    pytest.param(case, form, id=f"{case}-{form}", marks=[] if form == "short" else pytest.mark.faults_long)
+    for case in killing.cases()
+    for form in KILLS
+    if case.short or form == "long"
+]
+
+
+@pytest.mark.parametrize(("case", "form"), FORMS)
+def test_every_agent_is_killed_and_equals_the_unbroken_run(tmp_path, recorded, count, case, form):
     def start(path, resume=False):
-        killing.train(agent, path, recorded, resume=resume, plugins=plugins)
+        case.train(path, recorded, resume=resume)
 
     torch.set_num_threads(1)
     seconds = killing.timed(lambda: start(tmp_path / "whole"))
-    chance = random.Random(f"{agent} {plugins} {form}")
+    chance = random.Random(f"{case} {form}")
     survived = 0
     for attempt in range(4 * KILLS[form]):
         path = tmp_path / f"broken-{attempt}"
         kills = min(KILLS[form] - survived, MOST_KILLS_OF_A_RUN)
-        survived += killing.kill_and_resume(partial(start, path), path, seconds, kills, chance)
+        ready = partial(case.may_be_killed, path)
+        survived += killing.kill_and_resume(partial(start, path), path, seconds, kills, chance, ready)
         assert_same_to_the_last_file(tmp_path / "whole", path)
         shutil.rmtree(path)
         if survived >= KILLS[form]:
             break
     assert survived == KILLS[form]
-    count(f"kills survived, {agent}{' with grama and least' if plugins else ''}", survived)
+    count(f"kills survived, {case}", survived)
 
 
 def assert_same_to_the_last_file(one, two):

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,20 @@ def only(two: tuple[Path, Path]) -> Path:
     return two[1]
 
 
-def refused(path: Path) -> str:
+@pytest.fixture
+def refused(count) -> Callable[[Path], str]:
     """Load, read everything, and return the error's text."""
-    with pytest.raises(DataError) as caught:
-        loaded = CheckpointStore(path.parent).load(config_digest=DIGEST)
-        assert loaded is not None
-        list(loaded.chunks())
-    assert caught.value.exit_code == 3
-    return str(caught.value)
+
+    def check(path: Path) -> str:
+        with pytest.raises(DataError) as caught:
+            loaded = CheckpointStore(path.parent).load(config_digest=DIGEST)
+            assert loaded is not None
+            list(loaded.chunks())
+        assert caught.value.exit_code == 3
+        count("hostile checkpoints refused")
+        return str(caught.value)
+
+    return check
 
 
 @pytest.mark.parametrize(
@@ -45,7 +52,7 @@ def refused(path: Path) -> str:
 )
 @pytest.mark.parametrize("pickled", ["plain", "torch"])
 def test_a_pickle_with_a_true_digest_is_refused_and_not_executed(
-    two: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory, name: str, pickled: str
+    two: tuple[Path, Path], refused, tmp_path_factory: pytest.TempPathFactory, name: str, pickled: str
 ) -> None:
     path, canary = only(two), tmp_path_factory.mktemp("canary") / "canary"
     (path / name).unlink()
@@ -84,7 +91,9 @@ BAD_NAMES = (
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_names_that_leave_the_folder_or_hold_code_are_refused(two: tuple[Path, Path], name: str) -> None:
+def test_names_that_leave_the_folder_or_hold_code_are_refused(
+    two: tuple[Path, Path], refused, name: str
+) -> None:
     path = only(two)
     for place in (path.parent / "x.json", path.parent / "x.safetensors", path / "x.json"):
         place.write_bytes(b"{}")
@@ -117,7 +126,9 @@ def test_names_that_leave_the_folder_or_hold_code_are_refused(two: tuple[Path, P
         ("files", {"rng.json": {"size": 3, "sha256": "0" * 64, "version": "x"}}),
     ],
 )
-def test_a_manifest_with_wrong_types_is_refused(two: tuple[Path, Path], field: str, value: object) -> None:
+def test_a_manifest_with_wrong_types_is_refused(
+    two: tuple[Path, Path], refused, field: str, value: object
+) -> None:
     path = only(two)
     edit_manifest(path, lambda body: body.update({field: value}))
     assert path.name in refused(path)
@@ -126,20 +137,22 @@ def test_a_manifest_with_wrong_types_is_refused(two: tuple[Path, Path], field: s
 @pytest.mark.parametrize(
     "text", [b"", b"[1]", b"5", b"null", b"{", b"\xff\xfe", b"[" * 200_000, b'{"format": 1}']
 )
-def test_a_manifest_that_is_no_object_is_refused(two: tuple[Path, Path], text: bytes) -> None:
+def test_a_manifest_that_is_no_object_is_refused(two: tuple[Path, Path], refused, text: bytes) -> None:
     path = only(two)
     (path / "manifest.json").write_bytes(text)
     assert "manifest.json" in refused(path)
 
 
-def test_a_giant_manifest_is_refused_before_it_is_read(two: tuple[Path, Path]) -> None:
+def test_a_giant_manifest_is_refused_before_it_is_read(two: tuple[Path, Path], refused) -> None:
     path = only(two)
     with (path / "manifest.json").open("r+b") as file:
         file.truncate(manifests.MAX_MANIFEST_BYTES + 1)  # sparse: takes no disk
     assert "more than the" in refused(path)
 
 
-def test_a_replay_folder_that_is_a_link_is_refused(two: tuple[Path, Path], tmp_path_factory: Any) -> None:
+def test_a_replay_folder_that_is_a_link_is_refused(
+    two: tuple[Path, Path], refused, tmp_path_factory: Any
+) -> None:
     path = only(two)
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "replay"
     (path / "replay").rename(elsewhere)
@@ -159,7 +172,9 @@ def test_a_replay_folder_that_is_a_link_is_refused(two: tuple[Path, Path], tmp_p
         safetensors_bytes({"x": torch.zeros(4)})[:-4],
     ],
 )
-def test_safetensors_that_lie_about_their_sizes_are_refused(two: tuple[Path, Path], data: bytes) -> None:
+def test_safetensors_that_lie_about_their_sizes_are_refused(
+    two: tuple[Path, Path], refused, data: bytes
+) -> None:
     path = only(two)
     replace_file(path / "agent.safetensors", data)
     sign_again(path, "agent.safetensors")

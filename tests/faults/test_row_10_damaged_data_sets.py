@@ -25,25 +25,34 @@ def replaced(path, key, values):
     return path
 
 
-def refused(path, *parts):
+REFUSED = "damaged data sets refused"
+
+
+@pytest.fixture
+def refused(count):
     """Expect a DataError that names the file and `parts`, and leaves the file where it was, as it was."""
-    before = path.read_bytes()
-    with pytest.raises(DataError) as caught:
-        read_d4rl(path)
-    message = str(caught.value)
-    assert caught.value.exit_code == 3
-    assert all(part in message for part in (str(path), *parts)), message
-    assert path.read_bytes() == before
+
+    def check(path, *parts):
+        before = path.read_bytes()
+        with pytest.raises(DataError) as caught:
+            read_d4rl(path)
+        message = str(caught.value)
+        assert caught.value.exit_code == 3
+        assert all(part in message for part in (str(path), *parts)), message
+        assert path.read_bytes() == before
+        count(REFUSED)
+
+    return check
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
-def test_a_file_cut_short(flat, share):
+def test_a_file_cut_short(flat, share, refused):
     content = flat.read_bytes()
     flat.write_bytes(content[: int(len(content) * share)])
     refused(flat, "damaged or cut short")
 
 
-def test_a_web_page_is_no_data_set(tmp_path):
+def test_a_web_page_is_no_data_set(tmp_path, refused):
     page = tmp_path / "page.hdf5"
     page.write_text("<!DOCTYPE html><html>please log in</html>")
     refused(page, "begins with b'<!DOCTYPE", "expected HDF5")
@@ -52,14 +61,14 @@ def test_a_web_page_is_no_data_set(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["observations", "actions", "rewards", "terminals"])
-def test_a_missing_key(flat, key):
+def test_a_missing_key(flat, key, refused):
     with h5py.File(flat, "a") as file:
         del file[key]
     refused(flat, f"{key}: missing", "found only")
 
 
 @pytest.mark.parametrize("key", ["actions", "rewards", "terminals", "timeouts"])
-def test_swapped_lengths(flat, key):
+def test_swapped_lengths(flat, key, refused):
     with h5py.File(flat) as file:
         short = file[key][:-3]
     refused(replaced(flat, key, short), key, "found shape [47", "expected [50")
@@ -68,13 +77,13 @@ def test_swapped_lengths(flat, key):
 @pytest.mark.parametrize(
     ("key", "value"), [("rewards", np.nan), ("observations", np.inf), ("actions", -np.inf)]
 )
-def test_numbers_that_are_not_finite(flat, key, value):
+def test_numbers_that_are_not_finite(flat, key, value, refused):
     with h5py.File(flat, "a") as file:
         file[key][17] = value
     refused(flat, f"{key}: found {value}", "transition 17", "finite")
 
 
-def test_numbers_too_large_for_float32(flat):
+def test_numbers_too_large_for_float32(flat, refused):
     with h5py.File(flat) as file:
         wide = file["observations"][:].astype(np.float64)
     wide[3, 1] = 1e300
@@ -82,11 +91,11 @@ def test_numbers_too_large_for_float32(flat):
 
 
 @pytest.mark.parametrize("flag", ["terminals", "timeouts"])
-def test_flags_that_are_no_flags(flat, flag):
+def test_flags_that_are_no_flags(flat, flag, refused):
     refused(replaced(flat, flag, np.arange(50)), f"{flag}: found 2", "true and false")
 
 
-def test_links_to_other_files(flat, tmp_path):
+def test_links_to_other_files(flat, tmp_path, refused):
     other = write_flat(tmp_path / "other.hdf5", **flat_columns(50))
     with h5py.File(flat, "a") as file:
         del file["rewards"]
@@ -98,7 +107,7 @@ def test_links_to_other_files(flat, tmp_path):
     refused(flat, "rewards: found SoftLink")
 
 
-def test_values_kept_in_other_files(flat, tmp_path):
+def test_values_kept_in_other_files(flat, tmp_path, refused):
     (tmp_path / "raw").write_bytes(bytes(200))
     with h5py.File(flat, "a") as file:
         del file["rewards"]
@@ -113,7 +122,7 @@ def test_values_kept_in_other_files(flat, tmp_path):
     refused(flat, "rewards: found values kept in other files")
 
 
-def test_filters_that_are_plugins(flat):
+def test_filters_that_are_plugins(flat, refused):
     unknown = 32_099  # no filter has this number
     with h5py.File(flat, "a") as file:
         del file["rewards"]
@@ -128,28 +137,28 @@ def test_filters_that_are_plugins(flat):
 @pytest.mark.parametrize(
     "values", [np.array([b"a"] * 50), np.zeros((50, 0)), np.zeros((50, 2, 2)), np.float32(1)]
 )
-def test_actions_that_are_no_vectors(flat, values):
+def test_actions_that_are_no_vectors(flat, values, refused):
     refused(replaced(flat, "actions", values), "actions: found")
 
 
-def test_a_group_where_an_array_should_be(flat):
+def test_a_group_where_an_array_should_be(flat, refused):
     with h5py.File(flat, "a") as file:
         del file["actions"]
         file.create_group("actions")
     refused(flat, "actions: found a group")
 
 
-def test_nothing_but_zeros(flat):
+def test_nothing_but_zeros(flat, refused):
     with h5py.File(flat, "a") as file:
         file["observations"][:] = 0
     refused(flat, "observations: found only zeros")
 
 
-def test_no_transition_at_all(tmp_path):
+def test_no_transition_at_all(tmp_path, refused):
     refused(write_flat(tmp_path / "one.hdf5", **flat_columns(1)), "no transition")
 
 
-def test_more_rows_than_memory_are_refused_before_they_are_allocated(flat):
+def test_more_rows_than_memory_are_refused_before_they_are_allocated(flat, refused):
     rows = 10**13
     with h5py.File(flat, "a") as file:
         for key in ("observations", "actions", "rewards", "terminals", "timeouts"):
@@ -159,9 +168,10 @@ def test_more_rows_than_memory_are_refused_before_they_are_allocated(flat):
     refused(flat, "GiB are free")
 
 
-def test_no_such_file(tmp_path):
+def test_no_such_file(tmp_path, count):
     with pytest.raises(DataError, match="cannot be read: No such file"), opened(tmp_path / "none.hdf5"):
         pass
+    count(REFUSED)
 
 
 def test_without_h5py_the_extra_is_named(flat, monkeypatch):
@@ -273,22 +283,25 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damaged_minari_sets(folder, name):
+def test_damaged_minari_sets(folder, name, count):
     damage, expected = DAMAGES[name]
     damage(folder)
     with pytest.raises(DataError) as caught:
         read_minari(folder)
     assert expected in str(caught.value)
     assert str(folder) in str(caught.value) or "tests/toy-v0" in str(caught.value)
+    count(REFUSED)
 
 
-def test_a_main_file_cut_short(folder):
+def test_a_main_file_cut_short(folder, count):
     main = folder / "data" / "main_data.hdf5"
     main.write_bytes(main.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"main_data.hdf5: damaged or cut short"):
         read_minari(folder)
+    count(REFUSED)
 
 
-def test_no_data_set_here(tmp_path):
+def test_no_data_set_here(tmp_path, count):
     with pytest.raises(DataError, match=r"metadata.json: cannot be read"):
         read_minari(tmp_path)
+    count(REFUSED)

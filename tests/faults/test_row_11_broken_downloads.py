@@ -95,15 +95,16 @@ def test_a_whole_file_arrives_and_is_not_fetched_twice(server, tmp_path):
     assert len(server.ranges) == 1
 
 
-def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
+def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path, count):
     target = tmp_path / "set.hdf5"
     server.cut = [1_000, 5_000]
     get(server, target)
     assert target.read_bytes() == CONTENT
     assert server.ranges == ["", "bytes=1000-", "bytes=6000-"]
+    count("broken downloads that arrived after all")
 
 
-def test_a_later_call_goes_on_too(server, tmp_path):
+def test_a_later_call_goes_on_too(server, tmp_path, count):
     target = tmp_path / "set.hdf5"
     server.cut = [1_000] * download.ATTEMPTS
     with pytest.raises(
@@ -116,15 +117,17 @@ def test_a_later_call_goes_on_too(server, tmp_path):
     assert target.read_bytes() == CONTENT
     assert server.ranges[-1] == f"bytes={1000 * download.ATTEMPTS}-"
     assert nothing_but(tmp_path, "set.hdf5")
+    count("broken downloads that arrived after all")
 
 
-def test_a_server_without_ranges_starts_over(server, tmp_path):
+def test_a_server_without_ranges_starts_over(server, tmp_path, count):
     server.cut, server.ignores_ranges = [1_000], True
     get(server, tmp_path / "set.hdf5")
     assert (tmp_path / "set.hdf5").read_bytes() == CONTENT
+    count("broken downloads that arrived after all")
 
 
-def test_a_file_that_changed_in_between_is_fetched_anew(server, tmp_path):
+def test_a_file_that_changed_in_between_is_fetched_anew(server, tmp_path, count):
     server.cut = [1_000] * download.ATTEMPTS
     with pytest.raises(DataError, match="broken off"):
         get(server, tmp_path / "set.hdf5")
@@ -132,15 +135,17 @@ def test_a_file_that_changed_in_between_is_fetched_anew(server, tmp_path):
     server.files["set.hdf5"], server.tag = newer, '"two"'
     get(server, tmp_path / "set.hdf5", sha256=hashlib.sha256(newer).hexdigest())
     assert (tmp_path / "set.hdf5").read_bytes() == newer
+    count("broken downloads that arrived after all")
 
 
-def test_a_longer_partial_file_is_thrown_away(server, tmp_path):
+def test_a_longer_partial_file_is_thrown_away(server, tmp_path, count):
     (tmp_path / "set.hdf5.part").write_bytes(bytes(2 * len(CONTENT)))
     get(server, tmp_path / "set.hdf5")
     assert (tmp_path / "set.hdf5").read_bytes() == CONTENT
+    count("broken downloads that arrived after all")
 
 
-def test_a_web_page_with_status_200_is_refused(server, tmp_path):
+def test_a_web_page_with_status_200_is_refused(server, tmp_path, count):
     server.kind = "text/html; charset=utf-8"
     with pytest.raises(DataError, match=r"found a web page .*, expected a data file"):
         get(server, tmp_path / "set.hdf5")
@@ -152,9 +157,10 @@ def test_a_web_page_with_status_200_is_refused(server, tmp_path):
         get(server, tmp_path / "set.hdf5", size=None)
     assert not (tmp_path / "set.hdf5").exists()
     assert (tmp_path / "set.hdf5.bad-1").read_bytes() == b"<html>log in</html>"
+    count("bad downloads refused", 3)
 
 
-def test_wrong_bytes_are_kept_aside(server, tmp_path):
+def test_wrong_bytes_are_kept_aside(server, tmp_path, count):
     target = tmp_path / "set.hdf5"
     server.files["set.hdf5"] = CONTENT[:-1] + b"x"
     for number in (1, 2):
@@ -166,15 +172,17 @@ def test_wrong_bytes_are_kept_aside(server, tmp_path):
     server.files["set.hdf5"] = CONTENT
     get(server, target)
     assert target.read_bytes() == CONTENT
+    count("bad downloads refused", 2)
 
 
-def test_more_bytes_than_allowed_are_not_taken(server, tmp_path):
+def test_more_bytes_than_allowed_are_not_taken(server, tmp_path, count):
     with pytest.raises(DataError, match="found 102,408 bytes, expected 50,000, the limit"):
         get(server, tmp_path / "set.hdf5", size=None, limit=50_000)
     assert nothing_but(tmp_path)
+    count("bad downloads refused")
 
 
-def test_without_a_network_the_way_out_is_named(tmp_path):
+def test_without_a_network_the_way_out_is_named(tmp_path, count):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -183,24 +191,28 @@ def test_without_a_network_the_way_out_is_named(tmp_path):
     ):
         fetch(f"http://127.0.0.1:{port}/x", tmp_path / "x", sha256=DIGEST)
     assert nothing_but(tmp_path)
+    count("bad downloads refused")
 
 
-def test_a_missing_file_says_what_the_server_said(server, tmp_path):
+def test_a_missing_file_says_what_the_server_said(server, tmp_path, count):
     with pytest.raises(DataError, match=r"the server answers 404.*--dataset FILE"):
         fetch(f"{server.address}/none", tmp_path / "none", sha256=DIGEST)
+    count("bad downloads refused")
 
 
-def test_without_a_digest_only_https(server, tmp_path):
+def test_without_a_digest_only_https(server, tmp_path, count):
     with pytest.raises(DataError, match="must be HTTPS"):
         get(server, tmp_path / "set.hdf5", sha256=None)
     assert server.ranges == []
     assert all(known.url.startswith("https://") for known in names.known_sets().values())
+    count("bad downloads refused")
 
 
-def test_two_downloads_of_one_file_do_not_mix(server, tmp_path):
+def test_two_downloads_of_one_file_do_not_mix(server, tmp_path, count):
     part = tmp_path / "set.hdf5.part"
     with download._alone(part), pytest.raises(ConfigError, match=r"another process is downloading set\.hdf5"):
         get(server, tmp_path / "set.hdf5")
+    count("bad downloads refused")
 
 
 @pytest.fixture
@@ -222,7 +234,7 @@ def known(server, tmp_path, monkeypatch):
     return entry
 
 
-def test_an_id_is_fetched_and_read(known, server, tmp_path):
+def test_an_id_is_fetched_and_read(known, server, tmp_path, count):
     server.cut = [1_000]
     with pytest.raises(ConfigError, match="downloads are off"):
         load_dataset("toy-v0", download=False)
@@ -235,9 +247,10 @@ def test_an_id_is_fetched_and_read(known, server, tmp_path):
     )
     load_dataset("toy-v0", download=False)
     assert len(server.ranges) == 2
+    count("broken downloads that arrived after all")
 
 
-def test_a_file_cut_short_in_the_cache_is_kept_aside_and_fetched_again(known, tmp_path):
+def test_a_file_cut_short_in_the_cache_is_kept_aside_and_fetched_again(known, tmp_path, count):
     load_dataset("toy-v0")
     cached = tmp_path / "d4rl" / "set-v0.hdf5"
     cached.write_bytes(cached.read_bytes()[:500])
@@ -245,6 +258,7 @@ def test_a_file_cut_short_in_the_cache_is_kept_aside_and_fetched_again(known, tm
         load_dataset("toy-v0")
     assert (tmp_path / "d4rl" / "set-v0.hdf5.bad-1").stat().st_size == 500
     assert len(load_dataset("toy-v0").rows) == 48
+    count("broken downloads that arrived after all")
 
 
 def test_a_file_that_the_user_names_is_never_moved(known, tmp_path):
@@ -273,7 +287,7 @@ class _Secure:
         pass
 
 
-def test_a_minari_set_is_there_only_when_it_is_complete(minari_set, server, tmp_path):
+def test_a_minari_set_is_there_only_when_it_is_complete(minari_set, server, tmp_path, count):
     target = tmp_path / "root" / "tests" / "toy-v0"
     server.cut = [10_000, 500, 500, 500]  # metadata whole, the data broken off
     with pytest.raises(DataError, match="broken off"):
@@ -283,10 +297,12 @@ def test_a_minari_set_is_there_only_when_it_is_complete(minari_set, server, tmp_
     located = load.Located(target, minari_set)
     assert len(load.read(load.ready(located)).rows) == 7
     assert not list(target.parent.glob(".download-*"))
+    count("broken downloads that arrived after all")
 
 
-def test_columnar_sets_are_left_to_minari(minari_set, server, tmp_path):
+def test_columnar_sets_are_left_to_minari(minari_set, server, tmp_path, count):
     whole = server.files["toy/data/metadata.json"]
     server.files["toy/data/metadata.json"] = whole.replace(b'"hdf5"', b'"arrow"')
     with pytest.raises(DataError, match="minari download tests/toy-v0"):
         fetch_known(minari_set, tmp_path / "root" / "toy")
+    count("bad downloads refused")

@@ -13,6 +13,8 @@ from rlsuite.offline.names import check_name, recipe
 from rlsuite.training import runfolder
 from rlsuite.training.runfolder import LOCK_FILE, RunFolder
 
+REFUSED = "tricks with paths refused"
+
 
 def tree(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
@@ -33,7 +35,7 @@ def tree(folder: Path) -> list[str]:
     ],
 )
 def test_unusable_paths_are_refused_before_anything_is_touched(
-    tmp_path: Path, name: str, message: str
+    tmp_path: Path, name: str, message: str, count
 ) -> None:
     (tmp_path / "file").write_text("precious")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
@@ -44,6 +46,7 @@ def test_unusable_paths_are_refused_before_anything_is_touched(
     assert caught.value.exit_code == 2
     assert tree(tmp_path) == before
     assert (tmp_path / "file").read_text() == "precious"
+    count(REFUSED)
 
 
 def test_a_parent_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +69,7 @@ def test_a_disk_that_refuses_is_a_configuration_error(
     assert tree(tmp_path / "run") == []  # the lock is not left behind
 
 
-def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path, count) -> None:
     precious = tmp_path / "precious"
     precious.write_text("data")
     (tmp_path / "run").mkdir()
@@ -74,6 +77,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot write the run folder"):
         RunFolder.create(tmp_path / "run", {}, {})
     assert precious.read_text() == "data"
+    count(REFUSED)
 
 
 TRICKS = [
@@ -95,7 +99,7 @@ TRICKS = [
 
 
 @pytest.mark.parametrize("name", TRICKS)
-def test_tricks_with_names_are_refused_before_any_file_is_touched(name, monkeypatch):
+def test_tricks_with_names_are_refused_before_any_file_is_touched(name, monkeypatch, count):
     def touched(*_args, **_kwargs):
         raise AssertionError("a file was touched")
 
@@ -106,18 +110,21 @@ def test_tricks_with_names_are_refused_before_any_file_is_touched(name, monkeypa
     assert caught.value.exit_code == 2
     with pytest.raises(ConfigError):
         recipe(name)
+    count(REFUSED)
 
 
 @pytest.mark.parametrize("name", [t for t in TRICKS if not t.startswith(("/", ".", "~"))])
-def test_ids_that_are_tricks_are_refused(roots, name):
+def test_ids_that_are_tricks_are_refused(roots, name, count):
     with pytest.raises(ConfigError):
         locate(name)
+    count(REFUSED)
 
 
-def test_links_out_of_the_data_folder_are_refused(roots):
+def test_links_out_of_the_data_folder_are_refused(roots, count):
     outside = write_minari(roots / "outside", episodes_of([3]))
     (roots / "minari" / "tests").mkdir(parents=True)
     (roots / "minari" / "tests" / "toy-v0").symlink_to(outside)
     with pytest.raises(ConfigError, match="leads out of"):
         locate("tests/toy-v0")
+    count(REFUSED)
     assert len(load_dataset(str(outside)).rows) == 3  # named by its path it may lie anywhere

@@ -16,7 +16,7 @@ def count_from_zero():
     Poisoned.steps = 0
 
 
-def test_a_world_with_a_bad_number_is_reset_counted_and_never_learnt_from(tmp_path, monkeypatch):
+def test_a_world_with_a_bad_number_is_reset_counted_and_never_learnt_from(tmp_path, monkeypatch, count):
     monkeypatch.setitem(gymnasium.registry["ToyPoisoned-v0"].kwargs, "every", 250)
     result = runs.train(tmp_path / "run", env="gym:ToyPoisoned-v0", eval_every=0, steps=800)
     assert result.updates == 150
@@ -27,9 +27,10 @@ def test_a_world_with_a_bad_number_is_reset_counted_and_never_learnt_from(tmp_pa
     for chunk in (runs.newest(tmp_path / "run") / "replay").iterdir():
         for tensor in load_file(chunk).values():
             assert tensor.isfinite().all()
+    count("bad worlds reset and not learnt from", last["env/nan_resets"])
 
 
-def test_too_many_bad_worlds_end_the_run_with_a_dump(tmp_path, monkeypatch):
+def test_too_many_bad_worlds_end_the_run_with_a_dump(tmp_path, monkeypatch, count):
     monkeypatch.setitem(gymnasium.registry["ToyPoisoned-v0"].kwargs, "every", 20)
     with pytest.raises(NumericalError, match=r"worlds .* dump"):
         runs.train(tmp_path / "run", env="gym:ToyPoisoned-v0", eval_every=0, steps=800)
@@ -43,3 +44,4 @@ def test_too_many_bad_worlds_end_the_run_with_a_dump(tmp_path, monkeypatch):
         assert there > 10 and not before["valid"][world, -1]
         assert before["observation"][world, -there:].isfinite().all()
         assert before["observation"][world, -there:].any(-1).all()  # rows of the run, and no padding
+    count("runs ended with a dump")

@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_second_start_is_refused_and_the_holder_named(run: Path) -> None:
+def test_a_second_start_is_refused_and_the_holder_named(run: Path, count) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, run],
         stdin=subprocess.PIPE,
@@ -59,10 +59,11 @@ def test_a_second_start_is_refused_and_the_holder_named(run: Path) -> None:
     finally:
         holder.kill()
         holder.wait()
+    count("second writers refused")
 
 
 def test_the_lock_of_a_killed_process_is_taken_over_with_a_warning(
-    run: Path, caplog: pytest.LogCaptureFixture
+    run: Path, caplog: pytest.LogCaptureFixture, count
 ) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, run],
@@ -80,16 +81,18 @@ def test_the_lock_of_a_killed_process_is_taken_over_with_a_warning(
         assert json.loads((run / LOCK_FILE).read_text())["pid"] == os.getpid()
     assert len(caplog.records) == 1
     assert f"from process {holder.pid}, which is gone" in caplog.text
+    count("stale locks taken over")
 
 
-def test_the_same_process_cannot_hold_it_twice(run: Path) -> None:
+def test_the_same_process_cannot_hold_it_twice(run: Path, count) -> None:
     with RunFolder.open(run), pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
         RunFolder.open(run).__enter__()
     with RunFolder.open(run):
         pass
+    count("second writers refused")
 
 
-def test_created_runs_are_held_until_closed(tmp_path: Path) -> None:
+def test_created_runs_are_held_until_closed(tmp_path: Path, count) -> None:
     created = RunFolder.create(tmp_path / "new", {}, {})
     with pytest.raises(ConfigError, match="in use"):
         RunFolder.open(tmp_path / "new").__enter__()
@@ -98,9 +101,10 @@ def test_created_runs_are_held_until_closed(tmp_path: Path) -> None:
     created.close()
     with RunFolder.open(tmp_path / "new"):
         pass
+    count("second writers refused")
 
 
-def test_a_lock_of_another_machine_is_respected(run: Path) -> None:
+def test_a_lock_of_another_machine_is_respected(run: Path, count) -> None:
     holder = {"pid": 1, "host": "another-machine", "started": "2026-01-01T00:00:00+00:00"}
     (run / LOCK_FILE).write_text(json.dumps(holder))
     with pytest.raises(
@@ -108,17 +112,19 @@ def test_a_lock_of_another_machine_is_respected(run: Path) -> None:
     ):
         RunFolder.open(run).__enter__()
     assert json.loads((run / LOCK_FILE).read_text()) == holder
+    count("second writers refused")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b"null"])
-def test_a_torn_lock_nobody_holds_is_taken(run: Path, content: bytes) -> None:
+def test_a_torn_lock_nobody_holds_is_taken(run: Path, content: bytes, count) -> None:
     (run / LOCK_FILE).write_bytes(content)
     with RunFolder.open(run):
         assert json.loads((run / LOCK_FILE).read_text())["pid"] == os.getpid()
+    count("stale locks taken over")
 
 
 def test_without_kernel_locks_the_process_id_decides(
-    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, count
 ) -> None:
     def unsupported(descriptor: int, operation: int) -> None:
         raise OSError(95, "Operation not supported")
@@ -138,10 +144,12 @@ def test_without_kernel_locks_the_process_id_decides(
     with RunFolder.open(run):
         pass
     assert "which is gone" in caplog.text
+    count("second writers refused", 2)
+    count("stale locks taken over")
 
 
 def test_the_lock_file_replaced_between_opening_and_locking_is_opened_again(
-    run: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, monkeypatch: pytest.MonkeyPatch, count
 ) -> None:
     """The holder before us deletes its lock at the wrong moment: we must not keep a file nobody sees."""
     flock, seen = runfolder.fcntl.flock, []
@@ -156,3 +164,4 @@ def test_the_lock_file_replaced_between_opening_and_locking_is_opened_again(
     with RunFolder.open(run), pytest.raises(ConfigError, match="in use"):
         RunFolder.open(run).__enter__()
     assert len(seen) == 3
+    count("second writers refused")

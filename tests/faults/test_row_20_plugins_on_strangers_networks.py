@@ -30,7 +30,7 @@ from rlsuite.plugins.redo import BRO_SCHEDULE, ReDo, due, full_reset, shrink_and
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_rows_columns_and_moments_change_and_nothing_else(network, optimizer):
+def test_rows_columns_and_moments_change_and_nothing_else(network, optimizer, count):
     module, opt, example, chains = trained(NETWORKS[network], OPTIMIZERS[optimizer])
     reset = GraMa(tau=0.7, generator=torch.Generator().manual_seed(3)).attach(module, opt, example=example)
     before = entries(module, opt)
@@ -39,10 +39,11 @@ def test_rows_columns_and_moments_change_and_nothing_else(network, optimizer):
         "a test that resets nothing shows nothing"
     )
     check(chains, masks, before, entries(module, opt))
+    count("resets of strangers' networks, every entry checked")
 
 
 @pytest.mark.parametrize("network", ["relu", "residual", "group norm, conv", "twins of three seeds"])
-def test_redo_touches_what_it_may(network):
+def test_redo_touches_what_it_may(network, count):
     module, opt, example, chains = trained(NETWORKS[network], OPTIMIZERS["adam"])
     reset = ReDo(tau=0.9, generator=torch.Generator().manual_seed(3)).attach(module, opt, example=example)
     module(*example)
@@ -50,6 +51,7 @@ def test_redo_touches_what_it_may(network):
     masks = {key: found.inactive for key, found in reset.reset().items()}
     assert any(mask.any() for mask in masks.values())
     check(chains, masks, before, entries(module, opt), initialiser="xavier", kept_moments=True)
+    count("resets of strangers' networks, every entry checked")
 
 
 def test_redo_sets_biases_to_zero_and_keeps_their_moments():
@@ -146,7 +148,7 @@ def test_one_seed_feels_nothing_of_another():
         assert torch.equal(together[name][1], other[name][1])
 
 
-def test_functional_stacks_of_torch_func():
+def test_functional_stacks_of_torch_func(count):
     torch.manual_seed(0)
     models = [nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 1)) for _ in range(4)]
     stacked, _ = torch.func.stack_module_state(models)
@@ -169,6 +171,7 @@ def test_functional_stacks_of_torch_func():
     assert not opt.state[stacked["0.weight"]]["exp_avg"][mask].any()
     with pytest.raises(ConfigError, match="preact"):
         GraMa(mode="preact").attach(models[0], opt, parameters=stacked)
+    count("strangers' networks refused")
 
 
 def test_one_optimiser_over_several_modules_and_one_reset_over_both():
@@ -197,7 +200,7 @@ class Halves(torch.optim.SGD):
             self.state[parameter]["rows"] = torch.ones(len(parameter), 1)
 
 
-def test_moments_that_cannot_be_told_apart():
+def test_moments_that_cannot_be_told_apart(count):
     """Known kinds are refused at attach, others before the first write; without moments both do."""
     module, opt, *_ = trained(NETWORKS["relu"], OPTIMIZERS["adam"])
     for kind in (torch.optim.Adafactor, torch.optim.LBFGS):
@@ -216,6 +219,7 @@ def test_moments_that_cannot_be_told_apart():
     assert not reset.resets["0"].any()
     with pytest.raises(ConfigError, match='"rows"'):
         GraMa().attach(module, opt)
+    count("strangers' networks refused", 3)
 
 
 def test_streams_that_do_not_fit_are_refused_at_attach():

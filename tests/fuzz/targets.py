@@ -1,14 +1,14 @@
 """What is fuzzed: every reader of files that other people, or a failing disk, may have written.
 
-A target takes bytes, makes a file of them, and reads it. It returns whether the file was usable; the only
+A target takes bytes, makes a file of them, and reads it. It returns whether all of it was usable; the only
 errors that may come out are those of `rlsuite.errors`. While it reads, nothing outside its folder may be
-written, nothing unpickled, no process started and no address called: an audit hook watches.
+written, nothing unpickled, no process started and no address called (`watch`).
 """
 
 import contextlib
 import hashlib
 import json
-import os
+import math
 import shutil
 import sys
 import tempfile
@@ -24,6 +24,7 @@ import torch
 import whole_runs as runs
 from choices import Choices
 from offline.offline_helpers import episodes_of, flat_columns, write_flat, write_minari
+from watch import confined
 
 from rlsuite.errors import RLSuiteError
 from rlsuite.offline.d4rl import read_d4rl
@@ -35,63 +36,12 @@ from rlsuite.training.assembly import Run, build, restore
 from rlsuite.training.canonical import canonical
 from rlsuite.training.checkpoint import CheckpointStore
 from rlsuite.training.config import OfflineConfig, TrainConfig
+from rlsuite.training.machine import difference, maker
 from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
-from rlsuite.training.metricsfile import MetricsFile, read_metrics
+from rlsuite.training.metricsfile import DISCARDED_FILE, MetricsFile, read_metrics
 from rlsuite.training.online import train_steps
 from rlsuite.training.recorder import Recorder, curve_table
 from rlsuite.training.runfolder import RunFolder
-
-# Everything that changes names or contents, with the arguments that are paths.
-WRITES = {
-    "os.remove": (0,),
-    "os.rename": (0, 1),
-    "os.mkdir": (0,),
-    "os.rmdir": (0,),
-    "os.link": (1,),
-    "os.symlink": (1,),
-    "os.truncate": (0,),
-    "shutil.rmtree": (0,),
-}
-FORBIDDEN = {"pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.fork", "socket.connect"}
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-
-
-class Escape(BaseException):
-    """A reader did what no reader may; no `except` of the readers catches it."""
-
-
-_inside: Path | None = None  # the only folder that may be written to, while a target reads
-
-
-def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if _inside is None:
-        return
-    if event in FORBIDDEN:
-        raise Escape(f"{event}{arguments!r:.200}")
-    paths: list[Any] = []
-    if event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING:
-        paths = [arguments[0]]
-    elif event in WRITES:
-        paths = [arguments[place] for place in WRITES[event]]
-    for path in paths:
-        if isinstance(path, str | bytes | os.PathLike):
-            real = os.path.realpath(os.fsdecode(path))
-            if not Path(real).is_relative_to(_inside) and real != os.devnull:
-                raise Escape(f"{event} of {real}")
-
-
-sys.addaudithook(_watch)
-
-
-@contextlib.contextmanager
-def confined(folder: Path) -> Iterator[None]:
-    """Watch this process until the end of the context."""
-    global _inside
-    _inside = folder.resolve()
-    try:
-        yield
-    finally:
-        _inside = None
 
 
 class Target:
@@ -109,12 +59,12 @@ class Target:
         """Make the file that `choices` mean."""
         raise NotImplementedError
 
-    def read(self) -> None:
-        """Read it and use what came."""
+    def read(self) -> bool | None:
+        """Read it and use what came; False says that some of it was passed over."""
         raise NotImplementedError
 
     def __call__(self, data: bytes) -> bool:
-        """Write, read, and return whether the file was usable.
+        """Write, read, and return whether all of the file was usable.
 
         Raises:
             AssertionError: what was read breaks a promise.
@@ -124,11 +74,10 @@ class Target:
         self.write(Choices(data))
         try:
             with confined(self.folder):
-                self.read()
+                return self.read() is not False
         except RLSuiteError as error:
             assert str(error), "an error without words"
             return False
-        return True
 
 
 class Checkpoint(Target):
@@ -183,6 +132,8 @@ class Checkpoint(Target):
         if name == "manifest.json":
             body = json.loads(whole)
             del body["sha256"]
+            if choices.below(2):
+                return signed(body | {"written_by": choices.changed(body["written_by"])})
             return signed(choices.changed(body))
         if name.endswith(".json"):
             return json.dumps(choices.changed(json.loads(whole))).encode()
@@ -192,6 +143,8 @@ class Checkpoint(Target):
         run = self.run
         loaded = CheckpointStore(self.checkpoint.parent).load(config_digest=None)
         assert loaded is not None
+        others = difference(loaded.manifest.written_by, maker(run.device))
+        assert others.isprintable() and len(others) < 10_000, "what a terminal may not show"
         restore(run, loaded)
         recorder = Recorder(self.folder, total_steps=1, console=False)
         recorder.load_state_dict(loaded.documents.get("recorder"))
@@ -280,23 +233,71 @@ class Metrics(Target):
         ]
 
     def write(self, choices: Choices) -> None:
-        (self.folder / "metrics.discarded.jsonl").unlink(missing_ok=True)
-        lines = list(self.lines)
+        (self.folder / DISCARDED_FILE).unlink(missing_ok=True)
+        lines = [json.dumps(line).encode() for line in self.lines]
         for _ in range(choices.below(3)):
-            lines[choices.below(len(lines))] = choices.changed(choices.of(self.lines))
-        data = "\n".join(json.dumps(line) for line in lines).encode()
-        self.path.write_bytes(choices.spoilt(data) if choices.below(2) else data + b"\n")
+            place, way = choices.below(len(lines)), choices.below(3)
+            if way == 0:
+                huge = {"eval/return_mean": choices.of((-1, 1)) * sys.float_info.max}
+                lines[place] = json.dumps(self.lines[place] | huge).encode()
+            elif way == 1:
+                lines[place] = json.dumps(choices.changed(self.lines[place])).encode()
+            else:
+                lines[place] = choices.spoilt(lines[place])
+        data = b"\n".join(lines)
+        self.path.write_bytes(choices.spoilt(data) if choices.below(3) == 0 else data + b"\n")
 
-    def read(self) -> None:
-        assert all(isinstance(record, dict) for record in read_metrics(self.path))
-        curve_table(self.path)
+    def read(self) -> bool:
+        """Hold what is read, shown, cut back and continued to what may be believed of the file."""
+        data = self.path.read_bytes()
+        expected, complete = believed(data)
+        assert list(read_metrics(self.path)) == expected
+        shown = curve_table(self.path)
+        evaluated = {record["step"] for record in expected if record.get("eval/return_mean") is not None}
+        assert (shown == "no evaluation yet") == (not evaluated)
         file = MetricsFile(self.path)
-        file.rewind(200)
-        assert file.append({"step": 300})
+        moved = file.rewind(200)
+        discarded = self.folder / DISCARDED_FILE
+        gone = split(discarded.read_bytes()) if discarded.exists() else []
+        assert len(gone) == moved and sorted(split(self.path.read_bytes()) + gone) == sorted(split(data))
+        kept = [record for record in expected if record["step"] <= 200]
+        assert list(read_metrics(self.path)) == kept
+        assert file.append({"step": 300, "loss": math.nan})
         file.close()
-        steps = [record["step"] for record in read_metrics(self.path)]
-        assert steps[-1] == 300 and all(step <= 200 for step in steps[:-1])
-        curve_table(self.path)
+        assert list(read_metrics(self.path)) == [*kept, {"step": 300, "loss": None}]
+        self.path.write_bytes(data)  # a crash left it so, and nobody rewinds it: whole lines stay
+        assert MetricsFile(self.path).append({"step": 300})
+        whole = data[: data.rfind(b"\n") + 1]
+        assert self.path.read_bytes() == whole + b'{"step": 300}\n'
+        return complete
+
+
+def split(data: bytes) -> list[bytes]:
+    """Return the lines of a file; what follows the last newline is one, too, unless it is empty."""
+    lines = data.split(b"\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def believed(data: bytes) -> tuple[list[dict[str, Any]], bool]:
+    """Return what of a metrics file may be believed, and whether that is all of it; on its own, no reader."""
+    records, complete = [], True
+    for line in split(data):
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            found = None
+        fields = found if isinstance(found, dict) else {}
+        usable = {key: value for key, value in fields.items() if value is None or is_finite(value)}
+        if usable.get("step") is not None:
+            records.append(usable)
+        complete &= usable.get("step") is not None and usable == found
+    return records, complete
+
+
+def is_finite(value: Any) -> bool:
+    if type(value) is int:
+        return abs(value) <= sys.float_info.max
+    return type(value) is float and -math.inf < value < math.inf
 
 
 class Policy(Target):

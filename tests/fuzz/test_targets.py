@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from targets import TARGETS, Escape, confined, prepared
+from targets import TARGETS, prepared
+from watch import Escape, confined
 
 FINDINGS = sorted((Path(__file__).parent / "findings").glob("*/*"))
 # Derandomised: a run of the tests must not depend on luck.

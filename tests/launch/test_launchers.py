@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -102,6 +103,8 @@ def test_a_slurm_job_that_is_preempted_goes_on_in_the_queue(local, tmp_path, cap
     assert "goes on" not in capsys.readouterr().out  # the queue's doing, not ours
     assert (tmp_path / "logs" / f"{RUNS[0]}.log").read_text().count("resuming") == 1
     assert "resuming" not in (tmp_path / "logs" / f"{RUNS[1]}.log").read_text()
+    jobs = tmp_path / "logs" / "slurm"
+    assert list(jobs.rglob("*.pkl")) and stat.S_IMODE(jobs.stat().st_mode) == 0o700
 
 
 @pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rlsuite.launch import queue
 from rlsuite.launch.flags import LaunchFlags, make_launcher, options_of
 from rlsuite.launch.local import GPU_VARIABLE, LocalLauncher, LocalOptions
 from rlsuite.launch.queue import RESTARTS, Restarted, run_all, worst
-from rlsuite.launch.slurm import SlurmJob
+from rlsuite.launch.slurm import SlurmJob, private
 from rlsuite.launch.task import INTERRUPTED, LOST, Task, in_use, perform
 
 
@@ -168,6 +169,32 @@ def test_a_slurm_job_without_an_exit_code_is_lost_once_it_has_ended(tmp_path):
     assert SlurmJob(Done(True), task).poll() == LOST
     task.exit_file.write_text("75\n")
     assert SlurmJob(Done(False), task).poll() == INTERRUPTED
+
+
+@pytest.mark.parametrize("before", [None, 0o777])
+def test_only_this_user_may_enter_the_folder_that_jobs_are_unpickled_from(tmp_path, before):
+    folder = tmp_path / "logs" / "slurm"
+    if before is not None:  # made by an earlier release, or by somebody else for us
+        folder.mkdir(parents=True)
+        folder.chmod(before)
+    old = os.umask(0)
+    try:
+        assert private(folder) == folder
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_folder_of_another_user_is_refused_before_a_job_is_submitted(tmp_path, monkeypatch):
+    def refuse(path, mode):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("pathlib.Path.chmod", refuse)  # the superuser may change any
+    with pytest.raises(ConfigError, match=r"slurm must belong to this user alone.*not permitted.*--out"):
+        private(tmp_path / "slurm")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"File exists|Not a directory"):
+        private(tmp_path / "file" / "slurm")
 
 
 def test_gpus_and_cores_are_shared_out_over_the_slots(tmp_path, monkeypatch):

@@ -160,6 +160,25 @@ def test_rewind_of_nothing_changes_nothing(tmp_path: Path) -> None:
     record.close()
 
 
+@pytest.mark.parametrize(
+    ("data", "kept", "moved"),
+    [
+        (b'{"step": 10}\n{"step": 20}', [10, 20], 0),  # lacks its newline alone
+        (b'{"step":\r10}\n{"step": 30}\n', [10], 1),  # one line, to `read_metrics` too
+        (b'{"step": 10}\r{"step": 20}\n', [], 1),
+    ],
+)
+def test_rewind_takes_for_a_line_what_the_reader_does(tmp_path: Path, data, kept, moved) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(data)
+    file = MetricsFile(path)
+    assert file.rewind(20) == moved
+    assert (tmp_path / "metrics.discarded.jsonl").exists() == bool(moved)
+    assert file.append({"step": 30})
+    file.close()
+    assert [line["step"] for line in read_metrics(path)] == [*kept, 30]
+
+
 @pytest.mark.parametrize("torn", ["", "x" * 200_000])
 def test_a_torn_last_line_is_cut_off_before_the_next_one(tmp_path: Path, torn: str) -> None:
     path = tmp_path / "metrics.jsonl"
@@ -304,6 +323,17 @@ def test_the_curve_prints_every_evaluation(tmp_path: Path) -> None:
         ["2,000", "300.0", "2.5", "1,000.0"],
     ]
     assert [row.count("#") for row in rows[1:]] == [0, 10, 40]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_curve_of_the_largest_numbers_has_its_points(tmp_path: Path, seeds: int) -> None:
+    most = sys.float_info.max
+    with recorder(tmp_path) as record:
+        for step, mean in ((0, -most), (1000, 0.0), (2000, most)):
+            for _ in range(seeds):
+                record.log(step, step, {"eval/return_mean": mean, "eval/length_mean": most})
+    rows = curve_table(tmp_path / "metrics.jsonl").splitlines()
+    assert [row.count("#") for row in rows[1:]] == [0, 20, 40]
 
 
 def test_a_long_curve_is_thinned_and_ends_with_the_last_point(tmp_path: Path) -> None:
