@@ -21,6 +21,7 @@ import torch
 
 from rlsuite.bench.curves import collect, copy_origin
 from rlsuite.bench.runs import resolve, train
+from rlsuite.cli._line import peek
 from rlsuite.training.checkpoint import CheckpointStore
 from rlsuite.training.metricsfile import read_metrics
 from rlsuite.training.runfolder import METRICS_FILE, RunFolder
@@ -57,7 +58,10 @@ EXPERIMENTS = {
 
 
 def words_of(experiment: Experiment, arm: str, line: argparse.Namespace, extra: Sequence[str]) -> list[str]:
-    """Return the command line of one arm, without the agent."""
+    """Return the command line of one arm, without the agent.
+
+    A flag of the experiment's plug-in goes to the arms that have it: `least` has none in its plain arm.
+    """
     words = ["--env", line.task, "--steps", str(line.steps or experiment.steps), "--seeds", str(line.seeds)]
     words += [
         "--seed",
@@ -67,7 +71,20 @@ def words_of(experiment: Experiment, arm: str, line: argparse.Namespace, extra: 
         *experiment.common,
         *experiment.arms[arm],
     ]
-    return [*words, *extra]
+    every = {name for own in experiment.arms.values() for name in plugins_of((*experiment.common, *own))}
+    foreign = tuple(f"--{name}." for name in every.difference(plugins_of(words)))
+    ours = True
+    for word in extra:
+        if word.startswith("--"):  # else a value of the flag before it
+            ours = not word.startswith(foreign)
+        if ours:
+            words.append(word)
+    return words
+
+
+def plugins_of(words: Sequence[str]) -> list[str]:
+    """Return the plug-ins that a command line names."""
+    return [name for named in peek(words, "--plugins") for name in named.split(",")]
 
 
 def traces(runs: Mapping[str, Path], names: Sequence[str]) -> list[dict[str, Any]]:
