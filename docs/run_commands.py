@@ -164,11 +164,8 @@ def main() -> int:
             for path, preparation in PREPARED.items():
                 named = any(word == path or word.startswith(f"{path}/") for word in shlex.split(command))
                 made = f"--out {path}" in command
-                if (
-                    named
-                    and not made
-                    and not any((root / path).exists() for root in (folder, folder / "minari"))
-                ):
+                there = any((root / path).exists() for root in (folder, folder / "minari"))
+                if named and not made and not there:
                     failed += not run(preparation, folder)
             for path in [word for word in shlex.split(command) if made_again(word, command, folder)]:
                 (folder / path).rename(folder / f"{path}-{len(seen)}")
