@@ -1,6 +1,7 @@
 """`rlsuite report --videos`: which runs are recorded, what the page shows, and what does not end a report."""
 
 import builtins
+from typing import ClassVar
 
 import gymnasium
 import pytest
@@ -88,7 +89,7 @@ def test_an_environment_without_pictures_is_a_line(tmp_path, capsys):
 class Blind(toys.Reach):
     """Says that it draws, and does not."""
 
-    metadata = {"render_modes": ["rgb_array"]}
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}
 
     def __init__(self, render_mode=None):
         self.render_mode = render_mode
