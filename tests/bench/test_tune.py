@@ -75,8 +75,9 @@ def test_equal_trials_at_the_same_time_are_one_run_that_both_are_told(trial):
     threads = [
         threading.Thread(target=trial.function, args=({"batch-size": 16},), name=name) for name in "ab"
     ]
-    for thread in threads:
+    for thread in threads:  # one after the other: the command line's parser is for one thread at a time
         thread.start()
+        wait_for(lambda: trial.runs)
     means = [(10, 11.0), (20, 21.0)]  # never one seed's number
     wait_for(lambda: list(trial.told.values()) == [means, means])
     assert len(trial.runs) == 1
