@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-long test-lowest test-newest test-rliable faults fuzz audit soak gpu docs \
-	lint types imports clean
+	commands lint types imports clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -34,6 +34,9 @@ test-rliable: ## let rliable itself say again what the tests hold our statistics
 
 docs: setup-dev ## build the documentation in build/docs; a warning is an error
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
+
+commands: setup-dev ## run the commands that README and docs show, in small: about an hour on one core
+	$(BIN)/python docs/run_commands.py
 
 faults: setup-dev ## run the twenty fault tests in their long form; counts to benchmarks/results/faults.csv
 	RLSUITE_FAULT_COUNTS=benchmarks/results/faults.csv $(BIN)/python -m pytest tests/faults -m ''

@@ -1,12 +1,13 @@
 """The commands that README and docs show, and the links they hold."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-COMMAND = re.compile(r"(?: {4})?((?:rlsuite|python|make|pip) .*)")
+COMMAND = re.compile(r"(?: {4})?((?:rlsuite|torchrun|python|make|pip) .*)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -19,7 +20,7 @@ class Shown(NamedTuple):
 
 
 def shown_commands() -> list[Shown]:
-    """Return every line of a code block that begins with rlsuite, python, make or pip, comments cut off."""
+    """Return every line of a code block that begins with one of `COMMAND`'s words, comments cut off."""
     found = []
     for page in PAGES:
         fenced = False
@@ -32,6 +33,15 @@ def shown_commands() -> list[Shown]:
                 text = re.split(r"\s#\s|\s>\s", match[1])[0].strip()
                 found.append(Shown(page.relative_to(ROOT).as_posix(), number, text))
     return found
+
+
+def rlsuite_words(text: str) -> list[str] | None:
+    """Return the words after `rlsuite` of a command that starts it, by itself or by torchrun; else None."""
+    words = shlex.split(text)
+    if words[0] == "torchrun":
+        at = words.index("-m")
+        return words[at + 2 :] if words[at + 1] == "rlsuite" else None
+    return words[1:] if words[0] == "rlsuite" else None
 
 
 def links() -> list[tuple[Path, str]]:

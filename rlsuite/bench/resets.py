@@ -12,7 +12,7 @@ the last replay by length) and a picture.
 import argparse
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,20 +57,22 @@ EXPERIMENTS = {
 
 
 def words_of(experiment: Experiment, arm: str, line: argparse.Namespace, extra: Sequence[str]) -> list[str]:
-    """Return the command line of one arm, without the agent."""
+    """Return the command line of one arm, without the agent.
+
+    A flag of the experiment's plug-in goes to the arms that have it: `least` has none in its plain arm.
+    """
     words = ["--env", line.task, "--steps", str(line.steps or experiment.steps), "--seeds", str(line.seeds)]
     words += ["--seed", str(line.seed), "--threads", str(line.threads)]
     own = [*experiment.common, *experiment.arms[arm]]
-    return [*words, *own, *without_fields(extra, [name for name in EXPERIMENTS if name not in own])]
+    return [*words, *own, *(extra if line.experiment in own else without_fields(extra, line.experiment))]
 
 
-def without_fields(words: Sequence[str], plugins: Iterable[str]) -> list[str]:
-    """Leave out the fields of plug-ins that an arm does without, with their values."""
-    prefixes = tuple(f"--{plugin}." for plugin in plugins)
+def without_fields(words: Sequence[str], plugin: str) -> list[str]:
+    """Leave out the fields of a plug-in, with their values."""
     kept, left_out = [], False
     for word in words:
-        if word.startswith("--"):
-            left_out = word.startswith(prefixes)
+        if word.startswith("--"):  # else a value of the flag before it
+            left_out = word.startswith(f"--{plugin}.")
         if not left_out:
             kept.append(word)
     return kept

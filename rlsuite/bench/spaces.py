@@ -74,9 +74,13 @@ def is_whole(entry: Mapping[str, Any]) -> bool:
 
 
 def words_of(values: Mapping[str, Any]) -> list[str]:
-    """Return values as flags: `--agent.lr-critic 0.001`, `--agent.hidden 256 256`."""
+    """Return values as flags: `--agent.lr-critic 0.001`, `--agent.hidden 256 256`, `--agent.no-goal`."""
     words = []
     for name, value in values.items():
+        if isinstance(value, bool):
+            prefix, dot, own = name.rpartition(".")
+            words.append(f"--{name}" if value else f"--{prefix}{dot}no-{own}")
+            continue
         words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return words
 

@@ -50,6 +50,8 @@ class StudyLine(LaunchFlags):
     """Folder of the runs, logs and the report."""
     report: bool = True
     """Write the page at the end, of what has an evaluation by then."""
+    videos: bool = False
+    """With a video of each agent and environment on it, as `rlsuite report --videos`."""
     status: bool = False
     """Only say where the study stands."""
 
@@ -123,7 +125,8 @@ def main(line: StudyLine, extra: Sequence[str] = ()) -> int:
     print(f"\n{table(plans, line)}", flush=True)
     runs = [line.out / name for group in plans.values() for name in group if evaluated(line.out / name)]
     if runs and line.report:
-        report([*map(str, runs), "--out", str(line.out / REPORT_FOLDER)])
+        videos = ["--videos"] if line.videos else []
+        report([*map(str, runs), "--out", str(line.out / REPORT_FOLDER), *videos])
     return worst(codes)
 
 

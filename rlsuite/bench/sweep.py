@@ -1,13 +1,15 @@
 """Search for hyper-parameters with Optuna: one trial is one run with all its seeds, judged by their mean.
 
 The study lies in `study.log` of the sweep's folder, the runs beside it. A sweep that was stopped or killed
-goes on: finished trials stay, a trial that was under way continues in its run folder.
+goes on: finished trials stay, a trial that was under way continues in its run folder. Equal values are one
+run, however often they are drawn: trials that draw them again are told what it gives.
 """
 
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,17 +17,20 @@ from tyro import conf
 
 from rlsuite.bench.runs import Plan, resolve, task_of
 from rlsuite.bench.spaces import digest_of, example, is_whole, read_space, words_of
-from rlsuite.errors import ConfigError
+from rlsuite.errors import ConfigError, NumericalError, RLSuiteError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.queue import Launcher, Restarted
 from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, Task
 from rlsuite.training.metricsfile import read_metrics
+from rlsuite.training.recorder import EVAL_RETURN, OWNER_KEY
 from rlsuite.training.runfolder import METRICS_FILE
 from rlsuite.training.signals import StopFlag
 
-STUDY_FILE = "study.log"
+STUDY_FILE, TRIALS_FILE = "study.log", "trials.csv"
+BEST_FILE, IMPORTANCE_FILE = "best.sh", "importance.png"
 FOLDER_KEY = "folder"  # of a trial's attributes
 STARTUP_TRIALS = 5  # drawn at random, and finished before any is pruned
+FAILURES = 5  # runs in a row: a wrong flag fails them all, a bad node or value only some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +80,21 @@ class SweepLine(LaunchFlags):
 
 @dataclass
 class Running:
-    """A trial under way: its job, its folder, and how many of its evaluations the study knows."""
+    """A run under way: its job, its folder, the trials that drew its values, and what they were told."""
 
-    trial: Any
     job: Restarted
     path: Path
-    told: int = 0
+    seeds: int
+    trials: list[Any] = field(default_factory=list)
+    told: int = 0  # evaluations
     read: int = 0  # bytes of its metrics at the last look: nothing is parsed until there are more
     ended: bool = False
+
+    def join(self, trial: Any) -> None:
+        """Add a trial, and tell it what the others know already."""
+        for step, score in scores(self.path, self.seeds)[: self.told]:
+            trial.report(score, step)
+        self.trials.append(trial)
 
     def end(self) -> None:
         """Ask the run, once, to save and leave."""
@@ -100,6 +112,7 @@ def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
 
     Raises:
         ConfigError: Optuna is missing, the space is wrong, or the folder holds another study.
+        RLSuiteError: `FAILURES` runs failed one after the other.
     """
     try:
         import optuna
@@ -115,27 +128,39 @@ def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
     states = optuna.trial.TrialState
     done = (states.COMPLETE, states.PRUNED)
     running: list[Running] = []
+    failures: list[str] = []  # since the last run that did not fail
     with line.make_launcher() as launcher, StopFlag() as stop:
         at_once = launcher.slots or line.trials
         while True:
+            leaving = bool(stop.stop) or len(failures) >= FAILURES
             finished = len(study.get_trials(deepcopy=False, states=done))
-            wanted = line.trials - finished - len(running)
-            if not running and (wanted <= 0 or stop.stop):
+            under_way = sum(len(one.trials) for one in running)
+            wanted = line.trials - finished - under_way
+            if not running and (wanted <= 0 or leaving):
                 break
-            if wanted > 0 and len(running) < at_once and not stop.stop:
-                running.append(start(launcher, study, line, space, extra))
+            if wanted > 0 and under_way < at_once and not leaving:
+                start(running, launcher, study, line, space, extra)
                 continue
-            if stop.stop:
+            if leaving:
                 for one in running:
                     one.end()
             for one in running:
-                follow(study, one, prune=line.prune and not stop.stop)
+                follow(one, prune=line.prune and not leaving)
             for one in list(running):
                 if (code := one.job.poll()) is not None:
                     running.remove(one)
-                    finish(study, one, code, interrupted=bool(stop.stop))
+                    failure = finish(study, one, code, interrupted=leaving)
+                    if failure:
+                        failures.append(failure)
+                    elif not leaving:
+                        failures.clear()
             time.sleep(POLL_SECONDS)
-    write_results(study, line)
+    write_results(study, line, extra)
+    if len(failures) >= FAILURES:
+        raise RLSuiteError(
+            f"{len(failures)} runs in a row failed; the last: {failures[-1]}. Mend the cause and give the "
+            "same command again: it goes on"
+        )
     return INTERRUPTED if stop.stop else 0
 
 
@@ -178,22 +203,34 @@ def open_study(line: SweepLine, space: Mapping[str, Any], extra: Sequence[str]) 
 
 
 def start(
-    launcher: Launcher, study: Any, line: SweepLine, space: Mapping[str, Any], extra: Sequence[str]
-) -> Running:
-    """Draw a trial and start its run, or go on with the run that these values have already."""
+    running: list[Running],
+    launcher: Launcher,
+    study: Any,
+    line: SweepLine,
+    space: Mapping[str, Any],
+    extra: Sequence[str],
+) -> None:
+    """Draw a trial and start its run, or go on with the run that these values have already.
+
+    Where that run is under way, the trial joins it: two processes cannot share a run folder.
+    """
     trial = study.ask()
     values = {name: suggest(trial, name, entry) for name, entry in space.items()}
     plan = plan_of(line, extra, values)
     path = line.folder / f"run-{digest_of(values)}"
     trial.set_user_attr(FOLDER_KEY, path.name)
-    log = Path.cwd() / line.folder / f"{path.name}.log"
-    task = task_of(plan, path, log) or Task(("list", "agents"), log)  # finished already: only to be told
     shown = ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in values.items()
     )
     print(f"trial {trial.number}: {shown}", flush=True)
-    return Running(trial, Restarted(launcher, path.name, task), path)
+    one = next((one for one in running if one.path == path), None)
+    if one is None:
+        log = Path.cwd() / line.folder / f"{path.name}.log"
+        task = task_of(plan, path, log) or Task(("list", "agents"), log)  # finished already: only to be told
+        one = Running(Restarted(launcher, path.name, task), path, plan.config.train.seeds)
+        running.append(one)
+    one.join(trial)
 
 
 def suggest(trial: Any, name: str, entry: Mapping[str, Any]) -> Any:
@@ -213,56 +250,77 @@ def plan_of(line: SweepLine, extra: Sequence[str], values: Mapping[str, Any]) ->
     return resolve(line.agent, [*words, *words_of(values), *extra])
 
 
-def scores(path: Path) -> list[tuple[int, float]]:
-    """Return (step, mean over seeds) of a run's evaluations; diverged seeds make it minus infinity."""
-    found: dict[int, list[float]] = {}
+def scores(path: Path, seeds: int) -> list[tuple[int, float]]:
+    """Return (step, mean over seeds) of a run's evaluations; diverged seeds make it minus infinity.
+
+    Args:
+        path: the run folder.
+        seeds: agents of the run. Each writes a line of its own: a step counts once all are there.
+    """
+    found: dict[int, dict[int | None, float]] = {}
     metrics = path / METRICS_FILE
     for record in read_metrics(metrics) if metrics.exists() else ():
-        if "eval/return_mean" in record:
-            value = record["eval/return_mean"]
-            found.setdefault(record["step"], []).append(float("-inf") if value is None else value)
-    return [(step, sum(values) / len(values)) for step, values in sorted(found.items())]
+        if EVAL_RETURN in record:
+            value = record[EVAL_RETURN]
+            each = found.setdefault(record["step"], {})
+            each[record.get(OWNER_KEY)] = float("-inf") if value is None else value
+    whole = ((step, each.values()) for step, each in sorted(found.items()) if len(each) == seeds)
+    return [(step, sum(values) / seeds) for step, values in whole]
 
 
-def follow(study: Any, one: Running, *, prune: bool) -> None:
+def follow(one: Running, *, prune: bool) -> None:
     """Tell the study the evaluations that are new, and stop the run where its pruner says so."""
     metrics = one.path / METRICS_FILE
     size = metrics.stat().st_size if metrics.exists() else 0
     if size == one.read:
         return
     one.read = size
-    for at, (step, score) in enumerate(scores(one.path)[one.told :], one.told):
+    for at, (step, score) in enumerate(scores(one.path, one.seeds)[one.told :], one.told):
         one.told = at + 1
-        one.trial.report(score, step)
-        if prune and one.trial.should_prune():
-            one.end()
+        for trial in one.trials:
+            trial.report(score, step)
+            if prune and trial.should_prune():
+                one.end()
 
 
-def finish(study: Any, one: Running, code: int, *, interrupted: bool) -> None:
-    """Tell the study how a run ended; an interrupted one stays open."""
+def finish(study: Any, one: Running, code: int, *, interrupted: bool) -> str | None:
+    """Tell the study how a run ended; an interrupted one stays open. Return what went wrong, if anything did.
+
+    Args:
+        study: Optuna's.
+        one: the run, with its trials.
+        code: its exit code.
+        interrupted: whether runs were told to leave for another reason than their scores.
+    """
     import optuna
 
-    follow(study, one, prune=False)
-    found = scores(one.path)
+    follow(one, prune=False)
+    found = scores(one.path, one.seeds)
     states = optuna.trial.TrialState
     if interrupted and code == INTERRUPTED:
-        return
-    if one.ended and code == INTERRUPTED:
-        study.tell(one.trial, state=states.PRUNED)
-        print(f"trial {one.trial.number}: pruned at {found[-1][0]:,}, {found[-1][1]:,.1f}", flush=True)
+        return None
+    state, value, failure = states.PRUNED, None, None
+    if one.ended and code == INTERRUPTED and found:
+        said = f"pruned at {found[-1][0]:,}, {found[-1][1]:,.1f}"
     elif code == 0 and found:
-        study.tell(one.trial, found[-1][1])
-        print(f"trial {one.trial.number}: {found[-1][1]:,.1f}", flush=True)
-    elif code == 4:  # diverged: the worst there is, so that the sampler stays away
-        study.tell(one.trial, state=states.PRUNED)
-        print(f"trial {one.trial.number}: diverged, see {one.path.name}", flush=True)
+        state, value, said = states.COMPLETE, found[-1][1], f"{found[-1][1]:,.1f}"
+    elif code == NumericalError.exit_code:  # the worst there is, so that the sampler stays away
+        said = f"diverged, see {one.path.name}"
     else:
-        study.tell(one.trial, state=states.FAIL)
-        raise ConfigError(f"trial {one.trial.number} failed with exit code {code}: see {one.path}.log")
+        how = f"failed with exit code {code}" if code else "ended without an evaluation"
+        state, said = states.FAIL, f"{how}, see {one.path}.log"
+        failure = f"trial {one.trials[0].number} {said}"
+    for trial in one.trials:
+        study.tell(trial, value, state=state)
+        print(f"trial {trial.number}: {said}", flush=True)
+    return failure
 
 
-def write_results(study: Any, line: SweepLine) -> None:
-    """Write `trials.csv`, `best.toml` and `importance.png`, and print the best trial's command."""
+def write_results(study: Any, line: SweepLine, extra: Sequence[str]) -> None:
+    """Write all trials and how much each flag mattered, write and print the command of the best trial.
+
+    The command trains what the trial did, to the last flag, in a run folder of its own.
+    """
     import optuna
 
     from rlsuite.bench.comparison import write_csv
@@ -280,17 +338,17 @@ def write_results(study: Any, line: SweepLine) -> None:
         | {name: json.dumps(trial.params.get(name)) for name in names}
         for trial in trials
     ]
-    write_csv(line.folder / "trials.csv", ("trial", "state", "score", "run", *names), rows)
+    write_csv(line.folder / TRIALS_FILE, ("trial", "state", "score", "run", *names), rows)
     complete = [trial for trial in trials if trial.state == states.COMPLETE]
     if not complete:
         return
     best = study.best_trial
-    flags = " ".join(f"--{name} {value}" for name, value in best.params.items())
-    where = f"--env {line.env}" if line.env else f"--dataset {line.dataset}"
-    print(f"best of {len(complete)} complete trials: {best.value:,.1f}, {best.user_attrs.get(FOLDER_KEY)}")
-    print(f"rlsuite train {line.agent} {where} {flags}", flush=True)
+    command = shlex.join(("rlsuite", "train", line.agent, *plan_of(line, extra, best.params).words))
+    said = f"best of {len(complete)} complete trials: {best.value:,.1f}, {best.user_attrs.get(FOLDER_KEY)}"
+    (line.folder / BEST_FILE).write_text(f"# {said}\n{command}\n", encoding="utf-8")
+    print(f"{said}\n{command}", flush=True)
     if len(complete) > 2 and len(names) > 1:
-        plot_importance(study, line.folder / "importance.png")
+        plot_importance(study, line.folder / IMPORTANCE_FILE)
 
 
 def plot_importance(study: Any, path: Path) -> None:

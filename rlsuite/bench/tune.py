@@ -2,23 +2,37 @@
 
     tune.Tuner(trainable("sac", ["--env", "Hopper"], "runs/tune"), param_space=domains("sac"), ...)
 
-A trial is `rlsuite train` in a process of its own, with a run folder named after its values. Every evaluation
+A trial is `rlsuite train` in a process of its own, with a run folder named after its values; a second trial
+with the same values at the same time is told what the first one's run gives. Every evaluation
 is reported (`env_step`, `return_mean`). A trial that Tune stops saves and leaves; one that fails and is
 started again, or that Tune restores, goes on from its newest checkpoint. Schedulers that copy one trial's
 state into another (population-based training) have nothing to copy: the checkpoints are ours.
 """
 
+import fcntl
 import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rlsuite.bench.runs import resolve, task_of
 from rlsuite.bench.spaces import digest_of, is_whole, read_space, words_of
 from rlsuite.bench.sweep import scores
 from rlsuite.errors import ConfigError
-from rlsuite.launch.task import POLL_SECONDS, spawn
+from rlsuite.launch.task import LEAVE_SECONDS, LOCK_SECONDS, POLL_SECONDS, in_use, leave, spawn
+
+
+def is_ours(turn: IO[str]) -> bool:
+    """Whether this trial may start the run; the others of the same values follow it until its process ends.
+
+    The lock goes with the trial's process, however that ends.
+    """
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _tune() -> Any:
@@ -75,23 +89,32 @@ def trainable(
         path = root / f"run-{digest_of(values)}"
         log = root / f"{path.name}.log"
         plan = resolve(agent, [*words, *words_of(values)])
-        task = task_of(plan, path, log)
-        process = None if task is None else spawn(task)  # None: it is finished, and only to be told
-        told = 0
-        try:
-            while True:
-                code = 0 if process is None else process.poll()
-                found = scores(path)  # after the look at the process: nothing that it wrote is missed
-                for step, score in found[told:]:
-                    tune.report({"env_step": step, metric: score})
-                told = len(found)
-                if code is not None:
-                    break
-                time.sleep(POLL_SECONDS)
-        finally:
-            if process is not None and process.poll() is None:
-                process.terminate()
-                process.wait()
+        process, told, code = None, 0, None
+        root.mkdir(parents=True, exist_ok=True)
+        patience = 0.0  # until then a process whose trial has died may save and leave
+        with path.with_suffix(".turn").open("w") as turn:
+            try:
+                while True:
+                    if process is not None:
+                        code = process.poll()
+                    elif is_ours(turn):
+                        patience = patience or time.monotonic() + LOCK_SECONDS
+                        task = task_of(plan, path, log)
+                        if task is None:  # finished, and only to be told
+                            code = 0
+                        elif not in_use(task) or time.monotonic() > patience:
+                            process = spawn(task)
+                    # After the look at the process: nothing that it wrote is missed.
+                    found = scores(path, plan.config.train.seeds)
+                    for step, score in found[told:]:
+                        tune.report({"env_step": step, metric: score})
+                    told = max(told, len(found))
+                    if code is not None:
+                        break
+                    time.sleep(POLL_SECONDS)
+            finally:
+                if process is not None and process.poll() is None:
+                    leave(process, LEAVE_SECONDS)
         if code:
             raise RuntimeError(f"the run ended with exit code {code}, see {log}")
 

@@ -20,6 +20,8 @@ class ReportLine:
     """Run folders, or folders that have run folders below them."""
     out: Path = Path("runs/report")
     """Folder of the report; what an earlier report left there is replaced."""
+    videos: bool = False
+    """Record an evaluation episode of each agent and environment that has no video (extra `video`)."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError where there is nothing to report."""
@@ -38,6 +40,10 @@ def run(argv: Sequence[str]) -> int:
     line.out.mkdir(parents=True, exist_ok=True)
     write_tables(study, line.out)
     draw(study, line.out)
+    if line.videos:
+        from rlsuite.bench.videos import record_videos
+
+        record_videos(study)
     page = write_page(study, line.out)
     for row in summaries(study):
         interval = f"IQM {row['iqm']:,.1f} [{row['low']:,.1f}, {row['high']:,.1f}]"

@@ -121,6 +121,8 @@ class GymEnv(ReplayedEnv):
             return np.asarray(self._vector.envs[world].render(), np.uint8)
         except gymnasium.error.DependencyNotInstalled as error:
             raise ConfigError(f"pictures of {self.env_id} need a missing package: {error}") from error
+        except (NotImplementedError, TypeError, gymnasium.error.Error) as error:
+            raise ConfigError(f"{self.env_id} gives no pictures: {error}") from error
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Close all copies."""

@@ -8,16 +8,19 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rlsuite.errors import ConfigError
-from rlsuite.launch.task import LOST, Task, in_use, perform
+from rlsuite.launch.task import LOST, POLL_SECONDS, Task, in_use, perform
 
 CANCEL = "scancel"
 PRIVATE = 0o700  # mode of the folder that holds jobs' pickles
 TIMEOUTS = 1_000  # times that a job may run out of time and go on: a run ends by itself
+SIGNAL_SECONDS = 90  # from Slurm's signal to the end of a job's time; submitit's own default
+SAVE_SECONDS = 75.0  # of them for the run to save and leave; the rest is for putting the job back
 LIVE_STATES = ("PENDING", "RUNNING", "REQUEUED", "CONFIGURING", "COMPLETING", "SUSPENDED", "READY", "UNKNOWN")
 
 
@@ -120,12 +123,21 @@ class Work:
         self.process = process
 
     def checkpoint(self) -> Any:
-        """Let the run save and leave; return the same work, which goes on from the run folder."""
+        """Let the run save and leave; return the same work, which goes on from the run folder.
+
+        A run that is still there after `SAVE_SECONDS` is killed, and goes on from its newest checkpoint: were
+        it waited for longer, Slurm would end the job before it is back in the queue.
+        """
         submitit = import_submitit()
         if self.process is not None and self.process.returncode is None:
             self.process.terminate()
+            until = time.monotonic() + SAVE_SECONDS
             # Not `wait`: this is a signal handler, and the code that it interrupted may hold wait's lock.
-            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+            while os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+                if time.monotonic() > until:
+                    self.process.kill()
+                    break
+                time.sleep(POLL_SECONDS)
         return submitit.helpers.DelayedSubmission(Work(self.task))
 
 
@@ -173,6 +185,7 @@ class SlurmLauncher:
             cpus_per_task=options.cpus,
             gpus_per_node=options.gpus,
             mem_gb=options.memory_gb,
+            slurm_signal_delay_s=SIGNAL_SECONDS,
             **{key: value for key, value in named.items() if value},
         )
         job = executor.submit(Work(task))

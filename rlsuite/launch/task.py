@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ INTERRUPTED = Interrupted.exit_code  # a run that was stopped, has saved, and ca
 LOST = -int(signal.SIGKILL)  # a worker that vanished, as a process that was killed
 POLL_SECONDS = 0.2
 STOP_SECONDS = 1.0  # between a worker's looks for the stop file
+KILL_SECONDS = 10.0  # for the kernel to end a process that was killed
 LEAVE_SECONDS = 300.0  # for a run told to stop to finish an evaluation and to save, before it is killed
 LOCK_SECONDS = 120.0  # for the last holder of a run to save and leave, once it was told to
 CONFIG_FILE, LOCK_FILE = "config.toml", "run.lock"  # of a run folder (rlsuite.training.runfolder)
@@ -137,6 +139,17 @@ def attend(process: "subprocess.Popen[bytes]", task: Task) -> int:
                 process.terminate()
             elif until is not None and time.monotonic() > until:
                 process.kill()
+
+
+def leave(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Tell a process to save and leave, and wait for it; after `seconds` it is killed."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(KILL_SECONDS)
 
 
 def in_use(task: Task, elsewhere: bool = False) -> bool:

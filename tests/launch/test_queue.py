@@ -6,6 +6,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from rlsuite.bench.study import seed_groups
 from rlsuite.cli._line import without
 from rlsuite.errors import ConfigError
-from rlsuite.launch import queue
+from rlsuite.launch import queue, slurm
 from rlsuite.launch.flags import LaunchFlags, make_launcher, options_of
 from rlsuite.launch.local import GPU_VARIABLE, LocalLauncher, LocalOptions
 from rlsuite.launch.queue import RESTARTS, Restarted, run_all, worst
@@ -297,3 +298,20 @@ def test_flags_are_taken_out_with_their_values():
         "--launcher-option=b=2",
     ]
     assert without(words, ("--seeds", "--out", "--launcher-option")) == ["--env", "X", "--steps=3"]
+
+
+def test_a_preempted_job_whose_run_does_not_leave_kills_it_in_time(monkeypatch, tmp_path):
+    pytest.importorskip("submitit")
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True)\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", deaf + "time.sleep(600)"], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout.readline() == b"deaf\n"
+    assert slurm.SAVE_SECONDS < slurm.SIGNAL_SECONDS
+    monkeypatch.setattr(slurm, "SAVE_SECONDS", 0.3)
+    work = slurm.Work(Task(("x",), tmp_path / "x.log"))
+    work.process = process
+    with process.stdout:
+        again = work.checkpoint()
+    assert process.wait(10) == -9
+    assert again.function.task == work.task  # goes on in the queue
