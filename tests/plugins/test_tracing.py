@@ -306,6 +306,22 @@ def test_data_where_units_could_be_makes_them_shared():
     assert found(net) == {"a": ([], True)}
 
 
+def test_a_layer_called_again_shares_the_columns_that_change_hands_and_no_others():
+    def refined(self, x):
+        y = x.new_zeros(len(x), 2)
+        for _ in range(2):  # b's units are read beside data first, then beside c's sum
+            y = y + self.c(torch.cat((x, y, self.b(self.a(x).relu())), -1).tanh())
+        return y
+
+    net = Net(refined, a=nn.Linear(3, 5), b=nn.Linear(5, 4), c=nn.Linear(9, 2))
+    assert found(net) == {"a": ([("b", 0, 1)], False), "b": ([("c", 5, 1)], False)}
+    net = Net(
+        lambda self, x: self.c(self.a(x).relu()) + self.c(self.b(x).relu()) + self.c(x[:, :1].expand(-1, 4)),
+        a=nn.Linear(3, 4), b=nn.Linear(3, 4), c=nn.Linear(4, 1),
+    )  # fmt: skip
+    assert found(net) == {"a": ([], True), "b": ([], True)}
+
+
 def test_weights_that_two_products_use_in_two_ways():
     net = Net(
         lambda self, x: self.b(F.linear(self.c(self.a(x)), self.c.weight.t())),

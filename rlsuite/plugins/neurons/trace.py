@@ -6,6 +6,7 @@ units pass labels on (`moves.py`); sums of two labels are residual streams. Thro
 label becomes opaque: harmless at the end of a network, an error where another layer reads it.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,6 +37,8 @@ from rlsuite.plugins.neurons.labels import (
 )
 from rlsuite.plugins.neurons.moves import ADDING, CONSTANT, ELEMENTWISE, MOVING, SCALING, canonical, places
 
+Columns = tuple[int, int, tuple[Unit, ...]]  # from, to, and whose units lie there
+
 
 class Trace(TorchFunctionMode):
     """Carries labels through one forward pass."""
@@ -51,7 +54,7 @@ class Trace(TorchFunctionMode):
         self.by_name: dict[str, Unit] = {}
         self.inputs: dict[str, tuple[Segment, ...]] = {}
         self.outputs: list[tuple[str, tuple[Segment, ...]]] = []
-        self.reads: dict[str, tuple[tuple[Unit, ...], ...]] = {}  # whose units lie on a layer's columns
+        self.reads: dict[str, list[Columns]] = {}  # of every layer
         self.problems: list[str] = []
         self.unusable: dict[str, str] = {}  # weight -> why
         held = [args, list(module.buffers()), [list(vars(part).values()) for part in module.modules()]]
@@ -249,7 +252,9 @@ class Trace(TorchFunctionMode):
     def _read(self, label: Label, position: int, layer: TracedLayer) -> None:
         """Note that `layer` reads the units of `label`."""
         start = 0
+        columns: list[Columns] = []
         for segment in label.segments:
+            columns.append((start, start + segment.size * segment.repeat, segment.units))
             for unit in segment.units:
                 unit.read = True
             if label.opaque or label.axis != position:
@@ -268,12 +273,13 @@ class Trace(TorchFunctionMode):
             self._refuse(
                 f"{layer.name} has another number of columns than the {start} units before it", label.units
             )
-        # A layer that is called again on other units has columns that belong to both.
-        owners = tuple(segment.units for segment in label.segments)
-        first = self.reads.setdefault(layer.name, owners)
-        if first != owners:
-            for unit in (unit for part in (*first, *owners) for unit in part):
-                unit.shared = True
+        # A layer that is called again on other units, or on data, has columns that belong to both.
+        columns = columns or [(0, self.shapes[layer.name][layer.in_axis], ())]
+        for one, other in itertools.product(columns, self.reads.setdefault(layer.name, [])):
+            if one != other and one[0] < other[1] and other[0] < one[1]:
+                for unit in (*one[2], *other[2]):
+                    unit.shared = True
+        self.reads[layer.name] += columns
 
     def _flow(
         self,
