@@ -266,7 +266,9 @@ class Metrics(Target):
         file.close()
         assert list(read_metrics(self.path)) == [*kept, {"step": 300, "loss": None}]
         self.path.write_bytes(data)  # a crash left it so, and nobody rewinds it: whole lines stay
-        assert MetricsFile(self.path).append({"step": 300})
+        file = MetricsFile(self.path)
+        assert file.append({"step": 300})
+        file.close()
         whole = data[: data.rfind(b"\n") + 1]
         assert self.path.read_bytes() == whole + b'{"step": 300}\n'
         return complete
