@@ -6,6 +6,7 @@ that of our environments, too.
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from rlsuite.envs.flatten import FIRST_KEYS, choose, key_order
 from rlsuite.errors import DataError
 
 MAX_WIDTH = 1_000_000  # numbers per step; more is no vector observation but a damaged file
+TYPE_NAME = re.compile(r"[<>=|]?[a-z]{1,12}[0-9]{0,3}")  # float32, bool, <f8
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,11 @@ def _is_vector(shape: Any) -> bool:
 
 
 def _is_number_type(dtype: Any) -> bool:
+    # One word alone reaches NumPy: of several, with commas, it makes records, through Python's own parser.
+    if not isinstance(dtype, str) or not TYPE_NAME.fullmatch(dtype):
+        return False
     try:
-        return isinstance(dtype, str) and np.dtype(dtype).kind in "biuf"
+        return np.dtype(dtype).kind in "biuf"
     except TypeError:
         return False
 
