@@ -113,7 +113,7 @@ class GymEnv(ReplayedEnv):
         """Return a picture of one world, uint8 `[height, width, 3]`.
 
         Raises:
-            ConfigError: the environment was made without `render=True`.
+            ConfigError: the environment was made without `render=True`, or cannot draw here.
         """
         if not self._render:
             raise ConfigError(f"{self.env_id} was made without pictures; use make_env(..., render=True)")
@@ -121,7 +121,7 @@ class GymEnv(ReplayedEnv):
             return np.asarray(self._vector.envs[world].render(), np.uint8)
         except gymnasium.error.DependencyNotInstalled as error:
             raise ConfigError(f"pictures of {self.env_id} need a missing package: {error}") from error
-        except (NotImplementedError, TypeError, gymnasium.error.Error) as error:
+        except (RuntimeError, TypeError, gymnasium.error.Error) as error:  # pygame's own is a RuntimeError
             raise ConfigError(f"{self.env_id} gives no pictures: {error}") from error
 
     def close(self, *, raise_if_closed: bool = True) -> None:

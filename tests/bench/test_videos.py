@@ -98,8 +98,16 @@ class Blind(toys.Reach):
         return None
 
 
-def test_an_environment_that_draws_nothing_says_so():
-    gymnasium.register("Blind-v0", Blind, max_episode_steps=5)
+class Headless(Blind):
+    """Finds no display to draw on."""
+
+    def render(self):
+        raise RuntimeError("no video device")
+
+
+@pytest.mark.parametrize("kind", [Blind, Headless])
+def test_an_environment_that_draws_nothing_says_so(kind):
+    gymnasium.register("Blind-v0", kind, max_episode_steps=5)
     try:
         env = make_env("gym:Blind-v0", 1, render=True)
         env.reset()
