@@ -10,7 +10,6 @@ Legend: F objectives, S states, A actions, J outcomes, C stocks, M atoms or quan
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Literal
 
 import torch
@@ -341,10 +340,3 @@ def _displacement(grid: Grid, numbers: Tensor) -> Tensor:
     """Return the mean distance of numbers `[N]` to the atoms that stand for them, `[N]`."""
     atoms = grid.values(torch.device("cpu"), torch.float64)
     return (_spread(grid, numbers) * (numbers.unsqueeze(1) - atoms).abs()).sum(1)
-
-
-def exact_law(law: Law) -> Law:
-    """Return a law of floats with rational probabilities and values, to compare with exact ones."""
-    return {
-        Fraction(x).limit_denominator(10**6): Fraction(p).limit_denominator(10**6) for x, p in law.items()
-    }

@@ -4,13 +4,14 @@ import random
 from fractions import Fraction
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from processes import COUNTER, HALF, MDP_A, MDP_B, MDP_C, MDP_D, RISKY, SAFE
 
 from rlsuite.errors import ConfigError
 from rlsuite.returns.examples import homeostasis, risky_grid
 from rlsuite.returns.laws import best_cvar, cvar, mean, upper_cvar
-from rlsuite.returns.mdp import build, exact
+from rlsuite.returns.mdp import build, exact, from_arrays
 from rlsuite.returns.objectives import Custom, Exponential, Lower, Mean, Norm, Range, Target, Upper
 from rlsuite.returns.tabular import (
     Solver,
@@ -479,3 +480,15 @@ def test_bad_tables_are_refused():
         build({"s": [(1, "end"), ((1, 0), "end")]})
     with pytest.raises(ConfigError, match="vector"):
         Solver(MDP_A, Norm())
+
+
+@pytest.mark.parametrize("each_transition", [False, True])
+def test_arrays_make_the_process_of_the_plain_table(each_transition):
+    probability = np.array([[[0.5, 0.5, 0], [0, 0, 1]], [[0, 0.25, 0.75], [1, 0, 0]], [[0, 0, 1], [0, 0, 1]]])
+    reward = np.array([[2, -1], [3, 0], [9, 9]])
+    table = {
+        0: [[(0.5, 2, 0), (0.5, 2, 1)], (-1, 2)],
+        1: [[(0.25, 3, 1), (0.75, 3, 2)], (0, 0)],
+    }
+    paid = np.repeat(reward[..., None], 3, 2) if each_transition else reward
+    assert from_arrays(probability, paid, terminal=[2], start=1) == build(table, 1)
