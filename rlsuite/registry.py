@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rlsuite.plugins.base import Plugin
 
 _PACKAGE = Path(__file__).parent
-_SHARED_STEMS = frozenset({"base", "losses", "policies", "steps"})  # what agents share
+_SHARED_STEMS = frozenset({"base", "compiled", "losses", "optim", "policies", "torchrl_loss"})  # what agents share
 _NO_PLUGINS = frozenset({"base", "neurons", "wrappers"})  # what plug-ins are made of
 _VERSION_SUFFIX = re.compile(r"-v\d+$")
 
