@@ -1,4 +1,7 @@
-"""A replayed batch as plain tensors: what losses read."""
+"""What an update reads: the columns of a sampled batch as plain tensors.
+
+Legend: N batch, O observation, A action; leading axes (`*lead`) are independent seeds.
+"""
 
 from typing import NamedTuple
 
@@ -7,11 +10,17 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """The columns of N transitions; leading axes of independent seeds may stand in front.
+    """The columns of a sampled batch.
 
-    `observation` and `next_observation` are `[N, O]`, `action` `[N, A]`, the others `[N]`. `terminated` is 0
-    or 1; `discount` is gamma to the number of summed rewards. Nothing else of the end of an episode enters
-    a loss: a truncated transition bootstraps.
+    Nothing else of the end of an episode enters a loss: a truncated transition bootstraps.
+
+    Attributes:
+        observation: `[*lead, N, O]`.
+        action: `[*lead, N, A]`.
+        reward: `[*lead, N]`; with n-step sampling the discounted sum of up to n rewards.
+        next_observation: `[*lead, N, O]`, the true successor, n steps ahead where n rewards were summed.
+        terminated: `[*lead, N]`, 0 or 1 in the type of the reward.
+        discount: gamma to the number of summed rewards, `[*lead, N]`; gamma itself where that is one.
     """
 
     observation: Tensor
@@ -22,16 +31,25 @@ class Batch(NamedTuple):
     discount: Tensor | float
 
 
-def unpack(batch: TensorDictBase, gamma: float) -> Batch:
-    """Read a replayed TensorDict into plain tensors; `gamma` is the discount unless the batch brings one."""
-    next_td = batch.get("next")
-    discount = batch.get("discount", None)
+def unpack(td: TensorDictBase, gamma: float) -> Batch:
+    """Read a sampled TensorDict into a `Batch`; `gamma` is the discount unless `td` brings one."""
+    next_td = td.get("next")
+    discount = td.get("discount", None)
     reward = next_td.get("reward").squeeze(-1)
     return Batch(
-        batch.get("observation"),
-        batch.get("action"),
+        td.get("observation"),
+        td.get("action"),
         reward,
         next_td.get("observation"),
         next_td.get("terminated").squeeze(-1).to(reward.dtype),
         gamma if discount is None else discount.squeeze(-1),
     )
+
+
+def unbind(stacked: Batch) -> list[Batch]:
+    """Return the batches whose columns are stacked along a new first axis, as views."""
+    columns = [column.unbind(0) for column in stacked[:-1]]
+    discount = stacked.discount
+    count = len(columns[0])
+    each = [discount] * count if isinstance(discount, float) else discount.unbind(0)
+    return [Batch(*parts) for parts in zip(*columns, each, strict=True)]
