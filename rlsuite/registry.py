@@ -15,6 +15,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from rlsuite.plugins.base import Plugin
 
 _PACKAGE = Path(__file__).parent
-_SHARED_STEMS = frozenset({"base", "compiled", "losses", "optim", "policies", "torchrl_loss"})  # what agents share
 _NO_PLUGINS = frozenset({"base", "neurons", "wrappers"})  # what plug-ins are made of
 _VERSION_SUFFIX = re.compile(r"-v\d+$")
 
@@ -234,9 +234,27 @@ def _matching(patterns: Iterable[str], name: str) -> list[str]:
     return sorted(found, key=lambda pattern: pattern == name)
 
 
+@cache
 def _agent_files() -> dict[str, Path]:
+    """Return the modules of agents: files that define a class with a `Config`, and folders."""
     files = modules_in(_PACKAGE / "agents")
-    return {name: path for name, path in files.items() if name not in _SHARED_STEMS}
+    return {name: path for name, path in files.items() if path.name == "__init__.py" or _has_config(path)}
+
+
+def _has_config(path: Path) -> bool:
+    """Whether some class of a Python file sets `Config`, found without running it."""
+    source = path.read_text(encoding="utf-8")
+    if "Config: ClassVar[type] = " not in source:  # most files, at a hundredth of the parser's time
+        return False
+    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    return any(
+        isinstance(line, ast.AnnAssign)
+        and isinstance(line.target, ast.Name)
+        and line.target.id == "Config"
+        and line.value is not None
+        for cls in classes
+        for line in cls.body
+    )
 
 
 def _plugin_files() -> dict[str, Path]:

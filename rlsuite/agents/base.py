@@ -160,7 +160,8 @@ class Agent(nn.Module):
         """Updates after which the same phases come again: the delay of the agents that have one."""
         return int(getattr(self.config, "delay", 1))
 
-    def obstacle(self) -> str | None:
+    @classmethod
+    def obstacle(cls, config: Any) -> str | None:
         """Return why updates with this configuration are not to be compiled, or None."""
         return None
 
@@ -208,7 +209,9 @@ class Agent(nn.Module):
 
     def read(self, batch: Any) -> Any:
         """Return what `learn` reads of a replayed batch: plain tensors, as a compiled function takes them."""
-        return batch if isinstance(batch, Batch) else unpack(batch, self.gamma)
+        if not isinstance(batch, Batch):
+            return unpack(batch, self.gamma)
+        return batch if isinstance(batch.discount, Tensor) else batch._replace(discount=self.gamma)
 
     def step(self, batch: Any, noise: Noise, **phase: bool | str) -> dict[str, Tensor]:
         """Show the observations to the running statistics and learn from the batch: what is compiled."""

@@ -5,6 +5,7 @@ gradients, Adam and targets in one graph, takes two thirds of the time. Numbers 
 rounding; a run stays in one mode from its first update to its last.
 """
 
+import copy
 import os
 import shutil
 import types
@@ -27,15 +28,21 @@ CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 SWITCH = "trace_autograd_ops"  # of torch.compile, for torch.autograd.grad inside it; torch 2.13 has it first
 
 
-def obstacle(agent: Agent) -> str | None:
-    """Return why updates of `agent` cannot be compiled on this machine, in words, or None."""
+def obstacle(cls: type[Agent], config: Any, device: torch.device | str = "cpu") -> str | None:
+    """Return why updates of such an agent cannot be compiled on this machine, in words, or None.
+
+    Args:
+        cls: the algorithm.
+        config: an instance of its `Config`.
+        device: where it will live.
+    """
     if not hasattr(dynamo, SWITCH):
         return f"torch {torch.__version__} cannot compile gradients (2.13 can)"
-    if type(agent).update is not Agent.update or type(agent).learn is Agent.learn:
-        return f"{type(agent).__name__} has an update of its own instead of `learn`"
-    if next(agent.parameters()).device.type == "cpu" and compiler() is None:
+    if cls.update is not Agent.update or cls.learn is Agent.learn:
+        return f"{cls.__name__} has an update of its own instead of `learn`"
+    if torch.device(device).type == "cpu" and compiler() is None:
         return "there is no C++ compiler (g++ or clang++)"
-    return agent.obstacle()
+    return cls.obstacle(config)
 
 
 def compiler() -> str | None:
@@ -49,7 +56,8 @@ def compiled(agent: Agent) -> "CompiledUpdate":
     Raises:
         ConfigError: it cannot be compiled here; the message says why.
     """
-    if reason := obstacle(agent):
+    device = next(agent.parameters()).device
+    if reason := obstacle(type(agent), agent.config, device):
         raise ConfigError(f"updates cannot be compiled: {reason}")
     os.environ.setdefault(CACHE_VARIABLE, str(kernel_folder()))
     # Set for the process and not around calls: a call that must compile again would fail without it, and
@@ -81,7 +89,7 @@ class CompiledUpdate:
         """Take one gradient step; see `Agent.update`."""
         agent, phase = self.agent, self.agent.phase()
         tensors = agent.read(batch)
-        key = (*phase.items(), *(x.shape if isinstance(x, Tensor) else x for x in tree_leaves(tensors)))
+        key = _key(tensors, phase)
         if key not in self._plans:
             self._plans[key] = planned(agent, tensors, phase)
         if self._graph is None:
@@ -90,10 +98,12 @@ class CompiledUpdate:
         agent.update_count += 1
         return metrics
 
+    def knows(self, batch: Any) -> bool:
+        """Return whether the graph for the next update on such a batch is there already."""
+        return _key(self.agent.read(batch), self.agent.phase()) in self._plans
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "CompiledUpdate":
         """Return one for the copy of the agent: compiled functions hold on to the tensors they met."""
-        import copy
-
         return CompiledUpdate(copy.deepcopy(self.agent, memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,14 +112,18 @@ class CompiledUpdate:
 
 def planned(agent: Agent, tensors: Any, phase: dict[str, Any]) -> PlannedNoise:
     """Return what an update with this batch draws, noted on a copy of the agent; nothing is moved."""
-    import copy
-
     plan = PlannedNoise(agent.generators["learn"])
     before = [generator.get_state() for generator in generators_of(plan.source)]
     copy.deepcopy(agent).step(tensors, plan, **phase)
     for generator, state in zip(generators_of(plan.source), before, strict=True):
         generator.set_state(state)
     return plan
+
+
+def _key(tensors: Any, phase: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells graphs apart: the phase, and the shapes of the batch."""
+    leaves = tree_leaves(tensors)
+    return (*phase.items(), *(x.shape if isinstance(x, Tensor) else x for x in leaves))
 
 
 def _step(agent: Agent, batch: Any, draws: tuple[Tensor, ...], phase: dict[str, Any]) -> dict[str, Tensor]:

@@ -39,6 +39,7 @@ def run(argv: Sequence[str]) -> int:
 
     check_resumable(line.run)
     saved = RunFolder.open(line.run).config()
+    saved["train"].setdefault("compile", "off")  # runs of before there was a choice
     config = config_from_dict(saved, lambda name: registry.agent_class(name).Config)
     if line.steps is not None:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=line.steps))

@@ -130,7 +130,9 @@ def staged(line: Any, kind: "type[Agent]", argv: Sequence[str]) -> Any:
     Raises:
         ConfigError: the agent has no such stages, or --steps where stages have their own.
     """
-    if not kind.stages:
+    from rlsuite.agents.base import StagedAgent
+
+    if not issubclass(kind, StagedAgent):
         if line.stages:
             raise ConfigError(f"--stages {line.stages}: {kind.__name__} does not learn in stages")
         return line
@@ -184,17 +186,20 @@ def start_joined(kind: "type[Agent]", config: RunConfig, out: Path | None) -> in
     from rlsuite.training.signals import StopFlag
 
     config = dataclasses.replace(config, train=share_out(config.train))
+    mode, reason = start_mode(kind, config)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, compile=mode))
     if isinstance(config.train, OfflineConfig) and config.train.earlier_run:
         digest = agent_digest(load_agent(Path(config.train.earlier_run)).loaded)
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, earlier_digest=digest))
     own = out or default_run_path(config.agent_name, about(config.train), config.train.seed)
     path = Path(ranks.agreed(str(own)))  # of the first: clocks differ
     facts = ("seed", "device", "engine", "legacy_margin")
-    meta = {name: getattr(config.train, name) for name in facts}
+    meta = {name: getattr(config.train, name) for name in facts} | {"compile": mode}
 
     def create() -> RunFolder:
         folder = RunFolder.create(path, config_to_dict(config), meta)
-        print(f"{title(config)}\nrun folder: {path}", flush=True)
+        how = "compiled" if mode == "on" else "eager"
+        print(f"{title(config)}\nupdates: {how}, {reason}\nrun folder: {path}", flush=True)
         return folder
 
     with own_folder(path, create) as folder, StopFlag() as stop:
@@ -206,6 +211,15 @@ def start_joined(kind: "type[Agent]", config: RunConfig, out: Path | None) -> in
                 shutil.rmtree(path, ignore_errors=True)
             raise
     return say_outcome(config, path, result) if ranks.rank() == 0 else outcome_code(result)
+
+
+def start_mode(kind: "type[Agent]", config: RunConfig) -> tuple[str, str]:
+    """Return whether the run compiles its updates, "on" or "off", from its beginning to its end, and why."""
+    from rlsuite.training.assembly import pick_device
+    from rlsuite.training.updates import compile_mode
+
+    device = pick_device(config.train.device, config.train.engine)
+    return compile_mode(kind, config.agent, config.train, device.type)
 
 
 def _print_help() -> NoReturn:

@@ -82,9 +82,7 @@ class Layout:
     def batch(self, packed: Tensor, gamma: float) -> Batch:
         """View packed transitions `[..., W]` as a one-step batch."""
         observation, action, reward, next_observation, terminated, _ = packed.split(self.sizes, -1)
-        return Batch(
-            observation, action, reward.squeeze(-1), next_observation, terminated.squeeze(-1), gamma
-        )
+        return Batch(observation, action, reward.squeeze(-1), next_observation, terminated.squeeze(-1), gamma)
 
     def columns(self, packed: Tensor) -> dict[str, Tensor]:
         """Return the columns of packed transitions `[..., W]` by `FLAT_NAMES`: views, but flags as bool copies."""

@@ -308,9 +308,10 @@ class LDCQ(StagedAgent):
         """Return the stage that is due, and whether its latents come from the diffusion prior."""
         return {"stage": self.stage, "diffuses": self.actor.diffuses()}
 
-    def obstacle(self) -> str | None:
+    @classmethod
+    def obstacle(cls, config: LDCQConfig) -> str | None:
         """Return that fresh candidates run the whole diffusion inside every update, which is not compiled."""
-        if self.config.stored or "values" not in self.config.order:
+        if config.stored or "values" not in config.order:
             return None
         return "stage values draws its candidates anew in every update (--agent.stored 0)"
 
