@@ -121,7 +121,10 @@ def learner(common: dict[str, Any], config: OfflineConfig, data: OfflineData) ->
     agent.adopt_statistics(*moments(data.rows["observation"]))
     rows = replace(data, rows=data.rows.to(common["device"]), episodes=data.episodes.to(common["device"]))
     draws: dict[str, Any] = {"batch_size": config.batch_size, "generator": common["streams"].source("sample")}
-    replay = rows.replay(**draws) if agent.windows is None else windows(rows, agent.windows, **draws)
+    if agent.windows is None:
+        replay = rows.replay(gamma=getattr(agent.config, "gamma", 1.0), **draws)
+    else:
+        replay = windows(rows, agent.windows, **draws)
     return Learner(**common, replay=replay, reference=data.reference)
 
 
