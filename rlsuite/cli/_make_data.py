@@ -28,6 +28,7 @@ from rlsuite.offline.make import (
 )
 from rlsuite.offline.names import Recipe, recipe
 from rlsuite.offline.policyfile import PolicyFile
+from rlsuite.replay.packed import chunk_columns
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.savedrun import SavedRun, load_run
 
@@ -137,7 +138,7 @@ def _from_run(run: SavedRun, env: VectorEnv, line: "MakeLine") -> tuple[Act, dic
 
 def _replay(run: SavedRun, env: VectorEnv, line: "MakeLine") -> Source:
     counters = run.loaded.documents["counters"]["replay"]
-    chunks = [rows for _, rows in run.loaded.chunks()]
+    chunks = [chunk_columns(rows) for _, rows in run.loaded.chunks()]
     if not chunks:
         raise ConfigError(f"{line.policy} has no replay in its checkpoint")
     rows = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}

@@ -66,7 +66,9 @@ class OfflineData:
     standins: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def replay(self, *, batch_size: int, gamma: float, generator: Source = None) -> OfflineReplay:
+    def replay(
+        self, *, batch_size: int, gamma: float | None = None, generator: Source = None
+    ) -> OfflineReplay:
         """Return these rows as a replay; see `OfflineReplay`."""
         return OfflineReplay(
             self.rows, self.episodes, batch_size=batch_size, gamma=gamma, generator=generator

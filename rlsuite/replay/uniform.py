@@ -103,6 +103,8 @@ class UniformReplay:
         self._array: np.ndarray | None = None  # the same memory, where the host may write to it
         self._accepted: tuple[object, ...] = ()  # shapes and types of what was checked last
         self._ahead: dict[int, _Ahead] = {}
+        envs = num_envs // self.seeds
+        self._first_env = torch.arange(0, num_envs, envs, device=self.device).unsqueeze(-1)  # of each seed
 
     @property
     def packed(self) -> Tensor:
@@ -139,7 +141,7 @@ class UniformReplay:
 
     def extend(self, step: TensorDictBase) -> None:
         """Append the transitions of `step`, with TorchRL's keys: see `extend_arrays`."""
-        self.extend_arrays(*read_columns(step))
+        self._extend(read_columns(step))
 
     def extend_arrays(
         self,
@@ -168,15 +170,18 @@ class UniformReplay:
             ValueError: a shape or a number of transitions that does not fit, or a type that float32 does not
                 hold exactly (float64 is rounded).
         """
-        columns = (observation, action, reward, next_observation, terminated, truncated, done, valid)
+        self._extend((observation, action, next_observation, reward, terminated, truncated, done, valid))
+
+    def _extend(self, columns: Sequence[Tensor | np.ndarray | None]) -> None:
+        """Append columns in the order of `FLAT_NAMES`."""
         given = tuple([None if column is None else (column.shape, column.dtype) for column in columns])
         if given != self._accepted:
             self._accept(columns)
             self._accepted = given
-        count, start = len(observation), self.total % self.capacity
+        count, start = len(columns[0]), self.total % self.capacity  # type: ignore[arg-type]
         if count > (room := self.capacity - start):  # goes on at the ring's beginning
             for part in (slice(room), slice(room, None)):
-                self.extend_arrays(*(None if column is None else column[part] for column in columns))  # type: ignore[arg-type]
+                self._extend([None if column is None else column[part] for column in columns])
             return
         if self._array is None:
             self._write(self._packed[start : start + count], columns)
@@ -298,52 +303,58 @@ class UniformReplay:
     def _count_invalid(self) -> int:
         return int((self._packed[: len(self), -1] == 0).sum())
 
-    def _draw(self, seed: int, shape: tuple[int, ...]) -> Tensor:
-        """Draw places of one seed's rows, valid or not."""
-        generator = self.generators[seed] if self.generators else None
-        row = torch.randint(len(self) // self.seeds, shape, generator=generator, device=self.device)
-        if self.seeds == 1:
-            return row
-        envs = self.num_envs // self.seeds
-        return row // envs * self.num_envs + seed * envs + row % envs
-
-    def _draw_valid(self, seed: int, shape: tuple[int, ...]) -> Tensor:
-        index = self._draw(seed, shape)
-        if self._counts:
-            if not self.invalid:
-                return index
-            valid = self._packed[:, -1] != 0
-            for _ in range(MAX_REDRAWS):
-                if valid[index].all():
-                    return index
-                index = torch.where(valid[index], index, self._draw(seed, shape))
-            raise RuntimeError(
-                "no row of the replay is valid, or hardly one: the worlds failed at every step"
-            )
-        for _ in range(REDRAWS):  # a run ends long before so many rows are invalid that this is not enough
-            valid = self._packed[:, -1][index] != 0
-            index = torch.where(valid, index, self._draw(seed, shape))
-        return index
-
     def _draw_index(self, count: tuple[int, ...]) -> Tensor:
         """Draw places of valid rows, `[*count, N]` or `[*count, S, N]`."""
         if not self.total:
             raise RuntimeError("the replay is empty: store transitions before sampling")
         shape = (*count, self.batch_size)
-        if self.seeds == 1:
-            return self._draw_valid(0, shape)
-        return torch.stack([self._draw_valid(seed, shape) for seed in range(self.seeds)], -2)
+        index = self._draw(shape)
+        if not self._counts:
+            for _ in range(REDRAWS):  # a run ends long before so many are invalid that this is not enough
+                index = torch.where(self._valid(index), index, self._draw(shape))
+        elif self.invalid:
+            parts = [index] if self.seeds == 1 else index.unbind(-2)
+            parts = [self._draw_again(part, seed) for seed, part in enumerate(parts)]
+            index = parts[0] if self.seeds == 1 else torch.stack(parts, -2)
+        return index
+
+    def _draw(self, shape: tuple[int, ...]) -> Tensor:
+        """Draw places of every seed's rows, valid or not."""
+        rows = [self._draw_rows(seed, shape) for seed in range(self.seeds)]
+        return rows[0] if self.seeds == 1 else self._places(torch.stack(rows, -2), self._first_env)
+
+    def _draw_rows(self, seed: int, shape: tuple[int, ...]) -> Tensor:
+        """Draw numbers of one seed's rows, which count its own envs alone."""
+        generator = self.generators[seed] if self.generators else None
+        return torch.randint(len(self) // self.seeds, shape, generator=generator, device=self.device)
+
+    def _places(self, rows: Tensor, first_env: Tensor | int) -> Tensor:
+        """Return where the rows of seeds whose envs begin at `first_env` lie in the ring."""
+        envs = self.num_envs // self.seeds
+        return torch.add(rows, rows // envs, alpha=self.num_envs - envs) + first_env
+
+    def _valid(self, index: Tensor) -> Tensor:
+        return self._packed[:, -1][index] != 0
+
+    def _draw_again(self, index: Tensor, seed: int) -> Tensor:
+        """Draw one seed's places again where they are not valid, until all are."""
+        for _ in range(MAX_REDRAWS):
+            valid = self._valid(index)
+            if valid.all():
+                return index
+            rows = self._draw_rows(seed, tuple(index.shape))
+            index = torch.where(valid, index, self._places(rows, seed * (self.num_envs // self.seeds)))
+        raise RuntimeError("no row of the replay is valid, or hardly one: the worlds failed at every step")
 
     def _gather(self, index: Tensor) -> Batch:
         assert self.layout is not None
-        batch = self.layout.batch(torch.embedding(self._packed, index), self.gamma)
+        packed = torch.embedding(self._packed, index)
         if self.n_step == 1:
-            return batch
+            return self.layout.batch(packed, self.gamma)
         reward, discount, last = self._sum(index)
-        ends = self.layout.batch(torch.embedding(self._packed, last), self.gamma)
-        return Batch(
-            batch.observation, batch.action, reward, ends.next_observation, ends.terminated, discount
-        )
+        observation, action, *_ = self.layout.split(packed)
+        end = self.layout.batch(torch.embedding(self._packed, last), self.gamma)
+        return Batch(observation, action, reward, end.next_observation, end.terminated, discount)
 
     def _sum(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the n-step sum that begins at each place, its discount, and the place where it ends."""

@@ -20,6 +20,7 @@ from rlsuite.offline.scores import Reference
 from rlsuite.plugins.base import Plugin
 from rlsuite.registry import plugin_class
 from rlsuite.replay.memory import host_free_bytes
+from rlsuite.replay.packed import chunk_columns
 from rlsuite.replay.uniform import Chunk, UniformReplay
 from rlsuite.strict import from_mapping, is_number
 from rlsuite.training import state
@@ -435,8 +436,9 @@ def replay_rows(run: Learner, loaded: Loaded) -> Iterator[dict[str, Tensor]]:
             step = run.carried.clone(False).set("action", run.env.action_spec.zero()).set("next", following)
             own = run.replay.no_rows(step)
             # Of any length: what must agree is what a row is.
-            check_like(name, {key: rows[key][:0] if rows[key].dim() else rows[key] for key in rows}, own)
-            check_rows(name, rows, len(rows["observation"]))
+            named = chunk_columns(rows)
+            check_like(name, {key: named[key][:0] if named[key].dim() else named[key] for key in named}, own)
+            check_rows(name, named, len(named["observation"]))
         yield rows
 
 
