@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rlsuite.blocks.noise import Source
-from rlsuite.blocks.normalizer import RunningNorm
-from rlsuite.blocks.standardise import Standardise, identity
+from rlsuite.blocks.normalizer import RunningNorm, Standardise, identity
 from rlsuite.errors import ConfigError
 from rlsuite.returns.stock import StockSpace
 

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchrl.objectives import LossModule
 
+from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent, Batch, Spaces, StateValue, Trained, check_range, columns
 from rlsuite.agents.losses import alpha_loss, soft_actor_loss, soft_state_value
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.steps import adam, polyak, take_step
-from rlsuite.blocks import ranks
 from rlsuite.blocks.heads import Gaussian, GaussianActor, GaussianCritic, squash
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from rlsuite.blocks import ranks
+from rlsuite import distributed as ranks
 
 
 def adam(*groups: tuple[Sequence[Tensor], float | Tensor]) -> Adam:

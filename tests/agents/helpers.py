@@ -4,9 +4,9 @@ import torch
 from tensordict import TensorDict
 
 from rlsuite.agents.base import Agent, Spaces, make_generators
-from rlsuite.registry import agent_class
+from rlsuite.registry import agent_class, agent_names
 
-NAMES = ("bc", "d_eta_n", "dsac_t", "iql", "sac", "stac", "td3", "td3_bc")
+NAMES = tuple(name for name in agent_names() if not agent_class(name).stages)
 WITH_CRITICS = tuple(name for name in NAMES if name != "bc")
 FROM_DATA = ("bc", "iql", "td3_bc")  # observations are normalised by a data set's statistics
 # What makes an agent's noiseless behaviour its evaluation's action, where the two differ by design.

@@ -20,7 +20,7 @@ from rlsuite.agents.stac import (
 from rlsuite.agents.steps import descend_alpha
 from rlsuite.blocks.heads import Gaussian, floored_softplus, mean_of_tanh, squash
 from rlsuite.blocks.mlp import MLP
-from rlsuite.registry import load_preset
+from rlsuite.presets import load_preset
 
 pytestmark = pytest.mark.usefixtures("float64")
 
