@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.blocks.normalizer import RunningNorm
-from rlsuite.blocks.standardise import Standardise, identity
+from rlsuite.blocks.normalizer import RunningNorm, Standardise, identity
 from rlsuite.replay.batch import Batch, unpack
 from rlsuite.returns.stock import StockSpace
 

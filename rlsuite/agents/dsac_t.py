@@ -18,12 +18,12 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent, Spaces, StateValue, check_range
 from rlsuite.agents.losses import Actor, entropy_target, soft_state_value
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
-from rlsuite.blocks import ranks
 from rlsuite.blocks.heads import Gaussian, GaussianActor, GaussianCritic, squash
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths

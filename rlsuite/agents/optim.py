@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rlsuite.blocks import ranks
+from rlsuite import distributed as ranks
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8

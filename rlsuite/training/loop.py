@@ -12,18 +12,20 @@ from typing import Any, NamedTuple
 import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rlsuite.blocks import ranks
+from rlsuite import distributed as ranks
 from rlsuite.replay.batch import Batch
 from rlsuite.replay.windows import WindowReplay
-from rlsuite.training import machine, state
-from rlsuite.training.assembly import Learner, restore, snapshot, world_seeds
-from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, Loaded
+from rlsuite.runs import machine
+from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, Loaded
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
+from rlsuite.training import state
+from rlsuite.training.assembly import Learner, world_seeds
 from rlsuite.training.evaluate import chosen_stocks, evaluate, per_seed, summary
 from rlsuite.training.guard import READ_EVERY, LearnerGuard
-from rlsuite.training.ranked import save_together
+from rlsuite.training.processes import save_together
 from rlsuite.training.recorder import Recorder
-from rlsuite.training.runfolder import RunFolder
-from rlsuite.training.signals import StopFlag
+from rlsuite.training.saving import restore, snapshot
 from rlsuite.training.value_error import value_trace
 from rlsuite.training.watchdog import Watchdog
 

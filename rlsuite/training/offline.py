@@ -14,42 +14,18 @@ from rlsuite.offline.load import load_dataset
 from rlsuite.offline.transforms import DataOptions, moments, reward_transform, transformed
 from rlsuite.replay.offline import split_where
 from rlsuite.replay.windows import WindowReplay
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.config import LearnConfig, OfflineConfig, TrainConfig
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
 from rlsuite.training.assembly import Learner, check_memory, learner_fields, with_worlds
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.config import LearnConfig, OfflineConfig, TrainConfig
 from rlsuite.training.guard import LearnerGuard
 from rlsuite.training.loop import TrainResult, Work, drive, update
-from rlsuite.training.online import interact, train_online
+from rlsuite.training.online import interact
 from rlsuite.training.recorder import Recorder
-from rlsuite.training.runfolder import RunFolder
 from rlsuite.training.savedrun import load_agent
-from rlsuite.training.signals import StopFlag
 
 GOAL_KEYS = ("desired_goal", "infos/goal")  # parts of observations: Minari's, D4RL's
-
-
-def train(
-    agent_class: type[Agent],
-    agent_config: Any,
-    config: TrainConfig | OfflineConfig,
-    folder: RunFolder,
-    *,
-    stop: StopFlag | None = None,
-    resume: bool = False,
-) -> TrainResult:
-    """Train online or offline, as the configuration says; see `train_online` and `train_offline`."""
-    if isinstance(config, OfflineConfig):
-        if config.then_online and issubclass(agent_class, StagedAgent):
-            raise ConfigError(
-                f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
-            )
-        return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume)
-    if issubclass(agent_class, StagedAgent):
-        raise ConfigError(
-            f"{agent_class.__name__} learns from recorded data: name some with --dataset "
-            "(rlsuite list datasets)"
-        )
-    return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)
 
 
 def train_offline(

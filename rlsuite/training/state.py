@@ -7,11 +7,11 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torch.optim import Adam as TorchAdam
 
+from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
 from rlsuite.agents.optim import Adam
-from rlsuite.blocks import ranks
 from rlsuite.errors import DataError
-from rlsuite.training.tensorfile import check_like
+from rlsuite.runs.tensorfile import check_like
 
 UPDATE_COUNT = "update_count"
 ADAM_KEYS = {"step", "exp_avg", "exp_avg_sq"}

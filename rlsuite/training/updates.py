@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent, StagedAgent
 from rlsuite.agents.compiled import CompiledUpdate, compiled, kernel_folder, obstacle
-from rlsuite.blocks import ranks
 from rlsuite.errors import ConfigError
-from rlsuite.training.config import LearnConfig, OfflineConfig, TrainConfig
+from rlsuite.runs.config import LearnConfig, OfflineConfig, TrainConfig
 from rlsuite.training.graphs import verified
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,6 @@ def test_losses_are_torchs():
     g = torch.Generator().manual_seed(0)
     policy, action = (torch.rand(8, 3, generator=g) for _ in "ab")
 
-
     def loss(output):
         return cloning_loss(lambda shown, noise: output, policy, action, Noise(None))
 

@@ -110,13 +110,17 @@ def test_the_actors_loss_has_no_gradient_for_critics_and_value():
     mean = torch.zeros(4, 2, requires_grad=True)
     weights = advantage_weights(q, value, 3.0, 100.0)
     batch = rows(torch.zeros(4), action=torch.ones(4, 2))
-    extraction_loss(lambda shown, noise: Gaussian(mean, torch.ones(4, 2)), batch, weights, Noise(None)).backward()
+    extraction_loss(
+        lambda shown, noise: Gaussian(mean, torch.ones(4, 2)), batch, weights, Noise(None)
+    ).backward()
     assert q.grad is None and value.grad is None and mean.grad.all()
 
 
 @pytest.mark.parametrize(("terminated", "target"), [(0.0, 2.98), (1.0, 1.0)])
 def test_target_bootstraps_unless_terminated(terminated, target):
-    assert td_target(rows(t(1.0), terminated=t(terminated)), t(2.0)).item() == pytest.approx(target, abs=1e-12)
+    assert td_target(rows(t(1.0), terminated=t(terminated)), t(2.0)).item() == pytest.approx(
+        target, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize(("order", "loss"), [("official", 0.9608), ("torchrl", 0.9608), ("corl", 0.4804)])

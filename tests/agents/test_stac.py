@@ -21,7 +21,7 @@ from rlsuite.agents.stac import (
 from rlsuite.blocks.heads import Gaussian, floored_softplus, mean_of_tanh, squash
 from rlsuite.blocks.mlp import MLP
 from rlsuite.blocks.noise import GivenNoise
-from rlsuite.registry import load_preset
+from rlsuite.presets import load_preset
 from rlsuite.replay.batch import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -160,7 +160,9 @@ def test_targets_bootstrap_on_termination_alone():
     def critic(observation, action):
         return q
 
-    bellman = smoothed_target(lambda shown: action, critic, rows, TD3Config(gamma=GAMMA), GivenNoise([action]))
+    bellman = smoothed_target(
+        lambda shown: action, critic, rows, TD3Config(gamma=GAMMA), GivenNoise([action])
+    )
     torch.testing.assert_close(bellman, reward + GAMMA * expected * 2)
     # In the middle of this Gaussian before the tanh the log-density of both actions together is 0.5.
     gaussian = Gaussian(action, torch.full_like(action, math.exp(-0.25) / math.sqrt(2 * math.pi)))

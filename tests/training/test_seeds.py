@@ -11,9 +11,9 @@ from rlsuite.blocks.noise import normal
 from rlsuite.errors import ConfigError
 from rlsuite.registry import agent_class
 from rlsuite.replay.uniform import UniformReplay
+from rlsuite.runs.config import TrainConfig
 from rlsuite.training import state
 from rlsuite.training.assembly import build, new_agent
-from rlsuite.training.config import TrainConfig
 from rlsuite.training.evaluate import evaluate_run
 from rlsuite.training.online import train_steps
 from rlsuite.training.recorder import curve_table
