@@ -59,7 +59,9 @@ def compiled(agent: Agent) -> "CompiledUpdate":
     device = next(agent.parameters()).device
     if reason := obstacle(type(agent), agent.config, device):
         raise ConfigError(f"updates cannot be compiled: {reason}")
-    os.environ.setdefault(CACHE_VARIABLE, str(kernel_folder()))
+    folder = kernel_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # torch loads what it finds there
+    os.environ[CACHE_VARIABLE] = str(folder)
     # Set for the process and not around calls: a call that must compile again would fail without it, and
     # setting it costs 26 us each time.
     setattr(dynamo, SWITCH, True)
@@ -67,7 +69,9 @@ def compiled(agent: Agent) -> "CompiledUpdate":
 
 
 def kernel_folder() -> Path:
-    """Return the user's folder for compiled kernels, which `TORCHINDUCTOR_CACHE_DIR` overrides."""
+    """Return the folder of compiled kernels: the user's, unless `TORCHINDUCTOR_CACHE_DIR` names another."""
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named)
     base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return Path(base) / "rlsuite" / "kernels"
 

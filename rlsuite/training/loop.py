@@ -102,6 +102,7 @@ def drive(
         total_steps=work.goal,
         console=None if first else False,
     )
+    run.updates.tell = recorder.note
     watched = [env for env in (getattr(run, "env", None), run.eval_env) if env is not None]
     with (
         recorder,

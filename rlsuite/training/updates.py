@@ -67,7 +67,7 @@ class Updates:
 
     Args:
         agent: of the run.
-        agent_mode: "on" compiles, "off" does not.
+        mode: "on" compiles, "off" does not.
         graphs: on CUDA, replay eager updates as graphs, after a check that they equal eager ones.
     """
 
@@ -79,7 +79,7 @@ class Updates:
             graphs and on_cuda and mode == EAGER and ranks.size() == 1 and not isinstance(agent, StagedAgent)
         )
         self._fast: Update | None = compiled(agent) if mode == COMPILED else None
-        self.built_in = 0.0  # seconds of the calls that built a graph, for the user
+        self.tell: Callable[[str], object] = logger.info
 
     def __call__(self, batch: Any, *, watched: bool = False) -> dict[str, Tensor]:
         """Take one gradient step on `batch`; return metrics.
@@ -96,6 +96,6 @@ class Updates:
             return self._fast(batch)
         begun = time.perf_counter()
         metrics = self._fast(batch)
-        self.built_in += time.perf_counter() - begun
-        logger.info("updates: compiled in %.0f s; kernels are kept in %s", self.built_in, kernel_folder())
+        seconds = time.perf_counter() - begun
+        self.tell(f"an update was compiled in {seconds:.0f} s; its kernels are kept in {kernel_folder()}")
         return metrics
