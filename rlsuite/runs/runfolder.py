@@ -1,7 +1,7 @@
 """The folder of a run: its configuration, where and how it ran, and the lock of its only writer.
 
 ```
-runs/<name>/  config.toml  meta.json  metrics.jsonl  ckpt/step-NNN/  run.lock (while it runs)
+runs/<name>/  config.toml  meta.json  metrics.jsonl  ckpt/step-NNN/  best/step-NNN/  run.lock (while it runs)
 ```
 """
 
@@ -33,6 +33,7 @@ META_FILE = "meta.json"
 METRICS_FILE = "metrics.jsonl"
 LOCK_FILE = "run.lock"
 CHECKPOINT_FOLDER = "ckpt"
+BEST_FOLDER = "best"  # the agent of the best evaluation
 BUNDLE_FILE = "rlsuite.json"  # in a run that was pulled from the Hub: the list of what came
 
 MAX_NAME_BYTES = 255  # NAME_MAX of Linux and macOS file systems

@@ -73,7 +73,10 @@ class Clock:
     failed_saves: int = 0
     offline: int = 0  # updates made before the first env step; env_steps counts on from there
     last_return: float | None = None
-    best_return: float | None = None
+    best_return: float | None = None  # of several seeds the mean of what each had best
+    best_returns: list[float | None] = field(default_factory=list)  # of every seed, empty before the first
+    evaluated: int = 0  # updates of the agent that `last_return` is of
+    owes_evaluation: int = 0  # 1 where a signal came during one
 
     def passed(self, every: int, num_envs: int) -> bool:
         """Whether the last vector step reached or passed a multiple of `every` env steps (0: never)."""

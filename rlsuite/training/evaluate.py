@@ -1,6 +1,9 @@
 """Evaluation: a fixed number of deterministic episodes on worlds of their own, and `rlsuite eval`."""
 
+import logging
+import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,9 +20,18 @@ from rlsuite.envs.rendering import mosaic
 from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.stock import StockEnv
 from rlsuite.errors import ConfigError
+from rlsuite.runs.signals import StopFlag
 from rlsuite.training.value_error import value_trace
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
+LONGEST = 10_000  # env steps of an evaluation episode where the environment has no time limit; our choice
+GRACE_SECONDS = 3.0  # that an evaluation may still take once a signal asked the run to stop
+
+
+class Abandoned(Exception):
+    """An evaluation was given up because a signal asked the run to stop."""
 
 
 class Trace(Protocol):
@@ -42,6 +54,7 @@ def evaluate(
     trace: Trace | None = None,
     video_worlds: int = 1,
     begin: Callable[[TensorDictBase], TensorDictBase] | None = None,
+    stop: StopFlag | None = None,
 ) -> dict[str, list[float]]:
     """Run one episode in every world of `env` with the policy's mode.
 
@@ -55,10 +68,14 @@ def evaluate(
         trace: sees every step; see `rlsuite.training.value_error.value_trace`.
         video_worlds: how many of them, side by side; a world whose episode is over stands still.
         begin: changes the first row; see `chosen_stocks`.
+        stop: once it is set, an evaluation that does not end within `GRACE_SECONDS` is given up.
 
     Returns:
         `returns` (undiscounted) and `lengths` (env steps), one number a world; with a trace that has them
-        also `value_errors`.
+        also `value_errors`. Where the environment names no time limit, episodes end after `LONGEST` steps.
+
+    Raises:
+        Abandoned: `stop` was set.
     """
     env.seed_worlds(seeds)
     carried = env.reset() if begin is None else begin(env.reset())
@@ -66,7 +83,16 @@ def evaluate(
     lengths = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
     running = torch.ones(env.batch_size, dtype=torch.bool, device=env.device)
     with set_exploration_type(ExplorationType.DETERMINISTIC), _video_writer(video, env, video_worlds) as film:
+        count, heard = 0, 0.0
         while running.any():
+            if stop is not None and stop.stop is not None:
+                heard = heard or time.monotonic()
+                if time.monotonic() - heard > GRACE_SECONDS:
+                    raise Abandoned
+            if env.max_episode_steps is None and count >= LONGEST:
+                _say_cut(env.env_id)
+                break
+            count += 1
             film(running)
             step = env.step(policy(carried))
             if trace is not None:
@@ -79,6 +105,17 @@ def evaluate(
     found = {"returns": returns.tolist(), "lengths": lengths.tolist()}
     errors = None if trace is None else trace.errors()
     return found if errors is None else found | {"value_errors": errors.tolist()}
+
+
+@cache
+def _say_cut(env_id: str) -> None:
+    """Warn, once a process, that an environment's episodes do not end by themselves."""
+    logger.warning(
+        "%s names no time limit: evaluation episodes are cut at %d env steps; give it one with "
+        "--env-option max_episode_steps=N",
+        env_id,
+        LONGEST,
+    )
 
 
 def chosen_stocks(agent: Agent, env: VectorEnv) -> Callable[[TensorDictBase], TensorDictBase] | None:
@@ -165,6 +202,7 @@ def evaluate_run(
     which: str,
     seed_index: int | None = None,
     video_worlds: int = 1,
+    same: bool = False,
 ) -> dict[str, Any]:
     """Evaluate the saved policies of a run on the run's environment, on the CPU, in Gymnasium's precision.
 
@@ -176,6 +214,7 @@ def evaluate_run(
         which: "last", "best", or the env steps of a checkpoint.
         seed_index: which agent of a run with several seeds, from 0; None is all of them.
         video_worlds: how many episodes the video shows side by side.
+        same: with "best", play the episodes of the evaluation that was best, instead of `episodes` from `seed`.
 
     Returns:
         return_mean, return_std, length_mean, value_error (of agents with critics), returns, lengths,
@@ -188,7 +227,7 @@ def evaluate_run(
         DataError: there is no usable checkpoint.
     """
     from rlsuite.envs.make import make_env
-    from rlsuite.training.assembly import eval_engine
+    from rlsuite.training.assembly import eval_engine, per_seed_policy, world_seeds
     from rlsuite.training.rng import SeedStreams
     from rlsuite.training.savedrun import load_run
 
@@ -196,14 +235,24 @@ def evaluate_run(
     config, train = run.config, run.config.train
     if seed_index is not None and not 0 <= seed_index < train.seeds:
         raise ConfigError(f"seed index {seed_index}: {path} has {train.seeds} agent(s), counted from 0")
+    indices = range(train.seeds) if seed_index is None else (seed_index,)
+    best = run.best_evaluations() if which == "best" else ()
+    if same:
+        if not best:
+            raise ConfigError(
+                f"{path} does not say which evaluation was best: leave out --same-episodes (it goes with "
+                "--checkpoint best, and older runs do not keep it)"
+            )
+        episodes = best[0].episodes
     if not 1 <= video_worlds <= episodes:
         raise ConfigError(
             f"video worlds = {video_worlds}: must be from 1 to the number of episodes, {episodes}"
         )
-    indices = range(train.seeds) if seed_index is None else (seed_index,)
+    # Several agents' products are one batched product: what is to be the same is computed the same way.
+    together = same and len(indices) > 1
     env = make_env(
         train.env,
-        episodes,
+        episodes * (len(indices) if together else 1),
         engine=eval_engine(train.engine),
         render=video is not None,
         options=train.env_options,
@@ -211,10 +260,23 @@ def evaluate_run(
     )
     each = []
     try:
-        for index in indices:
+        if together:
+            agent = run.agents(env, SeedStreams([train.seed + index for index in indices]))
+            played = evaluate(
+                per_seed_policy(agent),
+                env,
+                seeds=world_seeds([one.first_seed for one in best], episodes),
+                video=video,
+                video_worlds=video_worlds,
+                trace=value_trace(agent),
+                begin=chosen_stocks(agent, env),
+            )
+            each = per_seed(played, len(indices))
+        for index in () if together else indices:
             streams = SeedStreams([train.seed + index])
             agent = run.agent(env, streams, index)
-            own = streams.seeds("eval")[0] if seed is None else seed
+            first = streams.seeds("eval")[0] if seed is None else seed
+            own = world_seeds([best[index].first_seed], episodes) if same else first
             film = video if index == indices[0] else None
             trace = value_trace(agent)
             each.append(
@@ -241,6 +303,7 @@ def evaluate_run(
         "legacy_margin": train.legacy_margin,
         "agent": config.agent_name,
         "step": run.loaded.step,
+        **({"steps": [best[index].step for index in indices]} if len(best) > 1 else {}),
         "seeds": [train.seed + index for index in indices],
         "versions": versions,
     }

@@ -21,7 +21,8 @@ from rlsuite.runs.runfolder import RunFolder
 from rlsuite.runs.signals import StopFlag
 from rlsuite.training import state
 from rlsuite.training.assembly import Learner, world_seeds
-from rlsuite.training.evaluate import chosen_stocks, evaluate, per_seed, summary
+from rlsuite.training.best import BestWeights
+from rlsuite.training.evaluate import Abandoned, chosen_stocks, evaluate, per_seed, summary
 from rlsuite.training.guard import READ_EVERY, LearnerGuard
 from rlsuite.training.processes import save_together
 from rlsuite.training.recorder import Recorder
@@ -119,7 +120,10 @@ def drive(
             recorder.load_state_dict({"seconds": seconds, "last_return": clock.last_return})
         if resume:
             recorder.rewind(clock.env_steps)
-        interrupted = _turns(run, work, store, recorder, guard, stop)
+        best = BestWeights(folder.path, run) if first else None
+        if best is not None:
+            best.resume()
+        interrupted = _turns(run, work, store, recorder, guard, stop, best)
         seconds = recorder.seconds
     returns = clock.best_return, clock.last_return
     return TrainResult(interrupted, clock.env_steps, clock.updates, *returns, seconds)
@@ -132,32 +136,46 @@ def _turns(
     recorder: Recorder,
     guard: LearnerGuard | None,
     stop: StopFlag | None,
+    best: BestWeights | None,
 ) -> bool:
     """Turn after turn; return whether a signal ended it."""
     config, clock = run.config, run.clock
     saved_at = clock.env_steps if clock.env_steps else None
+
+    def log(lines: list[dict[str, float]]) -> None:
+        for seed, line in zip(run.seeds, lines, strict=True):
+            if line and ranks.rank() == 0:
+                recorder.log(clock.env_steps, clock.updates, line, seed=seed if len(lines) > 1 else None)
+
+    if clock.owes_evaluation:
+        saved_at = None
+        try:
+            log(evaluation(run, best, stop))
+        except Abandoned:
+            return True  # the checkpoint that owed it is still the newest
     while clock.env_steps < work.goal:
         work.advance(recorder, guard)
         lines: list[dict[str, float]] = [{} for _ in run.seeds]
-        if clock.passed(config.log_every, work.stride):
+        last = clock.env_steps >= work.goal
+        if clock.passed(config.log_every, work.stride) or last:
             failed = {"ckpt/failed": clock.failed_saves} if clock.failed_saves else {}
             for line, sums, more in zip(lines, run.sums.take(), work.numbers(), strict=True):
                 line |= sums | more | failed
             for plugin in run.plugins.values():
                 for line, own in zip(lines, plugin.numbers(), strict=False):
                     line |= own
-        last = clock.env_steps >= work.goal
         if clock.passed(config.eval_every, work.stride) or (last and config.eval_every):
-            for line, found in zip(lines, evaluation(run), strict=True):
-                line |= found
-        for seed, line in zip(run.seeds, lines, strict=True):
-            if line and ranks.rank() == 0:
-                owner = seed if len(lines) > 1 else None
-                recorder.log(clock.env_steps, clock.updates, line, seed=owner)
+            try:
+                for line, evaluated in zip(lines, evaluation(run, best, stop), strict=True):
+                    line |= evaluated
+            except Abandoned:
+                clock.owes_evaluation = 1
+        log(lines)
         recorder.tick(clock.env_steps, clock.updates)
         if lines[0]:  # asking a device for its counts waits for it
             work.check()
         stopped = ranks.any_of(stop is not None and stop.stop is not None)
+        last = last and not clock.owes_evaluation
         if (stopped and not last) or (clock.passed(config.checkpoint_every, work.stride) and not last):
             read_guard(run, guard)
             save_together(partial(save, run, store, recorder, final=stopped), run.agent, run.clock)
@@ -219,10 +237,20 @@ def read_guard(run: Learner, guard: LearnerGuard | None) -> None:
     guard.read(norms=norms, tensors=lambda: {"agent": state.agent_tensors(run.agent)})
 
 
-def evaluation(run: Learner) -> list[dict[str, float]]:
+def evaluation(
+    run: Learner, best: BestWeights | None = None, stop: StopFlag | None = None
+) -> list[dict[str, float]]:
     """Evaluate every seed's agent, from seeds of the number of evaluations alone: training feels nothing.
 
     Of several processes the first evaluates, and the others wait where they next need it.
+
+    Args:
+        run: whose agents.
+        best: keeps those that are better than before.
+        stop: set, an evaluation that does not end soon is given up.
+
+    Raises:
+        Abandoned: it was.
     """
     clock, count = run.clock, run.config.eval_episodes
     if ranks.rank():
@@ -231,18 +259,19 @@ def evaluation(run: Learner) -> list[dict[str, float]]:
     firsts = [seed + clock.evaluations * count for seed in run.streams.seeds("eval")]
     worlds, trace = world_seeds(firsts, count), value_trace(run.agent)
     begin = chosen_stocks(run.agent, run.eval_env)
-    episodes = evaluate(run.policy, run.eval_env, seeds=worlds, trace=trace, begin=begin)
+    # Ranks go on together: none of them may leave an evaluation on its own.
+    heard = stop if ranks.size() == 1 else None
+    episodes = evaluate(run.policy, run.eval_env, seeds=worlds, trace=trace, begin=begin, stop=heard)
     metrics = [summary(own) for own in per_seed(episodes, len(firsts))]
     if run.reference is not None:
         for own in metrics:
             own["eval/score"] = run.reference.score(own["eval/return_mean"])
     clock.evaluations += 1
-    found = sum(own["eval/return_mean"] for own in metrics) / len(metrics)
-    clock.last_return = found if math.isfinite(found) else None
-    if clock.last_return is None:
-        return metrics
-    if clock.best_return is None or clock.last_return > clock.best_return:
-        clock.best_return = clock.last_return
+    mean = sum(own["eval/return_mean"] for own in metrics) / len(metrics)
+    clock.last_return, clock.evaluated = mean if math.isfinite(mean) else None, clock.updates
+    clock.owes_evaluation = 0
+    if best is not None:
+        best.consider(metrics, firsts)
     return metrics
 
 
@@ -266,7 +295,7 @@ def save(run: Learner, store: CheckpointStore, recorder: Recorder, *, final: boo
                 documents=documents,
                 chunks=chunks,
                 config_digest=run.digest,
-                score=run.clock.last_return,
+                score=run.clock.last_return if run.clock.evaluated == run.clock.updates else None,
                 written_by=machine.maker(run.device),
             )
         except CheckpointWriteError as error:
