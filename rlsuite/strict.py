@@ -15,6 +15,20 @@ from rlsuite.errors import ConfigError
 
 NONE_TEXT = "none"
 
+MOST_COUNTED = 2**63 - 1
+LIMITS: dict[str, tuple[float, float]] = {  # our choice: far above what anybody trains with
+    "seed": (0, math.inf),
+    "seed_index": (0, MOST_COUNTED),
+    "threads": (0, 4_096),
+    "num_envs": (1, 2**20),
+    "eval_episodes": (1, 2**20),
+    "episodes": (1, 2**20),
+    "video_worlds": (1, 1_024),
+    "seeds": (1, 4_096),
+    "batch_size": (1, 2**26),
+    "hidden": (1, 2**16),
+}
+
 T = TypeVar("T")
 
 
@@ -42,9 +56,36 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str, **fixed: 
     hints = typing.get_type_hints(kind)
     built = {name: typed(hints[name], value, f"{where}: {name}") for name, value in values.items()}
     try:
-        return kind(**(built | fixed))
+        made = kind(**(built | fixed))
+        check_numbers(made)
+        return made
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def check_numbers(config: Any, prefix: str = "") -> None:
+    """Raise ConfigError for numbers in a dataclass, or in those inside it, that nothing can use.
+
+    Refused are NaN; infinities, unless the field's default is one; whole numbers that no machine counts to;
+    and sizes outside `LIMITS`, by the name of their field.
+    """
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            check_numbers(value, "" if field.name in ("train", "agent") else f"{name}.")
+            continue
+        items = value if isinstance(value, tuple) else (value,)
+        for item in items:
+            if isinstance(item, float) and not math.isfinite(item):
+                infinite = isinstance(field.default, float) and math.isinf(field.default)
+                if math.isnan(item) or not infinite:
+                    raise ConfigError(f"{name} = {item}: must be a finite number")
+            if isinstance(item, int) and not isinstance(item, bool):
+                least, most = LIMITS.get(field.name, (-MOST_COUNTED, MOST_COUNTED))
+                if not least <= item <= most:
+                    shown = f"{item:,}" if abs(item) < 10**30 else f"a number of {len(str(item))} digits"
+                    side = f"at least {least:,}" if item < least else f"at most {most:,}"
+                    raise ConfigError(f"{name} = {shown}: must be {side}")
 
 
 def check_keys(values: Mapping[str, Any], allowed: list[str], where: str) -> None:

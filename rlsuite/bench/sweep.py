@@ -21,6 +21,7 @@ from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import Plan, resolve, task_of
 from rlsuite.launch.queue import Launcher, Restarted
 from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, Task
+from rlsuite.runs.config import check_learns
 from rlsuite.runs.metrics import read_metrics
 from rlsuite.runs.runfolder import METRICS_FILE
 from rlsuite.runs.signals import StopFlag
@@ -119,9 +120,8 @@ def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
     except ModuleNotFoundError as error:
         raise ConfigError('a sweep needs Optuna: pip install "rlsuite[sweep]"') from error
     space = read_space(line.agent, line.space)
-    plan_of(
-        line, extra, {name: example(name, entry) for name, entry in space.items()}
-    )  # wrong flags show now
+    plan = plan_of(line, extra, {name: example(name, entry) for name, entry in space.items()})
+    check_learns(plan.config.train)  # wrong flags, and trials that would learn nothing, show now
     line.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = open_study(line, space, extra)

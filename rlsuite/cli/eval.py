@@ -8,11 +8,10 @@ from typing import Annotated
 
 from tyro import conf
 
-from rlsuite.command.arguments import check_run, import_modules, parse
+from rlsuite.command.arguments import check_checkpoint, check_run, check_video, import_modules, parse
 from rlsuite.errors import ConfigError
 
 PROG = "rlsuite eval"
-NAMED_CHECKPOINTS = ("best", "last")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,9 @@ class EvalLine:
     seed_index: int | None = None
     """Which agent of a run with several seeds, from 0; by default all of them."""
     checkpoint: str = "last"
-    """Which checkpoint: last, best (by evaluation in training), or an env step that was kept."""
+    """Which checkpoint: last, best (the weights of the best evaluation), or an env step that was kept."""
+    same_episodes: bool = False
+    """With --checkpoint best: play the very episodes of that evaluation again, and get its return."""
     video: Path | None = None
     """mp4 file for the first episode (needs the extra `video`)."""
     video_worlds: int = 1
@@ -42,8 +43,16 @@ class EvalLine:
         """Raise ConfigError for values that mean nothing."""
         if self.episodes < 1:
             raise ConfigError(f"episodes = {self.episodes}: must be at least 1")
-        if self.checkpoint not in NAMED_CHECKPOINTS and not self.checkpoint.isdecimal():
-            raise ConfigError(f'checkpoint = "{self.checkpoint}" is neither best, last nor an env step')
+        check_checkpoint(self.checkpoint)
+        if self.same_episodes and self.checkpoint != "best":
+            raise ConfigError("--same-episodes goes with --checkpoint best: other weights had no evaluation")
+        if self.video_worlds > self.episodes and not self.same_episodes:
+            raise ConfigError(
+                f"video_worlds = {self.video_worlds}: must be from 1 to the number of episodes, "
+                f"{self.episodes}"
+            )
+        if self.video is not None:
+            check_video(self.video)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -62,11 +71,14 @@ def run(argv: Sequence[str]) -> int:
         which=line.checkpoint,
         seed_index=line.seed_index,
         video_worlds=line.video_worlds,
+        same=line.same_episodes,
     )
     if line.json:
         print(json.dumps(found))
         return 0
-    print(f"{found['agent']} on {found['env']}, checkpoint at {found['step']:,} env steps")
+    steps = ", ".join(f"{step:,}" for step in found.get("steps", [found["step"]]))
+    which = "weights of the best evaluation" if line.checkpoint == "best" else "checkpoint"
+    print(f"{found['agent']} on {found['env']}, {which} at {steps} env steps")
     changed = [f"{key} = {value}" for key, value in found["env_options"].items()]
     if changed or found["legacy_margin"]:
         print("task    " + ", ".join([*changed, *(["legacy margins"] if found["legacy_margin"] else [])]))
@@ -76,7 +88,7 @@ def run(argv: Sequence[str]) -> int:
     print(f"return  {found['return_mean']:,.1f} +- {found['return_std']:,.1f} over {len(lengths)} episodes")
     print(f"length  {found['length_mean']:,.1f}, from {min(lengths):,.0f} to {max(lengths):,.0f} env steps")
     if "value_error" in found:
-        print(f"value   {found['value_error']:+,.2f}: what the critics promised above what came")
+        print(f"critic bias {found['value_error']:+,.2f}: predicted minus achieved discounted return")
     if line.video is not None:
         print(f"video   {line.video}")
     return 0

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro import MISSING, conf
 
 from rlsuite import registry
-from rlsuite.command.arguments import first_pass, option_values, parse, wants_help
+from rlsuite.command.arguments import first_pass, given, option_values, parse, wants_help
 from rlsuite.errors import ConfigError
 from rlsuite.presets import load_preset, preset_names
-from rlsuite.runs.config import OfflineConfig, TrainConfig
-from rlsuite.strict import from_mapping, to_mapping
+from rlsuite.runs.config import OfflineConfig, TrainConfig, spaced
+from rlsuite.strict import check_numbers, from_mapping, to_mapping
 
 if TYPE_CHECKING:
     from rlsuite.agents.base import Agent
@@ -103,7 +103,18 @@ def parse_line(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
         "plugins": {name: to_mapping(getattr(line, name)) for name in plugins},
     }
     line = dataclasses.replace(line, train=dataclasses.replace(line.train, **changed))
-    return (line if dataset is None else staged(line, kind, early.steps is not None)), kind
+    if dataset is not None:
+        line = staged(line, kind, early.steps is not None)
+    elif kind.needs_data:
+        raise ConfigError(
+            f"{agent} learns from recorded data: name some with --dataset (rlsuite list datasets), or take "
+            "an agent that acts (rlsuite list agents)"
+        )
+    if "eval_every" not in train_values and not given(argv, "--eval-every"):
+        every = spaced(line.train.eval_every, line.train.steps)
+        line = dataclasses.replace(line, train=dataclasses.replace(line.train, eval_every=every))
+    check_numbers(line)
+    return line, kind
 
 
 def staged(line: Any, kind: "type[Agent]", steps_given: bool) -> Any:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from tyro import conf
 
 from rlsuite.errors import ConfigError
+from rlsuite.strict import check_numbers
 
 AT_LEAST_ONE = (
     "steps",
@@ -92,7 +93,7 @@ class TrainConfig(LearnConfig):
     n_step: int = 1
     """Rewards summed before the bootstrap."""
     eval_every: int = 10_000
-    """Env steps between evaluations; 0 evaluates never."""
+    """Env steps between evaluations; 0 evaluates never. Unless it is given, steps / 20 in shorter runs."""
     checkpoint_every: int = 50_000
     """Env steps between checkpoints; 0 saves at the end only."""
     log_every: int = 1_000
@@ -122,7 +123,7 @@ class OfflineConfig(LearnConfig):
     action_limit: float | None = 1 - 1e-5
     """Recorded actions are clipped to plus and minus this; none leaves them as they are."""
     eval_every: int = 5_000
-    """Updates between evaluations; 0 evaluates never."""
+    """Updates between evaluations; 0 evaluates never. Unless it is given, steps / 20 in shorter runs."""
     checkpoint_every: int = 50_000
     """Updates between checkpoints; 0 saves at the end only."""
     log_every: int = 1_000
@@ -156,3 +157,35 @@ def _check(config: LearnConfig) -> None:
     for name in NOT_NEGATIVE:
         if getattr(config, name, 0) < 0:
             raise ConfigError(f"{name} = {getattr(config, name)}: must not be negative")
+    check_numbers(config)
+    capacity = getattr(config, "replay_size", None)
+    if isinstance(config, TrainConfig) and capacity is not None:
+        least = config.num_envs * config.n_step
+        if capacity < least:
+            raise ConfigError(
+                f"replay_size = {capacity:,}: must hold n_step = {config.n_step:,} rows of each of num_envs "
+                f"= {config.num_envs:,} worlds, {least:,} in all"
+            )
+
+
+def updates_of(config: LearnConfig) -> int:
+    """Return how many updates a run makes from its beginning to its end."""
+    if isinstance(config, TrainConfig):
+        return int(max(0, config.steps - config.warmup_steps) * config.updates_per_step)
+    assert isinstance(config, OfflineConfig)
+    return config.steps + int(config.then_online * config.updates_per_step)
+
+
+def check_learns(config: LearnConfig) -> None:
+    """Raise ConfigError for a run that ends before its first update."""
+    if isinstance(config, TrainConfig) and updates_of(config) < 1:
+        raise ConfigError(
+            f"nothing would be learnt: steps = {config.steps:,} and warmup_steps = {config.warmup_steps:,}, "
+            f"at updates_per_step = {config.updates_per_step:g}, leave no update; take more --steps, or "
+            f"--warmup-steps {config.steps // 5}"
+        )
+
+
+def spaced(most: int, steps: int) -> int:
+    """Return how many steps apart evaluations are unless told otherwise: 20 in a run, or every `most`."""
+    return max(1, min(most, steps // 20))

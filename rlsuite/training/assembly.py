@@ -239,13 +239,18 @@ def new_agent(
     """
     generators: dict[str, Source] = {name: streams.source(name) for name in GENERATOR_NAMES}
     lead = (len(streams),) if len(streams) > 1 else ()
+    check_actions(agent_class, env)
+    return agent_class(spaces_of(env), agent_config, generators, device=device, lead=lead)
+
+
+def check_actions(agent_class: type[Agent], env: VectorEnv) -> None:
+    """Raise ConfigError where an environment's actions are not of the agent's kind."""
     if env.discrete != agent_class.discrete:
         wanted, given = ("discrete", "continuous") if agent_class.discrete else ("continuous", "discrete")
         way = f": use discrete:{env.env_id}" if agent_class.discrete else ""
         raise ConfigError(
             f"{agent_class.__name__} needs {wanted} actions, and those of {env.env_id} are {given}{way}"
         )
-    return agent_class(spaces_of(env), agent_config, generators, device=device, lead=lead)
 
 
 def new_plugin(name: str, values: Mapping[str, Any], agent: Agent, streams: SeedStreams) -> Plugin:

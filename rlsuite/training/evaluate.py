@@ -1,6 +1,8 @@
 """Evaluation: a fixed number of deterministic episodes on worlds of their own, and `rlsuite eval`."""
 
+import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from functools import cache
@@ -19,7 +21,7 @@ from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.rendering import mosaic
 from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.stock import StockEnv
-from rlsuite.errors import ConfigError
+from rlsuite.errors import ConfigError, RLSuiteError
 from rlsuite.runs.signals import StopFlag
 from rlsuite.training.value_error import value_trace
 
@@ -160,7 +162,13 @@ def summary(episodes: dict[str, list[float]]) -> dict[str, float]:
 
 
 class _video_writer:
-    """Context manager giving a function that appends a frame of the first worlds while one of them runs."""
+    """Context manager giving a function that appends a frame of the first worlds while one of them runs.
+
+    The film is written beside its name, read back, and renamed at the end: a file of its name is whole.
+
+    Raises:
+        ConfigError: imageio is missing, or no film came of it.
+    """
 
     def __init__(self, path: Path | None, env: VectorEnv, worlds: int) -> None:
         self.path, self.env = path, env
@@ -173,9 +181,15 @@ class _video_writer:
                 import imageio.v2 as imageio
             except ImportError as error:
                 raise ConfigError('videos need imageio: pip install "rlsuite[video]"') from error
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            fps = getattr(self.env, "fps", DEFAULT_FPS)
-            self.writer = imageio.get_writer(self.path, fps=fps, macro_block_size=1)
+            fps = float(getattr(self.env, "fps", DEFAULT_FPS) or DEFAULT_FPS)
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.stage = self.path.with_name(f".{self.path.stem}.{os.getpid()}{self.path.suffix}")
+                self.stage.touch()
+                self.writer = imageio.get_writer(self.stage, fps=fps, macro_block_size=1)
+            except (OSError, ValueError) as error:
+                self._discard()
+                raise ConfigError(f"the video {self.path} cannot be written: {error}") from error
         return self.film
 
     def film(self, running: Tensor) -> None:
@@ -184,13 +198,73 @@ class _video_writer:
             return
         filmed = running[: len(self.pictures)].nonzero().flatten().tolist()
         for world in filmed:
-            self.pictures[world] = self.env.frame(world)
-        if filmed:
-            self.writer.append_data(mosaic([picture for picture in self.pictures if picture is not None]))
+            self.pictures[world] = picture_of(self.env, world)
+        if not filmed:
+            return
+        frame = even(mosaic([picture for picture in self.pictures if picture is not None]))
+        try:
+            self.writer.append_data(frame)
+        except (OSError, ValueError, RuntimeError) as error:  # ffmpeg's complaint comes as any of these
+            raise ConfigError(f"the video {self.path} cannot be written: {_first_line(error)}") from error
 
-    def __exit__(self, *_: object) -> None:
-        if self.writer is not None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self.writer is None:
+            return
+        try:
             self.writer.close()
+            if kind is None:
+                check_film(self.stage)
+                self.stage.replace(self.path)  # type: ignore[arg-type]
+        except (OSError, ValueError, RuntimeError) as error:
+            if kind is None:
+                raise ConfigError(f"the video {self.path} is not whole: {_first_line(error)}") from error
+        finally:
+            self._discard()
+
+    def _discard(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            self.stage.unlink(missing_ok=True)
+
+
+def picture_of(env: VectorEnv, world: int) -> np.ndarray:
+    """Return a picture of one world, `[height, width, 3]`, uint8.
+
+    Raises:
+        ConfigError: the environment gives none, or something else.
+    """
+    try:
+        picture = np.asarray(env.frame(world))
+    except RLSuiteError:
+        raise
+    except Exception as error:  # other people's drawing, with drivers below it
+        raise ConfigError(
+            f"{env.env_id} gives no pictures: {type(error).__name__}: {_first_line(error)}"
+        ) from error
+    if picture.ndim != 3 or picture.shape[2] != 3 or not all(picture.shape):
+        raise ConfigError(
+            f"{env.env_id} gives pictures of shape {picture.shape}; a video needs [height, width, 3]"
+        )
+    return picture.astype(np.uint8, copy=False)
+
+
+def even(picture: np.ndarray) -> np.ndarray:
+    """Return a picture whose height and width are even, as H.264 wants: the last row or column twice."""
+    height, width = picture.shape[:2]
+    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def check_film(path: Path) -> None:
+    """Raise ValueError unless the file can be opened and shows a frame."""
+    import imageio.v2 as imageio
+
+    if not path.stat().st_size:
+        raise ValueError("the file is empty")
+    with imageio.get_reader(path, "ffmpeg") as reader:
+        reader.get_data(0)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def evaluate_run(
@@ -214,7 +288,7 @@ def evaluate_run(
         which: "last", "best", or the env steps of a checkpoint.
         seed_index: which agent of a run with several seeds, from 0; None is all of them.
         video_worlds: how many episodes the video shows side by side.
-        same: with "best", play the episodes of the evaluation that was best, instead of `episodes` from `seed`.
+        same: with "best", play the episodes of the evaluation that was best, not `episodes` from `seed`.
 
     Returns:
         return_mean, return_std, length_mean, value_error (of agents with critics), returns, lengths,

@@ -101,7 +101,11 @@ class Plain(Silent):
         try:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
-        except (OSError, ValueError) as error:  # a closed pipe, a full disk: a run outlives its reader
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+        ) as error:  # a closed pipe, a full disk: a run outlives its reader
             self._open = False
             logger.warning("progress is no longer shown: %s", error)
 
@@ -143,7 +147,8 @@ def make_display(total_steps: int, console: bool | None) -> Display:
     """Return a display: None chooses by whether stdout is a terminal, False shows nothing, True the bar."""
     if console is False:
         return Silent()
-    return Live(total_steps) if console or sys.stdout.isatty() else Plain()
+    shown = sys.stdout is not None and sys.stdout.isatty()
+    return Live(total_steps) if console or shown else Plain()
 
 
 def _duration(seconds: float | None) -> str:

@@ -17,7 +17,6 @@ from rlsuite.training.assembly import new_agent
 from rlsuite.training.best import BestEvaluation, evaluations_of
 from rlsuite.training.rng import SeedStreams
 
-
 STEP = re.compile("[0-9]{1,12}")
 
 
@@ -47,7 +46,7 @@ class SavedRun:
         return agent
 
     def agents(self, env: VectorEnv, streams: SeedStreams) -> Agent:
-        """Return all agents of the checkpoint as the run has them, with a leading axis where there are several.
+        """Return all agents of the checkpoint as the run has them: several share a leading axis.
 
         Args:
             env: tells the sizes.
@@ -58,7 +57,7 @@ class SavedRun:
         return agent
 
     def best_evaluations(self) -> Sequence[BestEvaluation]:
-        """Return, for every seed, the evaluation that the weights were kept for; empty where none is known."""
+        """Return for every seed the evaluation that the weights were kept for; none where not known."""
         return evaluations_of(self.loaded, self.config.train.seeds)
 
 

@@ -1,4 +1,4 @@
-"""The best evaluation's weights: kept, found again by every door, and scored as they were when they were best."""
+"""The best evaluation's weights: kept, found again by every door, and scored as they were then."""
 
 import json
 
