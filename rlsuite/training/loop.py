@@ -102,6 +102,7 @@ def drive(
         loggers=config.loggers if first else (),
         total_steps=work.goal,
         console=None if first else False,
+        after=None if loaded is None else loaded.step,
     )
     run.updates.tell = recorder.note
     watched = [env for env in (getattr(run, "env", None), run.eval_env) if env is not None]

@@ -13,7 +13,8 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
 from rlsuite.blocks.noise import normal, uniform
-from rlsuite.errors import NumericalError
+from rlsuite.errors import EnvironmentFailure, NumericalError
+from rlsuite.replay.uniform import NoValidRows
 from rlsuite.runs.checkpoint import CheckpointStore, Loaded
 from rlsuite.runs.config import TrainConfig
 from rlsuite.runs.runfolder import RunFolder
@@ -74,7 +75,13 @@ def interact(
     def advance(recorder: Recorder, guard: LearnerGuard | None) -> None:
         with torch.no_grad():
             _vector_step(run, recorder)
-        update(run, guard, run.clock.updates_due(run.config))
+        try:
+            update(run, guard, run.clock.updates_due(run.config))
+        except NoValidRows as error:
+            raise EnvironmentFailure(
+                f"{run.env.env_id} gave observations or rewards that are no finite numbers (NaN, None) "
+                f"at nearly every step: {error}"
+            ) from error
 
     def numbers() -> list[dict[str, float]]:
         rows = ranks.count(len(run.replay)) // len(run.seeds)

@@ -27,6 +27,7 @@ class Status:
     steps_per_second: float
     updates_per_second: float
     last_return: float | None
+    of: str = "return"  # "train return" of episodes that explore, "eval return" of evaluations
 
     def numbers(self) -> str:
         """Return everything but the bar as one line of text."""
@@ -34,7 +35,7 @@ class Status:
         return (
             f"{self.step:,}/{self.total_steps:,} steps  {self.updates:,} updates  "
             f"{self.steps_per_second:,.0f} steps/s  {self.updates_per_second:,.0f} updates/s  "
-            f"return {shown}  left {_duration(self.seconds_left)}"
+            f"{self.of} {shown}  left {_duration(self.seconds_left)}"
         )
 
     @property
