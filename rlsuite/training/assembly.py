@@ -113,7 +113,8 @@ class Run(Learner):
     env: VectorEnv
     replay: UniformReplay
     episodes: state.EpisodeSums
-    carried: TensorDictBase
+    carried: TensorDictBase  # observations, and what a policy carries from step to step
+    act: Callable[[Tensor], Tensor] | None  # observations to actions; None for a policy that carries more
     reward: Callable[[Tensor], Tensor] | None = None  # of stored rows, where recorded ones were changed
 
 
@@ -196,7 +197,22 @@ def with_worlds(
     for plugin in common["plugins"].values():
         plugin.begin(env.num_envs, env.max_episode_steps, config.steps if env_steps is None else env_steps)
     fields = {**common, "config": config, "replay": replay}
-    return Run(**fields, env=env, episodes=episodes, carried=env.reset())
+    act = plain_policy(common["agent"])
+    carried = env.reset() if act is None else env.reset().select("observation")
+    return Run(**fields, env=env, episodes=episodes, carried=carried, act=act)
+
+
+def plain_policy(agent: Agent) -> Callable[[Tensor], Tensor] | None:
+    """Return an agent's policy as a function of observations `[B, O]`, several seeds' in equal groups.
+
+    None for a policy that reads or leaves more than that: it is called with a TensorDict.
+    """
+    policy = agent.policy
+    if list(policy.in_keys) != ["observation"] or list(policy.out_keys) != ["action"]:
+        return None
+    if not agent.lead:
+        return policy.module
+    return lambda observation: policy.module(observation.unflatten(0, (*agent.lead, -1))).flatten(0, 1)
 
 
 def worlds(

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tensordict import TensorDict
+from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
 from rlsuite.blocks.noise import normal, uniform
+from rlsuite.envs.base import StepResult
 from rlsuite.errors import NumericalError
 from rlsuite.runs.checkpoint import CheckpointStore, Loaded
 from rlsuite.runs.config import TrainConfig
@@ -100,37 +103,68 @@ def train_steps(run: Run, env_steps: int) -> None:
 
 
 def _vector_step(run: Run, recorder: Recorder | None) -> None:
-    """Act in all worlds, store the rows, reset the worlds whose episode ended."""
-    config, clock = run.config, run.clock
-    carried = run.carried
-    if clock.env_steps < config.warmup_steps and config.warmup_policy != "agent":
-        shape = run.env.action_spec.shape
-        rows = torch.empty(shape, device=run.device).view(*run.agent.lead, -1, shape[-1])
-        source = run.streams.source("explore")
-        if config.warmup_policy == "uniform":
-            action = uniform(rows, source, -1, 1)
-        else:
-            action = normal(rows, source).tanh()
-        carried.set("action", action.view(shape))
-    else:
-        carried = run.policy(carried)
-    step = run.env.step(carried)
+    """Act in all envs, store the transitions, restart the envs whose episode ended."""
+    env, observation = run.env, run.carried.get("observation")
+    action = _warmup_action(run) if run.clock.env_steps < run.config.warmup_steps else None
+    if action is None:
+        action = _act(run, observation)
+    result = env.step_tensors(action)
+    truncated = result.truncated
+    if any(plugin.stops for plugin in run.plugins.values()):
+        step = _step_td(run, action, result)
+        for plugin in run.plugins.values():
+            if (stopped := plugin.stop_mask(step)) is not None:
+                truncated = truncated | (stopped & ~result.terminated)
+    done = result.terminated | truncated
+    run.episodes.add(result.reward, done)
+    reward = result.reward if run.reward is None else run.reward(result.reward)
     if not len(run.replay):
-        needed = check_memory(run, step)
-        if recorder is not None:
-            recorder.note(f"replay: {run.replay.capacity:,} rows, {needed / 2**20:.0f} MiB on {run.device}")
-    following = step.get("next")
-    for plugin in run.plugins.values():
-        if (stopped := plugin.stop_mask(step)) is not None:
-            cut = stopped.unsqueeze(-1) & ~following.get("terminated")
-            for key in ("truncated", "done"):
-                following.set(key, following.get(key) | cut)
-    run.episodes.add(following)
-    if run.reward is not None:
-        following.set("reward", run.reward(following.get("reward")))
-    run.replay.extend(step)
-    run.carried = run.env.maybe_reset(run.env.step_mdp(step))
-    clock.env_steps += config.num_envs
+        _check_replay(run, recorder, _step_td(run, action, result))
+    run.replay.extend_arrays(
+        observation, action, reward, result.observation, result.terminated, truncated, done, result.valid
+    )
+    # A device is not asked whether an episode ended: that would wait for it.
+    restarts = run.device.type != "cpu" or bool(done.any())
+    run.carried.set("observation", env.reset_tensors(done) if restarts else result.observation)
+    run.clock.env_steps += run.config.num_envs
+
+
+def _act(run: Run, observation: Tensor) -> Tensor:
+    """Return the behaviour's actions `[B, A]`; what a policy carries from step to step stays in `carried`."""
+    if run.act is not None:
+        return run.act(observation)
+    run.carried = run.policy(run.carried)
+    return run.carried.get("action")
+
+
+def _warmup_action(run: Run) -> Tensor | None:
+    """Return random actions `[B, A]` for the env steps before the first update; None: the policy acts."""
+    if run.config.warmup_policy == "agent":
+        return None
+    shape = run.env.action_spec.shape
+    actions = torch.empty(shape, device=run.device).view(*run.agent.lead, -1, shape[-1])
+    source = run.streams.source("explore")
+    if run.config.warmup_policy == "uniform":
+        return uniform(actions, source, -1, 1).view(shape)
+    return normal(actions, source).tanh().view(shape)
+
+
+def _step_td(run: Run, action: Tensor, result: StepResult[Tensor]) -> TensorDict:
+    """Return one vector step as TorchRL has it, `[B]`."""
+    done = result.terminated | result.truncated
+    flags = {"terminated": result.terminated, "truncated": result.truncated, "done": done, "valid": result.valid}
+    columns = {name: flag.unsqueeze(-1) for name, flag in flags.items()}
+    columns |= {"observation": result.observation, "reward": result.reward.unsqueeze(-1)}
+    size = [run.env.num_envs]
+    before = {"observation": run.carried.get("observation"), "action": action}
+    return TensorDict({**before, "next": TensorDict(columns, size)}, size)
+
+
+def _check_replay(run: Run, recorder: Recorder | None, step: TensorDict) -> None:
+    """Refuse a replay that does not fit into memory, and say how much it takes."""
+    needed = check_memory(run, step)
+    if recorder is not None:
+        recorder.note(f"replay: {run.replay.capacity:,} rows, {needed / 2**20:.0f} MiB on {run.device}")
 
 
 def _check_worlds(run: Run, folder: Path) -> None:
