@@ -7,7 +7,7 @@ axes are independent seeds, whose losses stay apart.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -49,6 +49,8 @@ class TD3Config:
     """Learning rate of the critics."""
     lr_actor: float = 3e-4
     """Learning rate of the actor."""
+    action_units: Literal["unit", "env"] = "unit"
+    """Actions as the critics see them: in [-1, 1], or in the environment's units (the authors' code)."""
     exploration_noise: float = 0.1
     """Deviation of the behaviour noise, for actions in [-1, 1]."""
     target_noise: float = 0.2
@@ -98,7 +100,8 @@ class TD3(Agent):
         """Make actor, twin critics and the targets of both."""
         sizes, shape = (spaces.observation, spaces.action, config.hidden), self.network_fields()
         self.actor = DeterministicActor(*sizes, **shape)
-        self.critic = ScalarCritic(*sizes, members=2, **shape)
+        scale = spaces.half_range if config.action_units == "env" else None
+        self.critic = ScalarCritic(*sizes, members=2, action_scale=scale, **shape)
         self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
         self.actor_optimizer = Adam((list(self.actor.parameters()), config.lr_actor))
         self.add_parts(self.actor_optimizer, actor=self.actor)

@@ -26,7 +26,7 @@ from rlsuite.runs.config import LearnConfig, TrainConfig
 from rlsuite.strict import from_mapping
 from rlsuite.training import state
 from rlsuite.training.rng import SeedStreams
-from rlsuite.training.updates import Updates, compile_mode
+from rlsuite.training.updates import Updates, compile_mode, updates_of
 
 # What may differ when a run goes on: nothing here changes what is learnt.
 NOT_DIGESTED = (
@@ -146,6 +146,7 @@ def learner_fields(
     streams = SeedStreams(roots, device, ranks.rank())
     eval_env = worlds(config, env_id, streams, "eval", config.eval_episodes, eval_engine(config.engine))
     agent = new_agent(agent_class, agent_config, eval_env, streams, device)
+    agent.begin(updates_of(config))
     settings = {key: value for key, value in chosen(config).items() if key not in NOT_DIGESTED}
     own = {"agent": agent_class.__name__, **chosen(agent_config)}
     return {

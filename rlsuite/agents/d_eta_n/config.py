@@ -58,8 +58,10 @@ class DEtaNConfig:
     """Share of random actions at first."""
     epsilon_final: float = 0.05
     """Share of random actions in the end."""
-    epsilon_updates: int = 10_000
-    """Updates over which that share falls."""
+    epsilon_share: float = 0.5
+    """Share of the run's updates over which random actions become rarer; half of them as in RIGOR's code."""
+    epsilon_updates: int = 0
+    """Updates over which they do, whatever the length of the run; 0 takes the share of it."""
     stock_candidates: int = 201
     """First stocks that an evaluation with `level` compares."""
 
@@ -71,9 +73,11 @@ class DEtaNConfig:
             check_range(name, getattr(self, name), 0, math.inf, open_low=True)
         for name in ("kappa", "mean_bonus"):
             check_range(name, getattr(self, name), 0, math.inf)
+        check_range("epsilon_updates", self.epsilon_updates, 0, math.inf)
+        check_range("epsilon_share", self.epsilon_share, 0, 1, open_low=True)
         for name in ("edited", "epsilon_start", "epsilon_final", "weight"):
             check_range(name, getattr(self, name), 0, 1)
-        for name in ("quantiles", "epsilon_updates", "stock_candidates"):
+        for name in ("quantiles", "stock_candidates"):
             check_range(name, getattr(self, name), 1, math.inf)
         if self.level is not None:
             check_range("level", self.level, 0, 1, open_low=True)
