@@ -152,8 +152,12 @@ def _warmup_action(run: Run) -> Tensor | None:
 def _step_td(run: Run, action: Tensor, result: StepResult[Tensor]) -> TensorDict:
     """Return one vector step as TorchRL has it, `[B]`."""
     done = result.terminated | result.truncated
-    flags = {"terminated": result.terminated, "truncated": result.truncated, "done": done, "valid": result.valid}
-    columns = {name: flag.unsqueeze(-1) for name, flag in flags.items()}
+    columns = {
+        "terminated": result.terminated.unsqueeze(-1),
+        "truncated": result.truncated.unsqueeze(-1),
+        "done": done.unsqueeze(-1),
+        "valid": result.valid.unsqueeze(-1),
+    }
     columns |= {"observation": result.observation, "reward": result.reward.unsqueeze(-1)}
     size = [run.env.num_envs]
     before = {"observation": run.carried.get("observation"), "action": action}

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from rlsuite.errors import DataError
@@ -105,14 +107,22 @@ def replay_rows(run: Learner, loaded: Loaded) -> Iterator[dict[str, Tensor]]:
     """Yield the chunks of a checkpoint's replay, each with the columns that the run's own rows would have."""
     for name, rows in loaded.chunks():
         if isinstance(run, Run):
-            following = run.carried.clone(False).set("reward", run.env.reward_spec.zero())
-            step = run.carried.clone(False).set("action", run.env.action_spec.zero()).set("next", following)
-            own = run.replay.no_rows(step)
+            expected = run.replay.no_rows(example_step(run))
             # Of any length: what must agree is what a row is.
             named = chunk_columns(rows)
-            check_like(name, {key: named[key][:0] if named[key].dim() else named[key] for key in named}, own)
+            check_like(name, {key: named[key][:0] if named[key].dim() else named[key] for key in named}, expected)
             check_rows(name, named, len(named["observation"]))
         yield rows
+
+
+def example_step(run: Run) -> TensorDict:
+    """Return a vector step `[B]` of the run's shapes and types."""
+    observation, size = run.carried.get("observation"), [run.env.num_envs]
+    flag = torch.zeros(*size, 1, dtype=torch.bool, device=run.device)
+    flags = dict.fromkeys(("terminated", "truncated", "done", "valid"), flag)
+    after = {"observation": observation, "reward": run.env.reward_spec.zero(), **flags}
+    before = {"observation": observation, "action": run.env.action_spec.zero()}
+    return TensorDict({**before, "next": TensorDict(after, size)}, size)
 
 
 def check_rows(part: str, tensors: Mapping[str, Tensor], rows: int) -> None:
