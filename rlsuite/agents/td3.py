@@ -18,6 +18,7 @@ from rlsuite.agents.losses import Critic, squared_td_loss, td_target
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
+from rlsuite.blocks.exploration import Correlation
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
@@ -53,6 +54,8 @@ class TD3Config:
     """Actions as the critics see them: in [-1, 1], or in the environment's units (the authors' code)."""
     exploration_noise: float = 0.1
     """Deviation of the behaviour noise, for actions in [-1, 1]."""
+    noise_correlation: Correlation = "white"
+    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
     target_noise: float = 0.2
     """Deviation of the noise on the target action."""
     target_noise_clip: float = 0.5
@@ -108,8 +111,8 @@ class TD3(Agent):
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.target_actor = self.add_target("target_actor", self.actor)
         self.target_critic = self.add_target("target_critic", self.critic)
-        std = config.exploration_noise
-        self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, std)
+        noise = (config.exploration_noise, config.noise_correlation)
+        self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, *noise)
 
     def phase(self) -> dict[str, bool | str]:
         """Return whether the next update moves actor and targets: every `delay`-th does."""

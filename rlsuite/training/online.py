@@ -126,6 +126,9 @@ def _vector_step(run: Run, recorder: Recorder | None) -> None:
     # A device is not asked whether an episode ended: that would wait for it.
     restarts = run.device.type != "cpu" or bool(done.any())
     run.carried.set("observation", env.reset_tensors(done) if restarts else result.observation)
+    if run.act is None:  # a policy that carries more must know where episodes begin
+        count = run.carried.get("step_count") + 1
+        run.carried.set("step_count", count.masked_fill(done.unsqueeze(-1), 0))
     run.clock.env_steps += run.config.num_envs
 
 

@@ -110,7 +110,9 @@ def replay_rows(run: Learner, loaded: Loaded) -> Iterator[dict[str, Tensor]]:
             expected = run.replay.no_rows(example_step(run))
             # Of any length: what must agree is what a row is.
             named = chunk_columns(rows)
-            check_like(name, {key: named[key][:0] if named[key].dim() else named[key] for key in named}, expected)
+            check_like(
+                name, {key: named[key][:0] if named[key].dim() else named[key] for key in named}, expected
+            )
             check_rows(name, named, len(named["observation"]))
         yield rows
 
