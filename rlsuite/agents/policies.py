@@ -19,8 +19,8 @@ DETERMINISTIC_NOISE = 0.03  # of an actor without a deviation, for actions in [-
 class Policy(nn.Module):
     """Observation to action in [-1, 1] under TorchRL's exploration types.
 
-    `exploration_scale` multiplies the behaviour noise and is read here alone. With correlated noise the policy
-    also takes and returns the noise's state, and takes the steps since the episode began.
+    `exploration_scale` multiplies the behaviour noise and is read here alone. With correlated noise the
+    policy also takes and returns the noise's state, and takes the steps since the episode began.
 
     Args:
         actor: network whose output, an action or a Gaussian, both functions read.

@@ -5,7 +5,7 @@ updates are gradient updates. With several seeds all counts are those of each.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tensordict import TensorDict
@@ -15,7 +15,6 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
 from rlsuite.blocks.noise import normal, uniform
-from rlsuite.envs.base import StepResult
 from rlsuite.errors import NumericalError
 from rlsuite.runs.checkpoint import CheckpointStore, Loaded
 from rlsuite.runs.config import TrainConfig
@@ -26,6 +25,9 @@ from rlsuite.training.guard import LearnerGuard, write_dump
 from rlsuite.training.loop import TrainResult, Work, drive, update
 from rlsuite.training.processes import load_together
 from rlsuite.training.recorder import Recorder
+
+if TYPE_CHECKING:
+    from rlsuite.envs.base import StepResult
 
 DUMPED_ROWS = 50  # of each world that failed
 NAN_RESET_SHARE = 1e-3  # world resets for numbers that are not finite, per env step, that end a run
@@ -152,7 +154,7 @@ def _warmup_action(run: Run) -> Tensor | None:
     return normal(actions, source).tanh().view(shape)
 
 
-def _step_td(run: Run, action: Tensor, result: StepResult[Tensor]) -> TensorDict:
+def _step_td(run: Run, action: Tensor, result: "StepResult[Tensor]") -> TensorDict:
     """Return one vector step as TorchRL has it, `[B]`."""
     done = result.terminated | result.truncated
     columns = {

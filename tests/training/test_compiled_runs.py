@@ -1,4 +1,4 @@
-"""Runs whose updates are compiled: resumed bit for bit, looked into by plug-ins, refused where it cannot be."""
+"""Runs whose updates are compiled: resumed bit for bit, seen by plug-ins, refused where there is no compiler."""
 
 import dataclasses
 
