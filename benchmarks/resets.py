@@ -22,6 +22,7 @@ import torch
 
 from rlsuite.bench.curves import collect, copy_origin
 from rlsuite.launch.plan import resolve, train
+from rlsuite.replay.packed import chunk_columns
 from rlsuite.runs.checkpoint import CheckpointStore
 from rlsuite.runs.metrics import read_metrics
 from rlsuite.runs.runfolder import METRICS_FILE, RunFolder
@@ -102,7 +103,7 @@ def lengths(path: Path) -> Counter[int]:
     if loaded is None:
         return Counter()
     replay = loaded.documents["counters"]["replay"]
-    done = torch.cat([rows["next/done"].flatten() for _, rows in loaded.chunks()]).view(
+    done = torch.cat([chunk_columns(rows)["next/done"].flatten() for _, rows in loaded.chunks()]).view(
         -1, replay["num_envs"]
     )
     forgotten = replay["total"] > replay["rows"]

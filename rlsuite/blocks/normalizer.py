@@ -27,7 +27,9 @@ class RunningNorm(nn.Module):
 
     def __init__(self, features: int, *, lead: Lead = ()) -> None:
         super().__init__()
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))  # exact far beyond 2^24 rows
+        # Exact far beyond 2^24 rows. Of one axis: a compiled function loses what it writes in place into a
+        # double without axes.
+        self.register_buffer("count", torch.zeros(1, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(*lead, features))
         self.register_buffer("var", torch.ones(*lead, features))
 
@@ -45,7 +47,7 @@ class RunningNorm(nn.Module):
         finite = torch.isfinite(merged)
         self.var.copy_(torch.where(finite, merged, self.var))
         self.mean.copy_(torch.where(finite, self.mean + share * delta, self.mean))
-        self.count += size
+        self.count.add_(size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `[*lead, N, F]`."""

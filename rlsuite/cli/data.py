@@ -276,9 +276,10 @@ def _replay(run: "SavedRun", env: "VectorEnv", args: MakeArgs) -> "Source":
     import torch
 
     from rlsuite.offline.make import replay_source
+    from rlsuite.replay.packed import chunk_columns
 
     counters = run.loaded.documents["counters"]["replay"]
-    chunks = [rows for _, rows in run.loaded.chunks()]
+    chunks = [chunk_columns(rows) for _, rows in run.loaded.chunks()]
     if not chunks:
         raise ConfigError(f"{args.policy} has no replay in its checkpoint")
     rows = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}

@@ -112,7 +112,9 @@ def staged(args: Any, agent_class: "type[Agent]", steps_given: bool) -> Any:
     Raises:
         ConfigError: the agent has no such stages, or --steps where stages have their own.
     """
-    if not agent_class.stages:
+    from rlsuite.agents.base import StagedAgent
+
+    if not issubclass(agent_class, StagedAgent):
         if args.stages:
             raise ConfigError(f"--stages {args.stages}: {agent_class.__name__} does not learn in stages")
         return args

@@ -37,6 +37,8 @@ class LearnConfig:
     """CPU threads of torch and of the native engine; 0 takes all cores."""
     mixed_precision: bool = False
     """Compute the networks' products in bfloat16; weights, moments and losses stay in float32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Run every update as one compiled function; auto does where the updates to come repay building it."""
     cuda_graphs: bool = True
     """On CUDA, replay updates as graphs, after a check that they equal eager ones."""
     loggers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)

@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
 
 from rlsuite import distributed as ranks
-from rlsuite.agents.base import GENERATOR_NAMES, Agent, Spaces
+from rlsuite.agents.base import GENERATOR_NAMES, Agent, Spaces, StagedAgent
 from rlsuite.blocks.noise import Source
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.make import make_env
@@ -25,8 +25,8 @@ from rlsuite.runs.checkpoint import config_digest
 from rlsuite.runs.config import LearnConfig, TrainConfig
 from rlsuite.strict import from_mapping
 from rlsuite.training import state
-from rlsuite.training.graphs import Update
 from rlsuite.training.rng import SeedStreams
+from rlsuite.training.updates import Updates, compile_mode
 
 # What may differ when a run goes on: nothing here changes what is learnt.
 NOT_DIGESTED = (
@@ -35,6 +35,7 @@ NOT_DIGESTED = (
     "threads",
     "step_timeout",
     "cuda_graphs",
+    "compile",
     "loggers",
     "eval_every",
     "checkpoint_every",
@@ -99,9 +100,9 @@ class Learner:
     replay: Replay
     clock: Clock
     sums: state.RunningSums
+    updates: Updates
     plugins: Mapping[str, Plugin] = field(default_factory=dict)
     reference: Reference | None = None  # returns that score 0 and 100
-    update: Update | None = None  # chosen at the first update, which brings the first batch
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,6 +156,11 @@ def learner_fields(
         "eval_env": eval_env,
         "agent": agent,
         "policy": per_seed_policy(agent) if agent.lead else agent.policy,
+        "updates": Updates(
+            agent,
+            compile_mode(agent_class, agent_config, config, device.type)[0],
+            graphs=config.cuda_graphs,
+        ),
         "clock": Clock(),
         "sums": state.RunningSums(len(streams)),
         "plugins": {
@@ -245,7 +251,7 @@ def new_plugin(name: str, values: Mapping[str, Any], agent: Agent, streams: Seed
     Raises:
         ConfigError: the agent learns in stages; plug-ins expect that every update trains all of it.
     """
-    if agent.stages:
+    if isinstance(agent, StagedAgent):
         raise ConfigError(f"--plugins {name}: the agent learns in stages, and takes no plug-ins")
     kind = plugin_class(name)
     return kind(from_mapping(kind.Config, values, f"plug-in {name}"), agent, streams.source("plugin"))
@@ -296,6 +302,7 @@ def spaces_of(env: VectorEnv) -> Spaces:
         observation=env.observation_spec["observation"].shape[-1],
         action=env.action_spec.shape[-1],
         half_range=env.half_range,
+        center=tuple(env.middle) if any(env.middle) else (),
         discrete=env.discrete,
         picture=env.picture,
         stock=env.stock,

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from rlsuite.agents.base import Agent, WindowShape
+from rlsuite.agents.base import Agent, StagedAgent, WindowShape
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.data import OfflineData
 from rlsuite.offline.load import load_dataset
@@ -60,6 +60,10 @@ def train_offline(
     loaded = CheckpointStore(folder.checkpoints).load(config_digest=run.digest) if resume else None
     if config.earlier_run and loaded is None:
         earlier = load_agent(Path(config.earlier_run), config.earlier_digest)
+        if not isinstance(run.agent, StagedAgent):
+            raise ConfigError(
+                f"--from: {agent_class.__name__} does not learn in stages: it cannot go on from another run"
+            )
         run.agent.inherit(earlier.config.agent, earlier.loaded.tensors["agent"])
     online_already = loaded is not None and "env" in loaded.tensors
     if not online_already:
@@ -97,7 +101,11 @@ def learner(common: dict[str, Any], config: OfflineConfig, data: OfflineData) ->
     agent.adopt_statistics(*moments(data.rows["observation"]))
     rows = replace(data, rows=data.rows.to(common["device"]), episodes=data.episodes.to(common["device"]))
     draws: dict[str, Any] = {"batch_size": config.batch_size, "generator": common["streams"].source("sample")}
-    replay = rows.replay(**draws) if agent.windows is None else windows(rows, agent.windows, **draws)
+    replay = (
+        windows(rows, agent.windows, **draws)
+        if isinstance(agent, StagedAgent)
+        else rows.replay(gamma=agent.gamma, **draws)
+    )
     return Learner(**common, replay=replay, reference=data.reference)
 
 
@@ -123,8 +131,8 @@ def learn(
     """Update until `goal` updates, from `loaded` where given."""
 
     def advance(recorder: Recorder, guard: LearnerGuard | None) -> None:
-        if (words := run.agent.prepare(run.replay)) is not None:
-            recorder.note(words)
+        if isinstance(run.agent, StagedAgent) and (line := run.agent.prepare(run.replay)) is not None:
+            recorder.note(line)
         update(run, guard)
         run.clock.env_steps += 1
 

@@ -74,8 +74,7 @@ def interact(
     def advance(recorder: Recorder, guard: LearnerGuard | None) -> None:
         with torch.no_grad():
             _vector_step(run, recorder)
-        for _ in range(run.clock.updates_due(run.config)):
-            update(run, guard)
+        update(run, guard, run.clock.updates_due(run.config))
 
     def numbers() -> list[dict[str, float]]:
         rows = ranks.count(len(run.replay)) // len(run.seeds)
@@ -97,8 +96,7 @@ def train_steps(run: Run, env_steps: int) -> None:
         while run.clock.env_steps < goal:
             with torch.no_grad():
                 _vector_step(run, None)
-            for _ in range(run.clock.updates_due(run.config)):
-                update(run, None)
+            update(run, None, run.clock.updates_due(run.config))
 
 
 def _vector_step(run: Run, recorder: Recorder | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from rlsuite.errors import DataError
+from rlsuite.replay.packed import chunk_columns
 from rlsuite.runs.checkpoint import Loaded
 from rlsuite.runs.tensorfile import check_like
 from rlsuite.strict import is_number
@@ -108,8 +109,9 @@ def replay_rows(run: Learner, loaded: Loaded) -> Iterator[dict[str, Tensor]]:
             step = run.carried.clone(False).set("action", run.env.action_spec.zero()).set("next", following)
             own = run.replay.no_rows(step)
             # Of any length: what must agree is what a row is.
-            check_like(name, {key: rows[key][:0] if rows[key].dim() else rows[key] for key in rows}, own)
-            check_rows(name, rows, len(rows["observation"]))
+            named = chunk_columns(rows)
+            check_like(name, {key: named[key][:0] if named[key].dim() else named[key] for key in named}, own)
+            check_rows(name, named, len(named["observation"]))
         yield rows
 
 

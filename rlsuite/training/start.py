@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from rlsuite import distributed as ranks
-from rlsuite.agents.base import Agent
+from rlsuite.agents.base import Agent, StagedAgent
 from rlsuite.errors import ConfigError
 from rlsuite.registry import agent_class
 from rlsuite.runs.config import OfflineConfig, TrainConfig
 from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.runs.runfolder import RunFolder, default_run_path
 from rlsuite.runs.signals import StopFlag
+from rlsuite.training.assembly import pick_device
 from rlsuite.training.loop import TrainResult
 from rlsuite.training.offline import train_offline
 from rlsuite.training.online import train_online
 from rlsuite.training.outcome import about, goal, outcome_code, say_outcome, title
 from rlsuite.training.processes import own_folder, share_out
 from rlsuite.training.savedrun import agent_digest, load_agent
+from rlsuite.training.updates import COMPILED, EAGER, compile_mode
 
 
 def train(
@@ -32,12 +34,12 @@ def train(
 ) -> TrainResult:
     """Train online or offline, as the configuration says; see `train_online` and `train_offline`."""
     if isinstance(config, OfflineConfig):
-        if config.then_online and agent_class.stages:
+        if config.then_online and issubclass(agent_class, StagedAgent):
             raise ConfigError(
                 f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
             )
         return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume)
-    if agent_class.stages:
+    if issubclass(agent_class, StagedAgent):
         raise ConfigError(
             f"{agent_class.__name__} learns from recorded data: name some with --dataset "
             "(rlsuite list datasets)"
@@ -54,17 +56,21 @@ def start(kind: type[Agent], config: RunConfig, out: Path | None) -> int:
 def start_joined(kind: type[Agent], config: RunConfig, out: Path | None) -> int:
     """Train in as many processes as have joined; the first one writes and speaks."""
     config = dataclasses.replace(config, train=share_out(config.train))
+    device = pick_device(config.train.device, config.train.engine)
+    mode, reason = compile_mode(kind, config.agent, config.train, device.type)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, compile=mode))
     if isinstance(config.train, OfflineConfig) and config.train.earlier_run:
         digest = agent_digest(load_agent(Path(config.train.earlier_run)).loaded)
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, earlier_digest=digest))
     own = out or default_run_path(config.agent_name, about(config.train), config.train.seed)
     path = Path(ranks.agreed(str(own)))  # of the first: clocks differ
     facts = ("seed", "device", "engine", "legacy_margin")
-    meta = {name: getattr(config.train, name) for name in facts}
+    meta = {name: getattr(config.train, name) for name in facts} | {"compile": mode}
 
     def create() -> RunFolder:
         folder = RunFolder.create(path, config_to_dict(config), meta)
-        print(f"{title(config)}\nrun folder: {path}", flush=True)
+        how = "compiled" if mode == COMPILED else "eager"
+        print(f"{title(config)}\nupdates: {how}, {reason}\nrun folder: {path}", flush=True)
         return folder
 
     with own_folder(path, create) as folder, StopFlag() as stop:
@@ -88,7 +94,9 @@ def resume(path: Path, steps: int | None = None) -> int:
     Raises:
         ConfigError: the folder holds no run, or one that was begun with other processes.
     """
-    config = config_from_dict(RunFolder.open(path).config(), lambda name: agent_class(name).Config)
+    saved = RunFolder.open(path).config()
+    saved["train"].setdefault("compile", EAGER)  # runs of before there was a choice
+    config = config_from_dict(saved, lambda name: agent_class(name).Config)
     if steps is not None:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
     with ranks.joined(config.train.device):

@@ -103,8 +103,8 @@ class Shards:
         for replay, rows in zip(self.each, step.chunk(2), strict=True):
             replay.extend(rows)
 
-    def sample(self):
-        return TensorDict.cat([replay.sample() for replay in self.each])
+    def batches(self, count):
+        return [TensorDict.cat([replay.sample() for replay in self.each]) for _ in range(count)]
 
     def check_memory(self, *_):
         return 0

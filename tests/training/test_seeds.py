@@ -173,7 +173,7 @@ def test_rows_of_a_world_that_failed_are_not_sampled_and_only_their_seed_draws_a
 
 def test_worlds_that_cannot_be_shared_out_are_refused():
     generators = tuple(torch.Generator() for _ in range(3))
-    with pytest.raises(ValueError, match="4 worlds cannot be shared out among 3 seeds"):
+    with pytest.raises(ValueError, match="4 envs cannot be shared out among 3 seeds"):
         UniformReplay(100, num_envs=4, batch_size=8, generator=generators)
 
 

@@ -13,6 +13,7 @@ SENT_BY_US = "pickles of our own, between a user's own processes: SECURITY.md, W
 NAMED_BY_THE_USER = "modules that the user installed or named with --import: SECURITY.md, What is trusted"
 # What may be there all the same, and why. An entry that nothing needs any more fails, too.
 ALLOWED = {
+    ("agents/compiled.py", "types.FunctionType"): "copies a function of the same file",
     ("benchmarks/soak.py", "ctypes.CDLL"): C_LIBRARY,
     ("launch/task.py", "ctypes.CDLL"): C_LIBRARY,
     ("command/arguments.py", "importlib.import_module"): NAMED_BY_THE_USER,
