@@ -39,6 +39,18 @@ AtLeastOne = Annotated[int, Range(1)]
 NotNegative = Annotated[int, Range(0)]
 """A count that may be 0."""
 
+Positive = Annotated[float, Range(0, open_low=True)]
+"""A learning rate, a scale, a limit."""
+
+UnitInterval = Annotated[float, Range(0, 1)]
+"""A discount, a share, a probability."""
+
+PolyakRate = Annotated[float, Range(0, 1, open_low=True)]
+"""The share of the online network that a target takes at a step; 1 copies it."""
+
+DropoutRate = Annotated[float, Range(0, 1, open_high=True)]
+"""The probability that an entry is dropped."""
+
 
 def check_ranges(config: Any) -> None:
     """Raise ConfigError for the first field of a dataclass whose number is out of its `Range`.
