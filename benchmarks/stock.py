@@ -44,7 +44,7 @@ OBJECTIVES: Mapping[str, tuple[Utility, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class StockLine:
+class StockArgs:
     """Trains DηN on RiskyGrid for several objectives and measures it against dynamic programming."""
 
     objectives: tuple[str, ...] = tuple(OBJECTIVES)
@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, play exactly, measure, write."""
     import sys
 
-    line = parse(StockLine, sys.argv[1:] if argv is None else argv, prog="benchmarks/stock.py")
+    line = parse(StockArgs, sys.argv[1:] if argv is None else argv, prog="benchmarks/stock.py")
     line.out.mkdir(parents=True, exist_ok=True)
     mdp = risky_grid()
     rows: list[dict[str, Any]] = []

@@ -37,7 +37,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RiskLine:
+class RiskArgs:
     """Trains a cautious and a plain agent on risky tasks and compares the laws of their returns."""
 
     tasks: tuple[str, ...] = tuple(TASKS)
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, play, measure, write."""
     import sys
 
-    line = parse(RiskLine, sys.argv[1:] if argv is None else argv, prog="benchmarks/stock_risk.py")
+    line = parse(RiskArgs, sys.argv[1:] if argv is None else argv, prog="benchmarks/stock_risk.py")
     line.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for task in line.tasks:

@@ -319,10 +319,3 @@ def make_generators(seed: int | Sequence[int], device: torch.device | str = "cpu
         name: torch.Generator(device).manual_seed(int(child))
         for name, child in zip(GENERATOR_NAMES, children, strict=True)
     }
-
-
-def check_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    """Raise ValueError unless low <= value <= high (low < value with `open_low`)."""
-    if not (low < value if open_low else low <= value) or not value <= high:
-        bracket = "(" if open_low else "["
-        raise ValueError(f"{name} = {value} is outside {bracket}{low}, {high}]")

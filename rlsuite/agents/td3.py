@@ -4,16 +4,15 @@ Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written
 axes are independent seeds, whose losses stay apart.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from rlsuite.agents.base import Agent, Spaces, StateValue, check_range
+from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import Critic, squared_td_loss, td_target
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy
@@ -23,6 +22,7 @@ from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
+from rlsuite.ranges import AtLeastOne, PolyakRate, Positive, Range, UnitInterval, check_ranges
 from rlsuite.replay.batch import Batch, unpack
 
 Actor = Callable[[Tensor], Tensor]
@@ -40,37 +40,31 @@ class TD3Config:
     """Activation of all hidden layers."""
     normalize_observations: bool = False
     """Feed all networks observations in running deviations from their running mean (replayed rows)."""
-    gamma: float = 0.99
+    gamma: UnitInterval = 0.99
     """Discount per env step."""
-    tau: float = 0.005
+    tau: PolyakRate = 0.005
     """Polyak rate of the targets."""
-    delay: int = 2
+    delay: AtLeastOne = 2
     """Critic updates per update of the actor and the targets."""
-    lr_critic: float = 3e-4
+    lr_critic: Positive = 3e-4
     """Learning rate of the critics."""
-    lr_actor: float = 3e-4
+    lr_actor: Positive = 3e-4
     """Learning rate of the actor."""
     action_units: Literal["unit", "env"] = "unit"
     """Actions as the critics see them: in [-1, 1], or in the environment's units (the authors' code)."""
-    exploration_noise: float = 0.1
+    exploration_noise: Annotated[float, Range(0)] = 0.1
     """Deviation of the behaviour noise, for actions in [-1, 1]."""
     noise_correlation: Correlation = "white"
     """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
-    target_noise: float = 0.2
+    target_noise: Annotated[float, Range(0)] = 0.2
     """Deviation of the noise on the target action."""
-    target_noise_clip: float = 0.5
+    target_noise_clip: Annotated[float, Range(0)] = 0.5
     """Bound of the noise on the target action."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
+        """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_range("gamma", self.gamma, 0, 1)
-        check_range("tau", self.tau, 0, 1, open_low=True)
-        check_range("delay", self.delay, 1, math.inf)
-        for name in ("exploration_noise", "target_noise", "target_noise_clip"):
-            check_range(name, getattr(self, name), 0, math.inf)
-        for name in ("lr_critic", "lr_actor"):
-            check_range(name, getattr(self, name), 0, math.inf, open_low=True)
+        check_ranges(self)
 
 
 def smoothed_action(action: Tensor, noise: Tensor, std: float, clip: float) -> Tensor:

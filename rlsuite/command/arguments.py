@@ -28,7 +28,7 @@ _QUOTED = re.compile(r"'([^']*)'")
 
 
 def parse(
-    kind: type[T], argv: Sequence[str], *, prog: str, default: T | None = None, description: str = ""
+    cls: type[T], argv: Sequence[str], *, prog: str, default: T | None = None, description: str = ""
 ) -> T:
     """Return `kind` built from the words of the command line.
 
@@ -50,7 +50,7 @@ def parse(
     try:
         with contextlib.redirect_stderr(stderr):
             parsed, unknown = tyro.cli(
-                kind, args=list(argv), prog=prog, description=description, return_unknown_args=True, **given
+                cls, args=list(argv), prog=prog, description=description, return_unknown_args=True, **given
             )
     except SystemExit as stop:
         if not stop.code:
@@ -60,17 +60,17 @@ def parse(
     if unknown:
         word = next((word for word in unknown if word.startswith("-")), unknown[0])
         name = word.partition("=")[0].replace("_", "-")
-        raise unknown_name(f"an option of `{prog}`", name, flags(kind), f"{prog} --help")
+        raise unknown_name(f"an option of `{prog}`", name, flags(cls), f"{prog} --help")
     return typing.cast(T, parsed)
 
 
-def flags(kind: type, prefix: str = "") -> list[str]:
+def flags(cls: type, prefix: str = "") -> list[str]:
     """Return every flag that `parse` knows for a dataclass, with the negative form of switches."""
     from tyro import conf
 
-    found = []
-    hints = typing.get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
+    names = []
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
         hint: Any = hints[field.name]
         marks: list[Any] = []
         if typing.get_origin(hint) is typing.Annotated:
@@ -79,14 +79,14 @@ def flags(kind: type, prefix: str = "") -> list[str]:
             continue
         if dataclasses.is_dataclass(hint):
             inner = "" if conf.OmitArgPrefixes in marks else f"{prefix}{field.name}."
-            found += flags(typing.cast(type, hint), inner.replace("_", "-"))
+            names += flags(typing.cast(type, hint), inner.replace("_", "-"))
             continue
         renamed = [mark.name for mark in marks if getattr(mark, "name", None)]
         name = (renamed or [field.name])[0].replace("_", "-")
-        found.append(f"--{prefix}{name}")
+        names.append(f"--{prefix}{name}")
         if hint is bool:
-            found.append(f"--{prefix}no-{name}")
-    return found
+            names.append(f"--{prefix}no-{name}")
+    return names
 
 
 class FirstPass(typing.NamedTuple):
@@ -132,23 +132,23 @@ def without(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
     return kept
 
 
-def option_values(words: Sequence[str], flag: str) -> dict[str, Any]:
+def option_values(args: Sequence[str], flag: str) -> dict[str, Any]:
     """Return the values of repeated `KEY=VALUE` words; VALUE is as in TOML, or else a plain string.
 
     Raises:
         ConfigError: a word without `=`.
     """
-    found: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
+    values: dict[str, Any] = {}
+    for arg in args:
+        key, equals, text = arg.partition("=")
         if not key or not equals:
-            raise ConfigError(f'{flag} "{word}": write KEY=VALUE, e.g. {flag} "healthy_z_range=[0.5, 2.0]"')
+            raise ConfigError(f'{flag} "{arg}": write KEY=VALUE, e.g. {flag} "healthy_z_range=[0.5, 2.0]"')
         try:
-            value = tomllib.loads(f"value = {text}")
+            parsed = tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
-            value = {}
-        found[key] = value["value"] if len(value) == 1 else text
-    return found
+            parsed = {}
+        values[key] = parsed["value"] if len(parsed) == 1 else text
+    return values
 
 
 def wants_help(argv: Sequence[str]) -> bool:
@@ -197,8 +197,8 @@ def _sentence(box: str) -> str:
     said = " ".join(lines)
     said = _NOT_A_FLAG.sub("", said)  # the dataclass's own message names the field
     wrong, _, allowed = said.partition(_EXPECTED)
-    words, choices = _QUOTED.findall(wrong), _QUOTED.findall(allowed)
-    near = difflib.get_close_matches(words[0], choices, n=1, cutoff=0.5) if words and choices else []
+    quoted, choices = _QUOTED.findall(wrong), _QUOTED.findall(allowed)
+    near = difflib.get_close_matches(quoted[0], choices, n=1, cutoff=0.5) if quoted and choices else []
     return f'{said} Did you mean "{near[0]}"?' if near else said
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rlsuite.errors import ConfigError
 from rlsuite.launch.task import INTERRUPTED, LEAVE_SECONDS, LOCK_SECONDS, Task, in_use, spawn
+from rlsuite.ranges import NotNegative, check_ranges
 
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -19,13 +20,12 @@ class LocalOptions:
     gpus: str = ""
     """GPUs to share out over the slots, as in CUDA_VISIBLE_DEVICES; empty takes those that variable names,
     and without it leaves the choice to torch."""
-    cores: int = 0
+    cores: NotNegative = 0
     """Cores that each slot is pinned to, its own; 0 pins none."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a number of cores that means nothing."""
-        if self.cores < 0:
-            raise ConfigError(f"cores = {self.cores}: must be at least 0, none pinned")
+        check_ranges(self)
 
 
 class LocalLauncher:
@@ -41,13 +41,13 @@ class LocalLauncher:
         """
         self.slots = slots
         self.gpus = [gpu for gpu in (options.gpus or os.environ.get(GPU_VARIABLE, "")).split(",") if gpu]
-        own = sorted(os.sched_getaffinity(0)) if options.cores else []
-        if options.cores * slots > len(own) and options.cores:
+        cores = sorted(os.sched_getaffinity(0)) if options.cores else []
+        if options.cores * slots > len(cores) and options.cores:
             raise ConfigError(
-                f"{slots} runs at once with {options.cores} cores each need more than the {len(own)} here: "
+                f"{slots} runs at once with {options.cores} cores each need more than the {len(cores)} here: "
                 "take fewer --jobs, or fewer cores"
             )
-        self.groups = [own[at * options.cores : (at + 1) * options.cores] for at in range(slots)]
+        self.groups = [cores[at * options.cores : (at + 1) * options.cores] for at in range(slots)]
         self.taken: dict[int, LocalJob] = {}
 
     def submit(self, name: str, task: Task) -> "LocalJob":

@@ -45,7 +45,7 @@ class Task:
         cwd: where relative paths of the words begin.
     """
 
-    words: tuple[str, ...]
+    args: tuple[str, ...]
     log: Path
     folder: Path | None = None
     again: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Task:
     def now(self) -> tuple[str, ...]:
         """The words that begin the run or, where it has begun, go on with it."""
         begun = self.folder is not None and (self.cwd / self.folder / CONFIG_FILE).is_file()
-        return self.again if begun else self.words
+        return self.again if begun else self.args
 
     @property
     def exit_file(self) -> Path:

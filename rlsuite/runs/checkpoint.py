@@ -214,16 +214,16 @@ class CheckpointStore:
             DataError: there are checkpoints but none verifies; the step does not exist; the configuration
                 (unless `config_digest` is None) or the format is another one.
         """
-        found = self._folders()
-        if not found:
+        folders = self._folders()
+        if not folders:
             return None
         if step is not None:
-            steps = [_parse(path)[0] for path in found]
-            found = [path for path, at in zip(found, steps, strict=True) if at == step]
-            if not found:
+            steps = [_parse(path)[0] for path in folders]
+            folders = [path for path, at in zip(folders, steps, strict=True) if at == step]
+            if not folders:
                 known = ", ".join(map(str, steps))
                 raise DataError(f"{self.folder} has no checkpoint of step {step}; there are {known}")
-        return self._first_good(reversed(found), config_digest)
+        return self._first_good(reversed(folders), config_digest)
 
     def best(self, *, config_digest: str | None) -> Loaded | None:
         """Return the checkpoint of the highest score, the newest where none has one; else as `load`."""

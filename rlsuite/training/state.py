@@ -125,13 +125,13 @@ def load_optimizer_tensors(agent: Agent, saved: Mapping[str, Tensor]) -> None:
         raise DataError(f"optimiser entries of unknown parameters: {', '.join(sorted(left)[:5])}")
 
 
-def carried_tensors(carried: TensorDictBase) -> dict[str, Tensor]:
+def td_tensors(td: TensorDictBase) -> dict[str, Tensor]:
     """Flatten the TensorDict that the loop carries from step to step."""
-    return dict(carried.flatten_keys("/").items())
+    return dict(td.flatten_keys("/").items())
 
 
-def load_carried(saved: Mapping[str, Tensor], num_envs: int, device: torch.device) -> TensorDict:
-    """Rebuild the carried TensorDict, `[num_envs]`, on `device`."""
+def load_td(saved: Mapping[str, Tensor], num_envs: int, device: torch.device) -> TensorDict:
+    """Rebuild the current TensorDict, `[num_envs]`, on `device`."""
     flat = TensorDict(dict(saved), batch_size=[num_envs], device=device)
     return flat.unflatten_keys("/")
 

@@ -251,7 +251,7 @@ def test_a_local_run_waits_for_the_last_holder_of_its_folder(tmp_path, monkeypat
         ("slurm", ("cluster=pbs",), "cluster"),
         ("ray", ("cpus=-1",), "must not be negative"),
         ("ray", ("partition=gpu",), "Allowed: address, cpus, gpus"),
-        ("local", ("cores=-1",), "at least 0"),
+        ("local", ("cores=-1",), "must not be negative"),
         ("local", ("gpus",), "KEY=VALUE"),
     ],
 )

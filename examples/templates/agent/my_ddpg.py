@@ -12,12 +12,13 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from rlsuite.agents.base import Agent, Spaces, check_range
+from rlsuite.agents.base import Agent, Spaces
 from rlsuite.agents.losses import squared_td_loss, td_target
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.noise import Noise
+from rlsuite.ranges import PolyakRate, Positive, UnitInterval, check_ranges
 from rlsuite.replay.batch import Batch
 
 
@@ -27,19 +28,18 @@ class MyDDPGConfig:
 
     hidden: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers of actor and critic."""
-    gamma: float = 0.99
+    gamma: UnitInterval = 0.99
     """Discount per env step."""
-    tau: float = 0.005
+    tau: PolyakRate = 0.005
     """Polyak rate of the targets."""
-    lr: float = 3e-4
+    lr: Positive = 3e-4
     """Learning rate of actor and critic."""
     exploration_noise: float = 0.1
     """Standard deviation of the behaviour noise, for actions in [-1, 1]."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range; the command line makes one sentence of it."""
-        check_range("gamma", self.gamma, 0, 1)
-        check_range("tau", self.tau, 0, 1, open_low=True)
+        """Raise ConfigError for values outside their range; the command line makes one sentence of it."""
+        check_ranges(self)
 
 
 @torch.no_grad()

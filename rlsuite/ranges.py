@@ -1,0 +1,72 @@
+"""Bounds of a configuration's numbers, written where the field is: `gamma: Annotated[float, Range(0, 1)]`."""
+
+import math
+import typing
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Annotated, Any
+
+from rlsuite.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which numbers a field may hold: `low` to `high`, both included unless `open_low` or `open_high`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` is in the range; nan is in none."""
+        above = value > self.low if self.open_low else value >= self.low
+        return above and (value < self.high if self.open_high else value <= self.high)
+
+    def __str__(self) -> str:
+        """Return what a value must be, to follow the word "must"."""
+        if self.high == math.inf:
+            if self.low == 0:
+                return "be above 0" if self.open_low else "not be negative"
+            return f"be {'above' if self.open_low else 'at least'} {self.low:,}"
+        left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return f"be in {left}{self.low:g}, {self.high:g}{right}"
+
+
+AtLeastOne = Annotated[int, Range(1)]
+"""A count of which there must be one."""
+
+NotNegative = Annotated[int, Range(0)]
+"""A count that may be 0."""
+
+Positive = Annotated[float, Range(0, open_low=True)]
+"""A learning rate, a scale, a limit."""
+
+UnitInterval = Annotated[float, Range(0, 1)]
+"""A discount, a share, a probability."""
+
+PolyakRate = Annotated[float, Range(0, 1, open_low=True)]
+"""The share of the online network that a target takes at a step; 1 copies it."""
+
+DropoutRate = Annotated[float, Range(0, 1, open_high=True)]
+"""The probability that an entry is dropped."""
+
+
+def check_ranges(config: Any) -> None:
+    """Raise ConfigError for the first field of a dataclass whose number is out of its `Range`.
+
+    None is in every range, and of a tuple every item is looked at. Call it in `__post_init__`.
+    """
+    for name, allowed in ranges_of(type(config)):  # type: ignore[arg-type]
+        value = getattr(config, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and not allowed.holds(number):
+                raise ConfigError(f"{name} = {value}: must {allowed}")
+
+
+@cache
+def ranges_of(config: type) -> tuple[tuple[str, Range], ...]:
+    """Return the fields of a dataclass that have a `Range`, those of its bases included."""
+    hints = typing.get_type_hints(config, include_extras=True)
+    marks = ((field.name, getattr(hints[field.name], "__metadata__", ())) for field in fields(config))
+    return tuple((name, mark) for name, extras in marks for mark in extras if isinstance(mark, Range))
