@@ -277,7 +277,7 @@ class _UpperBeside(Upper):
 
 
 class _Tangent(NamedTuple):
-    """A policy that is optimal at a stock and on one side of it; its line touches the optimal values there."""
+    """A policy optimal at a stock and on one side of it; its line touches the optimal values there."""
 
     stock: Any
     policy: Policy

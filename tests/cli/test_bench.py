@@ -25,7 +25,7 @@ class BlockLoop:
         last = config.steps // 2 if interrupted else config.steps
         lines = [
             {"step": step, "eval/return_mean": float(config.seed), "eval/return_std": 0.0}
-            | {"eval/length_mean": EPISODE, "eval/value_error": 0.5}
+            | {"eval/length_mean": EPISODE, "eval/stac_value_error": 0.5}
             for step in range(config.eval_every, last + 1, config.eval_every)
         ]
         folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))

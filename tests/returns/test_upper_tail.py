@@ -125,8 +125,8 @@ SURE_OR_LOTTERY = build({"s": [(8, "end"), [(HALF, 10, "end"), (HALF, 0, "end")]
 def test_a_crossing_of_two_curves_needs_both_policies():
     """8 for sure against 10 or 0 at even odds, tau 3/4, lambda on the lottery.
 
-    Up to lambda = 1/2 there are enough tens and eights for the tail: (5 lambda + 8 (3/4 - lambda / 2)) / (3/4)
-    rises to 26/3; beyond, zeros enter it.
+    Up to lambda = 1/2 tens and eights fill the tail: (5 lambda + 8 (3/4 - lambda / 2)) / (3/4) rises to 26/3;
+    beyond, zeros enter it.
     """
     best = optimal_upper_cvar(SURE_OR_LOTTERY, F(3, 4), 1)
     assert best.choice.value == F(26, 3) == upper_cvar(best.law, F(3, 4))
