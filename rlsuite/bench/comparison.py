@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlsuite.bench.curves import read_published
+from rlsuite.bench.curves import bare_id, read_published
 from rlsuite.bench.statistics import bootstrap, interquartile_mean, probability_of_improvement
 from rlsuite.errors import ConfigError
 from rlsuite.training.metricsfile import read_metrics
@@ -114,7 +114,7 @@ def our_curves(name: str, runs: Iterable[Path], env: str) -> Curves:
     for path in runs:
         folder = RunFolder.open(path)
         train = folder.config()["train"]
-        if train["env"] != env:
+        if bare_id(train["env"]) != bare_id(env):
             raise ConfigError(f"{path} is a run on {train['env']}, and {env} is compared")
         for seed, curve in blocks(read_metrics(folder.metrics), train["eval_episodes"]).items():
             own = train["seed"] if seed is None else seed

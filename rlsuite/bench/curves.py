@@ -80,7 +80,7 @@ def read_published(path: Path, env: str, algorithm: str) -> dict[int, dict[int, 
 
     Args:
         path: CSV with the columns env, algorithm, seed, env_step, mean_return, mean_value_error.
-        env: as the file names it.
+        env: as the file names it, or with another prefix: `gym:LunarLander-v3` is `LunarLander-v3`.
         algorithm: as the file names it.
 
     Returns:
@@ -89,10 +89,15 @@ def read_published(path: Path, env: str, algorithm: str) -> dict[int, dict[int, 
     found: dict[int, dict[int, tuple[float, float]]] = defaultdict(dict)
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["env"] == env and row["algorithm"] == algorithm:
+            if bare_id(row["env"]) == bare_id(env) and row["algorithm"] == algorithm:
                 means = (float(row["mean_return"]), float(row["mean_value_error"]))
                 found[int(row["seed"])][int(row["env_step"])] = means
     return dict(found)
+
+
+def bare_id(env: str) -> str:
+    """Return an environment's id as the published file writes it, without `gym:`."""
+    return env.removeprefix("gym:")
 
 
 def published(path: Path, env: str, algorithm: str) -> dict[int, list[float]]:

@@ -4,6 +4,7 @@ One evaluation episode every 1,000 env steps. Every run is a run folder of its o
 and what was interrupted goes on.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from rlsuite.bench.runs import Plan, resolve, task_of, train
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.queue import run_all, worst
+from rlsuite.registry import env_names, load_preset, plain_env_name
 from rlsuite.training.runfolder import RunFolder
 
 PUBLISHED_VARIABLE = "RLSUITE_PUBLISHED"  # environment variable with the path of the published curves
@@ -41,7 +43,7 @@ class PaperLine(LaunchFlags):
     """Trains agents as the STAC paper did and plots them over its published curves, seed by seed."""
 
     task: str
-    """Environment, as in the published file: Swimmer-v4, Hopper-v4, ..."""
+    """Environment, as in the published file, with or without gym: Swimmer-v4, LunarLander-v3, ..."""
     agents: str = "stac,sac"
     """Contenders, separated by commas: stac, estac, sac (the paper's, with LayerNorm), or any other agent."""
     steps: int = 300_000
@@ -76,6 +78,12 @@ class PaperLine(LaunchFlags):
 def contender(name: str) -> Contender:
     """Return what `name` stands for: one of `CONTENDERS`, or an agent in its default preset."""
     return CONTENDERS.get(name, Contender(name, "default", None))
+
+
+def env_id(task: str) -> str:
+    """Return what `--env` says for a task of the published file: `gym:` before what is no task of ours."""
+    ours = {name for name, _ in env_names()}
+    return task if ":" in task or task in ours or plain_env_name(task) in ours else f"gym:{task}"
 
 
 def main(line: PaperLine, extra: Sequence[str] = ()) -> int:
@@ -125,9 +133,16 @@ def carry_out(plans: Mapping[str, Plan], out: Path, line: PaperLine) -> int:
 def plan(name: str, seed: int, line: PaperLine, extra: Sequence[str]) -> Plan:
     """Resolve one run of a contender."""
     agent, preset, _ = contender(name)
-    words = ["--env", line.task, "--preset", preset, "--steps", str(line.steps), "--seed", str(seed)]
+    env = env_id(line.task)
+    words = ["--env", env, "--preset", preset, "--steps", str(line.steps), "--seed", str(seed)]
     words += ["--threads", str(line.threads), "--eval-every", str(EVAL_EVERY)]
-    return resolve(agent, [*words, "--eval-episodes", str(EVAL_EPISODES), *extra])
+    words += ["--eval-episodes", str(EVAL_EPISODES)]
+    # The paper's options of the task, for agents that it does not have, too.
+    options = load_preset("stac", "default", env)[0].get("env_options", {})
+    words += [
+        word for key, value in options.items() for word in ("--env-option", f"{key}={json.dumps(value)}")
+    ]
+    return resolve(agent, [*words, *extra])
 
 
 def owner(path: Path, names: Sequence[str]) -> str:
