@@ -121,8 +121,16 @@ class ValueTrace:
             taken = self.estimate_taken(observation, step.get("action"))
         next_td = step.get("next")
         reward = next_td.get("reward").squeeze(-1).double()
-        kept = (estimated.value, estimated.bonus, taken.value, taken.bonus)
-        self.steps.append(_Step(*(tensor.double() for tensor in kept), reward, running.clone()))
+        self.steps.append(
+            _Step(
+                value=estimated.value.double(),
+                bonus=estimated.bonus.double(),
+                taken_value=taken.value.double(),
+                taken_bonus=taken.bonus.double(),
+                reward=reward,
+                alive=running.clone(),
+            )
+        )
         if self.tail is None:
             self.tail = torch.zeros_like(reward)
         terminated = next_td.get("terminated").squeeze(-1)

@@ -10,10 +10,10 @@ sys.path.append(str(Path(__file__).parents[1] / "offline"))
 from offline_helpers import shared
 from toys import EPISODE
 
-from rlsuite.bench import comparison
 from rlsuite.bench.paper import CONTENDERS, PaperLine, env_id, plan
-from rlsuite.registry import load_preset
-from rlsuite.training import offline
+from rlsuite.presets import load_preset
+from rlsuite.report import comparison
+from rlsuite.training import start
 from rlsuite.training.online import TrainResult
 
 TASK = "gym:Pendulum-v1"
@@ -48,7 +48,7 @@ class BlockLoop:
 def paper(rlsuite, monkeypatch, tmp_path):
     """Run `rlsuite bench paper` with small numbers, and know what the loop was asked."""
     loop = BlockLoop()
-    monkeypatch.setattr(offline, "train", loop)
+    monkeypatch.setattr(start, "train", loop)
     monkeypatch.delenv("RLSUITE_PUBLISHED", raising=False)
     monkeypatch.setattr(comparison, "plot", lambda pairs, env, picture: picture.touch())  # a second each
 
