@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from races import write_csv
 
-from rlsuite.bench.races import write_csv
 from rlsuite.envs.engines.warp_options import WarpOptions
 from rlsuite.envs.make import make_env
 from rlsuite.envs.mujoco import MujocoEnv

@@ -17,8 +17,8 @@ import mujoco
 import numpy as np
 import torch
 from mujoco import rollout
+from races import Contender, Row, race
 
-from rlsuite.bench.races import Contender, Row, race
 from rlsuite.envs.make import make_env
 from rlsuite.envs.tasks.base import Task, load_task
 

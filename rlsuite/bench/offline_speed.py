@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from races import Contender, race, write_csv
 from tensordict.nn import InteractionType, TensorDictModule
 from torch import Tensor, nn
 from torch.distributions import Normal
@@ -20,9 +21,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.modules import IndependentNormal, ProbabilisticActor, ValueOperator
 from torchrl.objectives import IQLLoss, SoftUpdate
+from workload import ACTION, BATCH, OBSERVATION, filled_replay
 
 from rlsuite.agents.base import Spaces, make_generators
-from rlsuite.bench.throughput import ACTION, BATCH, OBSERVATION, Contender, filled_replay, race, write_csv
 from rlsuite.registry import agent_class
 
 WIDTH = 256  # of both hidden layers; all three implementations' default

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from races import write_csv
 from tensordict import TensorDict
+from workload import ACTION, OBSERVATION, filled_replay
 
 from rlsuite.agents.base import Agent, Spaces, make_generators
-from rlsuite.bench.races import write_csv
-from rlsuite.bench.throughput import ACTION, OBSERVATION, filled_replay
 from rlsuite.plugins.least import LEASTConfig, LEASTPlugin
 from rlsuite.plugins.neurons.parts import ResetPlugin
 from rlsuite.registry import agent_class, plugin_class

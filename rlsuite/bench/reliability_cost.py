@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from races import write_csv
+from workload import filled_replay
 
 from rlsuite.bench.plugin_cost import microseconds, row_of, sample_agent
-from rlsuite.bench.races import write_csv
-from rlsuite.bench.throughput import filled_replay
 from rlsuite.envs.make import make_env
 from rlsuite.replay.uniform import UniformReplay
 from rlsuite.training import state

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from races import Contender, Row, race, write_csv
 
-from rlsuite.bench.races import Contender, Row, race, write_csv
 from rlsuite.registry import agent_class
 from rlsuite.training.assembly import build
 from rlsuite.training.config import TrainConfig

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from races import Contender, Row, race, write_csv
 from tensordict import TensorDict
 
 from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.agents.ldcq import LDCQ, LDCQConfig
-from rlsuite.bench.races import Contender, Row, race, write_csv
 from rlsuite.blocks.noise import normal
 from rlsuite.cli._line import parse
 from rlsuite.envs.make import make_env

@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from rlsuite.bench.races import write_csv
+from races import write_csv
+
 from rlsuite.errors import ConfigError
 from rlsuite.registry import agent_class
 from rlsuite.training.config import TrainConfig

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from races import write_csv
 
-from rlsuite.bench.races import write_csv
 from rlsuite.cli._line import parse
 from rlsuite.returns.objectives import Lower, Target, Upper
 from rlsuite.returns.table import Table
