@@ -30,7 +30,7 @@ test-newest: ## run tests with the newest versions that pyproject.toml allows, i
 test-rliable: ## let rliable itself say again what the tests hold our statistics to
 	test -x .venv-rliable/bin/python || $(PYTHON) -m venv .venv-rliable
 	.venv-rliable/bin/python -m pip install --quiet 'rliable==1.2.0' 'arch<8' 'pandas<3'
-	.venv-rliable/bin/python benchmarks/rliable_reference.py --check tests/bench/rliable_reference.json
+	.venv-rliable/bin/python benchmarks/rliable_reference.py --check tests/report/rliable_reference.json
 
 docs: setup-dev ## build the documentation in build/docs; a warning is an error
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs

@@ -4,8 +4,8 @@
 
 Every 10,000 env steps the actuators change their signs (or gravity its own), and the replay is emptied: what
 was learnt is in the networks alone. They are small and updated four times per env step. The question is
-whether the later tasks are learnt as well as the first ones, with neuron resets (GraMa, ReDo) and without. Both
-are there in every arm, and measure the share of inactive units; the arm says which one acts.
+whether the later tasks are learnt as well as the first ones, with neuron resets (GraMa, ReDo) and without.
+Both are there in every arm, and measure the share of inactive units; the arm says which one acts.
 
 FOLDER is a run folder with all seeds in it, as `rlsuite train --seeds` makes; stopped or killed, the same
 command goes on with it. Tasks, networks and rates are our choice.
@@ -23,13 +23,13 @@ import numpy as np
 
 from rlsuite.envs.base import VectorEnv
 from rlsuite.registry import agent_class, plugin_class
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.config import TrainConfig
+from rlsuite.runs.mapping import RunConfig, config_to_dict, to_mapping
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
 from rlsuite.training.assembly import learner_fields, with_worlds, worlds
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.config import TrainConfig
-from rlsuite.training.mapping import RunConfig, config_to_dict, to_mapping
 from rlsuite.training.online import interact
-from rlsuite.training.runfolder import RunFolder
-from rlsuite.training.signals import StopFlag
 
 INTERRUPTED = 75
 ARMS = ("none", "grama", "redo")

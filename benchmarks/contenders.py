@@ -45,23 +45,23 @@ def update_function(agent: Any, compile_it: bool) -> Callable[[Any], Any]:
     """Return the agent's update, or its compiled form.
 
     Raises:
-        Unavailable: this version of the project cannot compile updates.
+        Unavailable: it cannot be compiled here.
     """
+    from rlsuite.agents.compiled import compiled
+    from rlsuite.errors import ConfigError
+
     if not compile_it:
         update: Callable[[Any], Any] = agent.update
         return update
     try:
-        from rlsuite.agents.compiled import compiled
-    except ImportError as error:
-        raise Unavailable(f"updates are not compiled here: {error}") from error
-    return compiled(agent)  # type: ignore[no-any-return]
+        return compiled(agent)
+    except ConfigError as error:
+        raise Unavailable(str(error)) from error
 
 
 def draw(replay: Any) -> Callable[[], Any]:
-    """Return what draws the next batch: the lean form where the replay has one."""
-    if hasattr(replay, "batches"):
-        return lambda: replay.batches(1)[0]
-    return replay.sample  # type: ignore[no-any-return]
+    """Return what draws the next batch as training does."""
+    return lambda: replay.batches(1)[0]
 
 
 def loop(update: Callable[[Any], Any], sample: Callable[[], Any]) -> None:
@@ -102,7 +102,7 @@ def first_update(agent_name: str, threads: int) -> None:
 
 def skills(stage: str, threads: int, *, compile_it: bool) -> None:
     """Sample windows of PointMaze's sizes and update one stage of LDCQ, preset small."""
-    from rlsuite.bench.skill_speed import new_agent, preset_config, random_windows
+    from ldcq_speed import new_agent, preset_config, random_windows
 
     config = preset_config("small")
     data = random_windows(config, 128)
@@ -111,16 +111,16 @@ def skills(stage: str, threads: int, *, compile_it: bool) -> None:
     update = update_function(agent, compile_it)
 
     def reprioritised(batch: Any) -> None:
-        update(batch)
-        if data.priorities is not None:
-            data.reprioritise(batch["index"], batch["priority"])
+        priority = update(batch).get("priority")
+        if priority is not None:
+            data.reprioritise(batch["index"], priority)
 
     loop(reprioritised, data.sample)
 
 
 def peer_iql(name: str, threads: int) -> None:
     """IQL as a plain single file, or as a loop over TorchRL's loss."""
-    from rlsuite.bench import offline_speed
+    import offline_speed
 
     work = getattr(offline_speed, name)().work
     work(4)
@@ -134,16 +134,11 @@ def training(agent_name: str, threads: int, *, compile_it: bool = True, seeds: i
     Of every seed: a step of all seeds counts as many units.
     """
     from rlsuite.registry import agent_class
+    from rlsuite.runs.config import TrainConfig
+    from rlsuite.runs.runfolder import RunFolder
     from rlsuite.training.assembly import build
-    from rlsuite.training.config import TrainConfig
     from rlsuite.training.online import interact
-    from rlsuite.training.runfolder import RunFolder
 
-    fields: dict[str, Any] = {}
-    if any(field.name == "compile" for field in dataclasses.fields(TrainConfig)):
-        fields["compile"] = "auto" if compile_it else "off"
-    elif compile_it:
-        raise Unavailable("runs do not compile updates here")
     kind = agent_class(agent_name)
     config = TrainConfig(
         env=TASK,
@@ -155,7 +150,7 @@ def training(agent_name: str, threads: int, *, compile_it: bool = True, seeds: i
         checkpoint_every=0,
         threads=threads,
         device="cpu",
-        **fields,
+        compile="auto" if compile_it else "off",
     )
     run = build(kind, kind.Config(), config)
     with (

@@ -26,13 +26,13 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor
 
 from rlsuite.envs.make import make_env
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.metrics import MetricsFile
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
 from rlsuite.training.assembly import world_seeds
-from rlsuite.training.checkpoint import CheckpointStore
 from rlsuite.training.evaluate import evaluate, summary
-from rlsuite.training.metricsfile import MetricsFile
 from rlsuite.training.rng import SeedStreams
-from rlsuite.training.runfolder import RunFolder
-from rlsuite.training.signals import StopFlag
 
 INTERRUPTED = 75
 WARM_UP = {"sac": 5_000, "td3": 10_000}  # our agents' defaults

@@ -399,9 +399,8 @@ def make_sbx(folder: Path = SBX_FOLDER) -> None:
 def environments(line: argparse.Namespace) -> None:
     """Race all ways to step the named tasks, in this process."""
     import torch
+    from environments import table
     from races import write_csv
-
-    from rlsuite.bench.environments import table
 
     threads = max(line.threads)
     torch.set_num_threads(threads)

@@ -13,18 +13,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlsuite.bench.comparison import write_csv
-from rlsuite.bench.runs import Plan, resolve, task_of
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
+from rlsuite.launch.plan import Plan, resolve, task_of
 from rlsuite.launch.queue import run_all, worst
 from rlsuite.offline.load import load_dataset
 from rlsuite.offline.locate import is_here, locate
 from rlsuite.offline.names import KINDS, OWN_NAMESPACE, known_sets, recipes
-from rlsuite.registry import plain_dataset_name, presets
-from rlsuite.training.metricsfile import read_metrics
+from rlsuite.presets import preset_names
+from rlsuite.registry import plain_dataset_name
+from rlsuite.report.comparison import write_csv
+from rlsuite.runs.metrics import read_metrics
+from rlsuite.runs.runfolder import RunFolder
 from rlsuite.training.recorder import OWNER_KEY
-from rlsuite.training.runfolder import RunFolder
 
 LOCOMOTION = ("halfcheetah", "hopper", "walker2d")
 GROUPS = {
@@ -158,7 +159,7 @@ def how_to_get(name: str) -> str | None:
 
 def plan(name: str, agent: str, line: D4rlLine, extra: Sequence[str]) -> Plan:
     """Resolve the run of one agent on one data set."""
-    preset = line.preset if line.preset in presets(agent) else "default"
+    preset = line.preset if line.preset in preset_names(agent) else "default"
     words = [
         "--dataset",
         name,

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from rlsuite.bench.comparison import BLOCK_STEPS, our_curves, published_curves, report
-from rlsuite.bench.runs import Plan, resolve, task_of, train
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
+from rlsuite.launch.plan import Plan, resolve, task_of, train
 from rlsuite.launch.queue import run_all, worst
-from rlsuite.training.runfolder import RunFolder
+from rlsuite.report.comparison import BLOCK_STEPS, our_curves, published_curves, report
+from rlsuite.runs.runfolder import RunFolder
 
 PUBLISHED_VARIABLE = "RLSUITE_PUBLISHED"  # environment variable with the path of the published curves
 EVAL_EVERY, EVAL_EPISODES = 1_000, 1  # the paper's

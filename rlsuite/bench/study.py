@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlsuite.bench.d4rl import names
-from rlsuite.bench.runs import Plan, pending, resolve, task_of
-from rlsuite.cli.report import run as report
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
+from rlsuite.launch.plan import Plan, pending, resolve, seed_groups, task_of
 from rlsuite.launch.queue import run_all, worst
 from rlsuite.launch.task import INTERRUPTED, Task, in_use
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.config import TrainConfig
-from rlsuite.training.metricsfile import read_metrics
-from rlsuite.training.runfolder import CHECKPOINT_FOLDER, METRICS_FILE
+from rlsuite.report.write import write_report
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.config import TrainConfig
+from rlsuite.runs.metrics import read_metrics
+from rlsuite.runs.runfolder import CHECKPOINT_FOLDER, METRICS_FILE
 
 REPORT_FOLDER, LOG_FOLDER = "report", "logs"
 FAILED_SUFFIX = ".failed"  # beside a log: the exit code of a run that failed
@@ -125,8 +125,8 @@ def main(line: StudyLine, extra: Sequence[str] = ()) -> int:
     print(f"\n{table(plans, line)}", flush=True)
     runs = [line.out / name for group in plans.values() for name in group if evaluated(line.out / name)]
     if runs and line.report:
-        videos = ["--videos"] if line.videos else []
-        report([*map(str, runs), "--out", str(line.out / REPORT_FOLDER), *videos])
+        for text in write_report(runs, line.out / REPORT_FOLDER, videos=line.videos):
+            print(text)
     return worst(codes)
 
 
@@ -155,16 +155,6 @@ def pair_plans(agent: str, env: str, line: StudyLine, extra: Sequence[str]) -> d
             f"{train.steps // 5}"
         )
     return plans
-
-
-def seed_groups(first: int, sizes: Sequence[int]) -> dict[str, list[str]]:
-    """Return the flags of groups of seeds that follow one another, by a word for folders: s3, or s0-3."""
-    found = {}
-    for size in sizes:
-        name = f"s{first}" if size == 1 else f"s{first}-{first + size - 1}"
-        found[name] = ["--seed", str(first), "--seeds", str(size)]
-        first += size
-    return found
 
 
 def log_of(line: StudyLine, name: str) -> Path:

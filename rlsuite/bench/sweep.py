@@ -15,16 +15,16 @@ from typing import Annotated, Any
 
 from tyro import conf
 
-from rlsuite.bench.runs import Plan, resolve, task_of
 from rlsuite.bench.spaces import digest_of, example, is_whole, read_space, words_of
 from rlsuite.errors import ConfigError, NumericalError, RLSuiteError
 from rlsuite.launch.flags import LaunchFlags
+from rlsuite.launch.plan import Plan, resolve, task_of
 from rlsuite.launch.queue import Launcher, Restarted
 from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, Task
-from rlsuite.training.metricsfile import read_metrics
+from rlsuite.runs.metrics import read_metrics
+from rlsuite.runs.runfolder import METRICS_FILE
+from rlsuite.runs.signals import StopFlag
 from rlsuite.training.recorder import EVAL_RETURN, OWNER_KEY
-from rlsuite.training.runfolder import METRICS_FILE
-from rlsuite.training.signals import StopFlag
 
 STUDY_FILE, TRIALS_FILE = "study.log", "trials.csv"
 BEST_FILE, IMPORTANCE_FILE = "best.sh", "importance.png"
@@ -323,7 +323,7 @@ def write_results(study: Any, line: SweepLine, extra: Sequence[str]) -> None:
     """
     import optuna
 
-    from rlsuite.bench.comparison import write_csv
+    from rlsuite.report.comparison import write_csv
 
     states = optuna.trial.TrialState
     trials = study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))

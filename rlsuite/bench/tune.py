@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from rlsuite.bench.runs import resolve, task_of
 from rlsuite.bench.spaces import digest_of, is_whole, read_space, words_of
 from rlsuite.bench.sweep import scores
 from rlsuite.errors import ConfigError
+from rlsuite.launch.plan import resolve, task_of
 from rlsuite.launch.task import LEAVE_SECONDS, LOCK_SECONDS, POLL_SECONDS, in_use, leave, spawn
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from rlsuite.blocks.mlp import MLP, Activation, Lead
 from rlsuite.blocks.networks import Network, network
-from rlsuite.blocks.noise import Source
+from rlsuite.blocks.noise import Noise, Source
 
 LOG_2PI = math.log(2 * math.pi)
 LOG_2 = math.log(2.0)
@@ -131,9 +131,9 @@ class GaussianActor(nn.Module):
         )
         self.log_std_range = log_std_range
 
-    def forward(self, observation: Tensor) -> Gaussian:
-        """Return the pre-tanh Gaussian, `[*lead, N, A]` each, for `[*lead, N, O]`."""
-        mean, raw = self.trunk(observation).to(observation.dtype).chunk(2, -1)
+    def forward(self, observation: Tensor, noise: Noise | None = None) -> Gaussian:
+        """Return the pre-tanh Gaussian, `[*lead, N, A]` each, for `[*lead, N, O]`; noise is of dropout."""
+        mean, raw = self.trunk(observation, noise).to(observation.dtype).chunk(2, -1)
         if self.log_std_range is None:
             return Gaussian(mean, floored_softplus(raw))
         return Gaussian(mean, raw.clamp(*self.log_std_range).exp())
@@ -184,9 +184,9 @@ class UnsquashedActor(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(*lead, action))
         self.log_std_range = log_std_range
 
-    def forward(self, observation: Tensor) -> Gaussian:
-        """Return the Gaussian of actions, `[*lead, N, A]` each, for `[*lead, N, O]`."""
-        mean = self.trunk(observation).to(observation.dtype).tanh()
+    def forward(self, observation: Tensor, noise: Noise | None = None) -> Gaussian:
+        """Return the Gaussian of actions, `[*lead, N, A]` each, for `[*lead, N, O]`; noise is of dropout."""
+        mean = self.trunk(observation, noise).to(observation.dtype).tanh()
         std = self.log_std.clamp(*self.log_std_range).exp()
         return Gaussian(mean, std.unsqueeze(-2).expand_as(mean))
 
@@ -222,9 +222,9 @@ class DeterministicActor(nn.Module):
             dropout_generator=dropout_generator,
         )
 
-    def forward(self, observation: Tensor) -> Tensor:
-        """Return actions `[*lead, N, A]` for `[*lead, N, O]`."""
-        return self.trunk(observation).to(observation.dtype).tanh()
+    def forward(self, observation: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return actions `[*lead, N, A]` for `[*lead, N, O]`; noise is of dropout."""
+        return self.trunk(observation, noise).to(observation.dtype).tanh()
 
 
 class ValueNetwork(nn.Module):
@@ -281,8 +281,9 @@ class _Critic(nn.Module):
             dropout_generator=dropout_generator,
         )
 
-    def features(self, observation: Tensor, action: Tensor) -> Tensor:
-        return self.trunk(torch.cat((observation, action), -1).unsqueeze(-3)).to(observation.dtype)
+    def features(self, observation: Tensor, action: Tensor, noise: Noise | None) -> Tensor:
+        joined = torch.cat((observation, action), -1).unsqueeze(-3)
+        return self.trunk(joined, noise).to(observation.dtype)
 
 
 class ScalarCritic(_Critic):
@@ -290,9 +291,9 @@ class ScalarCritic(_Critic):
 
     outputs = 1
 
-    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+    def forward(self, observation: Tensor, action: Tensor, noise: Noise | None = None) -> Tensor:
         """Return `[*lead, M, N]` for `[*lead, N, O]` and `[*lead, N, A]`."""
-        return self.features(observation, action).squeeze(-1)
+        return self.features(observation, action, noise).squeeze(-1)
 
 
 class GaussianCritic(_Critic):
@@ -304,9 +305,9 @@ class GaussianCritic(_Critic):
         """Map the second output to a standard deviation."""
         return F.softplus(raw)
 
-    def forward(self, observation: Tensor, action: Tensor) -> Gaussian:
+    def forward(self, observation: Tensor, action: Tensor, noise: Noise | None = None) -> Gaussian:
         """Return the return's Gaussian, `[*lead, M, N]` each, for `[*lead, N, O]` and `[*lead, N, A]`."""
-        mean, raw = self.features(observation, action).unbind(-1)
+        mean, raw = self.features(observation, action, noise).unbind(-1)
         return Gaussian(mean, self.deviation(raw))
 
     def expected(self, observation: Tensor, action: Tensor) -> Tensor:

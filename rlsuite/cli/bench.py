@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Sequence
 
-from rlsuite.cli._line import parse, wants_help
+from rlsuite.command.arguments import parse, wants_help
 from rlsuite.errors import ConfigError, unknown_name
 
 PROG = "rlsuite bench"

@@ -10,7 +10,9 @@ from typing import Any, Literal
 from tyro import conf
 
 from rlsuite import registry
-from rlsuite.cli._line import flags, import_modules, parse
+from rlsuite.command.arguments import flags, import_modules, parse
+from rlsuite.command.train import parse_line
+from rlsuite.presets import preset_names
 
 PROG = "rlsuite completion"
 ANY_ENV = "gym:Pendulum-v1"  # builds the line of an agent whose fields are looked up; no environment is made
@@ -54,7 +56,7 @@ def table() -> Table:
                 found[key] = tuple(dict.fromkeys((*found.get(key, ()), *more)))
     found["train"] = found["sweep"] = (*agents, "--help")
     for agent in agents:
-        found[f"train {agent}|--preset"] = tuple(registry.presets(agent))
+        found[f"train {agent}|--preset"] = tuple(preset_names(agent))
     found["list"] = tuple(importlib.import_module("rlsuite.cli.list").KINDS)
     found["bench"] = tuple(importlib.import_module("rlsuite.cli.bench").BENCHES)
     found["data"] = tuple(importlib.import_module("rlsuite.cli.data").LINES)
@@ -67,7 +69,7 @@ def _lines(command: str, module: Any) -> Iterator[tuple[str, type]]:
     if command == "train":
         for agent in registry.agent_names():
             for words in (["--env", ANY_ENV], ["--env", ANY_ENV, "--dataset", ANY_DATASET]):
-                line, _ = module.parse_line(agent, words)
+                line, _ = parse_line(agent, words)
                 yield f"train {agent}", type(line)
     elif command == "data":
         yield from ((f"data {action}", kind) for action, kind in module.LINES.items())

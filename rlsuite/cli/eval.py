@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro import conf
 
-from rlsuite.cli._line import check_run, import_modules, parse
+from rlsuite.command.arguments import check_run, import_modules, parse
 from rlsuite.errors import ConfigError
 
 PROG = "rlsuite eval"

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from rlsuite import registry
-from rlsuite.cli._line import import_modules, peek, wants_help
+from rlsuite.command.arguments import first_pass, import_modules, wants_help
 from rlsuite.errors import ConfigError, unknown_name
+from rlsuite.presets import preset_names
 
 PROG = "rlsuite list"
 
@@ -36,7 +37,7 @@ def presets() -> Rows:
     return [
         (agent, name, description)
         for agent in registry.agent_names()
-        for name, description in registry.presets(agent).items()
+        for name, description in preset_names(agent).items()
     ]
 
 
@@ -55,7 +56,7 @@ def run(argv: Sequence[str]) -> int:
         print(f"usage: {PROG} {{{','.join(KINDS)}}} [--import MODULE]\n")
         print("Prints one line each, names first: made for grep and awk.")
         return 0
-    modules = peek(argv, "--import")
+    modules = first_pass(argv).imports
     words = [word for word in argv if word != "--import" and word not in modules]
     if len(words) != 1:
         raise ConfigError(f"{PROG} takes one of {', '.join(KINDS)}, and {len(words)} words came")

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlsuite import __version__
 from rlsuite.errors import ConfigError, RLSuiteError, unknown_name
 from rlsuite.registry import modules_in, summary_of
+from rlsuite.version import __version__
 
 EXIT_SIGINT = 130  # 128 + SIGINT, the shell's convention
 

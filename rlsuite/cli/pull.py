@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro import conf
 
-from rlsuite.cli._line import parse
+from rlsuite.command.arguments import parse
 
 PROG = "rlsuite pull"
 SHOWN_NAMES = 5

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from rlsuite.cli._line import parse
 from rlsuite.cli.bench import split_extra
+from rlsuite.command.arguments import parse
 
 PROG = "rlsuite sweep"
 

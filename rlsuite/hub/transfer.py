@@ -21,11 +21,11 @@ from rlsuite.errors import ConfigError, DataError
 from rlsuite.hub import bundle as bundles
 from rlsuite.hub.bundle import Bundle
 from rlsuite.hub.card import card, draw, seed_curves
-from rlsuite.training.canonical import without_none
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.files import DISK
-from rlsuite.training.metricsfile import read_metrics
-from rlsuite.training.runfolder import (
+from rlsuite.runs.canonical import without_none
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.files import DISK
+from rlsuite.runs.metrics import read_metrics
+from rlsuite.runs.runfolder import (
     BUNDLE_FILE,
     CHECKPOINT_FOLDER,
     CONFIG_FILE,

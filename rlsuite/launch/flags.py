@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro import conf
 
-from rlsuite.cli._line import option_values
+from rlsuite.command.arguments import option_values
 from rlsuite.errors import ConfigError
 from rlsuite.launch.local import LocalLauncher, LocalOptions
 from rlsuite.launch.queue import Launcher

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, Task
-from rlsuite.training.signals import StopFlag
+from rlsuite.runs.signals import StopFlag
 
 RESTARTS = 3  # of a run whose worker dies; a run that kills its worker each time must end somewhere
 

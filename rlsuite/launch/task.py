@@ -28,7 +28,7 @@ STOP_SECONDS = 1.0  # between a worker's looks for the stop file
 KILL_SECONDS = 10.0  # for the kernel to end a process that was killed
 LEAVE_SECONDS = 300.0  # for a run told to stop to finish an evaluation and to save, before it is killed
 LOCK_SECONDS = 120.0  # for the last holder of a run to save and leave, once it was told to
-CONFIG_FILE, LOCK_FILE = "config.toml", "run.lock"  # of a run folder (rlsuite.training.runfolder)
+CONFIG_FILE, LOCK_FILE = "config.toml", "run.lock"  # of a run folder (rlsuite.runs.runfolder)
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 

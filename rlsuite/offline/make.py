@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rlsuite import __version__
 from rlsuite.envs.base import VectorEnv, package_versions
 from rlsuite.errors import ConfigError
 from rlsuite.offline import pointmaze
@@ -32,6 +31,7 @@ from rlsuite.offline.data import EVALUATED_KEY, RECIPE_KEY, OfflineData
 from rlsuite.offline.names import Recipe
 from rlsuite.offline.scores import find_d4rl_reference
 from rlsuite.offline.write import D4RLWriter, MinariWriter, Recorded, Spaces, Tally, write_all
+from rlsuite.version import __version__
 
 Layout = Literal["minari", "d4rl"]
 Tell = Callable[[int], None]

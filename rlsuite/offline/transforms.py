@@ -65,7 +65,7 @@ def locomotion_reward(reward: Tensor, returns: Tensor) -> Tensor:
 def moments(observation: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation (plus 1e-3) of observations `[N, O]`, each float32 `[O]`.
 
-    For `rlsuite.blocks.standardise.Standardise`, which belongs into the policy and is saved with it.
+    For `rlsuite.blocks.normalizer.Standardise`, which belongs into the policy and is saved with it.
     """
     count = len(observation)
     total = torch.zeros(observation.shape[-1], dtype=torch.float64)

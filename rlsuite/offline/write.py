@@ -20,7 +20,7 @@ import numpy as np
 from rlsuite.errors import ConfigError
 from rlsuite.offline.hdf5 import import_h5py
 from rlsuite.offline.minari import MAIN_FILE, METADATA_FILE
-from rlsuite.training.files import DISK, FileLayer
+from rlsuite.runs.files import DISK, FileLayer
 
 MINARI_VERSION = "0.5.3"  # of the layout written here; Minari 0.5.3 and later read it
 STAGE_PREFIX = ".stage-"

@@ -25,7 +25,7 @@ class Plugin:
 
     Config: ClassVar[type]
     eager: ClassVar[bool] = False
-    """Looks into updates: they must not be replayed as CUDA graphs."""
+    """Looks into every update: none may be compiled or replayed as a CUDA graph; see `watches`."""
 
     def __init__(self, config: Any, agent: Any, source: Source) -> None:
         self.config, self.agent, self.source = config, agent, source
@@ -38,6 +38,14 @@ class Plugin:
             max_episode_steps: time limit, None without one.
             env_steps: length of the run for each seed.
         """
+
+    def watches(self, update: int) -> bool:
+        """Return whether hooks and gradients of an update are wanted: it then runs eagerly.
+
+        Args:
+            update: its number, from 1.
+        """
+        return self.eager
 
     def after_update(self, agent: Any) -> dict[str, Tensor]:
         """See the agent after one gradient update; return metrics, `[]` or one number per seed."""

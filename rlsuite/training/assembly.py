@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Protocol
 
 import torch
@@ -10,25 +10,23 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
 
-from rlsuite.agents.base import GENERATOR_NAMES, Agent, Spaces
-from rlsuite.blocks import ranks
+from rlsuite import distributed as ranks
+from rlsuite.agents.base import GENERATOR_NAMES, Agent, Spaces, StagedAgent
 from rlsuite.blocks.noise import Source
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.make import make_env
-from rlsuite.errors import ConfigError, DataError
+from rlsuite.errors import ConfigError
 from rlsuite.offline.scores import Reference
 from rlsuite.plugins.base import Plugin
 from rlsuite.registry import plugin_class
 from rlsuite.replay.memory import host_free_bytes
 from rlsuite.replay.uniform import Chunk, UniformReplay
-from rlsuite.strict import from_mapping, is_number
+from rlsuite.runs.checkpoint import config_digest
+from rlsuite.runs.config import LearnConfig, TrainConfig
+from rlsuite.strict import from_mapping
 from rlsuite.training import state
-from rlsuite.training.checkpoint import Loaded, config_digest
-from rlsuite.training.config import LearnConfig, TrainConfig
-from rlsuite.training.graphs import Update
-from rlsuite.training.recorder import Recorder
 from rlsuite.training.rng import SeedStreams
-from rlsuite.training.tensorfile import check_like
+from rlsuite.training.updates import Updates, compile_mode
 
 # What may differ when a run goes on: nothing here changes what is learnt.
 NOT_DIGESTED = (
@@ -37,6 +35,7 @@ NOT_DIGESTED = (
     "threads",
     "step_timeout",
     "cuda_graphs",
+    "compile",
     "loggers",
     "eval_every",
     "checkpoint_every",
@@ -101,9 +100,9 @@ class Learner:
     replay: Replay
     clock: Clock
     sums: state.RunningSums
+    updates: Updates
     plugins: Mapping[str, Plugin] = field(default_factory=dict)
     reference: Reference | None = None  # returns that score 0 and 100
-    update: Update | None = None  # chosen at the first update, which brings the first batch
 
 
 @dataclass(slots=True, kw_only=True)
@@ -157,6 +156,11 @@ def learner_fields(
         "eval_env": eval_env,
         "agent": agent,
         "policy": per_seed_policy(agent) if agent.lead else agent.policy,
+        "updates": Updates(
+            agent,
+            compile_mode(agent_class, agent_config, config, device.type)[0],
+            graphs=config.cuda_graphs,
+        ),
         "clock": Clock(),
         "sums": state.RunningSums(len(streams)),
         "plugins": {
@@ -247,7 +251,7 @@ def new_plugin(name: str, values: Mapping[str, Any], agent: Agent, streams: Seed
     Raises:
         ConfigError: the agent learns in stages; plug-ins expect that every update trains all of it.
     """
-    if agent.stages:
+    if isinstance(agent, StagedAgent):
         raise ConfigError(f"--plugins {name}: the agent learns in stages, and takes no plug-ins")
     kind = plugin_class(name)
     return kind(from_mapping(kind.Config, values, f"plug-in {name}"), agent, streams.source("plugin"))
@@ -298,6 +302,7 @@ def spaces_of(env: VectorEnv) -> Spaces:
         observation=env.observation_spec["observation"].shape[-1],
         action=env.action_spec.shape[-1],
         half_range=env.half_range,
+        center=tuple(env.middle) if any(env.middle) else (),
         discrete=env.discrete,
         picture=env.picture,
         stock=env.stock,
@@ -333,110 +338,3 @@ def check_memory(run: Run, rows: TensorDictBase) -> int:
         return run.replay.check_memory(rows, free_bytes(run.device))
     except MemoryError as error:
         raise ConfigError(str(error)) from error
-
-
-def snapshot(run: Learner, recorder: Recorder) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
-    """Return everything but the replay's rows: tensors by part and JSON documents by name."""
-    sums, counts = run.sums.state()
-    tensors: dict[str, Mapping[str, Tensor]] = {
-        "agent": state.agent_tensors(run.agent),
-        "optim": state.optimizer_tensors(run.agent),
-        "sums": sums,
-    }
-    plugins = {
-        f"{name}/{key}": value
-        for name, plugin in run.plugins.items()
-        for key, value in plugin.state_dict().items()
-    }
-    if plugins:
-        tensors["plugins"] = plugins
-    if isinstance(run, Run):
-        tensors |= {
-            "env": run.env.state_dict(),
-            "carried": state.carried_tensors(run.carried),
-            "episodes": run.episodes.state(),
-        }
-    documents = {
-        "rng": run.streams.state_dict(),
-        "counters": {"clock": asdict(run.clock), "sums": counts, "replay": run.replay.state_dict()},
-        "recorder": recorder.state_dict(),
-    }
-    return tensors, documents
-
-
-def own_entries(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the entries whose name begins with `prefix`, without it."""
-    return {key[len(prefix) :]: value for key, value in saved.items() if key.startswith(prefix)}
-
-
-def restore(run: Learner, loaded: Loaded) -> None:
-    """Put a checkpoint into a freshly built run.
-
-    Raises:
-        DataError: it does not fit. Its digests are true, so another run, another release or a hand wrote it.
-    """
-    tensors, documents = loaded.tensors, loaded.documents
-    try:
-        counters = documents["counters"]
-        clock = saved_clock(counters["clock"], loaded.step)
-        state.load_agent_tensors(run.agent, tensors["agent"])
-        state.load_optimizer_tensors(run.agent, tensors["optim"])
-        if isinstance(run, Run):
-            run.env.load_state_dict(tensors["env"])
-            # Beyond what a reset gives there is what policies carry from step to step.
-            fresh = state.carried_tensors(run.carried)
-            check_like("carried", {key: tensors["carried"][key] for key in fresh}, fresh)
-            check_rows("carried", tensors["carried"], run.env.num_envs)
-            run.carried = state.load_carried(tensors["carried"], run.env.num_envs, run.device)
-            run.episodes.load(tensors["episodes"])
-        for name, plugin in run.plugins.items():
-            plugin.load_state_dict(own_entries(tensors.get("plugins", {}), f"{name}/"))
-        run.sums.load(tensors["sums"], counters["sums"])
-        run.streams.load_state_dict(documents["rng"])
-        run.replay.load(counters["replay"], replay_rows(run, loaded))
-        for name, value in asdict(clock).items():
-            setattr(run.clock, name, value)
-    except (KeyError, ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"the checkpoint does not fit this run: {error!r}") from error
-
-
-def saved_clock(values: Any, step: int) -> Clock:
-    """Return the clock of a checkpoint's document, every field checked; one that it lacks is new.
-
-    Raises:
-        ValueError: an unknown field, a value of another type, or the clock of another step.
-    """
-    if not isinstance(values, Mapping):
-        raise ValueError(f"clock = {values!r}: not an object")
-    clock = Clock(**values)
-    for name, value in asdict(clock).items():
-        returns = name.endswith("_return")
-        fits = value is None or is_number(value) if returns else type(value) is int and value >= 0
-        if not fits:
-            wanted = "a finite number or null" if returns else "a whole number, not negative"
-            raise ValueError(f"clock: {name} = {value!r:.40}: must be {wanted}")
-    if clock.env_steps != step:
-        raise ValueError(f"clock: env_steps = {clock.env_steps}, the manifest is of step {step}")
-    return clock
-
-
-def replay_rows(run: Learner, loaded: Loaded) -> Iterator[dict[str, Tensor]]:
-    """Yield the chunks of a checkpoint's replay, each with the columns that the run's own rows would have."""
-    for name, rows in loaded.chunks():
-        if isinstance(run, Run):
-            following = run.carried.clone(False).set("reward", run.env.reward_spec.zero())
-            step = run.carried.clone(False).set("action", run.env.action_spec.zero()).set("next", following)
-            own = run.replay.no_rows(step)
-            # Of any length: what must agree is what a row is.
-            check_like(name, {key: rows[key][:0] if rows[key].dim() else rows[key] for key in rows}, own)
-            check_rows(name, rows, len(rows["observation"]))
-        yield rows
-
-
-def check_rows(part: str, tensors: Mapping[str, Tensor], rows: int) -> None:
-    """Raise DataError unless every tensor has `rows` rows."""
-    for name, tensor in tensors.items():
-        if not tensor.dim() or len(tensor) != rows:
-            raise DataError(
-                f'checkpoint part "{part}": {name} is {tuple(tensor.shape)}, expected {rows} rows'
-            )

@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rlsuite.agents.base import Agent
+from rlsuite.agents.base import Agent, ChoosesStock
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.rendering import mosaic
 from rlsuite.envs.seeding import Seeds
@@ -83,7 +83,7 @@ def evaluate(
 
 def chosen_stocks(agent: Agent, env: VectorEnv) -> Callable[[TensorDictBase], TensorDictBase] | None:
     """Return what puts the agent's choice of a stock into an evaluation's first row; None without stocks."""
-    if not isinstance(env, StockEnv):
+    if not isinstance(env, StockEnv) or not isinstance(agent, ChoosesStock):
         return None
 
     def begin(row: TensorDictBase) -> TensorDictBase:

@@ -17,9 +17,9 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from rlsuite.errors import NumericalError
-from rlsuite.training.files import DISK, FileLayer
-from rlsuite.training.metricsfile import finite
-from rlsuite.training.tensorfile import tensor_bytes
+from rlsuite.runs.files import DISK, FileLayer
+from rlsuite.runs.metrics import finite
+from rlsuite.runs.tensorfile import tensor_bytes
 
 logger = logging.getLogger(__name__)
 

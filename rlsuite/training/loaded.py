@@ -8,12 +8,12 @@ import torch
 from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rlsuite import __version__
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError
 from rlsuite.training.assembly import eval_engine
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.savedrun import load_run
+from rlsuite.version import __version__
 
 
 class LoadedPolicy:

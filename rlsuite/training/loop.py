@@ -4,25 +4,28 @@ import logging
 import math
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rlsuite.blocks import ranks
+from rlsuite import distributed as ranks
+from rlsuite.replay.batch import Batch
 from rlsuite.replay.windows import WindowReplay
-from rlsuite.training import machine, state
-from rlsuite.training.assembly import Learner, restore, snapshot, world_seeds
-from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, Loaded
+from rlsuite.runs import machine
+from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, Loaded
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
+from rlsuite.training import state
+from rlsuite.training.assembly import Learner, world_seeds
 from rlsuite.training.evaluate import chosen_stocks, evaluate, per_seed, summary
-from rlsuite.training.graphs import verified
 from rlsuite.training.guard import READ_EVERY, LearnerGuard
-from rlsuite.training.ranked import save_together
+from rlsuite.training.processes import save_together
 from rlsuite.training.recorder import Recorder
-from rlsuite.training.runfolder import RunFolder
-from rlsuite.training.signals import StopFlag
+from rlsuite.training.saving import restore, snapshot
 from rlsuite.training.value_error import value_trace
 from rlsuite.training.watchdog import Watchdog
 
@@ -99,6 +102,7 @@ def drive(
         total_steps=work.goal,
         console=None if first else False,
     )
+    run.updates.tell = recorder.note
     watched = [env for env in (getattr(run, "env", None), run.eval_env) if env is not None]
     with (
         recorder,
@@ -166,33 +170,39 @@ def _turns(
     return False
 
 
-def update(run: Learner, guard: LearnerGuard | None) -> None:
-    """One gradient update on one batch."""
-    batch = run.replay.sample()
-    if run.update is None:
-        watched = any(plugin.eager for plugin in run.plugins.values()) or bool(run.agent.stages)
-        watched = watched or ranks.size() > 1  # messages between processes are not captured
-        captured = run.config.cuda_graphs and run.device.type == "cuda" and not watched
-        with precision(run):
-            run.update = verified(run.agent, batch) if captured else run.agent.update
+def update(run: Learner, guard: LearnerGuard | None, count: int = 1) -> None:
+    """Take `count` gradient updates, each on a batch of its own."""
+    if isinstance(run.replay, WindowReplay):
+        for _ in range(count):  # the next batch depends on the priorities that the last one left
+            _update(run, guard, run.replay.sample())
+        return
+    for batch in run.replay.batches(count):
+        _update(run, guard, batch)
+
+
+def _update(run: Learner, guard: LearnerGuard | None, batch: Any) -> None:
+    number = run.clock.updates + 1
+    watched = any(plugin.watches(number) for plugin in run.plugins.values())
     with precision(run):
-        metrics = run.update(batch)
-    run.clock.updates += 1
+        metrics = run.updates(batch, watched=watched)
+    run.clock.updates = number
+    priority = metrics.pop("priority", None)
+    if priority is not None:
+        run.replay.reprioritise(batch.get("index"), priority)  # type: ignore[attr-defined]
     run.sums.add(metrics)
     for plugin in run.plugins.values():
         run.sums.add(plugin.after_update(run.agent))
-    if isinstance(run.replay, WindowReplay) and run.replay.priorities is not None:
-        run.replay.reprioritise(batch.get("index"), batch.get("priority"))
     if guard is not None:
-        guard.check(metrics, batch, run.clock.updates)
-        if run.clock.updates % READ_EVERY == 0:
+        guard.check(metrics, batch._asdict() if isinstance(batch, Batch) else batch, number)
+        if number % READ_EVERY == 0:
             read_guard(run, guard)
 
 
-def precision(run: Learner) -> torch.autocast:
+def precision(run: Learner) -> AbstractContextManager[Any]:
     """Return the context of updates; a cache of cast weights would outlive them inside a CUDA graph."""
-    wanted = run.config.mixed_precision
-    return torch.autocast(run.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
+    if not run.config.mixed_precision:
+        return nullcontext()
+    return torch.autocast(run.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def read_guard(run: Learner, guard: LearnerGuard | None) -> None:

@@ -7,49 +7,25 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from rlsuite.agents.base import Agent, WindowShape
+from rlsuite.agents.base import Agent, StagedAgent, WindowShape
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.data import OfflineData
 from rlsuite.offline.load import load_dataset
 from rlsuite.offline.transforms import DataOptions, moments, reward_transform, transformed
 from rlsuite.replay.offline import split_where
 from rlsuite.replay.windows import WindowReplay
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.config import LearnConfig, OfflineConfig, TrainConfig
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
 from rlsuite.training.assembly import Learner, check_memory, learner_fields, with_worlds
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.config import LearnConfig, OfflineConfig, TrainConfig
 from rlsuite.training.guard import LearnerGuard
 from rlsuite.training.loop import TrainResult, Work, drive, update
-from rlsuite.training.online import interact, train_online
+from rlsuite.training.online import interact
 from rlsuite.training.recorder import Recorder
-from rlsuite.training.runfolder import RunFolder
 from rlsuite.training.savedrun import load_agent
-from rlsuite.training.signals import StopFlag
 
 GOAL_KEYS = ("desired_goal", "infos/goal")  # parts of observations: Minari's, D4RL's
-
-
-def train(
-    agent_class: type[Agent],
-    agent_config: Any,
-    config: TrainConfig | OfflineConfig,
-    folder: RunFolder,
-    *,
-    stop: StopFlag | None = None,
-    resume: bool = False,
-) -> TrainResult:
-    """Train online or offline, as the configuration says; see `train_online` and `train_offline`."""
-    if isinstance(config, OfflineConfig):
-        if config.then_online and agent_class.stages:
-            raise ConfigError(
-                f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
-            )
-        return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume)
-    if agent_class.stages:
-        raise ConfigError(
-            f"{agent_class.__name__} learns from recorded data: name some with --dataset "
-            "(rlsuite list datasets)"
-        )
-    return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)
 
 
 def train_offline(
@@ -84,6 +60,10 @@ def train_offline(
     loaded = CheckpointStore(folder.checkpoints).load(config_digest=run.digest) if resume else None
     if config.earlier_run and loaded is None:
         earlier = load_agent(Path(config.earlier_run), config.earlier_digest)
+        if not isinstance(run.agent, StagedAgent):
+            raise ConfigError(
+                f"--from: {agent_class.__name__} does not learn in stages: it cannot go on from another run"
+            )
         run.agent.inherit(earlier.config.agent, earlier.loaded.tensors["agent"])
     online_already = loaded is not None and "env" in loaded.tensors
     if not online_already:
@@ -121,7 +101,11 @@ def learner(common: dict[str, Any], config: OfflineConfig, data: OfflineData) ->
     agent.adopt_statistics(*moments(data.rows["observation"]))
     rows = replace(data, rows=data.rows.to(common["device"]), episodes=data.episodes.to(common["device"]))
     draws: dict[str, Any] = {"batch_size": config.batch_size, "generator": common["streams"].source("sample")}
-    replay = rows.replay(**draws) if agent.windows is None else windows(rows, agent.windows, **draws)
+    replay = (
+        windows(rows, agent.windows, **draws)
+        if isinstance(agent, StagedAgent)
+        else rows.replay(gamma=agent.gamma, **draws)
+    )
     return Learner(**common, replay=replay, reference=data.reference)
 
 
@@ -147,8 +131,8 @@ def learn(
     """Update until `goal` updates, from `loaded` where given."""
 
     def advance(recorder: Recorder, guard: LearnerGuard | None) -> None:
-        if (words := run.agent.prepare(run.replay)) is not None:
-            recorder.note(words)
+        if isinstance(run.agent, StagedAgent) and (line := run.agent.prepare(run.replay)) is not None:
+            recorder.note(line)
         update(run, guard)
         run.clock.env_steps += 1
 

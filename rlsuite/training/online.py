@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
-from rlsuite.blocks import ranks
 from rlsuite.blocks.noise import normal, uniform
 from rlsuite.errors import NumericalError
+from rlsuite.runs.checkpoint import CheckpointStore, Loaded
+from rlsuite.runs.config import TrainConfig
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
 from rlsuite.training.assembly import Run, build, check_memory
-from rlsuite.training.checkpoint import CheckpointStore, Loaded
-from rlsuite.training.config import TrainConfig
 from rlsuite.training.guard import LearnerGuard, write_dump
 from rlsuite.training.loop import TrainResult, Work, drive, update
-from rlsuite.training.ranked import load_together
+from rlsuite.training.processes import load_together
 from rlsuite.training.recorder import Recorder
-from rlsuite.training.runfolder import RunFolder
-from rlsuite.training.signals import StopFlag
 
 DUMPED_ROWS = 50  # of each world that failed
 NAN_RESET_SHARE = 1e-3  # world resets for numbers that are not finite, per env step, that end a run
@@ -74,8 +74,7 @@ def interact(
     def advance(recorder: Recorder, guard: LearnerGuard | None) -> None:
         with torch.no_grad():
             _vector_step(run, recorder)
-        for _ in range(run.clock.updates_due(run.config)):
-            update(run, guard)
+        update(run, guard, run.clock.updates_due(run.config))
 
     def numbers() -> list[dict[str, float]]:
         rows = ranks.count(len(run.replay)) // len(run.seeds)
@@ -97,8 +96,7 @@ def train_steps(run: Run, env_steps: int) -> None:
         while run.clock.env_steps < goal:
             with torch.no_grad():
                 _vector_step(run, None)
-            for _ in range(run.clock.updates_due(run.config)):
-                update(run, None)
+            update(run, None, run.clock.updates_due(run.config))
 
 
 def _vector_step(run: Run, recorder: Recorder | None) -> None:

@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from rlsuite.errors import DataError
+from rlsuite.runs.metrics import MetricsFile, finite, read_metrics
+from rlsuite.runs.runfolder import METRICS_FILE
 from rlsuite.training.loggers import Loggers
-from rlsuite.training.metricsfile import MetricsFile, finite, read_metrics
 from rlsuite.training.progress import Status, make_display
-from rlsuite.training.runfolder import METRICS_FILE
 
 CLOCK_KEYS = ("step", "updates", "seconds", "steps_per_second", "updates_per_second")
 OWNER_KEY = "seed"

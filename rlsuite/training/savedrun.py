@@ -7,12 +7,12 @@ from rlsuite.agents.base import Agent
 from rlsuite.envs.base import VectorEnv
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.registry import agent_class
+from rlsuite.runs.checkpoint import CheckpointStore, Loaded
+from rlsuite.runs.mapping import RunConfig, config_from_dict
+from rlsuite.runs.runfolder import RunFolder
 from rlsuite.training import state
 from rlsuite.training.assembly import new_agent
-from rlsuite.training.checkpoint import CheckpointStore, Loaded
-from rlsuite.training.mapping import RunConfig, config_from_dict
 from rlsuite.training.rng import SeedStreams
-from rlsuite.training.runfolder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torch.optim import Adam
+from torch.optim import Adam as TorchAdam
 
+from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
-from rlsuite.blocks import ranks
+from rlsuite.agents.optim import Adam
 from rlsuite.errors import DataError
-from rlsuite.training.tensorfile import check_like
+from rlsuite.runs.tensorfile import check_like
 
 UPDATE_COUNT = "update_count"
 ADAM_KEYS = {"step", "exp_avg", "exp_avg_sq"}
@@ -32,11 +33,25 @@ def load_agent_tensors(agent: Agent, saved: Mapping[str, Tensor]) -> None:
         DataError: a name is missing or unknown, or a shape differs; nothing is copied then.
     """
     own = agent_tensors(agent)
+    saved = of_today(saved, own)
     check_like("agent", saved, own)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(saved[name])
     agent.set_extra_state(saved[UPDATE_COUNT])
+
+
+def of_today(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `saved` as today's agents have it: counts with an axis, and doubles that were floats."""
+    adapted = {}
+    for name, tensor in saved.items():
+        wanted = expected.get(name)
+        if wanted is not None and not tensor.dim() and wanted.shape == (1,):
+            tensor = tensor.reshape(1)
+        if wanted is not None and (tensor.dtype, wanted.dtype) == (torch.float32, torch.float64):
+            tensor = tensor.double()
+        adapted[name] = tensor
+    return adapted
 
 
 def cut_seed(saved: Mapping[str, Tensor], index: int, single: Agent) -> dict[str, Tensor]:
@@ -49,6 +64,7 @@ def cut_seed(saved: Mapping[str, Tensor], index: int, single: Agent) -> dict[str
     """
     cut = {}
     own = agent_tensors(single)
+    saved = of_today(saved, own)
     for name, tensor in saved.items():
         wanted = own[name].shape if name in own else None
         if tensor.shape != wanted and tensor.dim() and tensor.shape[1:] == wanted:
@@ -94,15 +110,17 @@ def load_optimizer_tensors(agent: Agent, saved: Mapping[str, Tensor]) -> None:
                     )
                 if value.dtype != (parameter.dtype if value.dim() else torch.float32):
                     raise DataError(f"optimiser entry {prefix}{key} is {value.dtype}: no moment, no count")
-            if entries and isinstance(part.optimizer, Adam) and entries.keys() != ADAM_KEYS:
+            if entries and isinstance(part.optimizer, Adam | TorchAdam) and entries.keys() != ADAM_KEYS:
                 raise DataError(
                     f"optimiser entries {prefix}: {sorted(entries)}, expected {sorted(ADAM_KEYS)}"
                 )
-            if entries:
-                # Step counts stay where the optimiser made them: on the parameter's device when fused.
-                part.optimizer.state[parameter] = {
-                    key: value.to(parameter.device).clone() for key, value in entries.items()
-                }
+            # In place where there is a state already: compiled updates and graphs keep its addresses.
+            present = part.optimizer.state[parameter] if entries else {}
+            for key, value in entries.items():
+                if key in present:
+                    present[key].copy_(value)
+                else:
+                    present[key] = value.to(parameter.device).clone()
     if left:
         raise DataError(f"optimiser entries of unknown parameters: {', '.join(sorted(left)[:5])}")
 

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.agents.base import make_generators
-from rlsuite.agents.steps import adam, take_step
+from rlsuite.agents.optim import Adam
 from rlsuite.blocks.mlp import MLP
 from rlsuite.registry import agent_class
 from rlsuite.training import state
@@ -160,7 +160,7 @@ def test_updates_read_terminated_and_never_truncated_or_done(name):
     for rows in (batch, lied, flipped):
         agent = small_agent(name)
         agent.update(rows)
-        losses.append(torch.cat([p.grad.flatten() for p in agent.critic_parameters]))
+        losses.append(torch.cat([p.grad.flatten() for p in agent.critic.parameters()]))
     assert torch.equal(losses[0], losses[1])
     assert not torch.equal(losses[0], losses[2])
 
@@ -190,9 +190,9 @@ def test_a_step_is_that_of_plain_adam(lead):
     """The fused kernel reads memory in order: a gradient laid out unlike its parameter would be scrambled."""
     nets = [MLP(5, (8, 8), 3, lead=lead, generator=torch.Generator().manual_seed(0)) for _ in "ab"]
     x = torch.randn(16, 5, generator=torch.Generator().manual_seed(1))
-    fused, plain = adam((list(nets[0].parameters()), 1e-2)), torch.optim.Adam(nets[1].parameters(), lr=1e-2)
+    fused, plain = Adam((list(nets[0].parameters()), 1e-2)), torch.optim.Adam(nets[1].parameters(), lr=1e-2)
     for _ in range(3):
-        take_step(fused, nets[0](x).square().mean(), list(nets[0].parameters()))
+        fused.descend(nets[0](x).square().mean())
         plain.zero_grad()
         nets[1](x).square().mean().backward()
         plain.step()
@@ -239,7 +239,7 @@ def test_batches_may_bring_their_own_discount(name):
     a, b = small_agent(name, gamma=0.99), small_agent(name, gamma=0.99**3)
     a.update(n_step)
     b.update(batch)
-    for x, y in zip(a.critic_parameters, b.critic_parameters, strict=True):
+    for x, y in zip(a.critic.parameters(), b.critic.parameters(), strict=True):
         torch.testing.assert_close(x.grad, y.grad, rtol=1e-5, atol=1e-6)
 
 

@@ -5,13 +5,13 @@ from itertools import pairwise
 import pytest
 import torch
 from ldcq_helpers import TINY, learn, small_ldcq, windows
+from skills import BIMODAL, bimodal_actions, inside
 from tensordict import TensorDict
 from test_agents import content, same, walk
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.agents.ldcq import LDCQConfig
 from rlsuite.agents.ldcq.agent import LOOK_EVERY
-from rlsuite.bench.skills import BIMODAL, bimodal_actions, inside
 from rlsuite.errors import ConfigError
 from rlsuite.training import state
 

@@ -10,11 +10,11 @@ import pytest
 
 from rlsuite.bench import spaces, sweep
 from rlsuite.cli.main import run as rlsuite
-from rlsuite.cli.train import parse_line
+from rlsuite.command.train import parse_line
 from rlsuite.errors import ConfigError, RLSuiteError
 from rlsuite.launch.task import Task
-from rlsuite.training.mapping import RunConfig, config_to_dict
-from rlsuite.training.runfolder import RunFolder
+from rlsuite.runs.mapping import RunConfig, config_to_dict
+from rlsuite.runs.runfolder import RunFolder
 
 ENV = "gym:Pendulum-v1"
 SPACE = 'batch-size = { choices = [16, 32] }\n"agent.lr-actor" = { low = 1e-4, high = 1e-2, log = true }\n'

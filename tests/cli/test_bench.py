@@ -5,8 +5,8 @@ import json
 import pytest
 from toys import EPISODE
 
-from rlsuite.bench import comparison
-from rlsuite.training import offline
+from rlsuite.report import comparison
+from rlsuite.training import start
 from rlsuite.training.online import TrainResult
 
 TASK = "gym:Pendulum-v1"
@@ -41,7 +41,7 @@ class BlockLoop:
 def paper(rlsuite, monkeypatch, tmp_path):
     """Run `rlsuite bench paper` with small numbers, and know what the loop was asked."""
     loop = BlockLoop()
-    monkeypatch.setattr(offline, "train", loop)
+    monkeypatch.setattr(start, "train", loop)
     monkeypatch.delenv("RLSUITE_PUBLISHED", raising=False)
     monkeypatch.setattr(comparison, "plot", lambda pairs, env, picture: picture.touch())  # a second each
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from rlsuite.bench.runs import resolve
 from rlsuite.launch import queue
-from rlsuite.training.mapping import config_to_dict
-from rlsuite.training.runfolder import RunFolder
+from rlsuite.launch.plan import resolve
+from rlsuite.runs.mapping import config_to_dict
+from rlsuite.runs.runfolder import RunFolder
 
 TASK = "gym:Pendulum-v1"
 

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from rlsuite.cli import train
+from rlsuite.command import train
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError
 from rlsuite.training.loop import TrainResult

@@ -15,7 +15,7 @@ from training.test_offline_training import learn as learn_offline
 from training.test_stages import learn as learn_in_stages
 
 from rlsuite.registry import agent_class, agent_names
-from rlsuite.training.checkpoint import CheckpointStore
+from rlsuite.runs.checkpoint import CheckpointStore
 
 FORK = multiprocessing.get_context("fork")
 POLL_SECONDS = 0.005

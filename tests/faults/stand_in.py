@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlsuite.training.canonical import canonical
-from rlsuite.training.checkpoint import CheckpointStore, Chunk, Loaded, config_digest
-from rlsuite.training.files import FileLayer
+from rlsuite.runs.canonical import canonical
+from rlsuite.runs.checkpoint import CheckpointStore, Chunk, Loaded, config_digest
+from rlsuite.runs.files import FileLayer
 
 DIGEST = config_digest({"env": "HalfCheetah"})
 OPERATIONS = ("make_folder", "write", "link", "rename", "sync_folder", "remove")

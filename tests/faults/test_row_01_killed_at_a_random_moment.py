@@ -13,8 +13,8 @@ import torch
 import whole_runs as runs
 from safetensors.torch import load_file
 
-from rlsuite.training.runfolder import RunFolder
-from rlsuite.training.signals import StopFlag
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
 
 MOST_KILLS_OF_A_RUN = 5
 

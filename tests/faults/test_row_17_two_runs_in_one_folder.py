@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from rlsuite.errors import ConfigError
-from rlsuite.training import runfolder
-from rlsuite.training.runfolder import LOCK_FILE, RunFolder
+from rlsuite.runs import runfolder
+from rlsuite.runs.runfolder import LOCK_FILE, RunFolder
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 HOLD = """
 import sys
 from pathlib import Path
-from rlsuite.training.runfolder import RunFolder
+from rlsuite.runs.runfolder import RunFolder
 with RunFolder.open(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from rlsuite.bench.study import seed_groups
-from rlsuite.cli._line import without
+from rlsuite.command.arguments import without
 from rlsuite.errors import ConfigError
 from rlsuite.launch import queue, slurm
 from rlsuite.launch.flags import LaunchFlags, make_launcher, options_of
 from rlsuite.launch.local import GPU_VARIABLE, LocalLauncher, LocalOptions
+from rlsuite.launch.plan import seed_groups
 from rlsuite.launch.queue import RESTARTS, Restarted, run_all, worst
 from rlsuite.launch.slurm import SlurmJob, private
 from rlsuite.launch.task import INTERRUPTED, LOST, Task, in_use, perform

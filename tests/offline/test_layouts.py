@@ -19,7 +19,7 @@ from rlsuite.offline.make import convert
 from rlsuite.offline.minari import read_minari
 from rlsuite.offline.spaces import nested_json
 from rlsuite.offline.write import D4RLWriter, MinariWriter, Recorded, Spaces
-from rlsuite.training.files import FileLayer
+from rlsuite.runs.files import FileLayer
 
 KEYS = ("observation", "achieved_goal", "desired_goal")
 

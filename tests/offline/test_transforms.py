@@ -4,7 +4,7 @@ import pytest
 import torch
 from offline_helpers import episodes_of, write_minari
 
-from rlsuite.blocks.standardise import Standardise, identity
+from rlsuite.blocks.normalizer import Standardise, identity
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline import transforms
 from rlsuite.offline.minari import read_minari

@@ -11,11 +11,11 @@ import toys  # noqa: F401  registers the toys
 from gymnasium.vector import AutoresetMode
 from torchrl.envs import GymEnv, StepCounter, TransformedEnv
 
-from rlsuite.agents.base import columns
 from rlsuite.agents.losses import td_target
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.least import LEAST, LEASTConfig, entropy, median, noise_level, threshold, weight
 from rlsuite.plugins.wrappers import LEASTTransform, LEASTVectorEnv
+from rlsuite.replay.batch import unpack
 from rlsuite.replay.uniform import UniformReplay
 
 RAW = LEASTConfig(clip=False)
@@ -73,7 +73,7 @@ def test_medians_leave_out_what_is_missing():
 
 
 def test_a_cut_bootstraps_and_a_termination_does_not(cut_rows):
-    batch = columns(cut_rows, 0.99)
+    batch = unpack(cut_rows, 0.99)
     assert td_target(batch, t(50, 50)).tolist() == pytest.approx([50.5, 1.0])
 
 
@@ -97,7 +97,7 @@ def test_sums_of_three_rewards_end_at_the_cut(cut_rows):
         replay.extend(first)
     sample = replay.sample()
     begun = sample["observation"].flatten() == 1
-    targets = td_target(columns(sample, 0.99), torch.full((64,), 50.0))[begun]
+    targets = td_target(unpack(sample, 0.99), torch.full((64,), 50.0))[begun]
     assert pytest.approx(targets.max().item(), abs=1e-4) == 50.995  # 1 + 0.99 + 0.99^2 50
 
 

@@ -12,15 +12,15 @@ from training.test_offline_training import learn
 
 from rlsuite import registry
 from rlsuite.agents.base import Spaces, make_generators
-from rlsuite.cli import train as command
+from rlsuite.command import train as command
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.grama import GraMaConfig, GraMaPlugin
 from rlsuite.plugins.least import LEASTConfig, LEASTPlugin
 from rlsuite.registry import agent_class, plugin_class, plugin_names
+from rlsuite.runs.config import TrainConfig
+from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.strict import to_mapping
 from rlsuite.training.assembly import build, new_plugin
-from rlsuite.training.config import TrainConfig
-from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.training.online import train_steps
 from rlsuite.training.savedrun import load_run
 

@@ -8,12 +8,12 @@ import whole_runs as runs
 
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.registry import agent_class
-from rlsuite.training.config import OfflineConfig
+from rlsuite.runs.config import OfflineConfig
+from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
 from rlsuite.training.evaluate import evaluate_run
-from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
-from rlsuite.training.offline import train
-from rlsuite.training.runfolder import RunFolder
-from rlsuite.training.signals import StopFlag
+from rlsuite.training.start import train
 
 QUICK = {
     "env": "gym:ToyReach-v0",

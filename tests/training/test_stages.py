@@ -10,16 +10,18 @@ from training.test_offline_training import QUICK
 
 from rlsuite.agents.base import WindowShape
 from rlsuite.agents.ldcq import LDCQ, LDCQConfig
-from rlsuite.cli.train import parse_line, run
+from rlsuite.cli.train import run
+from rlsuite.command.train import parse_line
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.data import Part
 from rlsuite.offline.load import load_dataset
-from rlsuite.training.config import OfflineConfig, TrainConfig
+from rlsuite.runs.config import OfflineConfig, TrainConfig
+from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
+from rlsuite.runs.runfolder import RunFolder
 from rlsuite.training.evaluate import evaluate_run
-from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
-from rlsuite.training.offline import train, windows
-from rlsuite.training.runfolder import RunFolder
+from rlsuite.training.offline import windows
 from rlsuite.training.savedrun import agent_digest, load_agent
+from rlsuite.training.start import train
 
 FIELDS = TINY | {"skills_updates": 8, "prior_updates": 8, "values_updates": 14}
 UPDATES = 30

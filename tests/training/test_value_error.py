@@ -7,8 +7,8 @@ from tensordict import TensorDict
 
 from rlsuite.agents.base import StateValue
 from rlsuite.registry import agent_class
+from rlsuite.runs.config import TrainConfig
 from rlsuite.training.assembly import build
-from rlsuite.training.config import TrainConfig
 from rlsuite.training.evaluate import evaluate, per_seed, summary
 from rlsuite.training.online import train_steps
 from rlsuite.training.value_error import ValueTrace, value_errors, value_trace

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from rlsuite.agents.steps import adam, polyak, take_step
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from rlsuite.agents.base import Agent, Batch, Spaces, Trained, check_range
 from rlsuite.agents.losses import bellman_target, squared_td_loss
 from rlsuite.agents.policies import clipped_policy
-from rlsuite.agents.steps import adam, polyak, take_step
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.noise import Source
 

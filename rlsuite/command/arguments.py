@@ -1,0 +1,210 @@
+"""One command's line, from the words to a dataclass: tyro parses, and every mistake becomes one sentence."""
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import io
+import re
+import sys
+import tomllib
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rlsuite.errors import ConfigError, unknown_name
+
+RUN_MARK = "config.toml"  # every run folder has one
+
+T = TypeVar("T")
+
+_FRAME = re.compile("[╭╮╰╯│]")
+_RULE = re.compile("─{3}|-{20}")  # the latter where the terminal has no box-drawing characters
+_EXPECTED = "Expected one of"
+_NOT_A_FLAG = re.compile(r"^Error parsing (?!--)\S+: ")
+_QUOTED = re.compile(r"'([^']*)'")
+
+
+def parse(
+    kind: type[T], argv: Sequence[str], *, prog: str, default: T | None = None, description: str = ""
+) -> T:
+    """Return `kind` built from the words of the command line.
+
+    Args:
+        kind: a dataclass; its fields are the flags.
+        argv: the words after the command.
+        prog: the command as typed, for the usage line and hints.
+        default: values of the flags that are not given (a preset's).
+        description: the paragraph on top of the help text.
+
+    Raises:
+        ConfigError: an unknown flag (with the nearest one), a missing or a wrong value.
+        SystemExit: 0, after the help text was printed.
+    """
+    import tyro
+
+    given: Any = {} if default is None else {"default": default}
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            parsed, unknown = tyro.cli(
+                kind, args=list(argv), prog=prog, description=description, return_unknown_args=True, **given
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(_sentence(stderr.getvalue())) from None
+    sys.stderr.write(stderr.getvalue())
+    if unknown:
+        word = next((word for word in unknown if word.startswith("-")), unknown[0])
+        name = word.partition("=")[0].replace("_", "-")
+        raise unknown_name(f"an option of `{prog}`", name, flags(kind), f"{prog} --help")
+    return typing.cast(T, parsed)
+
+
+def flags(kind: type, prefix: str = "") -> list[str]:
+    """Return every flag that `parse` knows for a dataclass, with the negative form of switches."""
+    from tyro import conf
+
+    found = []
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        hint: Any = hints[field.name]
+        marks: list[Any] = []
+        if typing.get_origin(hint) is typing.Annotated:
+            hint, *marks = typing.get_args(hint)
+        if conf.Positional in marks or conf.Suppress in marks:
+            continue
+        if dataclasses.is_dataclass(hint):
+            inner = "" if conf.OmitArgPrefixes in marks else f"{prefix}{field.name}."
+            found += flags(typing.cast(type, hint), inner.replace("_", "-"))
+            continue
+        renamed = [mark.name for mark in marks if getattr(mark, "name", None)]
+        name = (renamed or [field.name])[0].replace("_", "-")
+        found.append(f"--{prefix}{name}")
+        if hint is bool:
+            found.append(f"--{prefix}no-{name}")
+    return found
+
+
+class FirstPass(typing.NamedTuple):
+    """What a command line must be asked before its flags are known; None where a flag is absent.
+
+    Attributes:
+        imports: modules that may register agents, so that names of theirs are known.
+        env, dataset, preset: which decide the defaults of all other flags.
+        plugins: whose flags are added.
+        steps: as given.
+    """
+
+    imports: tuple[str, ...]
+    env: str | None
+    dataset: str | None
+    preset: str
+    plugins: str | None
+    steps: str | None
+
+
+def first_pass(argv: Sequence[str]) -> FirstPass:
+    """Read the few flags that decide which others there are; of one that is repeated the last counts."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--import", dest="imports", action="append", default=[], nargs="?")
+    parser.add_argument("--preset", default="default", const="default", nargs="?")
+    for flag in ("--env", "--dataset", "--plugins", "--steps"):
+        parser.add_argument(flag, nargs="?")
+    early, _ = parser.parse_known_args(list(argv))
+    return FirstPass(**{**vars(early), "imports": tuple(filter(None, early.imports))})
+
+
+def without(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Return the words less some flags and the one value of each."""
+    kept, skip = [], False
+    for word in argv:
+        name, equals, _ = word.partition("=")
+        if skip:
+            skip = False
+        elif name.replace("_", "-") in flags:
+            skip = not equals
+        else:
+            kept.append(word)
+    return kept
+
+
+def option_values(words: Sequence[str], flag: str) -> dict[str, Any]:
+    """Return the values of repeated `KEY=VALUE` words; VALUE is as in TOML, or else a plain string.
+
+    Raises:
+        ConfigError: a word without `=`.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not key or not equals:
+            raise ConfigError(f'{flag} "{word}": write KEY=VALUE, e.g. {flag} "healthy_z_range=[0.5, 2.0]"')
+        try:
+            value = tomllib.loads(f"value = {text}")
+        except tomllib.TOMLDecodeError:
+            value = {}
+        found[key] = value["value"] if len(value) == 1 else text
+    return found
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+    """Say whether the line asks for help."""
+    return "-h" in argv or "--help" in argv
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Import the user's modules (`--import`), which may register agents and Gymnasium ids.
+
+    Modules in the working folder are found too.
+
+    Raises:
+        ConfigError: there is no such module. What a module itself raises keeps its traceback.
+    """
+    if names and "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # last, so that a stray file here shadows no library
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+                raise
+            raise ConfigError(
+                f'--import {name}: there is no module "{error.name}"; name it as Python\'s import does, '
+                "without .py, from the folder it lies in"
+            ) from error
+
+
+def _sentence(box: str) -> str:
+    """Return what tyro's error box says, without frame and footer, with the nearest choice."""
+    lines: list[str] = []
+    titled = False
+    for line in box.splitlines():
+        text = line.strip()
+        if text.startswith("╭"):
+            titled = True
+            continue
+        if _RULE.search(text) and not titled:
+            titled = True
+            lines.clear()
+            continue
+        if _RULE.search(text) or text.startswith("╰"):
+            break
+        lines.append(_FRAME.sub("", text).strip())
+    said = " ".join(lines)
+    said = _NOT_A_FLAG.sub("", said)  # the dataclass's own message names the field
+    wrong, _, allowed = said.partition(_EXPECTED)
+    words, choices = _QUOTED.findall(wrong), _QUOTED.findall(allowed)
+    near = difflib.get_close_matches(words[0], choices, n=1, cutoff=0.5) if words and choices else []
+    return f'{said} Did you mean "{near[0]}"?' if near else said
+
+
+def check_run(path: Path) -> None:
+    """Raise ConfigError, with the nearest run beside it, unless `path` is a run folder; imports no torch."""
+    if (path / RUN_MARK).is_file():
+        return
+    beside = [str(mark.parent) for mark in path.parent.glob(f"*/{RUN_MARK}")] if path.parent.is_dir() else []
+    raise unknown_name(f"a run folder (it has no {RUN_MARK})", str(path), beside, f"ls {path.parent}")

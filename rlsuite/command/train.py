@@ -1,0 +1,150 @@
+"""From the arguments of `rlsuite train` to a run's configuration; `bench` and `launch` read them here too."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro import MISSING, conf
+
+from rlsuite import registry
+from rlsuite.command.arguments import first_pass, option_values, parse, wants_help
+from rlsuite.errors import ConfigError
+from rlsuite.presets import load_preset, preset_names
+from rlsuite.runs.config import OfflineConfig, TrainConfig
+from rlsuite.strict import from_mapping, to_mapping
+
+if TYPE_CHECKING:
+    from rlsuite.agents.base import Agent
+
+PROG = "rlsuite train"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainLine:
+    """The flags of `rlsuite train` that belong to no agent; with --dataset it learns from recorded data."""
+
+    train: conf.OmitArgPrefixes[TrainConfig]
+    env_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="KEY=VALUE")] = ()
+    """Constructor argument of the environment, e.g. healthy_reward=2.0; may be given several times."""
+    with_plugins: Annotated[str, conf.arg(name="plugins", metavar="NAME,NAME")] = ""
+    """Plug-ins, e.g. grama,least, each with flags of its own (`--grama.tau`); `rlsuite list plugins`."""
+    preset: str = "default"
+    """Named set of values from rlsuite/configs; flags win over it."""
+    out: Path | None = None
+    """Run folder, new or empty; by default runs/AGENT-ENV-sSEED-TIME."""
+    processes: int = 1
+    """Runs that share the seeds, each in a process and a folder of its own, OUT/s0-3, OUT/s4-7, ..."""
+    launcher: Literal["local", "ray", "slurm"] = "local"
+    """Who carries out the runs of --processes: this machine, a Ray cluster, Slurm."""
+    launcher_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="KEY=VALUE")] = ()
+    """Option of the launcher, e.g. partition=gpu (docs/clusters.md); several are allowed."""
+    imports: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(name="import", metavar="MODULE")] = ()
+    """Module to import first, which may register agents or gym: ids; may be given several times."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfflineLine(TrainLine):
+    """The flags of `rlsuite train --dataset` that belong to no agent."""
+
+    train: conf.OmitArgPrefixes[OfflineConfig]  # type: ignore[assignment]
+    stages: Annotated[str, conf.arg(metavar="A,B")] = ""
+    """Stages to learn, of agents that learn in stages, separated by commas; by default all."""
+
+
+def parse_line(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
+    """Return the resolved line (a `TrainLine` with the field `agent`) and the class of the agent.
+
+    Raises:
+        ConfigError: a name, flag or value is wrong.
+    """
+    registry.check_agent_name(agent)
+    early = first_pass(argv)
+    env_id, dataset, preset = early.env, early.dataset, early.preset
+    if env_id is not None:
+        registry.check_env_name(env_id)
+    fixed: dict[str, Any] = {"env": env_id if env_id is not None else MISSING}
+    kind_of_run: type[TrainConfig] | type[OfflineConfig] = TrainConfig
+    if dataset is not None:
+        from rlsuite.offline.load import environment_of
+
+        kind_of_run = OfflineConfig
+        env_id = env_id or environment_of(dataset)
+        if env_id is None:
+            raise ConfigError(f"{dataset} does not say which environment it is of: name it with --env")
+        fixed = {"dataset": dataset, "env": env_id}
+    elif env_id is None and not wants_help(argv):
+        raise ConfigError(f"no environment: name one, e.g. {PROG} {agent} --env HalfCheetah")
+    train_values, agent_values = load_preset(agent, preset, env_id or "", dataset)
+    kind = registry.agent_class(agent)
+    where = f'preset "{preset}" of {agent}'
+    # One dataclass for tyro, so that one help text and one error know every flag.
+    base = TrainLine if dataset is None else OfflineLine
+    plugins = plugin_configs(early.plugins, train_values.pop("plugins", {}), where)
+    shape = dataclasses.make_dataclass(
+        base.__name__,
+        [("agent", kind.Config), *((name, type(config)) for name, config in plugins.items())],
+        bases=(base,),
+        kw_only=True,
+        frozen=True,
+    )
+    shape.__doc__ = TrainLine.__doc__
+    default = shape(
+        train=from_mapping(kind_of_run, train_values, where, **fixed),
+        agent=from_mapping(kind.Config, agent_values, where),
+        preset=preset,
+        **plugins,
+    )
+    words = f"{registry.agent_names()[agent]}\n\n{where}: {preset_names(agent)[preset]}"
+    line = parse(shape, argv, prog=f"{PROG} {agent}", default=default, description=words)
+    env_options = {**line.train.env_options, **option_values(line.env_option, "--env-option")}
+    changed = {
+        "env_options": env_options,
+        "plugins": {name: to_mapping(getattr(line, name)) for name in plugins},
+    }
+    line = dataclasses.replace(line, train=dataclasses.replace(line.train, **changed))
+    return (line if dataset is None else staged(line, kind, early.steps is not None)), kind
+
+
+def staged(line: Any, kind: "type[Agent]", steps_given: bool) -> Any:
+    """Return the line of a run on data with the stages it names, and with as many steps as these have.
+
+    Raises:
+        ConfigError: the agent has no such stages, or --steps where stages have their own.
+    """
+    from rlsuite.agents.base import StagedAgent
+
+    if not issubclass(kind, StagedAgent):
+        if line.stages:
+            raise ConfigError(f"--stages {line.stages}: {kind.__name__} does not learn in stages")
+        return line
+    if steps_given:
+        counts = ", ".join(f"--agent.{stage}-updates" for stage in kind.stages)
+        raise ConfigError(f"--steps: {kind.__name__} learns in stages, each with its own number: {counts}")
+    agent = line.agent
+    if line.stages:
+        named = tuple(word.strip() for word in line.stages.split(","))
+        agent = typed_replace(agent, stages=named)
+    return dataclasses.replace(line, agent=agent, train=dataclasses.replace(line.train, steps=agent.updates))
+
+
+def typed_replace(config: Any, **changes: Any) -> Any:
+    """Replace fields of a dataclass; ConfigError where it refuses them."""
+    try:
+        return dataclasses.replace(config, **changes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def plugin_configs(given: str | None, preset: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the `Config` of every plug-in that `--plugins` names, or else the preset, with its values.
+
+    Raises:
+        ConfigError: no such plug-in, or a field that it does not have.
+    """
+    names = ",".join(preset) if given is None else given
+    kinds = {name: registry.plugin_class(name) for name in filter(None, names.split(","))}
+    return {
+        name: from_mapping(kind.Config, preset.get(name, {}), f"{where}: plugins.{name}")
+        for name, kind in kinds.items()
+    }

@@ -1,0 +1,381 @@
+"""Any number of runs as one picture: curves over seeds, statistics with intervals, and where they come from.
+
+Runs with equal settings but for the seed form a group. Scores are means of evaluation episodes; statistics
+are those of Agarwal et al. 2021 (arXiv 2108.13264), intervals stratified bootstraps over whole runs at 95 %.
+
+Legend: R seeds of a group, K points of a curve.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlsuite.errors import ConfigError
+from rlsuite.report.comparison import write_csv
+from rlsuite.report.statistics import (
+    Estimate,
+    bootstrap,
+    interquartile_mean,
+    performance_profile,
+    probability_of_improvement,
+)
+from rlsuite.runs.metrics import read_metrics
+from rlsuite.runs.runfolder import CONFIG_FILE, META_FILE, RunFolder
+from rlsuite.training.recorder import OWNER_KEY
+
+AXES = {"env_steps": "env steps", "updates": "updates", "seconds": "seconds of training"}
+FREE_FIELDS = (
+    "seed",
+    "seeds",
+    "steps",
+    "threads",
+    "device",
+    "loggers",
+    "checkpoint_every",
+    "log_every",
+    "guard",
+)
+MAX_DEPTH = 3  # of run folders below a folder of runs
+CURVE_RESAMPLES = 300  # of a curve's interval, whose points share the draws
+REACH = 0.9  # share of the best final score that a run is timed to
+PROFILE_POINTS = 101
+CURVE_COLUMNS = ("env", "group", "run", "seed", *AXES, "return_mean", "return_std")
+SUMMARY_COLUMNS = (
+    *("env", "group", "seeds", "env_steps", "mean", "std", "iqm", "low", "high", "best_iqm"),
+    *("area", "steps_to_reach", "seconds_to_reach", "seconds"),
+)
+
+
+@dataclass(frozen=True)
+class SeedCurve:
+    """The evaluations of one agent, in order.
+
+    Attributes:
+        run: its folder.
+        seed: root of its random streams.
+        points: `[K, 3]`, env steps, updates, seconds.
+        returns: means over episodes, `[K]`.
+        spread: deviations over episodes, `[K]`.
+    """
+
+    run: Path
+    seed: int
+    points: np.ndarray
+    returns: np.ndarray
+    spread: np.ndarray
+
+    def along(self, axis: str) -> np.ndarray:
+        """Return the points on one of `AXES`, `[K]`."""
+        return self.points[:, list(AXES).index(axis)]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seeds alone.
+
+    Attributes:
+        env: the environment.
+        label: the agent, with what tells it from other groups of that agent.
+        curves: one per seed.
+        runs: their folders.
+    """
+
+    env: str
+    label: str
+    curves: tuple[SeedCurve, ...]
+    runs: tuple[Path, ...]
+
+    @cached_property
+    def final(self) -> np.ndarray:
+        """The last evaluation that all seeds have reached, `[R]`."""
+        return self.on_grid("env_steps")[1][:, -1]
+
+    def on_grid(self, axis: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return points that all seeds have reached, `[K]`, and their returns there, `[R, K]`.
+
+        Between evaluations returns are interpolated: only on the clock do seeds not share their points.
+        """
+        along = [curve.along(axis) for curve in self.curves]
+        first, last = max(points[0] for points in along), min(points[-1] for points in along)
+        grid = np.unique(np.concatenate(along))
+        if axis == "seconds":  # every seed has times of its own: as many points as one seed has
+            grid = np.linspace(first, last, len(along[0]))
+        grid = grid[(grid >= first) & (grid <= last)]
+        pairs = zip(along, self.curves, strict=True)
+        return grid, np.array([np.interp(grid, points, curve.returns) for points, curve in pairs])
+
+    def band(self, axis: str) -> tuple[np.ndarray, Estimate]:
+        """Return the grid and the interquartile mean over seeds with its interval, `[K]` each."""
+        grid, returns = self.on_grid(axis)
+        return grid, bootstrap(interquartile_mean, [returns], resamples=CURVE_RESAMPLES)
+
+    def reached(self, axis: str, score: float) -> float:
+        """Return where the interquartile mean first is at least `score`; nan where it never is."""
+        grid, returns = self.on_grid(axis)
+        above = np.flatnonzero(interquartile_mean([returns]) >= score)
+        return float(grid[above[0]]) if len(above) else math.nan
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything a report says.
+
+    Attributes:
+        groups: by environment, then in the order of the command line.
+        settings: what each run was made with: configuration and origin, by folder.
+    """
+
+    groups: tuple[Group, ...]
+    settings: Mapping[Path, Mapping[str, Any]]
+
+    @property
+    def envs(self) -> list[str]:
+        """The environments."""
+        return list(dict.fromkeys(group.env for group in self.groups))
+
+    @property
+    def labels(self) -> list[str]:
+        """The groups' labels, each once."""
+        return list(dict.fromkeys(group.label for group in self.groups))
+
+    def on(self, env: str) -> list[Group]:
+        """Return the groups of one environment."""
+        return [group for group in self.groups if group.env == env]
+
+    def online_from(self, group: Group) -> int | None:
+        """Return the update after which a group's offline runs go on online; None where they do not."""
+        train = self.settings[group.runs[0]]["config"]["train"]
+        return int(train["steps"]) if train.get("then_online") else None
+
+    def scores(self, label: str) -> dict[str, np.ndarray]:
+        """Return the final scores of a label by environment, `[R]` each."""
+        return {group.env: group.final for group in self.groups if group.label == label}
+
+
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """Return the run folders among `paths` and, where a path is none itself, below it.
+
+    Raises:
+        ConfigError: a path leads to no run.
+    """
+    found: list[Path] = []
+    for path in paths:
+        below = [path] if (path / CONFIG_FILE).is_file() else []
+        for depth in range(1, MAX_DEPTH + 1):
+            below += sorted(one.parent for one in path.glob("/".join(["*"] * depth) + f"/{CONFIG_FILE}"))
+            if below:
+                break
+        if not below:
+            raise ConfigError(f"{path} is no run folder and has none below it: rlsuite report RUN...")
+        found += [one for one in below if one not in found]
+    return found
+
+
+def seed_curves(run: Path) -> list[SeedCurve]:
+    """Return the curves of all seeds of a run; none where nothing was evaluated yet."""
+    folder = RunFolder.open(run)
+    only = folder.config()["train"]["seed"]
+    rows: dict[int, list[tuple[float, ...]]] = {}
+    for record in read_metrics(folder.metrics) if folder.metrics.exists() else ():
+        if record.get("eval/return_mean") is None:
+            continue
+        numbers = (record["step"], record["updates"], record["seconds"], record["eval/return_mean"])
+        rows.setdefault(record.get(OWNER_KEY, only), []).append((*numbers, record["eval/return_std"] or 0.0))
+    tables = {seed: np.array(found, np.float64) for seed, found in sorted(rows.items())}
+    return [SeedCurve(run, seed, table[:, :3], table[:, 3], table[:, 4]) for seed, table in tables.items()]
+
+
+def read_study(paths: Iterable[Path]) -> Study:
+    """Read runs and group them by their settings.
+
+    Raises:
+        ConfigError: a path leads to no run, none has an evaluation yet, or a group has a seed twice.
+    """
+    found: dict[str, list[tuple[Path, dict[str, Any], list[SeedCurve]]]] = {}
+    settings, empty = {}, []
+    for run in find_runs(paths):
+        config = RunFolder.open(run).config()
+        curves = seed_curves(run)
+        if not curves:
+            empty.append(str(run))
+            continue
+        meta = RunFolder.open(run).meta() if (run / META_FILE).is_file() else {}
+        settings[run] = {"config": config, "meta": meta}
+        key = json.dumps(comparable(config), sort_keys=True, default=str)
+        found.setdefault(key, []).append((run, config, curves))
+    if not found:
+        raise ConfigError(f"no evaluation yet in {', '.join(empty)}: train on, with --eval-every above 0")
+    groups = []
+    labels = label_groups([comparable(entries[0][1]) for entries in found.values()])
+    for label, entries in zip(labels, found.values(), strict=True):
+        curves = [curve for _, _, own in entries for curve in own]
+        seeds = [curve.seed for curve in curves]
+        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        if twice:
+            runs = ", ".join(str(run) for run, *_ in entries)
+            raise ConfigError(f"seed {twice[0]} of {label} comes twice in {runs}: leave one of them out")
+        env = entries[0][1]["train"]["env"] or entries[0][1]["train"].get("dataset", "")
+        groups.append(Group(env, label, tuple(curves), tuple(run for run, *_ in entries)))
+    order = {env: at for at, env in enumerate(dict.fromkeys(group.env for group in groups))}
+    return Study(tuple(sorted(groups, key=lambda group: order[group.env])), settings)
+
+
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's settings, flat, without what does not make it another experiment."""
+    flat = {"agent": config["agent_name"], "preset": config.get("preset", "default")}
+    flat |= {key: value for key, value in config["train"].items() if key not in FREE_FIELDS}
+    return flat | {f"agent.{key}": value for key, value in config["agent"].items()}
+
+
+def label_groups(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name groups by their agents, with the fields that tell groups of one agent and environment apart."""
+    labels = []
+    for own in settings:
+        rivals = [one for one in settings if (one["agent"], one["env"]) == (own["agent"], own["env"])]
+        fields = dict.fromkeys(key for one in rivals for key in one)
+        apart = [key for key in fields if any(one.get(key) != own.get(key) for one in rivals)]
+        words = ", ".join(f"{key.removeprefix('agent.')} {own.get(key, 'unset')}" for key in apart)
+        labels.append(f"{own['agent']} ({words})" if words else str(own["agent"]))
+    return labels
+
+
+def summaries(study: Study) -> list[dict[str, Any]]:
+    """Return one row per group: final scores, their interval, and how fast they came."""
+    rows = []
+    for env in study.envs:
+        groups = study.on(env)
+        goal = reach_score(
+            [group.final for group in groups], [group.on_grid("env_steps")[1] for group in groups]
+        )
+        for group in groups:
+            grid, returns = group.on_grid("env_steps")
+            iqm = bootstrap(interquartile_mean, [group.final])
+            spread = float(group.final.std(ddof=1)) if len(group.final) > 1 else math.nan
+            numbers = (
+                *(env, group.label, len(group.curves), int(grid[-1]), float(group.final.mean()), spread),
+                *map(float, iqm),
+                float(interquartile_mean([returns]).max()),
+                float(np.trapezoid(returns.mean(0), grid) / (grid[-1] - grid[0]))
+                if len(grid) > 1
+                else math.nan,
+                group.reached("env_steps", goal),
+                group.reached("seconds", goal),
+                float(np.mean([curve.along("seconds")[-1] for curve in group.curves])),
+            )
+            rows.append(dict(zip(SUMMARY_COLUMNS, numbers, strict=True)))
+    return rows
+
+
+def reach_score(finals: Sequence[np.ndarray], curves: Sequence[np.ndarray]) -> float:
+    """Return the score that groups are timed to: 90 % of the way from the lowest return to the best final."""
+    best = max(float(interquartile_mean([final])) for final in finals)
+    lowest = min(float(returns.min()) for returns in curves)
+    return lowest + REACH * (best - lowest)
+
+
+def improvements(study: Study) -> list[dict[str, Any]]:
+    """Return the chance that a run of one label beats one of another, over the environments both have."""
+    rows = []
+    for one, other in itertools.permutations(study.labels, 2):
+        mine, theirs = study.scores(one), study.scores(other)
+        shared = [env for env in study.envs if env in mine and env in theirs]
+        if shared:
+            groups = [mine[env] for env in shared], [theirs[env] for env in shared]
+            chance = bootstrap(probability_of_improvement, *groups)
+            rows.append(
+                {"x": one, "y": other, "envs": len(shared)}
+                | dict(zip(("p", "low", "high"), map(float, chance), strict=True))
+            )
+    return rows
+
+
+def profiles(study: Study) -> tuple[np.ndarray, dict[str, Estimate]]:
+    """Return scores `[T]` and, by label, the share of runs above each, with its interval.
+
+    With one environment scores are returns; with several, each environment's returns are scaled so that its
+    lowest final score is 0 and its highest 1 (our choice: no outside reference is needed, and none implied).
+    """
+    several = len(study.envs) > 1
+    scaled: dict[str, list[np.ndarray]] = {label: [] for label in study.labels}
+    for env in study.envs:
+        every = np.concatenate([group.final for group in study.on(env)])
+        low, width = (every.min(), np.ptp(every) or 1.0) if several else (0.0, 1.0)
+        for group in study.on(env):
+            scaled[group.label].append((group.final - low) / width)
+    pooled = np.concatenate([scores for own in scaled.values() for scores in own])
+    taus = np.linspace(pooled.min(), pooled.max(), PROFILE_POINTS)
+    found = {
+        label: bootstrap(lambda scores: performance_profile(scores, taus), own, resamples=CURVE_RESAMPLES)
+        for label, own in scaled.items()
+    }
+    return taus, found
+
+
+def differences(study: Study) -> tuple[list[str], list[list[str]]]:
+    """Return the fields in which runs differ, and one row of their values per run, its folder first."""
+    flat = {run: comparable(own["config"]) | seeds_of(own["config"]) for run, own in study.settings.items()}
+    fields = dict.fromkeys(key for one in flat.values() for key in one)
+    apart = [key for key in fields if len({str(one.get(key)) for one in flat.values()}) > 1]
+    return apart, [[str(run), *(str(one.get(key, "")) for key in apart)] for run, one in flat.items()]
+
+
+def seeds_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a run that group its seeds."""
+    return {key: config["train"][key] for key in ("seed", "seeds", "steps") if key in config["train"]}
+
+
+def write_tables(study: Study, out: Path) -> None:
+    """Write every evaluation, the summary and the chances of improvement as CSV."""
+    points = [
+        (group.env, group.label, curve.run.name, curve.seed, *map(float, at), float(mean), float(spread))
+        for group in study.groups
+        for curve in group.curves
+        for at, mean, spread in zip(curve.points, curve.returns, curve.spread, strict=True)
+    ]
+    write_csv(
+        out / "curves.csv", CURVE_COLUMNS, (dict(zip(CURVE_COLUMNS, row, strict=True)) for row in points)
+    )
+    write_csv(out / "summary.csv", SUMMARY_COLUMNS, summaries(study))
+    write_csv(out / "improvement.csv", ("x", "y", "envs", "p", "low", "high"), improvements(study))
+
+
+def draw(study: Study, out: Path) -> None:
+    """Draw the curves of every environment over env steps as `curves.png` and `curves.svg`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    envs = study.envs
+    figure, panels = pyplot.subplots(1, len(envs), figsize=(5.2 * len(envs), 4.0), dpi=150, squeeze=False)
+    colors = dict(zip(study.labels, itertools.cycle(PALETTE), strict=False))
+    for axes, env in zip(panels[0], envs, strict=True):
+        for group in study.on(env):
+            grid, iqm = group.band("env_steps")
+            color = colors[group.label]
+            for curve in group.curves:
+                axes.plot(curve.along("env_steps"), curve.returns, color=color, alpha=0.3, linewidth=0.7)
+            axes.plot(grid, iqm.value, color=color, label=f"{group.label}, {len(group.curves)} seeds")
+            axes.fill_between(grid, iqm.low, iqm.high, color=color, alpha=0.15, linewidth=0)
+            if (begun := study.online_from(group)) is not None:
+                axes.axvline(begun, color=color, linestyle=":", linewidth=1, label="online from here")
+        axes.set(title=env, xlabel=AXES["env_steps"])
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=8)
+    panels[0][0].set_ylabel("evaluation return: IQM over seeds, 95 %")
+    figure.tight_layout()
+    for suffix in ("png", "svg"):
+        figure.savefig(
+            out / f"curves.{suffix}", metadata={"Software": None} if suffix == "png" else {"Date": None}
+        )
+    pyplot.close(figure)
+
+
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
