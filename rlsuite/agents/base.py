@@ -135,7 +135,7 @@ class Agent(nn.Module):
         """Make networks, targets, optimisers and the policy, on the agent's device."""
         raise NotImplementedError
 
-    def learn(self, batch: Any, noise: Noise, **phase: bool | str) -> dict[str, Tensor]:
+    def learn(self, batch: Any, noise: Noise, **phase: Any) -> dict[str, Tensor]:
         """Take one gradient step: a straight line of tensor operations, to be run as it is or compiled.
 
         No Python state is written, nothing is read back to the host, and all chance comes from `noise`.
@@ -150,7 +150,7 @@ class Agent(nn.Module):
         """
         raise NotImplementedError
 
-    def phase(self) -> dict[str, bool | str]:
+    def phase(self) -> dict[str, Any]:
         """Return what is special about the next update, as keywords of `learn`; each value is a graph."""
         return {}
 
@@ -215,7 +215,7 @@ class Agent(nn.Module):
             return unpack(batch, self.gamma)
         return batch if isinstance(batch.discount, Tensor) else batch._replace(discount=self.gamma)
 
-    def step(self, batch: Any, noise: Noise, **phase: bool | str) -> dict[str, Tensor]:
+    def step(self, batch: Any, noise: Noise, **phase: Any) -> dict[str, Tensor]:
         """Show the observations to the running statistics and learn from the batch: what is compiled."""
         return self.learn(self.normalized_batch(batch, observe=True), noise, **phase)
 

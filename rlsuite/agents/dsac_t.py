@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -225,6 +225,9 @@ class DSACT(Agent):
     log_alpha: nn.Parameter
     spread: Tensor
     spread_count: Tensor
+    action_scale: Tensor
+    action_center: Tensor
+    action_log_volume: Tensor
 
     def build(self, spaces: Spaces, config: DSACTConfig) -> None:
         """Make actor, twin critics, their targets, temperature and running deviations."""
@@ -253,7 +256,7 @@ class DSACT(Agent):
         """The actions' range."""
         return Box(self.action_scale, self.action_center, self.action_log_volume)
 
-    def phase(self) -> dict[str, bool | str]:
+    def phase(self) -> dict[str, Any]:
         """Return whether the next update moves actor, temperature and targets: the first does."""
         return {"moves_actor": self.update_count % self.config.delay == 0}
 

@@ -130,12 +130,12 @@ class IQL(Agent):
     def build(self, spaces: Spaces, config: IQLConfig) -> None:
         """Make actor, twin critics with their target, and value network."""
         sizes, shape = (spaces.observation, spaces.action, config.hidden), self.network_fields()
-        drops = {"dropout": config.dropout, "dropout_generator": self.generators["learn"]}
+        drops = {**shape, "dropout": config.dropout, "dropout_generator": self.generators["learn"]}
         if config.deterministic:
-            self.actor = DeterministicActor(*sizes, **shape, **drops)
+            self.actor = DeterministicActor(*sizes, **drops)
         else:
             log_std_range = (config.log_std_min, LOG_STD_MAX)
-            self.actor = UnsquashedActor(*sizes, log_std_range=log_std_range, **shape, **drops)
+            self.actor = UnsquashedActor(*sizes, log_std_range=log_std_range, **drops)
         self.critic = ScalarCritic(*sizes, members=2, **shape)
         self.value = ValueNetwork(spaces.observation, config.hidden, **shape)
         if config.init == "orthogonal":

@@ -74,7 +74,10 @@ class Policy(nn.Module):
         else:
             scale = self.exploration_scale  # one number, or one per seed: `[S, 1, 1]`
             scale = scale.view(-1, 1, 1) if scale.dim() else scale
-            fresh = normal(mean, self.generator) if self.correlated is None else self.correlated.value(state)
+            if self.correlated is None or state is None:
+                fresh = normal(mean, self.generator)
+            else:
+                fresh = self.correlated.value(state)
             action = self.sample(output, scale * fresh)
         return action if self.correlated is None else (action, state)  # type: ignore[return-value]
 

@@ -91,7 +91,7 @@ class TD3(Agent):
     """The learner: twin critics, deterministic actor, targets of both."""
 
     Config: ClassVar[type] = TD3Config
-    policy_objective: ClassVar[Callable[[Actor, Critic, Batch, Any], Tensor]] = staticmethod(actor_loss)
+    policy_objective: ClassVar[Any] = staticmethod(actor_loss)
 
     def build(self, spaces: Spaces, config: TD3Config) -> None:
         """Make actor, twin critics and the targets of both."""
@@ -108,7 +108,7 @@ class TD3(Agent):
         noise = (config.exploration_noise, config.noise_correlation)
         self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, *noise)
 
-    def phase(self) -> dict[str, bool | str]:
+    def phase(self) -> dict[str, Any]:
         """Return whether the next update moves actor and targets: every `delay`-th does."""
         return {"moves_actor": (self.update_count + 1) % self.config.delay == 0}
 
@@ -156,7 +156,7 @@ class TD3Loss(AgentLoss):
         generator: smoothing noise; None is torch's global stream.
     """
 
-    policy_objective: ClassVar[Callable[[Actor, Critic, Batch, Any], Tensor]] = staticmethod(actor_loss)
+    policy_objective: ClassVar[Any] = staticmethod(actor_loss)
 
     def __init__(
         self, actor: DeterministicActor, critic: ScalarCritic, config: TD3Config, *, generator: Source = None

@@ -1,6 +1,5 @@
 """TD3+BC: TD3 on recorded data, tied to the actions in it (Fujimoto and Gu 2021, arXiv 2106.06860)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -38,10 +37,10 @@ class TD3BC(TD3):
 
     Config: ClassVar[type] = TD3BCConfig
     adopts_statistics: ClassVar[bool] = True
-    policy_objective: ClassVar[Callable[[Actor, Critic, Batch, Any], Tensor]] = staticmethod(actor_loss)
+    policy_objective: ClassVar[Any] = staticmethod(actor_loss)
 
 
 class TD3BCLoss(TD3Loss):
     """The same losses for any TorchRL loop; see `TD3Loss`."""
 
-    policy_objective: ClassVar[Callable[[Actor, Critic, Batch, Any], Tensor]] = staticmethod(actor_loss)
+    policy_objective: ClassVar[Any] = staticmethod(actor_loss)

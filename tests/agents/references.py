@@ -183,17 +183,19 @@ def value(net, s, a):
 
 
 class TD3:
-    """Fujimoto et al. 2018 (1802.09477), algorithm 1; the actor's loss is that of the subclass."""
+    """Fujimoto et al. 2018 (1802.09477), algorithm 1; critics may see actions in the environment's units."""
 
     def __init__(self, agent):
         self.c, self.k = agent.config, 0
+        half = torch.tensor(agent.spaces.half_range)
+        self.h = half if self.c.action_units == "env" else torch.ones(())
         self.actor, self.critics = Net(agent.actor.trunk), twins(agent.critic.trunk)
         self.target_actor, self.targets = frozen(self.actor), [frozen(net) for net in self.critics]
         self.optimizers = [Adam(net.parameters, self.c.lr_critic) for net in self.critics]
         self.actor_adam = Adam(self.actor.parameters, self.c.lr_actor)
 
     def actor_loss(self, rows):
-        return -value(self.critics[0], rows.s, self.actor(rows.s).tanh()).mean()
+        return -value(self.critics[0], rows.s, self.h * self.actor(rows.s).tanh()).mean()
 
     def update(self, rows, stream):
         self.k += 1
@@ -203,10 +205,10 @@ class TD3:
                 -self.c.target_noise_clip, self.c.target_noise_clip
             )
             a_next = (a_next + noise).clamp(-1, 1)
-            q_next = torch.minimum(*[value(net, rows.s_next, a_next) for net in self.targets])
+            q_next = torch.minimum(*[value(net, rows.s_next, self.h * a_next) for net in self.targets])
             y = rows.r + self.c.gamma * (1 - rows.d) * q_next
         for net, adam in zip(self.critics, self.optimizers, strict=True):
-            adam.descend(((value(net, rows.s, rows.a) - y) ** 2).mean())
+            adam.descend(((value(net, rows.s, self.h * rows.a) - y) ** 2).mean())
         if self.k % self.c.delay == 0:
             self.actor_adam.descend(self.actor_loss(rows))
             for target, net in zip(self.targets, self.critics, strict=True):
@@ -453,7 +455,7 @@ class QRDQN:
     def __init__(self, agent):
         self.c, self.shape = agent.config, agent.critic.shape[:2]
         self.net = Net([*agent.critic.trunk, *agent.critic.head])
-        self.target, self.adam = frozen(self.net), None
+        self.target = frozen(self.net)
         self.adam = Adam(self.net.parameters, self.c.lr_critic, self.c.adam_eps)
 
     def quantiles(self, net, s):

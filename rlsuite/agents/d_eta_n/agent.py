@@ -11,7 +11,7 @@ are written for the last axes; leading axes are independent seeds, whose losses 
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -116,7 +116,7 @@ class DEtaN(Agent):
 
         return stocked(shown, self.size, self.utility, self.config, edit)
 
-    def step(self, batch: Batch, noise: Noise, **phase: bool | str) -> dict[str, Tensor]:
+    def step(self, batch: Batch, noise: Noise, **phase: Any) -> dict[str, Tensor]:
         """Edit stocks, which no statistics normalise, and learn from the batch."""
         return self.learn(self.stocked(batch, noise, observe=True), noise, **phase)
 
