@@ -18,7 +18,7 @@ from torch import Tensor
 from rlsuite.bench.runs import resolve, train
 from rlsuite.cli._line import parse
 from rlsuite.envs.make import make_env
-from rlsuite.envs.worlds.risky_pointmass import CENTER, GOAL_RADIUS, RADIUS, distance_to_center, risk
+from rlsuite.envs.toys.risky_pointmass import CENTER, GOAL_RADIUS, RADIUS, distance_to_center, risk
 from rlsuite.errors import ConfigError
 from rlsuite.training.evaluate import evaluate
 from rlsuite.training.rng import SeedStreams
@@ -43,7 +43,7 @@ class RiskLine:
     steps: int = 100_000
     """Env steps of every run."""
     variant: str = "paper"
-    """Of the task: paper or code, see rlsuite.envs.worlds.risky_pointmass."""
+    """Of the task: paper or code, see rlsuite.envs.toys.risky_pointmass."""
     threads: int = 1
     """CPU threads of a run."""
     runs: Path = Path("runs/risky_pointmass")

@@ -20,7 +20,7 @@ from rlsuite.agents.d_eta_n import DEtaN
 from rlsuite.bench.runs import resolve, train
 from rlsuite.cli._line import parse
 from rlsuite.envs.make import make_env
-from rlsuite.envs.worlds.risky_grid import features
+from rlsuite.envs.toys.risky_grid import features
 from rlsuite.errors import ConfigError
 from rlsuite.returns.examples import GRID_HORIZON, risky_grid
 from rlsuite.returns.laws import Choice, Law, cvar, mean, upper_cvar

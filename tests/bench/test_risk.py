@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict
 
 from rlsuite.bench.risk import PATH_COLUMNS, PathTrace, berth, crosses, main, play, write_paths
-from rlsuite.envs.worlds.risky_pointmass import RADIUS
+from rlsuite.envs.toys.risky_pointmass import RADIUS
 
 nan = float("nan")
 
