@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
-from rlsuite.envs.worlds.risky_pointmass import CENTER, GOAL_RADIUS, RADIUS, distance_to_center, risk
+from rlsuite.envs.toys.risky_pointmass import CENTER, GOAL_RADIUS, RADIUS, distance_to_center, risk
 from rlsuite.errors import ConfigError
 from rlsuite.launch.plan import resolve, train
 from rlsuite.ranges import AtLeastOne, check_ranges
@@ -44,7 +44,7 @@ class RiskArgs:
     steps: int = 100_000
     """Env steps of every run."""
     variant: str = "paper"
-    """Of the task: paper or code, see rlsuite.envs.worlds.risky_pointmass."""
+    """Of the task: paper or code, see rlsuite.envs.toys.risky_pointmass."""
     threads: int = 1
     """CPU threads of a run."""
     runs: Path = Path("runs/risky_pointmass")

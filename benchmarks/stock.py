@@ -19,7 +19,7 @@ from torch import Tensor
 from rlsuite.agents.d_eta_n import DEtaN
 from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
-from rlsuite.envs.worlds.risky_grid import features
+from rlsuite.envs.toys.risky_grid import features
 from rlsuite.errors import ConfigError
 from rlsuite.launch.plan import resolve, train
 from rlsuite.returns.examples import GRID_HORIZON, risky_grid
