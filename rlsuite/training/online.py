@@ -7,7 +7,7 @@ gradient updates. With several seeds all counts are those of each.
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -17,6 +17,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
 from rlsuite.blocks.noise import normal, uniform
+from rlsuite.envs.base import StepResult
 from rlsuite.errors import NumericalError
 from rlsuite.runs.checkpoint import CheckpointStore, Loaded
 from rlsuite.runs.config import TrainConfig
@@ -27,9 +28,6 @@ from rlsuite.training.guard import write_dump
 from rlsuite.training.loop import Session, TrainResult, update
 from rlsuite.training.processes import load_together
 from rlsuite.training.recorder import Recorder
-
-if TYPE_CHECKING:
-    from rlsuite.envs.base import StepResult
 
 DUMPED_ROWS = 50  # transitions of each env that failed
 NAN_RESET_SHARE = 1e-3  # env resets for numbers that are not finite, per env step, that end a run
@@ -145,7 +143,7 @@ def act(run: OnlineRun, observation: Tensor) -> Tensor:
     return run.td.get("action")
 
 
-def step_td(observation: Tensor, action: Tensor, result: "StepResult[Tensor]") -> TensorDict:
+def step_td(observation: Tensor, action: Tensor, result: StepResult[Tensor]) -> TensorDict:
     """Return one vector step as TorchRL has it, `[num_envs]`."""
     flags = {"terminated": result.terminated, "truncated": result.truncated, "valid": result.valid}
     flags["done"] = result.terminated | result.truncated
