@@ -54,18 +54,18 @@ class ValueTrace:
 
     def add(self, step: TensorDictBase, running: Tensor) -> None:
         """Take one vector step (`observation` and "next") of the episodes in `running`, `[B]` bool."""
-        found = self.estimate(step.get("observation"))
-        if found is None:
+        estimate = self.estimate(step.get("observation"))
+        if estimate is None:
             return
-        following = step.get("next")
-        reward = following.get("reward").squeeze(-1).double()
-        self.steps.append((found.value.double(), found.bonus.double(), reward, running.clone()))
+        next_td = step.get("next")
+        reward = next_td.get("reward").squeeze(-1).double()
+        self.steps.append((estimate.value.double(), estimate.bonus.double(), reward, running.clone()))
         if self.tail is None:
             self.tail = torch.zeros_like(reward)
-        terminated = following.get("terminated").squeeze(-1)
-        cut = running & following.get("done").squeeze(-1) & ~terminated
+        terminated = next_td.get("terminated").squeeze(-1)
+        cut = running & next_td.get("done").squeeze(-1) & ~terminated
         if cut.any():
-            after = self.estimate(following.get("observation"))
+            after = self.estimate(next_td.get("observation"))
             assert after is not None
             self.tail = torch.where(cut, after.value.double(), self.tail)
 
@@ -78,12 +78,12 @@ class ValueTrace:
 
 
 def value_trace(agent: Agent) -> ValueTrace:
-    """Return an empty trace for an agent's evaluation; flat rows of all worlds go to their own seed."""
+    """Return an empty trace for an agent's evaluation; flat observations of all envs go to their own seed."""
 
     def estimate(observation: Tensor) -> StateValue | None:
-        found = agent.state_value(observation.unflatten(0, (*agent.lead, -1)))
-        if found is None:
+        value = agent.state_value(observation.unflatten(0, (*agent.lead, -1)))
+        if value is None:
             return None
-        return StateValue(found.value.flatten(), found.bonus.flatten())
+        return StateValue(value.value.flatten(), value.bonus.flatten())
 
     return ValueTrace(estimate, getattr(agent.config, "gamma", 1.0))

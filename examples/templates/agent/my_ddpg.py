@@ -19,7 +19,7 @@ from rlsuite.agents.losses import bellman_target, squared_td_loss
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.noise import Source
-from rlsuite.ranges import PolyakRate, Positive, UnitInterval, check_ranges
+from rlsuite.bounds import PolyakRate, Positive, UnitInterval, check_bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class MyDDPGConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range; the command line makes one sentence of it."""
-        check_ranges(self)
+        check_bounds(self)
 
 
 class MyDDPG(Agent):
