@@ -72,7 +72,7 @@ class LoadedPolicy:
         if observations.dim() not in (1, 2) or observations.shape[-1] != self.observation_size:
             raise ConfigError(
                 f"an observation of shape {tuple(observations.shape)}: {self.env_id} has "
-                f"{self.observation_size} numbers, give [{self.observation_size}] or [N, {self.observation_size}]"
+                f"{self.observation_size} numbers: give [{self.observation_size}], or N of these"
             )
         batch = observations.reshape(-1, self.observation_size)
         mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
