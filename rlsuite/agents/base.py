@@ -172,6 +172,9 @@ class Agent(nn.Module):
         """Value observations `[*lead, N, O]`, without chance or gradient; None for agents without critics."""
         return None
 
+    def begin(self, updates: int) -> None:
+        """Learn how many updates the run makes in all, for schedules that are a share of it."""
+
     def start_online(self) -> None:
         """Change from recorded data to acting: decayed learning rates go back to where they began."""
 

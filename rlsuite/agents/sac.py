@@ -18,6 +18,7 @@ from rlsuite.agents.losses import Actor, Critic, entropy_target, sample_action, 
 from rlsuite.agents.optim import Adam, descend_alpha, polyak
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
+from rlsuite.blocks.exploration import Correlation
 from rlsuite.blocks.heads import EVALUATION_ACTIONS, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
@@ -64,6 +65,8 @@ class SACConfig:
     """Entropy of actions in [-1, 1]; None is minus the action's length."""
     critic_scale: Positive = 1.0
     """Factor of the critics' squared error; 0.5 in the authors' code. Adam feels it by its epsilon alone."""
+    noise_correlation: Correlation = "white"
+    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
     evaluation: Literal["mode", "mean"] = "mode"
     """Evaluation action: tanh of the Gaussian's mean, or the squashed Gaussian's mean."""
 
@@ -123,8 +126,10 @@ class SAC(Agent):
         alpha_optimizer = self.policy_optimizer if config.alpha_step == "adam" else None
         self.add_parts(alpha_optimizer, alpha=nn.ParameterList([self.log_alpha]))
         self.target_critic = self.add_target("target_critic", self.critic)
-        mode = EVALUATION_ACTIONS[config.evaluation]
-        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer, mode)
+        mode, act = EVALUATION_ACTIONS[config.evaluation], self.generators["act"]
+        self.policy = squashed_gaussian_policy(
+            self.actor, act, self.normalizer, mode, config.noise_correlation
+        )
 
     def learn(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
         """Step the critics, then actor and temperature against the new critics, then the targets."""

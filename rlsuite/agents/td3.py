@@ -6,7 +6,7 @@ axes are independent seeds, whose losses stay apart.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -17,6 +17,7 @@ from rlsuite.agents.losses import Critic, squared_td_loss, td_target
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
+from rlsuite.blocks.exploration import Correlation
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
@@ -49,8 +50,12 @@ class TD3Config:
     """Learning rate of the critics."""
     lr_actor: Positive = 3e-4
     """Learning rate of the actor."""
+    action_units: Literal["unit", "env"] = "unit"
+    """Actions as the critics see them: in [-1, 1], or in the environment's units (the authors' code)."""
     exploration_noise: Annotated[float, Bounds(0)] = 0.1
     """Deviation of the behaviour noise, for actions in [-1, 1]."""
+    noise_correlation: Correlation = "white"
+    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
     target_noise: Annotated[float, Bounds(0)] = 0.2
     """Deviation of the noise on the target action."""
     target_noise_clip: Annotated[float, Bounds(0)] = 0.5
@@ -92,15 +97,16 @@ class TD3(Agent):
         """Make actor, twin critics and the targets of both."""
         sizes, shape = (spaces.observation, spaces.action, config.hidden), self.network_fields()
         self.actor = DeterministicActor(*sizes, **shape)
-        self.critic = ScalarCritic(*sizes, members=2, **shape)
+        scale = spaces.half_range if config.action_units == "env" else None
+        self.critic = ScalarCritic(*sizes, members=2, action_scale=scale, **shape)
         self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
         self.actor_optimizer = Adam((list(self.actor.parameters()), config.lr_actor))
         self.add_parts(self.actor_optimizer, actor=self.actor)
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.target_actor = self.add_target("target_actor", self.actor)
         self.target_critic = self.add_target("target_critic", self.critic)
-        std = config.exploration_noise
-        self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, std)
+        noise = (config.exploration_noise, config.noise_correlation)
+        self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, *noise)
 
     def phase(self) -> dict[str, bool | str]:
         """Return whether the next update moves actor and targets: every `delay`-th does."""

@@ -39,6 +39,11 @@ class Plugin:
             env_steps: length of the run for each seed.
         """
 
+    @property
+    def stops(self) -> bool:
+        """Return whether `stop_mask` is to be asked; a plug-in that defines one is."""
+        return type(self).stop_mask is not Plugin.stop_mask
+
     def watches(self, update: int) -> bool:
         """Return whether hooks and gradients of an update are wanted: it then runs eagerly.
 

@@ -28,7 +28,7 @@ from rlsuite.runs.config import LearnConfig, TrainConfig
 from rlsuite.strict import from_mapping
 from rlsuite.training import state
 from rlsuite.training.rng import SeedStreams
-from rlsuite.training.updates import Updates, compile_mode
+from rlsuite.training.updates import Updates, compile_mode, updates_of
 
 # What may differ when a run goes on: nothing here changes what is learnt.
 NOT_DIGESTED = (
@@ -107,7 +107,8 @@ class OnlineRun(Learner):
     env: VectorEnv
     replay: UniformReplay
     episodes: state.EpisodeSums
-    td: TensorDictBase  # what the policy sees next, `[num_envs]`
+    td: TensorDictBase  # what the policy sees next, `[num_envs]`: observations, and what it carries
+    act: Callable[[Tensor], Tensor] | None  # observations to actions; None for a policy that carries more
     reward: Callable[[Tensor], Tensor] | None = None  # of stored transitions
 
     def close(self) -> None:
@@ -153,6 +154,7 @@ def build_learner(
     streams = SeedStreams(roots, device, ranks.rank())
     eval_env = make_envs(config, env_id, streams, "eval", config.eval_episodes, eval_engine(config.engine))
     agent = new_agent(agent_class, agent_config, eval_env, streams, device)
+    agent.begin(updates_of(config))
     train_settings = {key: value for key, value in chosen(config).items() if key not in NOT_DIGESTED}
     settings = {"agent": agent_class.__name__, **chosen(agent_config), "train": train_settings}
     mode, _ = compile_mode(agent_class, agent_config, config, device.type)
@@ -196,7 +198,22 @@ def online_run(learner: Learner, config: TrainConfig, env_steps: int | None = No
     for plugin in learner.plugins.values():
         plugin.begin(env.num_envs, env.max_episode_steps, config.steps if env_steps is None else env_steps)
     parts = parts_of(learner) | {"config": config}
-    return OnlineRun(**parts, env=env, replay=replay, episodes=episodes, td=env.reset())
+    act = plain_policy(agent)
+    td = env.reset() if act is None else env.reset().select("observation")
+    return OnlineRun(**parts, env=env, replay=replay, episodes=episodes, td=td, act=act)
+
+
+def plain_policy(agent: Agent) -> Callable[[Tensor], Tensor] | None:
+    """Return an agent's policy as a function of observations `[B, O]`, several seeds' in equal groups.
+
+    None for a policy that reads or leaves more than that: it is called with a TensorDict.
+    """
+    policy = agent.policy
+    if list(policy.in_keys) != ["observation"] or list(policy.out_keys) != ["action"]:
+        return None
+    if not agent.lead:
+        return policy.module
+    return lambda observation: policy.module(observation.unflatten(0, (*agent.lead, -1))).flatten(0, 1)
 
 
 def make_envs(

@@ -7,9 +7,10 @@ gradient updates. With several seeds all counts are those of each.
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
@@ -26,6 +27,9 @@ from rlsuite.training.guard import write_dump
 from rlsuite.training.loop import Session, TrainResult, update
 from rlsuite.training.processes import load_together
 from rlsuite.training.recorder import Recorder
+
+if TYPE_CHECKING:
+    from rlsuite.envs.base import StepResult
 
 DUMPED_ROWS = 50  # transitions of each env that failed
 NAN_RESET_SHARE = 1e-3  # env resets for numbers that are not finite, per env step, that end a run
@@ -105,24 +109,50 @@ def vector_step(run: OnlineRun, recorder: Recorder | None) -> None:
         run: its clock moves on by `num_envs`.
         recorder: is told how large the replay is, at the first step.
     """
-    td = run.policy(run.td) if past_warmup(run) else run.td.set("action", warmup_action(run))
-    td = run.env.step(td)
+    env, observation = run.env, run.td.get("observation")
+    action = act(run, observation) if past_warmup(run) else warmup_action(run)
+    result = env.step_tensors(action)
+    truncated = result.truncated
+    if any(plugin.stops for plugin in run.plugins.values()):
+        step = step_td(observation, action, result)
+        for plugin in run.plugins.values():
+            if (stopped := plugin.stop_mask(step)) is not None:
+                truncated = truncated | (stopped & ~result.terminated)
+    done = result.terminated | truncated
+    run.episodes.add(result.reward, done)
+    reward = result.reward if run.reward is None else run.reward(result.reward)
     if not len(run.replay):
-        needed = check_memory(run, td)
+        needed = check_memory(run, step_td(observation, action, result))
         if recorder is not None:
             recorder.note(f"replay: {run.replay.capacity:,} rows, {needed / 2**20:.0f} MiB on {run.device}")
-    next_td = td.get("next")
-    for plugin in run.plugins.values():
-        if (stopped := plugin.stop_mask(td)) is not None:
-            cut = stopped.unsqueeze(-1) & ~next_td.get("terminated")
-            for key in ("truncated", "done"):
-                next_td.set(key, next_td.get(key) | cut)
-    run.episodes.add(next_td)
-    if run.reward is not None:
-        next_td.set("reward", run.reward(next_td.get("reward")))
-    run.replay.extend(td)
-    run.td = run.env.maybe_reset(run.env.step_mdp(td))
+    run.replay.extend_arrays(
+        observation, action, reward, result.observation, result.terminated, truncated, done, result.valid
+    )
+    # A device is not asked whether an episode ended: that would wait for it.
+    resets = run.device.type != "cpu" or bool(done.any())
+    run.td.set("observation", env.reset_tensors(done) if resets else result.observation)
+    if run.act is None:  # a policy that carries more must know where episodes begin
+        count = run.td.get("step_count") + 1
+        run.td.set("step_count", count.masked_fill(done.unsqueeze(-1), 0))
     run.clock.env_steps += run.config.num_envs
+
+
+def act(run: OnlineRun, observation: Tensor) -> Tensor:
+    """Return the behaviour's actions, `[num_envs, A]`; what a policy carries stays in `run.td`."""
+    if run.act is not None:
+        return run.act(observation)
+    run.td = run.policy(run.td)
+    return run.td.get("action")
+
+
+def step_td(observation: Tensor, action: Tensor, result: "StepResult[Tensor]") -> TensorDict:
+    """Return one vector step as TorchRL has it, `[num_envs]`."""
+    flags = {"terminated": result.terminated, "truncated": result.truncated, "valid": result.valid}
+    flags["done"] = result.terminated | result.truncated
+    columns = {name: flag.unsqueeze(-1) for name, flag in flags.items()}
+    after = {"observation": result.observation, "reward": result.reward.unsqueeze(-1), **columns}
+    size = observation.shape[:1]
+    return TensorDict({"observation": observation, "action": action, "next": TensorDict(after, size)}, size)
 
 
 def past_warmup(run: OnlineRun) -> bool:

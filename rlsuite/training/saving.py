@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from rlsuite.errors import DataError
@@ -105,14 +107,22 @@ def replay_chunks(run: Run, loaded: Loaded) -> Iterator[dict[str, Tensor]]:
     """Yield the chunks of a checkpoint's replay, each with the columns that the run's own would have."""
     for name, chunk in loaded.chunks():
         if isinstance(run, OnlineRun):
-            next_td = run.td.clone(False).set("reward", run.env.reward_spec.zero())
-            step = run.td.clone(False).set("action", run.env.action_spec.zero()).set("next", next_td)
             columns = chunk_columns(chunk)
             # Of any length: what must agree is what a transition is.
             empty = {key: column[:0] if column.dim() else column for key, column in columns.items()}
-            check_like(name, empty, run.replay.no_rows(step))
+            check_like(name, empty, run.replay.no_rows(example_step(run)))
             check_rows(name, columns, len(columns["observation"]))
         yield chunk
+
+
+def example_step(run: OnlineRun) -> TensorDict:
+    """Return a vector step `[num_envs]` of the run's shapes and types."""
+    observation, size = run.td.get("observation"), [run.env.num_envs]
+    flag = torch.zeros(*size, 1, dtype=torch.bool, device=run.device)
+    flags = dict.fromkeys(("terminated", "truncated", "done", "valid"), flag)
+    after = {"observation": observation, "reward": run.env.reward_spec.zero(), **flags}
+    before = {"observation": observation, "action": run.env.action_spec.zero()}
+    return TensorDict({**before, "next": TensorDict(after, size)}, size)
 
 
 def check_rows(part: str, tensors: Mapping[str, Tensor], rows: int) -> None:

@@ -198,15 +198,16 @@ class EpisodeSums:
         # episodes, sum of returns, sum of lengths
         self.ended = torch.zeros(seeds, 3, dtype=torch.float64, device=device)
 
-    def add(self, next_td: TensorDictBase) -> None:
-        """Count one vector step from its "next", `[B]`."""
-        self.returns += next_td.get("reward").squeeze(-1)
+    def add(self, reward: Tensor, done: Tensor) -> None:
+        """Count one vector step: rewards and ends of episodes, each `[B]`."""
+        self.returns += reward
         self.lengths += 1
-        ended = next_td.get("done").squeeze(-1)
-        closed = torch.stack((ended.double(), self.returns * ended, self.lengths * ended), -1)
+        if done.is_cpu and not done.any():  # a device is not asked: that would wait for it
+            return
+        closed = torch.stack((done.double(), self.returns * done, self.lengths * done), -1)
         self.ended += closed.unflatten(0, (self.seeds, -1)).sum(1)
-        self.returns.masked_fill_(ended, 0)
-        self.lengths.masked_fill_(ended, 0)
+        self.returns.masked_fill_(done, 0)
+        self.lengths.masked_fill_(done, 0)
 
     def take(self) -> list[dict[str, float]]:
         """Return every seed's means over the episodes that ended, and start again."""

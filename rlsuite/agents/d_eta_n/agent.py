@@ -38,6 +38,8 @@ from rlsuite.blocks.quantiles import quantile_huber_loss, select
 from rlsuite.replay.batch import Batch, unpack
 from rlsuite.returns.stock import split
 
+UNTOLD_UPDATES = 20_000  # length of a run that does not say how long it is
+
 
 def critic_loss(
     critic: Callable[[Tensor, Tensor], Tensor], batch: Stocked, target: Tensor, config: DEtaNConfig
@@ -71,6 +73,13 @@ class DEtaN(Agent):
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.target_critic = self.add_target("target_critic", self.critic)
         self.policy = policy_module(GreedyPolicy(self.worth, self.generators["act"], config.epsilon_start))
+        self.begin(UNTOLD_UPDATES)
+
+    def begin(self, updates: int) -> None:
+        """Let exploration end within its share of a run of so many updates."""
+        config = self.config
+        span = config.epsilon_updates or max(1.0, config.epsilon_share * updates)
+        self.epsilon_fall = (config.epsilon_start - config.epsilon_final) / span
 
     def quantiles(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Return stocks `[*lead, N, m]` and quantiles `[*lead, N, A, K, m]` at raw observations."""
@@ -125,8 +134,7 @@ class DEtaN(Agent):
         polyak(self.target_critic, self.critic, config.tau)
         epsilon = self.policy.module.epsilon
         with torch.no_grad():  # in place and on the device: a compiled or captured update follows it
-            fall = (config.epsilon_start - config.epsilon_final) / config.epsilon_updates
-            epsilon.sub_(fall).clamp_(*sorted((config.epsilon_start, config.epsilon_final)))
+            epsilon.sub_(self.epsilon_fall).clamp_(*sorted((config.epsilon_start, config.epsilon_final)))
         metrics["epsilon"] = epsilon.clone()
         return metrics
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from rlsuite.blocks.mlp import Activation
-from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, check_bounds
+from rlsuite.bounds import AtLeastOne, Bounds, NotNegative, PolyakRate, Positive, UnitInterval, check_bounds
 from rlsuite.errors import ConfigError
 from rlsuite.returns.objectives import Utility, check_discount, check_shaping, make_utility
 
@@ -58,8 +58,10 @@ class DEtaNConfig:
     """Share of random actions at first."""
     epsilon_final: UnitInterval = 0.05
     """Share of random actions in the end."""
-    epsilon_updates: AtLeastOne = 10_000
-    """Updates over which that share falls."""
+    epsilon_share: Annotated[float, Bounds(0, 1, open_low=True)] = 0.5
+    """Share of the run's updates over which random actions become rarer; half of them as in RIGOR's code."""
+    epsilon_updates: NotNegative = 0
+    """Updates over which they do, whatever the length of the run; 0 takes the share of it."""
     stock_candidates: AtLeastOne = 201
     """First stocks that an evaluation with `level` compares."""
 
