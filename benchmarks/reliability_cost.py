@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from plugin_cost import microseconds, row_of, sample_agent
 from races import write_csv
-from throughput import filled_replay
+from workload import filled_replay
 
 from rlsuite.envs.make import make_env
 from rlsuite.replay.uniform import UniformReplay

@@ -72,8 +72,9 @@ class PathTrace:
             self.places.append(step.get("observation").clone())
         self.places.append(torch.where(alive, step.get("next").get("observation"), torch.nan))
 
-    def errors(self) -> None:
-        """Say that value errors are not what this is for."""
+    def errors(self) -> dict[str, Tensor]:
+        """Return none: value errors are not what this is for."""
+        return {}
 
     def paths(self) -> Tensor:
         """Return the places, `[T + 1, B, 2]` float64."""

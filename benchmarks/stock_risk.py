@@ -77,8 +77,9 @@ class DiscountedTrace:
         self.total += torch.where(running, self.factor * reward, 0)
         self.factor *= self.gamma
 
-    def errors(self) -> None:
-        """Say that value errors are not what this is for."""
+    def errors(self) -> dict[str, Tensor]:
+        """Return none: value errors are not what this is for."""
+        return {}
 
 
 def tail_mean(returns: Tensor, level: float) -> float:

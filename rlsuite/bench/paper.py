@@ -4,6 +4,7 @@ One evaluation episode every 1,000 env steps. Every run is a run folder of its o
 and what was interrupted goes on.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import RunPlan, resolve, run_here, tasks_of
 from rlsuite.launch.queue import run_all, worst
+from rlsuite.presets import load_preset
+from rlsuite.registry import env_names, plain_env_name
 from rlsuite.report.comparison import BLOCK_STEPS, our_curves, published_curves, report
 from rlsuite.runs.runfolder import RunFolder
 
@@ -42,7 +45,7 @@ class PaperArgs(LaunchFlags):
     """Trains agents as the STAC paper did and plots them over its published curves, seed by seed."""
 
     task: str
-    """Environment, as in the published file: Swimmer-v4, Hopper-v4, ..."""
+    """Environment, as in the published file, with or without gym: Swimmer-v4, LunarLander-v3, ..."""
     agents: str = "stac,sac"
     """Contenders, separated by commas: stac, estac, sac (the paper's, with LayerNorm), or any other agent."""
     steps: Annotated[int, Bounds(BLOCK_STEPS)] = 300_000
@@ -74,6 +77,12 @@ class PaperArgs(LaunchFlags):
 def contender(name: str) -> Contender:
     """Return what `name` stands for: one of `CONTENDERS`, or an agent in its default preset."""
     return CONTENDERS.get(name, Contender(name, "default", None))
+
+
+def env_id(task: str) -> str:
+    """Return what `--env` says for a task of the published file: `gym:` before what is no task of ours."""
+    ours = {name for name, _ in env_names()}
+    return task if ":" in task or task in ours or plain_env_name(task) in ours else f"gym:{task}"
 
 
 def main(args: PaperArgs, extra: Sequence[str] = ()) -> int:
@@ -119,9 +128,15 @@ def carry_out(plans: Mapping[str, RunPlan], out: Path, args: PaperArgs) -> int:
 def plan(name: str, seed: int, args: PaperArgs, extra: Sequence[str]) -> RunPlan:
     """Resolve one run of a contender."""
     agent, preset, _ = contender(name)
-    shared = ["--env", args.task, "--preset", preset, "--steps", str(args.steps), "--seed", str(seed)]
-    shared += ["--threads", str(args.threads), "--eval-every", str(EVAL_EVERY)]
-    return resolve(agent, [*shared, "--eval-episodes", str(EVAL_EPISODES), *extra])
+    env = env_id(args.task)
+    argv = ["--env", env, "--preset", preset, "--steps", str(args.steps), "--seed", str(seed)]
+    argv += ["--threads", str(args.threads), "--eval-every", str(EVAL_EVERY)]
+    argv += ["--eval-episodes", str(EVAL_EPISODES)]
+    # The paper's options of the task, for agents that it does not have, too.
+    options = load_preset("stac", "default", env)[0].get("env_options", {})
+    for key, value in options.items():
+        argv += ["--env-option", f"{key}={json.dumps(value)}"]
+    return resolve(agent, [*argv, *extra])
 
 
 def owner(path: Path, names: Sequence[str]) -> str:

@@ -83,6 +83,10 @@ def make_env(
         "max_episode_steps": max_episode_steps,
     }
     family, _, rest = env_id.partition(":")
+    if family == "d4rl" and rest:
+        from rlsuite.envs.adroit import gym_id
+
+        family, rest = "gym", gym_id(rest)
     if family in WRAPPERS and rest:
         own, others = _own_options(options, f"{family}_")
         inner_arguments: dict[str, Any] = {

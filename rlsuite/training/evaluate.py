@@ -17,7 +17,7 @@ from rlsuite.envs.rendering import mosaic
 from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.stock import StockEnv
 from rlsuite.errors import ConfigError
-from rlsuite.training.value_error import value_trace
+from rlsuite.training.value_error import OURS, STAC, value_trace
 
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
 
@@ -28,8 +28,8 @@ class EpisodeTrace(Protocol):
     def add(self, step: TensorDictBase, running: Tensor) -> None:
         """Take one vector step and which envs' episodes it belongs to, `[B]` bool."""
 
-    def errors(self) -> Tensor | None:
-        """Return the value error of every episode, `[B]`, or None."""
+    def errors(self) -> dict[str, Tensor]:
+        """Return the value errors of every episode, `[B]`, by definition; none without critics."""
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def evaluate(
 
     Returns:
         `returns` (undiscounted) and `lengths` (env steps), one number an env; with a trace that has them
-        also `value_errors`.
+        also `value_errors` and `stac_value_errors`.
     """
     env.seed_worlds(seeds)
     td = env.reset() if begin is None else begin(env.reset())
@@ -77,8 +77,8 @@ def evaluate(
             running &= ~next_td.get("done").squeeze(-1)
             td = env.maybe_reset(env.step_mdp(step))
     episodes = {"returns": returns.tolist(), "lengths": lengths.tolist()}
-    errors = None if trace is None else trace.errors()
-    return episodes if errors is None else episodes | {"value_errors": errors.tolist()}
+    errors = {} if trace is None else trace.errors()
+    return episodes | {name: values.tolist() for name, values in errors.items()}
 
 
 def chosen_stocks(agent: Agent, env: VectorEnv) -> Callable[[TensorDictBase], TensorDictBase] | None:
@@ -117,8 +117,9 @@ def summary(episodes: dict[str, list[float]]) -> dict[str, float]:
         "eval/return_std": returns.std(correction=0).item(),
         "eval/length_mean": sum(episodes["lengths"]) / len(episodes["lengths"]),
     }
-    if errors := episodes.get("value_errors"):
-        line["eval/value_error"] = sum(errors) / len(errors)
+    for name, key in ((OURS, "eval/value_error"), (STAC, "eval/stac_value_error")):
+        if errors := episodes.get(name):
+            line[key] = sum(errors) / len(errors)
     return line
 
 
@@ -178,9 +179,10 @@ def evaluate_run(
         video_envs: how many episodes the video shows side by side.
 
     Returns:
-        return_mean, return_std, length_mean, value_error (of agents with critics), returns, lengths,
-        value_errors (over all agents), env, env_options, legacy_margin, agent, step, seeds (the root of every
-        agent evaluated), versions; with several agents also `each`, their return means.
+        return_mean, return_std, length_mean, value_error (of agents with critics), stac_value_error (where
+        the agent can value single actions), returns, lengths, value_errors and stac_value_errors (over all
+        agents), env, env_options, legacy_margin, agent, step, seeds (the root of every agent evaluated),
+        versions; with several agents also `each`, their return means.
 
     Raises:
         ConfigError: `path` is no run folder, `which` is none of the above, there is no such agent, or the
