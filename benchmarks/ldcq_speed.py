@@ -17,10 +17,10 @@ from tensordict import TensorDict
 from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.agents.ldcq import LDCQ, LDCQConfig
 from rlsuite.blocks.noise import normal
+from rlsuite.bounds import AtLeastOne, check_bounds
 from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
 from rlsuite.presets import load_preset
-from rlsuite.ranges import AtLeastOne, check_ranges
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.strict import from_mapping
 from rlsuite.training.evaluate import evaluate
@@ -58,7 +58,7 @@ class SkillSpeedArgs:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        check_ranges(self)
+        check_bounds(self)
 
 
 def preset_config(preset: str) -> LDCQConfig:

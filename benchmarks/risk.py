@@ -15,12 +15,12 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from rlsuite.bounds import AtLeastOne, check_bounds
 from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
 from rlsuite.envs.toys.risky_pointmass import CENTER, GOAL_RADIUS, RADIUS, distance_to_center, risk
 from rlsuite.errors import ConfigError
-from rlsuite.launch.plan import resolve, train
-from rlsuite.ranges import AtLeastOne, check_ranges
+from rlsuite.launch.plan import resolve, run_here
 from rlsuite.training.evaluate import evaluate
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.savedrun import load_run
@@ -54,7 +54,7 @@ class RiskArgs:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        check_ranges(self)
+        check_bounds(self)
         if not self.betas:
             raise ConfigError("betas is empty: name at least one, e.g. --betas 0 0.25")
 
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             words = ["--env", ENV, "--steps", str(line.steps), "--seed", str(seed), "--agent.beta", str(beta)]
             words += ["--threads", str(line.threads), "--env-option", f"variant={line.variant}"]
             run = line.runs / f"beta{beta:g}-s{seed}"
-            if code := train(resolve("stac", words), run):
+            if code := run_here(resolve("stac", words), run):
                 raise SystemExit(code)
             paths[beta, seed], returns = play(run, EPISODES)
             measured = {"beta": beta, "seed": seed, "steps": line.steps, **berth(paths[beta, seed])}

@@ -21,10 +21,10 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.agents.ldcq import LDCQ, LDCQConfig
 from rlsuite.blocks.noise import normal
+from rlsuite.bounds import AtLeastOne, check_bounds
 from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError
-from rlsuite.ranges import AtLeastOne, check_ranges
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.savedrun import load_run
@@ -73,7 +73,7 @@ class SkillsArgs:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        check_ranges(self)
+        check_bounds(self)
 
 
 def walk_data(seed: int, batch_size: int = 256) -> WindowReplay:

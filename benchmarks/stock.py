@@ -21,7 +21,7 @@ from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
 from rlsuite.envs.toys.risky_grid import features
 from rlsuite.errors import ConfigError
-from rlsuite.launch.plan import resolve, train
+from rlsuite.launch.plan import resolve, run_here
 from rlsuite.returns.examples import GRID_HORIZON, risky_grid
 from rlsuite.returns.laws import Choice, Law, cvar, mean, upper_cvar
 from rlsuite.returns.mdp import MDP, State
@@ -258,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "10_000",
             *OBJECTIVES[name][1],
         ]
-        if code := train(resolve("d_eta_n", words), line.runs / name):
+        if code := run_here(resolve("d_eta_n", words), line.runs / name):
             raise SystemExit(code)
         for seed, agent in enumerate(agents_of(line.runs / name)):
             policy = Played(agent, lambda state: features(state, GRID_HORIZON))

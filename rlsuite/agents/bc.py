@@ -18,7 +18,7 @@ from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.heads import DeterministicActor, Gaussian, UnsquashedActor, log_density
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.ranges import DropoutRate, Positive, Range, check_ranges
+from rlsuite.bounds import Bounds, DropoutRate, Positive, check_bounds
 from rlsuite.replay.batch import Batch
 
 LOG_STD_RANGE = (-5.0, 2.0)  # of the actor's log-deviation; IQL's authors' code, whose actor this is
@@ -38,14 +38,14 @@ class BCConfig:
     """Fit one action by squared error, or a Gaussian with one deviation per action by likelihood."""
     dropout: DropoutRate = 0.0
     """Dropout of the hidden layers, in the loss only."""
-    exploration_noise: Annotated[float | None, Range(0)] = None
+    exploration_noise: Annotated[float | None, Bounds(0)] = None
     """Deviation of behaviour noise for actions in [-1, 1]; none: the actor's own (mse: 0.03)."""
     lr_actor: Positive = 3e-4
     """Learning rate."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range."""
-        check_ranges(self)
+        check_bounds(self)
 
 
 def cloning_loss(

@@ -28,7 +28,7 @@ from rlsuite.blocks.heads import Gaussian, GaussianActor, GaussianCritic, squash
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.ranges import AtLeastOne, PolyakRate, Positive, UnitInterval, check_ranges
+from rlsuite.bounds import AtLeastOne, PolyakRate, Positive, UnitInterval, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_RANGE = (-20.0, 0.5)  # of the actor, before exp; authors' MuJoCo script
@@ -75,7 +75,7 @@ class DSACTConfig:
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_ranges(self)
+        check_bounds(self)
 
 
 Critic = Callable[[Tensor, Tensor], Gaussian]

@@ -29,7 +29,7 @@ from rlsuite.blocks.heads import (
 from rlsuite.blocks.mlp import Activation, orthogonal_
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.schedule import CosineRate
-from rlsuite.ranges import DropoutRate, NotNegative, PolyakRate, Positive, Range, UnitInterval, check_ranges
+from rlsuite.bounds import Bounds, DropoutRate, NotNegative, PolyakRate, Positive, UnitInterval, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_MAX = 2.0  # of the actor's log-deviation; authors' code
@@ -52,9 +52,9 @@ class IQLConfig:
     """Discount per env step."""
     tau: PolyakRate = 0.005
     """Polyak rate of the target critics."""
-    expectile: Annotated[float, Range(0.5, 1)] = 0.7
+    expectile: Annotated[float, Bounds(0.5, 1)] = 0.7
     """Expectile of the value loss, the paper's tau: 0.5 is the mean, 1 the best of the data's actions."""
-    beta: Annotated[float, Range(0)] = 3.0
+    beta: Annotated[float, Bounds(0)] = 3.0
     """Inverse temperature of the advantage weights; 0 is behaviour cloning."""
     max_weight: Positive = 100.0
     """Bound of the advantage weights."""
@@ -63,11 +63,11 @@ class IQLConfig:
     networks from the same old ones; CORL's critic loss is half the sum of both squared errors."""
     deterministic: bool = False
     """The actor is an action, fitted by weighted squared errors, instead of a Gaussian by likelihood."""
-    log_std_min: Annotated[float, Range(high=LOG_STD_MAX)] = -5.0
+    log_std_min: Annotated[float, Bounds(high=LOG_STD_MAX)] = -5.0
     """Lower bound of the actor's log-deviation; the upper one is 2."""
     dropout: DropoutRate = 0.0
     """Dropout of the actor's hidden layers, in its loss only."""
-    exploration_noise: Annotated[float | None, Range(0)] = None
+    exploration_noise: Annotated[float | None, Bounds(0)] = None
     """Deviation of behaviour noise for actions in [-1, 1]; none: the actor's own (deterministic: 0.03)."""
     lr_critic: Positive = 3e-4
     """Learning rate of the critics."""
@@ -80,7 +80,7 @@ class IQLConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range."""
-        check_ranges(self)
+        check_bounds(self)
 
 
 def expectile_loss(q: Tensor, value: Tensor, expectile: float) -> Tensor:

@@ -23,7 +23,7 @@ from rlsuite.blocks.heads import EVALUATION_ACTIONS, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.ranges import PolyakRate, Positive, UnitInterval, check_ranges
+from rlsuite.bounds import PolyakRate, Positive, UnitInterval, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
@@ -73,7 +73,7 @@ class SACConfig:
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_ranges(self)
+        check_bounds(self)
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ from rlsuite.blocks.heads import (
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.ranges import AtLeastOne, PolyakRate, Positive, Range, UnitInterval, check_ranges
+from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 Actor = Callable[[Tensor, Noise], Gaussian]
@@ -50,13 +50,13 @@ class STACConfig:
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
-    beta: Annotated[float, Range(0)] = 0.25
+    beta: Annotated[float, Bounds(0)] = 0.25
     """Deviations taken off the mean; of the paper's five values the one that is never its worst."""
     critics: AtLeastOne = 1
     """Critics of which the lowest counts; 2 with beta 0 is the paper's ESTAC."""
-    dropout_actor: Annotated[float, Range(0, 0.99)] = 0.01
+    dropout_actor: Annotated[float, Bounds(0, 0.99)] = 0.01
     """Dropout rate of the actor, in behaviour, targets and losses."""
-    dropout_critic: Annotated[float, Range(0, 0.99)] = 0.01
+    dropout_critic: Annotated[float, Bounds(0, 0.99)] = 0.01
     """Dropout rate of critic and target critic."""
     normalize_observations: bool = False
     """Feed all networks observations in running deviations from their running mean (replayed rows)."""
@@ -80,7 +80,7 @@ class STACConfig:
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_ranges(self)
+        check_bounds(self)
 
 
 def pessimistic(returns: Gaussian, beta: float) -> Tensor:

@@ -22,7 +22,7 @@ from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.ranges import AtLeastOne, PolyakRate, Positive, Range, UnitInterval, check_ranges
+from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 Actor = Callable[[Tensor], Tensor]
@@ -52,19 +52,19 @@ class TD3Config:
     """Learning rate of the actor."""
     action_units: Literal["unit", "env"] = "unit"
     """Actions as the critics see them: in [-1, 1], or in the environment's units (the authors' code)."""
-    exploration_noise: Annotated[float, Range(0)] = 0.1
+    exploration_noise: Annotated[float, Bounds(0)] = 0.1
     """Deviation of the behaviour noise, for actions in [-1, 1]."""
     noise_correlation: Correlation = "white"
     """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
-    target_noise: Annotated[float, Range(0)] = 0.2
+    target_noise: Annotated[float, Bounds(0)] = 0.2
     """Deviation of the noise on the target action."""
-    target_noise_clip: Annotated[float, Range(0)] = 0.5
+    target_noise_clip: Annotated[float, Bounds(0)] = 0.5
     """Bound of the noise on the target action."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_ranges(self)
+        check_bounds(self)
 
 
 def smoothed_action(action: Tensor, noise: Tensor, std: float, clip: float) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rlsuite.agents.losses import Critic
 from rlsuite.agents.td3 import TD3, Actor, TD3Config, TD3Loss
-from rlsuite.ranges import Range
+from rlsuite.bounds import Bounds
 from rlsuite.replay.batch import Batch
 
 
@@ -17,7 +17,7 @@ class TD3BCConfig(TD3Config):
 
     normalize_observations: bool = True
     """Feed all networks observations in deviations from the mean, both of the data set."""
-    alpha: Annotated[float, Range(0)] = 2.5
+    alpha: Annotated[float, Bounds(0)] = 2.5
     """Weight of the critics' opinion against imitation; 0 is behaviour cloning."""
 
 

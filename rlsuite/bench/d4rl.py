@@ -13,15 +13,15 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+from rlsuite.bounds import AtLeastOne, Bounds, NotNegative
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
-from rlsuite.launch.plan import Plan, resolve, tasks_of
+from rlsuite.launch.plan import RunPlan, resolve, tasks_of
 from rlsuite.launch.queue import run_all, worst
 from rlsuite.offline.load import load_dataset
 from rlsuite.offline.locate import is_here, locate
 from rlsuite.offline.names import KINDS, OWN_NAMESPACE, known_sets, recipes
 from rlsuite.presets import preset_names
-from rlsuite.ranges import AtLeastOne, NotNegative, Range
 from rlsuite.registry import plain_dataset_name
 from rlsuite.report.comparison import write_csv
 from rlsuite.runs.metrics import read_metrics
@@ -58,7 +58,7 @@ class D4rlArgs(LaunchFlags):
     """Agents, separated by commas."""
     preset: str = "default"
     """Preset of every agent that has it; the others take their default."""
-    steps: Annotated[int | None, Range(1)] = None
+    steps: Annotated[int | None, Bounds(1)] = None
     """Updates of every run; by default the preset's, a million."""
     seeds: AtLeastOne = 5
     """Independent agents of each pair, seeds 0, 1, ..., trained in one process."""
@@ -107,7 +107,7 @@ def main(args: D4rlArgs, extra: Sequence[str] = ()) -> int:
     )
     missing = {name: how for name in wanted if (how := how_to_get(name)) is not None}
     here = [name for name in wanted if name not in missing]
-    plans: dict[tuple[str, str], Plan] = {
+    plans: dict[tuple[str, str], RunPlan] = {
         (name, agent): plan(name, agent, args, extra) for name in here for agent in names(args.agents)
     }
     by_folder = {folder_of(args.out, name, agent).name: plans[name, agent] for name, agent in plans}
@@ -155,7 +155,7 @@ def how_to_get(name: str) -> str | None:
     return None
 
 
-def plan(name: str, agent: str, args: D4rlArgs, extra: Sequence[str]) -> Plan:
+def plan(name: str, agent: str, args: D4rlArgs, extra: Sequence[str]) -> RunPlan:
     """Resolve the run of one agent on one data set."""
     preset = args.preset if args.preset in preset_names(agent) else "default"
     shared = [
@@ -245,7 +245,7 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
 
 
 def table_row(
-    facts: DataFacts, agent: str, plan: Plan, entries: Sequence[Mapping[str, Any]]
+    facts: DataFacts, agent: str, plan: RunPlan, entries: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return one row of the table from a run's evaluations, the last of each seed."""
     train = plan.config.train
@@ -265,7 +265,7 @@ def table_row(
 
 
 def write_tables(
-    plans: Mapping[tuple[str, str], Plan], facts: Mapping[str, DataFacts], args: D4rlArgs
+    plans: Mapping[tuple[str, str], RunPlan], facts: Mapping[str, DataFacts], args: D4rlArgs
 ) -> None:
     """Write `table.csv`, `table.md` and `curves.csv` (every evaluation of every seed); print the table."""
     curves, rows = [], []

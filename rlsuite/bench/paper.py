@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+from rlsuite.bounds import Bounds, NotNegative
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
-from rlsuite.launch.plan import Plan, resolve, tasks_of, train
+from rlsuite.launch.plan import RunPlan, resolve, run_here, tasks_of
 from rlsuite.launch.queue import run_all, worst
 from rlsuite.presets import load_preset
-from rlsuite.ranges import NotNegative, Range
 from rlsuite.registry import env_names, plain_env_name
 from rlsuite.report.comparison import BLOCK_STEPS, our_curves, published_curves, report
 from rlsuite.runs.runfolder import RunFolder
@@ -48,7 +48,7 @@ class PaperArgs(LaunchFlags):
     """Environment, as in the published file, with or without gym: Swimmer-v4, LunarLander-v3, ..."""
     agents: str = "stac,sac"
     """Contenders, separated by commas: stac, estac, sac (the paper's, with LayerNorm), or any other agent."""
-    steps: Annotated[int, Range(BLOCK_STEPS)] = 300_000
+    steps: Annotated[int, Bounds(BLOCK_STEPS)] = 300_000
     """Env steps of every run."""
     seeds: NotNegative = 3
     """Runs of each contender: seeds 0, 1, ..."""
@@ -117,15 +117,15 @@ def main(args: PaperArgs, extra: Sequence[str] = ()) -> int:
     return 0
 
 
-def carry_out(plans: Mapping[str, Plan], out: Path, args: PaperArgs) -> int:
+def carry_out(plans: Mapping[str, RunPlan], out: Path, args: PaperArgs) -> int:
     """Train what is missing: one after the other in this process, unless a launcher or --jobs is named."""
     if args.launcher == "local" and args.jobs in (None, 1):
-        return next((code for name, wanted in plans.items() if (code := train(wanted, out / name))), 0)
+        return next((code for name, wanted in plans.items() if (code := run_here(wanted, out / name))), 0)
     with args.make_launcher() as launcher:
         return worst(run_all(tasks_of(plans, out), launcher))
 
 
-def plan(name: str, seed: int, args: PaperArgs, extra: Sequence[str]) -> Plan:
+def plan(name: str, seed: int, args: PaperArgs, extra: Sequence[str]) -> RunPlan:
     """Resolve one run of a contender."""
     agent, preset, _ = contender(name)
     env = env_id(args.task)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from rlsuite.bench.d4rl import names
+from rlsuite.bounds import AtLeastOne, Bounds, NotNegative
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
-from rlsuite.launch.plan import LOG_FOLDER, Plan, pending, resolve, seed_groups, task_of
+from rlsuite.launch.plan import LOG_FOLDER, RunPlan, pending, resolve, seed_groups, task_of
 from rlsuite.launch.queue import run_all, worst
-from rlsuite.launch.task import INTERRUPTED, Task, in_use
-from rlsuite.ranges import AtLeastOne, NotNegative, Range
+from rlsuite.launch.task import INTERRUPTED, LaunchTask, in_use
 from rlsuite.report.write import write_report
 from rlsuite.runs.checkpoint import CheckpointStore
 from rlsuite.runs.config import TrainConfig
@@ -43,7 +43,7 @@ class StudyArgs(LaunchFlags):
     """Seeds 0, 1, ... of every pair."""
     seeds_per_run: AtLeastOne = 1
     """Seeds that share a process and a run folder."""
-    steps: Annotated[int | None, Range(1)] = None
+    steps: Annotated[int | None, Bounds(1)] = None
     """Env steps of every run; by default the preset's."""
     threads: NotNegative = 1
     """CPU threads of each run; 0 takes all cores."""
@@ -102,7 +102,7 @@ def main(args: StudyArgs, extra: Sequence[str] = ()) -> int:
     if args.status:
         print(table(plans, args), flush=True)
         return 0
-    tasks: dict[str, Task] = {}
+    tasks: dict[str, LaunchTask] = {}
     for group in plans.values():
         for name, plan in group.items():
             if (task := task_of(plan, args.out / name, log_of(args, name))) is not None:
@@ -127,7 +127,7 @@ def main(args: StudyArgs, extra: Sequence[str] = ()) -> int:
     return worst(codes)
 
 
-def pair_plans(agent: str, env: str, args: StudyArgs, extra: Sequence[str]) -> dict[str, Plan]:
+def pair_plans(agent: str, env: str, args: StudyArgs, extra: Sequence[str]) -> dict[str, RunPlan]:
     """Resolve the runs of one pair, by the names of their folders.
 
     Raises:
@@ -170,7 +170,7 @@ def evaluated(path: Path) -> bool:
     return metrics.exists() and any(r.get("eval/return_mean") is not None for r in read_metrics(metrics))
 
 
-def progress(plan: Plan, args: StudyArgs, name: str) -> Progress:
+def progress(plan: RunPlan, args: StudyArgs, name: str) -> Progress:
     """Read where a run stands.
 
     Raises:
@@ -179,7 +179,7 @@ def progress(plan: Plan, args: StudyArgs, name: str) -> Progress:
     path, goal = args.out / name, plan.config.train.steps
     steps = CheckpointStore(path / CHECKPOINT_FOLDER).steps()
     done = max([steps[-1] if steps else 0, newest_step(path / METRICS_FILE)])
-    if in_use(Task((), log_of(args, name), path), elsewhere=True):
+    if in_use(LaunchTask((), log_of(args, name), path), elsewhere=True):
         return Progress("running", done, goal)
     if not path.exists():
         return Progress("failed" if failed_file(args, name).exists() else "waiting", 0, goal)
@@ -199,7 +199,7 @@ def newest_step(metrics: Path) -> int:
     return last
 
 
-def table(plans: Mapping[Pair, Mapping[str, Plan]], args: StudyArgs) -> str:
+def table(plans: Mapping[Pair, Mapping[str, RunPlan]], args: StudyArgs) -> str:
     """Return what is done and what is left: a row for every pair, runs by their state."""
     heads = ("agent", "environment", *STATES, "env steps")
     rows: list[tuple[str, ...]] = []

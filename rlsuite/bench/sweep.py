@@ -16,12 +16,12 @@ from typing import Annotated, Any
 from tyro import conf
 
 from rlsuite.bench.spaces import args_of, digest_of, example, is_whole, read_space
+from rlsuite.bounds import AtLeastOne, NotNegative
 from rlsuite.errors import ConfigError, NumericalError, RLSuiteError
 from rlsuite.launch.flags import LaunchFlags
-from rlsuite.launch.plan import Plan, resolve, task_of
+from rlsuite.launch.plan import RunPlan, resolve, task_of
 from rlsuite.launch.queue import Launcher, Restarted
-from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, Task
-from rlsuite.ranges import AtLeastOne, NotNegative
+from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, LaunchTask
 from rlsuite.runs.metrics import read_metrics
 from rlsuite.runs.runfolder import METRICS_FILE
 from rlsuite.runs.signals import StopFlag
@@ -201,7 +201,7 @@ class Sweep:
         if run is None:
             log = Path.cwd() / self.args.folder / f"{path.name}.log"
             # A run that is finished already starts again as a command that does nothing, only to be told.
-            task = task_of(plan, path, log) or Task(("list", "agents"), log)
+            task = task_of(plan, path, log) or LaunchTask(("list", "agents"), log)
             run = Running(Restarted(self.launcher, path.name, task), path, plan.config.train.seeds)
             self.running.append(run)
         run.join(trial)
@@ -273,7 +273,7 @@ def suggest(trial: Any, name: str, entry: Mapping[str, Any]) -> Any:
     return draw(name, entry["low"], entry["high"], log=bool(entry.get("log")))
 
 
-def plan_of(args: SweepArgs, extra: Sequence[str], values: Mapping[str, Any]) -> Plan:
+def plan_of(args: SweepArgs, extra: Sequence[str], values: Mapping[str, Any]) -> RunPlan:
     """Resolve the run of one set of values."""
     shared = ["--steps", str(args.steps), "--seeds", str(args.seeds), "--threads", str(args.threads)]
     shared += ["--eval-every", str(-(-args.steps // args.evaluations))]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro import conf
 
+from rlsuite.bounds import AtLeastOne, Bounds, check_bounds
 from rlsuite.command.arguments import check_run, parse, wants_help
 from rlsuite.errors import ConfigError, unknown_name
-from rlsuite.ranges import AtLeastOne, Range, check_ranges
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,7 @@ class MakeArgs:
 
     name: conf.Positional[str]
     """What to make: pointmaze/umaze, hopper/medium, ...; rlsuite list datasets shows all."""
-    steps: Annotated[int | None, Range(1)] = None
+    steps: Annotated[int | None, Bounds(1)] = None
     """Env steps; by default 1,000,000, or all there are of a replay or a mixture."""
     out: Path | None = None
     """Data root; by default MINARI_DATASETS_PATH, else .minari/datasets in the home folder."""
@@ -57,16 +57,16 @@ class MakeArgs:
     """Which checkpoint of a run: last, best, or an env step that was kept."""
     mode: Literal["sample", "mean"] = "sample"
     """Whether the policy's actions are samples, as in D4RL, or its mean."""
-    noise: Annotated[float, Range(0, 10)] = 0.0
+    noise: Annotated[float, Bounds(0, 10)] = 0.0
     """Standard deviation of noise added to the policy's actions in [-1, 1]."""
     num_envs: AtLeastOne = 64
-    """Worlds stepped together."""
+    """Envs stepped together."""
     parts: Annotated[tuple[str, ...], conf.arg(metavar="DATASET DATASET")] = ()
     """Data sets of a mixture, by file, folder or id."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        check_ranges(self)
+        check_bounds(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from tyro import conf
 
+from rlsuite.bounds import AtLeastOne, check_bounds
 from rlsuite.command.arguments import check_run, import_modules, parse
 from rlsuite.errors import ConfigError
-from rlsuite.ranges import AtLeastOne, check_ranges
 
 PROG = "rlsuite eval"
 NAMED_CHECKPOINTS = ("best", "last")
@@ -18,12 +18,12 @@ NAMED_CHECKPOINTS = ("best", "last")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalArgs:
-    """Plays deterministic episodes with the policy of a run and prints mean, spread and lengths."""
+    """Plays deterministic episodes with the policy of a run and prints mean, deviation and lengths."""
 
     run: conf.Positional[Path]
     """Run folder."""
     episodes: AtLeastOne = 10
-    """Episodes, each in its own world, all of them counted."""
+    """Episodes, each in its own env, all of them counted."""
     seed: int | None = None
     """Seed of the initial states; by default one that training never used."""
     seed_index: int | None = None
@@ -32,7 +32,7 @@ class EvalArgs:
     """Which checkpoint: last, best (by evaluation in training), or an env step that was kept."""
     video: Path | None = None
     """mp4 file for the first episode (needs the extra `video`)."""
-    video_worlds: AtLeastOne = 1
+    video_envs: Annotated[AtLeastOne, conf.arg(aliases=["--video-worlds"])] = 1
     """Episodes that the video shows side by side, e.g. 9."""
     json: bool = False
     """Print one JSON object and nothing else."""
@@ -41,7 +41,7 @@ class EvalArgs:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        check_ranges(self)
+        check_bounds(self)
         if self.checkpoint not in NAMED_CHECKPOINTS and not self.checkpoint.isdecimal():
             raise ConfigError(f'checkpoint = "{self.checkpoint}" is neither best, last nor an env step')
 
@@ -61,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
         video=args.video,
         which=args.checkpoint,
         seed_index=args.seed_index,
-        video_worlds=args.video_worlds,
+        video_envs=args.video_envs,
     )
     if args.json:
         print(json.dumps(metrics))

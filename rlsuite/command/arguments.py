@@ -84,6 +84,7 @@ def flags(cls: type, prefix: str = "") -> list[str]:
         renamed = [mark.name for mark in marks if getattr(mark, "name", None)]
         name = (renamed or [field.name])[0].replace("_", "-")
         names.append(f"--{prefix}{name}")
+        names += [alias for mark in marks for alias in getattr(mark, "aliases", None) or ()]
         if hint is bool:
             names.append(f"--{prefix}no-{name}")
     return names

@@ -12,7 +12,7 @@ from rlsuite.errors import ConfigError
 PICTURE_INCHES = (6.4, 3.6)
 
 
-def seed_curves(records: Sequence[Mapping[str, Any]], seed: int) -> dict[int, list[Mapping[str, Any]]]:
+def curves_by_seed(records: Sequence[Mapping[str, Any]], seed: int) -> dict[int, list[Mapping[str, Any]]]:
     """Return the evaluations of every seed, in order, from the lines of `metrics.jsonl`."""
     curves: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:

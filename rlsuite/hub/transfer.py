@@ -20,7 +20,7 @@ import tomli_w
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.hub import bundle as bundles
 from rlsuite.hub.bundle import Bundle
-from rlsuite.hub.card import card, draw, seed_curves
+from rlsuite.hub.card import card, curves_by_seed, draw
 from rlsuite.runs.canonical import without_none
 from rlsuite.runs.checkpoint import CheckpointStore
 from rlsuite.runs.files import DISK
@@ -112,7 +112,7 @@ def pack(
     config_text = tomli_w.dumps(without_none(config))
     (folder / CONFIG_FILE).write_text(config_text, "utf-8")
     records = list(read_metrics(folder / METRICS_FILE)) if (folder / METRICS_FILE).exists() else []
-    curves = seed_curves(records, saved.config.train.seed)
+    curves = curves_by_seed(records, saved.config.train.seed)
     if curves:
         title = f"{saved.config.agent_name} on {saved.config.train.env}"
         draw(curves, title, folder / bundles.CURVE_FILE)

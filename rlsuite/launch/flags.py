@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 
 from tyro import conf
 
+from rlsuite.bounds import Bounds, check_bounds
 from rlsuite.command.arguments import option_values
 from rlsuite.launch.local import LocalLauncher, LocalOptions
 from rlsuite.launch.queue import Launcher
 from rlsuite.launch.ray import RayLauncher, RayOptions
 from rlsuite.launch.slurm import SlurmLauncher, SlurmOptions
-from rlsuite.ranges import Range, check_ranges
 from rlsuite.strict import from_mapping
 
 OPTION = "--launcher-option"
@@ -23,7 +23,7 @@ OPTIONS: Mapping[str, type] = {"local": LocalOptions, "ray": RayOptions, "slurm"
 class LaunchFlags:
     """Where runs are carried out."""
 
-    jobs: Annotated[int | None, Range(1)] = None
+    jobs: Annotated[int | None, Bounds(1)] = None
     """Runs at once; by default 1 on this machine, and as many as a cluster takes."""
     launcher: Literal["local", "ray", "slurm"] = "local"
     """Who carries the runs out: processes of this machine, a Ray cluster, Slurm."""
@@ -32,7 +32,7 @@ class LaunchFlags:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        check_ranges(self)
+        check_bounds(self)
         options_of(self.launcher, self.launcher_option)
 
     def make_launcher(self) -> "closing[Launcher]":

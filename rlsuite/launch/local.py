@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rlsuite.bounds import NotNegative, check_bounds
 from rlsuite.errors import ConfigError
-from rlsuite.launch.task import INTERRUPTED, LEAVE_SECONDS, LOCK_SECONDS, Task, in_use, spawn
-from rlsuite.ranges import NotNegative, check_ranges
+from rlsuite.launch.task import INTERRUPTED, LEAVE_SECONDS, LOCK_SECONDS, LaunchTask, in_use, spawn
 
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -25,7 +25,7 @@ class LocalOptions:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a number of cores that means nothing."""
-        check_ranges(self)
+        check_bounds(self)
 
 
 class LocalLauncher:
@@ -50,7 +50,7 @@ class LocalLauncher:
         self.groups = [cores[at * options.cores : (at + 1) * options.cores] for at in range(slots)]
         self.taken: dict[int, LocalJob] = {}
 
-    def submit(self, name: str, task: Task) -> "LocalJob":
+    def submit(self, name: str, task: LaunchTask) -> "LocalJob":
         """Start a process in a slot that is free, or, where its caller counts otherwise, in the emptiest."""
         self.taken = {slot: job for slot, job in self.taken.items() if job.poll() is None}
         slot = next((slot for slot in range(self.slots) if slot not in self.taken), 0)
@@ -65,7 +65,7 @@ class LocalLauncher:
 class LocalJob:
     """A process; it begins when the last one of its run, told to save and leave, has left."""
 
-    def __init__(self, task: Task, environment: Mapping[str, str], cores: Sequence[int]) -> None:
+    def __init__(self, task: LaunchTask, environment: Mapping[str, str], cores: Sequence[int]) -> None:
         self.task, self.environment, self.cores = task, environment, cores
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped = False

@@ -11,7 +11,7 @@ from rlsuite.errors import ConfigError
 from rlsuite.hub.bundle import check_resumable
 from rlsuite.launch.flags import make_launcher
 from rlsuite.launch.queue import run_all, worst
-from rlsuite.launch.task import Task
+from rlsuite.launch.task import LaunchTask
 from rlsuite.registry import agent_class
 from rlsuite.runs.checkpoint import CheckpointStore
 from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
@@ -27,7 +27,7 @@ LOG_FOLDER = "logs"
 NOT_COMPARED = ("steps", "threads")  # what may differ when a run goes on
 
 
-class Plan(NamedTuple):
+class RunPlan(NamedTuple):
     """One run, resolved, and the words after `rlsuite train AGENT` that say it."""
 
     agent_class: "type[Agent]"
@@ -35,7 +35,7 @@ class Plan(NamedTuple):
     args: tuple[str, ...]
 
 
-def resolve(agent: str, args: Sequence[str]) -> Plan:
+def resolve(agent: str, args: Sequence[str]) -> RunPlan:
     """Resolve a run through the command line that would start it alone: `rlsuite train AGENT WORDS`.
 
     Raises:
@@ -43,10 +43,10 @@ def resolve(agent: str, args: Sequence[str]) -> Plan:
     """
     parsed, agent_class = parse_train(agent, args)
     config = RunConfig(agent_name=agent, preset=parsed.preset, train=parsed.train, agent=parsed.agent)
-    return Plan(agent_class, config, tuple(args))
+    return RunPlan(agent_class, config, tuple(args))
 
 
-def pending(plan: Plan, path: Path) -> list[str] | None:
+def pending(plan: RunPlan, path: Path) -> list[str] | None:
     """Return the words after `rlsuite` that start, continue or extend a run; None where it is finished.
 
     Raises:
@@ -70,13 +70,13 @@ def pending(plan: Plan, path: Path) -> list[str] | None:
     return going_on(plan, path)
 
 
-def going_on(plan: Plan, path: Path) -> list[str]:
+def going_on(plan: RunPlan, path: Path) -> list[str]:
     """Return the words after `rlsuite` that continue or extend a run."""
     imports = [arg for name in first_pass(plan.args).imports for arg in ("--import", name)]
     return ["resume", str(path), "--steps", str(plan.config.train.steps), *imports]
 
 
-def task_of(plan: Plan, path: Path, log: Path) -> Task | None:
+def task_of(plan: RunPlan, path: Path, log: Path) -> LaunchTask | None:
     """Return a run as a launcher takes it; None where it is finished.
 
     Raises:
@@ -86,10 +86,10 @@ def task_of(plan: Plan, path: Path, log: Path) -> Task | None:
     if pending_args is None:
         return None
     begin = ("train", plan.config.agent_name, *plan.args, "--out", str(path))
-    return Task(begin, Path.cwd() / log, path, tuple(going_on(plan, path)), Path.cwd())
+    return LaunchTask(begin, Path.cwd() / log, path, tuple(going_on(plan, path)), Path.cwd())
 
 
-def tasks_of(plans: Mapping[str, Plan], out: Path) -> dict[str, Task]:
+def tasks_of(plans: Mapping[str, RunPlan], out: Path) -> dict[str, LaunchTask]:
     """Return the runs that are not finished as a launcher takes them, by the names of their folders in `out`.
 
     Raises:
@@ -101,7 +101,7 @@ def tasks_of(plans: Mapping[str, Plan], out: Path) -> dict[str, Task]:
     return {name: task for name, task in tasks.items() if task is not None}
 
 
-def train(plan: Plan, path: Path) -> int:
+def run_here(plan: RunPlan, path: Path) -> int:
     """Start, continue or extend one run in this process; return its exit code, 0 where it was finished.
 
     Raises:

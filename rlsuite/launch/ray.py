@@ -7,9 +7,9 @@ import importlib
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from rlsuite.bounds import Bounds, check_bounds
 from rlsuite.errors import ConfigError
-from rlsuite.launch.task import INTERRUPTED, LOST, Task, perform
-from rlsuite.ranges import Range, check_ranges
+from rlsuite.launch.task import INTERRUPTED, LOST, LaunchTask, perform
 
 OBJECT_STORE_BYTES = 80 * 2**20  # of a local cluster, Ray's least: what travels are exit codes
 
@@ -20,14 +20,14 @@ class RayOptions:
 
     address: str = ""
     """Cluster, as in ray.init: host:port, ray://host:port, or auto; empty starts a local one."""
-    cpus: Annotated[float, Range(0)] = 1.0
+    cpus: Annotated[float, Bounds(0)] = 1.0
     """CPUs that a run reserves."""
-    gpus: Annotated[float, Range(0)] = 0.0
+    gpus: Annotated[float, Bounds(0)] = 0.0
     """GPUs that a run reserves; a half lets two share one."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a reservation that no worker has."""
-        check_ranges(self)
+        check_bounds(self)
 
 
 class RayLauncher:
@@ -85,7 +85,7 @@ class RayLauncher:
             for node in nodes
         )
 
-    def submit(self, name: str, task: Task) -> "RayJob":
+    def submit(self, name: str, task: LaunchTask) -> "RayJob":
         """Hand the task to the cluster."""
         task.log.parent.mkdir(parents=True, exist_ok=True)
         task.stop_file.unlink(missing_ok=True)
@@ -100,7 +100,7 @@ class RayLauncher:
 class RayJob:
     """A task that Ray runs or will run."""
 
-    def __init__(self, ray: Any, reference: Any, task: Task) -> None:
+    def __init__(self, ray: Any, reference: Any, task: LaunchTask) -> None:
         self.ray, self.reference, self.task = ray, reference, task
 
     def poll(self) -> int | None:

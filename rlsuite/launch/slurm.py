@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from rlsuite.bounds import AtLeastOne, Bounds, NotNegative, check_bounds
 from rlsuite.errors import ConfigError
-from rlsuite.launch.task import LOST, POLL_SECONDS, Task, in_use, perform
-from rlsuite.ranges import AtLeastOne, NotNegative, Range, check_ranges
+from rlsuite.launch.task import LOST, POLL_SECONDS, LaunchTask, in_use, perform
 
 CANCEL = "scancel"
 PRIVATE = 0o700  # mode of the folder that holds jobs' pickles
@@ -37,7 +37,7 @@ class SlurmOptions:
     """CPUs of a job."""
     gpus: NotNegative = 0
     """GPUs of a job."""
-    memory_gb: Annotated[float, Range(0, open_low=True)] = 8.0
+    memory_gb: Annotated[float, Bounds(0, open_low=True)] = 8.0
     """Memory of a job."""
     partition: str = ""
     """Partition; empty takes the cluster's default, as below."""
@@ -50,7 +50,7 @@ class SlurmOptions:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a time that is none, or a job without a CPU."""
-        check_ranges(self)
+        check_bounds(self)
         if self.minutes < 1:
             raise ConfigError(
                 f'time = "{self.time}": write HOURS:MINUTES:SECONDS or minutes, e.g. time=4:00:00'
@@ -109,7 +109,7 @@ def private(folder: Path) -> Path:
 class Work:
     """What submitit calls on the node."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: LaunchTask) -> None:
         self.task = task
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -159,7 +159,7 @@ class SlurmLauncher:
         self.submitit: Any = submitit
         self.slots, self.options = slots, options
 
-    def submit(self, name: str, task: Task) -> "SlurmJob":
+    def submit(self, name: str, task: LaunchTask) -> "SlurmJob":
         """Submit a job, or find the one that an earlier call submitted and that is still under way."""
         folder = private(task.log.parent / "slurm")
         number = task.log.with_suffix(".job")
@@ -202,7 +202,7 @@ class SlurmLauncher:
 class SlurmJob:
     """A job that waits, runs, or waits again."""
 
-    def __init__(self, job: Any, task: Task) -> None:
+    def __init__(self, job: Any, task: LaunchTask) -> None:
         self.job, self.task = job, task
 
     def poll(self) -> int | None:

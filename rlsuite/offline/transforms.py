@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from rlsuite.bounds import Bounds, check_bounds
 from rlsuite.errors import DataError
 from rlsuite.offline.data import OfflineData
-from rlsuite.ranges import Range, check_ranges
 
 ACTION_LIMIT = 1 - 1e-5  # keeps atanh finite; IQL's code (Kostrikov et al. 2022, arXiv 2110.06169)
 LOCOMOTION_SCALE = 1000.0  # reward units: the episode limit of D4RL's locomotion tasks; IQL, appendix
@@ -26,14 +26,14 @@ RewardTransform = Literal["none", "antmaze", "locomotion"]
 class DataOptions:
     """What is done to a data set after reading."""
 
-    action_limit: Annotated[float | None, Range(0, 1, open_low=True)] = ACTION_LIMIT
+    action_limit: Annotated[float | None, Bounds(0, 1, open_low=True)] = ACTION_LIMIT
     """Actions are clipped to plus and minus this; none leaves them as they are."""
     reward: RewardTransform = "none"
     """none; antmaze: reward - 1; locomotion: reward * 1000 / (best - worst return of an episode)."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a limit outside (0, 1]."""
-        check_ranges(self)
+        check_bounds(self)
 
 
 def clip_actions(action: Tensor, limit: float = ACTION_LIMIT) -> Tensor:

@@ -65,7 +65,7 @@ class CheckpointWriteError(DataError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
+class SavedChunk:
     """A part of the replay that is written only when it changed.
 
     Attributes:
@@ -131,7 +131,7 @@ class CheckpointStore:
         *,
         tensors: Mapping[str, Mapping[str, Tensor]],
         documents: Mapping[str, Any],
-        chunks: Iterable[Chunk] = (),
+        chunks: Iterable[SavedChunk] = (),
         config_digest: str,
         score: float | None = None,
         written_by: Mapping[str, str] | None = None,
@@ -301,7 +301,7 @@ class CheckpointStore:
         self._fs.write(path, data)
         return FileRecord(size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
-    def _write_chunk(self, path: Path, chunk: Chunk) -> FileRecord:
+    def _write_chunk(self, path: Path, chunk: SavedChunk) -> FileRecord:
         known = self._linkable.get((chunk.name, chunk.version))
         if known is not None:
             source, record = known

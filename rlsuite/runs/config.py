@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from tyro import conf
 
+from rlsuite.bounds import AtLeastOne, Bounds, NotNegative, check_bounds
 from rlsuite.errors import ConfigError
-from rlsuite.ranges import AtLeastOne, NotNegative, Range, check_ranges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,13 +21,13 @@ class LearnConfig:
     legacy_margin: bool = False
     """Contacts of MuJoCo models begin where they did before MuJoCo 3.5, to compare with older results."""
     batch_size: AtLeastOne = 256
-    """Replayed rows per update."""
+    """Replayed transitions per update."""
     eval_episodes: AtLeastOne = 10
     """Deterministic episodes of each evaluation."""
     seed: int = 0
     """Root of every random stream of the run."""
     seeds: AtLeastOne = 1
-    """Independent agents trained together in one process, of seeds `seed`, `seed` + 1, ...; steps, worlds,
+    """Independent agents trained together in one process, of seeds `seed`, `seed` + 1, ...; steps, envs,
     batch and replay size are those of each."""
     engine: Literal["auto", "native", "warp", "gym", "dmc"] = "auto"
     """Physics engine."""
@@ -45,7 +45,7 @@ class LearnConfig:
     """Where metrics go beside metrics.jsonl; TensorBoard is left out silently when not installed."""
     guard: bool = True
     """Stop with a dump when a loss or a gradient is not finite."""
-    step_timeout: Annotated[float, Range(0)] = 600.0
+    step_timeout: Annotated[float, Bounds(0)] = 600.0
     """Seconds for one call of a gym: environment, after which the run ends with exit code 5; 0: no limit."""
     eval_every: NotNegative = 0
     checkpoint_every: NotNegative = 0
@@ -59,10 +59,10 @@ class TrainConfig(LearnConfig):
     env: str
     """Environment: HalfCheetah, gym:Pendulum-v1, dmc:cheetah-run, ..."""
     steps: AtLeastOne = 1_000_000
-    """Env steps of the whole run, over all worlds."""
+    """Env steps of the whole run, over all envs."""
     num_envs: AtLeastOne = 1
-    """Worlds stepped together."""
-    updates_per_step: Annotated[float, Range(0)] = 1.0
+    """Envs stepped together."""
+    updates_per_step: Annotated[float, Bounds(0)] = 1.0
     """Gradient updates per env step; 0.05 is one update every 20 env steps."""
     warmup_steps: NotNegative = 5_000
     """Env steps before the first update."""
@@ -79,11 +79,11 @@ class TrainConfig(LearnConfig):
     log_every: AtLeastOne = 1_000
     """Env steps between lines of metrics."""
     ranks: Annotated[int, conf.Suppress] = 1
-    """Processes that share worlds, batches and replay (torchrun); found out at the start."""
+    """Processes that share envs, batches and replay (torchrun); found out at the start."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value that no run can use."""
-        check_ranges(self)
+        check_bounds(self)
         if not self.env:
             raise ConfigError("env is empty: name one, e.g. --env HalfCheetah")
 
@@ -100,7 +100,7 @@ class OfflineConfig(LearnConfig):
     """Updates on the data."""
     reward: Literal["none", "antmaze", "locomotion"] = "none"
     """Reward transform: none; antmaze: reward - 1; locomotion: times 1000 / (best - worst return)."""
-    action_limit: Annotated[float | None, Range(0, 1, open_low=True)] = 1 - 1e-5
+    action_limit: Annotated[float | None, Bounds(0, 1, open_low=True)] = 1 - 1e-5
     """Recorded actions are clipped to plus and minus this; none leaves them as they are."""
     eval_every: NotNegative = 5_000
     """Updates between evaluations; 0 evaluates never."""
@@ -115,14 +115,14 @@ class OfflineConfig(LearnConfig):
     then_online: NotNegative = 0
     """Env steps taken online afterwards, with the data in the replay."""
     num_envs: AtLeastOne = 1
-    """Worlds stepped together online."""
-    updates_per_step: Annotated[float, Range(0)] = 1.0
+    """Envs stepped together online."""
+    updates_per_step: Annotated[float, Bounds(0)] = 1.0
     """Updates per env step online."""
     replay_size: AtLeastOne = 2_000_000
-    """Capacity of the online replay, the data included, in rows."""
+    """Capacity of the online replay, the data included, in transitions."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value that no run can use."""
-        check_ranges(self)
+        check_bounds(self)
         if not self.dataset:
             raise ConfigError("dataset is empty: name one, e.g. --dataset FILE")

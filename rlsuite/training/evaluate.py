@@ -1,4 +1,4 @@
-"""Evaluation: a fixed number of deterministic episodes on worlds of their own, and `rlsuite eval`."""
+"""Evaluation: a fixed number of deterministic episodes on envs of their own, and `rlsuite eval`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +22,11 @@ from rlsuite.training.value_error import OURS, STAC, value_trace
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
 
 
-class Trace(Protocol):
+class EpisodeTrace(Protocol):
     """Looks on while episodes are played."""
 
     def add(self, step: TensorDictBase, running: Tensor) -> None:
-        """Take one vector step and which worlds' episodes it belongs to, `[B]` bool."""
+        """Take one vector step and which envs' episodes it belongs to, `[B]` bool."""
 
     def errors(self) -> dict[str, Tensor]:
         """Return the value errors of every episode, `[B]`, by definition; none without critics."""
@@ -39,66 +39,66 @@ def evaluate(
     *,
     seeds: Seeds,
     video: Path | None = None,
-    trace: Trace | None = None,
-    video_worlds: int = 1,
+    trace: EpisodeTrace | None = None,
+    video_envs: int = 1,
     begin: Callable[[TensorDictBase], TensorDictBase] | None = None,
 ) -> dict[str, list[float]]:
-    """Run one episode in every world of `env` with the policy's mode.
+    """Run one episode in every one of the `num_envs` of `env` with the policy's mode.
 
-    One episode a world, all of them counted: the mean is not biased to short episodes.
+    One episode each, all of them counted: the mean is not biased to short episodes.
 
     Args:
         policy: observation -> action; exploration is switched off.
-        env: worlds for evaluation alone; `len(returns)` is their number.
-        seeds: of the worlds' initial states, of world 0 or one each; the same seeds give the same episodes.
-        video: mp4 file for the episodes of the first worlds.
+        env: for evaluation alone; `len(returns)` is its `num_envs`.
+        seeds: of the initial states, of env 0 or one each; the same seeds give the same episodes.
+        video: mp4 file for the episodes of the first envs.
         trace: sees every step; see `rlsuite.training.value_error.value_trace`.
-        video_worlds: how many of them, side by side; a world whose episode is over stands still.
-        begin: changes the first row; see `chosen_stocks`.
+        video_envs: how many of them, side by side; one whose episode is over stands still.
+        begin: changes what the policy sees first; see `chosen_stocks`.
 
     Returns:
-        `returns` (undiscounted) and `lengths` (env steps), one number a world; with a trace that has them
+        `returns` (undiscounted) and `lengths` (env steps), one number an env; with a trace that has them
         also `value_errors` and `stac_value_errors`.
     """
     env.seed_worlds(seeds)
-    carried = env.reset() if begin is None else begin(env.reset())
+    td = env.reset() if begin is None else begin(env.reset())
     returns = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
     lengths = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
     running = torch.ones(env.batch_size, dtype=torch.bool, device=env.device)
-    with set_exploration_type(ExplorationType.DETERMINISTIC), _video_writer(video, env, video_worlds) as film:
+    with set_exploration_type(ExplorationType.DETERMINISTIC), _video_writer(video, env, video_envs) as film:
         while running.any():
             film(running)
-            step = env.step(policy(carried))
+            step = env.step(policy(td))
             if trace is not None:
                 trace.add(step, running)
-            following = step.get("next")
-            returns += torch.where(running, following.get("reward").squeeze(-1).double(), 0)
+            next_td = step.get("next")
+            returns += torch.where(running, next_td.get("reward").squeeze(-1).double(), 0)
             lengths += running
-            running &= ~following.get("done").squeeze(-1)
-            carried = env.maybe_reset(env.step_mdp(step))
-    found = {"returns": returns.tolist(), "lengths": lengths.tolist()}
+            running &= ~next_td.get("done").squeeze(-1)
+            td = env.maybe_reset(env.step_mdp(step))
+    episodes = {"returns": returns.tolist(), "lengths": lengths.tolist()}
     errors = {} if trace is None else trace.errors()
-    return found | {name: values.tolist() for name, values in errors.items()}
+    return episodes | {name: values.tolist() for name, values in errors.items()}
 
 
 def chosen_stocks(agent: Agent, env: VectorEnv) -> Callable[[TensorDictBase], TensorDictBase] | None:
-    """Return what puts the agent's choice of a stock into an evaluation's first row; None without stocks."""
+    """Return what puts the agent's choice of a stock into an evaluation's first step; None without stocks."""
     if not isinstance(env, StockEnv) or not isinstance(agent, ChoosesStock):
         return None
 
-    def begin(row: TensorDictBase) -> TensorDictBase:
-        first = row.get("observation").unflatten(0, (*agent.lead, -1))
+    def begin(td: TensorDictBase) -> TensorDictBase:
+        first = td.get("observation").unflatten(0, (*agent.lead, -1))
         stock = agent.first_stock(first)
         if stock is None:
-            return row
-        worlds = stock.unsqueeze(-2).expand(*first.shape[:-1], stock.shape[-1])
-        return env.restock(row, worlds.reshape(-1, stock.shape[-1]))
+            return td
+        stocks = stock.unsqueeze(-2).expand(*first.shape[:-1], stock.shape[-1])
+        return env.restock(td, stocks.reshape(-1, stock.shape[-1]))
 
     return begin
 
 
 def per_seed(episodes: dict[str, list[float]], seeds: int) -> list[dict[str, list[float]]]:
-    """Share out what `evaluate` returned among the agents, whose worlds stand in equal groups."""
+    """Share out what `evaluate` returned among the agents, whose envs stand in equal groups."""
     count = len(episodes["returns"]) // seeds
     return [
         {name: values[index * count : (index + 1) * count] for name, values in episodes.items()}
@@ -109,7 +109,7 @@ def per_seed(episodes: dict[str, list[float]], seeds: int) -> list[dict[str, lis
 def summary(episodes: dict[str, list[float]]) -> dict[str, float]:
     """Return, length and, where it was measured, value error of the episodes, as a metrics line names them.
 
-    Means over the episodes; for the returns also the population spread.
+    Means over the episodes; for the returns also the population standard deviation.
     """
     returns = torch.tensor(episodes["returns"], dtype=torch.float64)
     line = {
@@ -124,11 +124,11 @@ def summary(episodes: dict[str, list[float]]) -> dict[str, float]:
 
 
 class _video_writer:
-    """Context manager giving a function that appends a frame of the first worlds while one of them runs."""
+    """Context manager giving a function that appends a frame of the first envs while one of them runs."""
 
-    def __init__(self, path: Path | None, env: VectorEnv, worlds: int) -> None:
+    def __init__(self, path: Path | None, env: VectorEnv, count: int) -> None:
         self.path, self.env = path, env
-        self.pictures: list[np.ndarray | None] = [None] * worlds
+        self.frames: list[np.ndarray | None] = [None] * count
         self.writer: Any = None
 
     def __enter__(self) -> Any:
@@ -143,14 +143,14 @@ class _video_writer:
         return self.film
 
     def film(self, running: Tensor) -> None:
-        """Append a frame; worlds that are not running `[B]` any more keep their last picture."""
+        """Append a frame; envs that are not running `[B]` any more keep their last one."""
         if self.writer is None:
             return
-        filmed = running[: len(self.pictures)].nonzero().flatten().tolist()
-        for world in filmed:
-            self.pictures[world] = self.env.frame(world)
+        filmed = running[: len(self.frames)].nonzero().flatten().tolist()
+        for index in filmed:
+            self.frames[index] = self.env.frame(index)
         if filmed:
-            self.writer.append_data(mosaic([picture for picture in self.pictures if picture is not None]))
+            self.writer.append_data(mosaic([frame for frame in self.frames if frame is not None]))
 
     def __exit__(self, *_: object) -> None:
         if self.writer is not None:
@@ -165,7 +165,7 @@ def evaluate_run(
     video: Path | None,
     which: str,
     seed_index: int | None = None,
-    video_worlds: int = 1,
+    video_envs: int = 1,
 ) -> dict[str, Any]:
     """Evaluate the saved policies of a run on the run's environment, on the CPU, in Gymnasium's precision.
 
@@ -176,7 +176,7 @@ def evaluate_run(
         video: mp4 file for the first episodes.
         which: "last", "best", or the env steps of a checkpoint.
         seed_index: which agent of a run with several seeds, from 0; None is all of them.
-        video_worlds: how many episodes the video shows side by side.
+        video_envs: how many episodes the video shows side by side.
 
     Returns:
         return_mean, return_std, length_mean, value_error (of agents with critics), stac_value_error (where
@@ -198,10 +198,8 @@ def evaluate_run(
     config, train = run.config, run.config.train
     if seed_index is not None and not 0 <= seed_index < train.seeds:
         raise ConfigError(f"seed index {seed_index}: {path} has {train.seeds} agent(s), counted from 0")
-    if not 1 <= video_worlds <= episodes:
-        raise ConfigError(
-            f"video worlds = {video_worlds}: must be from 1 to the number of episodes, {episodes}"
-        )
+    if not 1 <= video_envs <= episodes:
+        raise ConfigError(f"video_envs = {video_envs}: must be from 1 to the number of episodes, {episodes}")
     indices = range(train.seeds) if seed_index is None else (seed_index,)
     env = make_env(
         train.env,
@@ -216,16 +214,16 @@ def evaluate_run(
         for index in indices:
             streams = SeedStreams([train.seed + index])
             agent = run.agent(env, streams, index)
-            own = streams.seeds("eval")[0] if seed is None else seed
+            first_seed = streams.seeds("eval")[0] if seed is None else seed
             film = video if index == indices[0] else None
             trace = value_trace(agent)
             each.append(
                 evaluate(
                     agent.policy,
                     env,
-                    seeds=own,
+                    seeds=first_seed,
                     video=film,
-                    video_worlds=video_worlds,
+                    video_envs=video_envs,
                     trace=trace,
                     begin=chosen_stocks(agent, env),
                 )
@@ -233,11 +231,11 @@ def evaluate_run(
         versions = env.versions
     finally:
         env.close()
-    found = {name: [value for own in each for value in own[name]] for name in each[0]}
+    everything = {name: [value for played in each for value in played[name]] for name in each[0]}
     return {
-        **{name.removeprefix("eval/"): value for name, value in summary(found).items()},
-        **found,
-        **({"each": [summary(own)["eval/return_mean"] for own in each]} if len(each) > 1 else {}),
+        **{name.removeprefix("eval/"): value for name, value in summary(everything).items()},
+        **everything,
+        **({"each": [summary(played)["eval/return_mean"] for played in each]} if len(each) > 1 else {}),
         "env": train.env,
         "env_options": dict(train.env_options),
         "legacy_margin": train.legacy_margin,

@@ -68,18 +68,18 @@ class LoadedPolicy:
         Raises:
             ConfigError: the last axis is not O long, or there are more than two.
         """
-        rows = torch.as_tensor(np.asarray(observation, np.float32))
-        if rows.dim() not in (1, 2) or rows.shape[-1] != self.observation_size:
+        observations = torch.as_tensor(np.asarray(observation, np.float32))
+        if observations.dim() not in (1, 2) or observations.shape[-1] != self.observation_size:
             raise ConfigError(
-                f"an observation of shape {tuple(rows.shape)}: {self.env_id} has {self.observation_size} "
-                f"numbers, give [{self.observation_size}] or [N, {self.observation_size}]"
+                f"an observation of shape {tuple(observations.shape)}: {self.env_id} has "
+                f"{self.observation_size} numbers: give [{self.observation_size}], or N of these"
             )
-        batch = rows.reshape(-1, self.observation_size)
+        batch = observations.reshape(-1, self.observation_size)
         mode = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
         with torch.no_grad(), set_exploration_type(mode):
             action = self.policy(TensorDict({"observation": batch}, [len(batch)]))["action"]
         scaled = self.middle + self.half_range * action
-        return scaled.reshape(*rows.shape[:-1], -1).numpy()
+        return scaled.reshape(*observations.shape[:-1], -1).numpy()
 
     def predict(
         self,

@@ -17,7 +17,7 @@ from rlsuite import distributed as ranks
 from rlsuite.replay.batch import Batch
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.runs import machine
-from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, Loaded
+from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError, Loaded, SavedChunk
 from rlsuite.runs.runfolder import RunFolder
 from rlsuite.runs.signals import StopFlag
 from rlsuite.training import state
@@ -290,7 +290,7 @@ def save(run: Run, store: CheckpointStore, recorder: Recorder, *, final: bool) -
     tensors, documents = snapshot(run, recorder)
     for attempt in range(FINAL_SAVE_TRIES if final else 1):
         chunks = [
-            Chunk(
+            SavedChunk(
                 name=chunk.name,
                 version=chunk.version,
                 rows=partial(dict, chunk.rows),

@@ -56,7 +56,7 @@ def train_online(
     Raises:
         ConfigError: a device, engine or replay size that this machine cannot give.
         DataError: no checkpoint is usable, or the last one could not be written.
-        NumericalError: a loss, gradient or too many worlds were not finite; `dump/` says more.
+        NumericalError: a loss, gradient or too many envs were not finite; `dump/` says more.
         EnvironmentFailure: the environment broke.
     """
     run = build(agent_class, agent_config, config)
@@ -188,6 +188,6 @@ def check_envs(run: OnlineRun, folder: Path) -> None:
         before = run.replay.before_failures(DUMPED_ROWS)
         place = write_dump(folder, report, {"env": run.env.state_dict(), "before": before})
         raise NumericalError(
-            f"{resets} worlds had numbers that are not finite in {env_steps} env steps, more than "
+            f"{resets} envs had numbers that are not finite in {env_steps} env steps, more than "
             f"{NAN_RESET_SHARE:.1%}: the task or its time step is unstable; {place}"
         )

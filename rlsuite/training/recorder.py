@@ -97,16 +97,16 @@ class Recorder:
         self._measure(step, updates, seconds)
         clocks = (step, updates, round(seconds, 3), *(round(rate, 2) for rate in self._rates))
         record = dict(zip(CLOCK_KEYS, clocks, strict=True))
-        numbers = {name: finite(value) for name, value in metrics.items()}
+        scalars = {name: finite(value) for name, value in metrics.items()}
         owner, prefix = ({}, "") if seed is None else ({OWNER_KEY: seed}, f"seed-{seed}/")
-        self._file.append({**record, **owner, **numbers})
+        self._file.append({**record, **owner, **scalars})
         times = {f"time/{key}": record[key] for key in CLOCK_KEYS[1:]}
-        self._loggers.log(step, times | {f"{prefix}{name}": number for name, number in numbers.items()})
+        self._loggers.log(step, times | {f"{prefix}{name}": scalar for name, scalar in scalars.items()})
         for key in RETURN_KEYS:
-            if (value := numbers.get(key)) is not None:
+            if (value := scalars.get(key)) is not None:
                 self._returns[seed] = value
                 break
-        self._display.show(self._status(step, updates), milestone=EVAL_RETURN in numbers)
+        self._display.show(self._status(step, updates), milestone=EVAL_RETURN in scalars)
 
     def tick(self, step: int, updates: int) -> None:
         """Keep the display alive between lines; cheap enough for every step."""
@@ -163,9 +163,9 @@ class Recorder:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._display.__exit__(kind, error, trace)
+        self._display.__exit__(cls, error, trace)
         self.close()
 
     def _measure(self, step: int, updates: int, seconds: float) -> None:

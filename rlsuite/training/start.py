@@ -47,23 +47,23 @@ def train(
     return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)
 
 
-def start(kind: type[Agent], config: RunConfig, out: Path | None) -> int:
+def start(cls: type[Agent], config: RunConfig, out: Path | None) -> int:
     """Make the run folder, train in it, and say how it went; under torchrun, together."""
     with ranks.joined(config.train.device):
-        return start_joined(kind, config, out)
+        return start_joined(cls, config, out)
 
 
-def start_joined(kind: type[Agent], config: RunConfig, out: Path | None) -> int:
+def start_joined(cls: type[Agent], config: RunConfig, out: Path | None) -> int:
     """Train in as many processes as have joined; the first one writes and speaks."""
     config = dataclasses.replace(config, train=share_out(config.train))
     device = pick_device(config.train.device, config.train.engine)
-    mode, reason = compile_mode(kind, config.agent, config.train, device.type)
+    mode, reason = compile_mode(cls, config.agent, config.train, device.type)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, compile=mode))
     if isinstance(config.train, OfflineConfig) and config.train.earlier_run:
         digest = agent_digest(load_agent(Path(config.train.earlier_run)).loaded)
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, earlier_digest=digest))
-    own = out or default_run_path(config.agent_name, about(config.train), config.train.seed)
-    path = Path(ranks.agreed(str(own)))  # of the first: clocks differ
+    wanted = out or default_run_path(config.agent_name, about(config.train), config.train.seed)
+    path = Path(ranks.agreed(str(wanted)))  # of the first: clocks differ
     facts = ("seed", "device", "engine", "legacy_margin")
     meta = {name: getattr(config.train, name) for name in facts} | {"compile": mode}
 
@@ -75,7 +75,7 @@ def start_joined(kind: type[Agent], config: RunConfig, out: Path | None) -> int:
 
     with own_folder(path, create) as folder, StopFlag() as stop:
         try:
-            result = train(kind, config.agent, config.train, folder, stop=stop)
+            result = train(cls, config.agent, config.train, folder, stop=stop)
         except ConfigError:  # a name or an engine that only `make_env` knows: leave no empty run behind
             begun = folder.metrics.exists() or folder.checkpoints.exists()
             if not begun and ranks.rank() == 0:
@@ -115,6 +115,6 @@ def resume_joined(path: Path, config: RunConfig, extended: bool) -> int:
         return folder
 
     with own_folder(path, reopen) as folder, StopFlag() as stop:
-        kind = agent_class(config.agent_name)
-        result = train(kind, config.agent, shared, folder, stop=stop, resume=True)
+        cls = agent_class(config.agent_name)
+        result = train(cls, config.agent, shared, folder, stop=stop, resume=True)
     return say_outcome(config, path, result) if ranks.rank() == 0 else outcome_code(result)

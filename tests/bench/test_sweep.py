@@ -12,7 +12,7 @@ from rlsuite.bench import spaces, sweep
 from rlsuite.cli.main import run as rlsuite
 from rlsuite.command.train import parse_train
 from rlsuite.errors import ConfigError, RLSuiteError
-from rlsuite.launch.task import Task
+from rlsuite.launch.task import LaunchTask
 from rlsuite.runs.mapping import RunConfig, config_to_dict
 from rlsuite.runs.runfolder import RunFolder
 
@@ -69,7 +69,7 @@ def study(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sweep, "Restarted", submit)
     monkeypatch.setattr(
-        sweep, "task_of", lambda plan, path, log: Task(("train", "x", "--out", str(path)), log)
+        sweep, "task_of", lambda plan, path, log: LaunchTask(("train", "x", "--out", str(path)), log)
     )
     monkeypatch.setattr(sweep, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(sweep, "plot_importance", lambda study, path: path.touch())

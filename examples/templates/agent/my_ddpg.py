@@ -18,7 +18,7 @@ from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.noise import Noise
-from rlsuite.ranges import PolyakRate, Positive, UnitInterval, check_ranges
+from rlsuite.bounds import PolyakRate, Positive, UnitInterval, check_bounds
 from rlsuite.replay.batch import Batch
 
 
@@ -39,7 +39,7 @@ class MyDDPGConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range; the command line makes one sentence of it."""
-        check_ranges(self)
+        check_bounds(self)
 
 
 @torch.no_grad()

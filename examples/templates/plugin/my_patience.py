@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rlsuite.blocks.noise import Source
+from rlsuite.bounds import AtLeastOne, Bounds, check_bounds
 from rlsuite.plugins.base import Plugin
-from rlsuite.ranges import AtLeastOne, Range, check_ranges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +21,12 @@ class MyPatienceConfig:
 
     steps: AtLeastOne = 50
     """Env steps without a change after which the episode ends."""
-    least: Annotated[float, Range(0)] = 1e-3
+    least: Annotated[float, Bounds(0)] = 1e-3
     """Change of any number of the observation that counts as one."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        check_ranges(self)
+        check_bounds(self)
 
 
 class MyPatience(Plugin):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from rlsuite.blocks.mlp import Activation
+from rlsuite.bounds import AtLeastOne, Bounds, NotNegative, PolyakRate, Positive, UnitInterval, check_bounds
 from rlsuite.errors import ConfigError
-from rlsuite.ranges import AtLeastOne, PolyakRate, Positive, Range, UnitInterval, check_ranges
 from rlsuite.returns.objectives import Utility, check_discount, check_shaping, make_utility
 
 
@@ -16,7 +16,7 @@ class DEtaNConfig:
 
     utility: Literal["mean", "lower", "upper", "mean_cvar", "target", "range", "exponential", "norm"] = "mean"
     """f of stock + return, to be maximised in expectation; `mean` makes the agent QR-DQN."""
-    level: Annotated[float | None, Range(0, 1, open_low=True)] = None
+    level: Annotated[float | None, Bounds(0, 1, open_low=True)] = None
     """Tail level tau of `mean_cvar`. With it, evaluations of `lower`, `upper` and `mean_cvar` choose the
     first stock for the best CVaR; without it they take the environment's."""
     weight: UnitInterval = 0.5
@@ -32,7 +32,7 @@ class DEtaNConfig:
     distributions, right for homogeneous utilities."""
     quantiles: AtLeastOne = 128
     """Quantiles of the return, K."""
-    kappa: Annotated[float, Range(0)] = 0.1
+    kappa: Annotated[float, Bounds(0)] = 0.1
     """Where the quantile loss turns from square to linear, in units of the return; 0 is linear everywhere."""
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the trunk's layers; the last is also the width at which the stock comes in."""
@@ -40,7 +40,7 @@ class DEtaNConfig:
     """Activation of all hidden layers."""
     normalize_observations: bool = False
     """Feed the trunk observations in running deviations from their running mean; the stock stays as it is."""
-    gamma: Annotated[float, Range(0, 1, open_low=True)] = 0.99
+    gamma: Annotated[float, Bounds(0, 1, open_low=True)] = 0.99
     """Discount per env step; that of the stock."""
     tau: PolyakRate = 0.01
     """Polyak rate of the target network."""
@@ -52,22 +52,22 @@ class DEtaNConfig:
     """Share of replayed rows that get another stock, uniform within the return's bound."""
     average_ties: bool = False
     """Where actions are equally good for f, learn the mean of their quantiles instead of the first one's."""
-    mean_bonus: Annotated[float, Range(0)] = 0.0
+    mean_bonus: Annotated[float, Bounds(0)] = 0.0
     """Weight of the mean return in choosing an action, a tie-break where f is flat."""
     epsilon_start: UnitInterval = 1.0
     """Share of random actions at first."""
     epsilon_final: UnitInterval = 0.05
     """Share of random actions in the end."""
-    epsilon_share: Annotated[float, Range(0, 1, open_low=True)] = 0.5
+    epsilon_share: Annotated[float, Bounds(0, 1, open_low=True)] = 0.5
     """Share of the run's updates over which random actions become rarer; half of them as in RIGOR's code."""
-    epsilon_updates: Annotated[int, Range(0)] = 0
+    epsilon_updates: NotNegative = 0
     """Updates over which they do, whatever the length of the run; 0 takes the share of it."""
     stock_candidates: AtLeastOne = 201
     """First stocks that an evaluation with `level` compares."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range, and for a utility that gamma forbids."""
-        check_ranges(self)
+        check_bounds(self)
         if self.level is not None and self.utility not in ("lower", "upper", "mean_cvar"):
             raise ConfigError(f"level = {self.level} is of CVaR; utility {self.utility} has no tail")
         if not self.hidden:

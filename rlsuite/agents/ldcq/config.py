@@ -5,17 +5,17 @@ from typing import Annotated, Literal
 
 from rlsuite.agents.ldcq.diffusion import ScheduleKind
 from rlsuite.agents.ldcq.values import Choice
-from rlsuite.errors import ConfigError
-from rlsuite.ranges import (
+from rlsuite.bounds import (
     AtLeastOne,
+    Bounds,
     DropoutRate,
     NotNegative,
     PolyakRate,
     Positive,
-    Range,
     UnitInterval,
-    check_ranges,
+    check_bounds,
 )
+from rlsuite.errors import ConfigError
 
 Stage = Literal["skills", "prior", "values"]
 STAGES: tuple[Stage, ...] = ("skills", "prior", "values")
@@ -46,7 +46,7 @@ class LDCQConfig:
     """Bidirectional GRU, or a transformer with a token for the latent."""
     encoder_layers: AtLeastOne = 4
     """Layers of the encoder."""
-    beta: Annotated[float, Range(0)] = 0.05
+    beta: Annotated[float, Bounds(0)] = 0.05
     """Weight of the KL between posterior and prior."""
     state_prior: bool = True
     """The skill model's prior reads the first state; else it is N(0, 1)."""
@@ -67,7 +67,7 @@ class LDCQConfig:
     """Limit of the signal-to-noise ratio as a weight of the loss (Min-SNR)."""
     state_dropout: DropoutRate = 0.1
     """Share of rows whose state is left out, for guidance."""
-    guidance: Annotated[float, Range(0)] = 0.0
+    guidance: Annotated[float, Bounds(0)] = 0.0
     """Weight of the guidance when latents are drawn."""
     normalize_latents: bool = True
     """Diffuse latents in deviations from their mean; our choice: the skill model leaves their scale open."""
@@ -128,7 +128,7 @@ class LDCQConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range, or that contradict one another."""
-        check_ranges(self)
+        check_bounds(self)
         for name, limit in (("execute", self.horizon), ("ddim_steps", self.diffusion_steps)):
             if getattr(self, name) > limit:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be in [1, {limit}]")

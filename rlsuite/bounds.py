@@ -1,4 +1,4 @@
-"""Bounds of a configuration's numbers, written where the field is: `gamma: Annotated[float, Range(0, 1)]`."""
+"""Bounds of a configuration's fields, written where the field is: `gamma: Annotated[float, Bounds(0, 1)]`."""
 
 import math
 import typing
@@ -10,7 +10,7 @@ from rlsuite.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class Bounds:
     """Which numbers a field may hold: `low` to `high`, both included unless `open_low` or `open_high`."""
 
     low: float = -math.inf
@@ -33,31 +33,31 @@ class Range:
         return f"be in {left}{self.low:g}, {self.high:g}{right}"
 
 
-AtLeastOne = Annotated[int, Range(1)]
+AtLeastOne = Annotated[int, Bounds(1)]
 """A count of which there must be one."""
 
-NotNegative = Annotated[int, Range(0)]
+NotNegative = Annotated[int, Bounds(0)]
 """A count that may be 0."""
 
-Positive = Annotated[float, Range(0, open_low=True)]
+Positive = Annotated[float, Bounds(0, open_low=True)]
 """A learning rate, a scale, a limit."""
 
-UnitInterval = Annotated[float, Range(0, 1)]
+UnitInterval = Annotated[float, Bounds(0, 1)]
 """A discount, a share, a probability."""
 
-PolyakRate = Annotated[float, Range(0, 1, open_low=True)]
+PolyakRate = Annotated[float, Bounds(0, 1, open_low=True)]
 """The share of the online network that a target takes at a step; 1 copies it."""
 
-DropoutRate = Annotated[float, Range(0, 1, open_high=True)]
+DropoutRate = Annotated[float, Bounds(0, 1, open_high=True)]
 """The probability that an entry is dropped."""
 
 
-def check_ranges(config: Any) -> None:
-    """Raise ConfigError for the first field of a dataclass whose number is out of its `Range`.
+def check_bounds(config: Any) -> None:
+    """Raise ConfigError for the first field of a dataclass whose number is out of its `Bounds`.
 
     None is in every range, and of a tuple every item is looked at. Call it in `__post_init__`.
     """
-    for name, allowed in ranges_of(type(config)):  # type: ignore[arg-type]
+    for name, allowed in bounds_of(type(config)):  # type: ignore[arg-type]
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
             if number is not None and not allowed.holds(number):
@@ -65,8 +65,8 @@ def check_ranges(config: Any) -> None:
 
 
 @cache
-def ranges_of(config: type) -> tuple[tuple[str, Range], ...]:
-    """Return the fields of a dataclass that have a `Range`, those of its bases included."""
+def bounds_of(config: type) -> tuple[tuple[str, Bounds], ...]:
+    """Return the fields of a dataclass that have a `Bounds`, those of its bases included."""
     hints = typing.get_type_hints(config, include_extras=True)
     marks = ((field.name, getattr(hints[field.name], "__metadata__", ())) for field in fields(config))
-    return tuple((name, mark) for name, extras in marks for mark in extras if isinstance(mark, Range))
+    return tuple((name, mark) for name, extras in marks for mark in extras if isinstance(mark, Bounds))

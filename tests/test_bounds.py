@@ -6,26 +6,26 @@ from typing import Annotated
 
 import pytest
 
+from rlsuite.bounds import AtLeastOne, Bounds, NotNegative, bounds_of, check_bounds
 from rlsuite.errors import ConfigError
-from rlsuite.ranges import AtLeastOne, NotNegative, Range, check_ranges, ranges_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
     count: AtLeastOne = 1
-    tau: Annotated[float, Range(0, 1, open_low=True)] = 0.5
+    tau: Annotated[float, Bounds(0, 1, open_low=True)] = 0.5
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_bounds(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(Base):
     threads: NotNegative = 0
-    lr: Annotated[float, Range(0, open_low=True)] = 1.0
-    dropout: Annotated[float, Range(0, 1, open_high=True)] = 0.0
-    limit: Annotated[float | None, Range(0, 1)] = None
-    hidden: Annotated[tuple[int, ...], Range(1)] = (8, 8)
+    lr: Annotated[float, Bounds(0, open_low=True)] = 1.0
+    dropout: Annotated[float, Bounds(0, 1, open_high=True)] = 0.0
+    limit: Annotated[float | None, Bounds(0, 1)] = None
+    hidden: Annotated[tuple[int, ...], Bounds(1)] = (8, 8)
     name: str = ""
 
 
@@ -50,7 +50,7 @@ def test_a_number_out_of_its_range_is_refused_by_its_name(fields, says):
 def test_ends_that_belong_to_a_range_none_and_empty_tuples_are_taken():
     Config(count=1, tau=1.0, threads=0, lr=1e9, dropout=0.0, limit=None, hidden=())
     assert Config(limit=0.0).limit == 0.0
-    assert [name for name, _ in ranges_of(Config)] == [
+    assert [name for name, _ in bounds_of(Config)] == [
         "count",
         "tau",
         "threads",
