@@ -359,8 +359,8 @@ class LEAST(nn.Module):
         """
         if strict and (other := set(state) ^ set(self.state_dict())):
             raise ConfigError(
-                f"a state of early stopping with other entries ({', '.join(sorted(other))}): it is of another "
-                "version; begin a new run"
+                f"a state of early stopping with other entries ({', '.join(sorted(other))}): it is of "
+                "another version; begin a new run"
             )
         keys = super().load_state_dict(state, strict, assign)
         self._steps, self._start_step = int(self.steps), int(self.start_step)
