@@ -61,12 +61,12 @@ def warn_of_actions(data: OfflineData, limit: float | None) -> None:
     share = share_beyond(action)
     if share:
         logger.warning(
-            "%s: %.2g %% of the recorded action numbers are outside [-1, 1] (up to %.3g), and are %s; if they are "
-            "in the environment's units, scale them to [-1, 1] first",
+            "%s: %.2g %% of the recorded action numbers are outside [-1, 1] (up to %.3g), and %s; if they "
+            "are in the environment's units, scale them to [-1, 1] first",
             data.source,
             100 * share,
             float(action.abs().max()),
-            "kept as they are" if limit is None else f"clipped to {limit:g}",
+            "are kept as they are" if limit is None else f"are clipped to {limit:g}",
         )
 
 
