@@ -14,7 +14,15 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from rlsuite.agents.base import Agent, Spaces, StateValue
-from rlsuite.agents.losses import Actor, Critic, entropy_target, sample_action, soft_state_value, td_target
+from rlsuite.agents.losses import (
+    Actor,
+    Critic,
+    entropy_target,
+    sample_action,
+    soft_action_value,
+    soft_state_value,
+    td_target,
+)
 from rlsuite.agents.optim import Adam, descend_alpha, polyak
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
@@ -170,6 +178,12 @@ class SAC(Agent):
         """Value observations `[*lead, N, O]` by both critics' mean at ten actions each."""
         draw = partial(sample_action, self.actor)
         return soft_state_value(draw, self.critic, self.log_alpha.exp(), self.normalized(observation))
+
+    @torch.no_grad()
+    def action_value(self, observation: Tensor, action: Tensor) -> StateValue:
+        """Value actions `[*lead, N, A]` at observations `[*lead, N, O]` by both critics' mean."""
+        alpha, observation = self.log_alpha.exp(), self.normalized(observation)
+        return soft_action_value(self.actor, self.critic, alpha, observation, action)
 
 
 class SACLoss(AgentLoss):

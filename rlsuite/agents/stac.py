@@ -18,7 +18,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from rlsuite.agents.base import Agent, Spaces, StateValue
-from rlsuite.agents.losses import entropy_target, soft_state_value, td_target
+from rlsuite.agents.losses import entropy_target, soft_action_value, soft_state_value, td_target
 from rlsuite.agents.optim import Adam, descend_alpha, polyak
 from rlsuite.agents.policies import evaluating, squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
@@ -211,6 +211,13 @@ class STAC(Agent):
         alpha = self.log_alpha.exp().to(observation.dtype)
         with evaluating(self.actor, self.critic):
             return soft_state_value(draw, self.critic.expected, alpha, self.normalized(observation))
+
+    @torch.no_grad()
+    def action_value(self, observation: Tensor, action: Tensor) -> StateValue:
+        """Value actions `[*lead, N, A]` at observations `[*lead, N, O]` by the critic's mean."""
+        alpha, observation = self.log_alpha.exp().to(observation.dtype), self.normalized(observation)
+        with evaluating(self.actor, self.critic):
+            return soft_action_value(self.actor, self.critic.expected, alpha, observation, action)
 
 
 class STACLoss(AgentLoss):

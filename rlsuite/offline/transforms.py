@@ -3,6 +3,7 @@
 Legend: N rows, E episodes, A action, O observation.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,8 +16,11 @@ from rlsuite.bounds import Bounds, check_bounds
 from rlsuite.errors import DataError
 from rlsuite.offline.data import OfflineData
 
+logger = logging.getLogger(__name__)
+
 ACTION_LIMIT = 1 - 1e-5  # keeps atanh finite; IQL's code (Kostrikov et al. 2022, arXiv 2110.06169)
 LOCOMOTION_SCALE = 1000.0  # reward units: the episode limit of D4RL's locomotion tasks; IQL, appendix
+BEYOND = 1e-6  # rounding of actions that were scaled to [-1, 1]
 STD_FLOOR = 1e-3  # added to a standard deviation; TD3+BC (Fujimoto & Gu 2021, arXiv 2106.06860)
 
 RewardTransform = Literal["none", "antmaze", "locomotion"]
@@ -39,6 +43,31 @@ class DataOptions:
 def clip_actions(action: Tensor, limit: float = ACTION_LIMIT) -> Tensor:
     """Return actions `[N, A]` within [-limit, limit]."""
     return action.clamp(-limit, limit)
+
+
+def share_beyond(action: Tensor) -> float:
+    """Return the share of action numbers `[N, A]` that lie outside [-1, 1], as no agent of ours can act."""
+    return float((action.abs() > 1 + BEYOND).double().mean())
+
+
+def warn_of_actions(data: OfflineData, limit: float | None) -> None:
+    """Warn where recorded actions lie outside [-1, 1]: of a file that is in other units than it should be.
+
+    Args:
+        data: what was read.
+        limit: to which actions will be clipped; None leaves them.
+    """
+    action = data.rows["action"]
+    share = share_beyond(action)
+    if share:
+        logger.warning(
+            "%s: %.2g %% of the recorded action numbers are outside [-1, 1] (up to %.3g), and %s; if they "
+            "are in the environment's units, scale them to [-1, 1] first",
+            data.source,
+            100 * share,
+            float(action.abs().max()),
+            "are kept as they are" if limit is None else f"are clipped to {limit:g}",
+        )
 
 
 def antmaze_reward(reward: Tensor) -> Tensor:
@@ -99,10 +128,13 @@ def reward_transform(kind: RewardTransform, data: OfflineData) -> Callable[[Tens
 def transformed(data: OfflineData, options: DataOptions) -> OfflineData:
     """Return the data with clipped actions and changed rewards; untouched columns are shared.
 
+    Warns of recorded actions outside [-1, 1].
+
     Raises:
         DataError: the rewards give no scale.
     """
     rows = data.rows.copy()
+    warn_of_actions(data, options.action_limit)
     if options.action_limit is not None:
         rows["action"] = clip_actions(rows["action"], options.action_limit)
     change = reward_transform(options.reward, data)

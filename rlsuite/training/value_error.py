@@ -169,4 +169,4 @@ def value_trace(agent: Agent) -> ValueTrace:
             value = agent.action_value(per_seed(observation), per_seed(action))
             return StateValue(value.value.flatten(), value.bonus.flatten())
 
-    return ValueTrace(estimate, getattr(agent.config, "gamma", 1.0), estimate_taken)
+    return ValueTrace(estimate, agent.gamma, estimate_taken)

@@ -1,12 +1,15 @@
 """What is done to data before learning: pure functions with known answers."""
 
+import numpy as np
 import pytest
 import torch
-from offline_helpers import episodes_of, write_minari
+from offline_helpers import episodes_of, flat_columns, write_flat, write_minari
 
 from rlsuite.blocks.normalizer import Standardise, identity
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline import transforms
+from rlsuite.offline.d4rl import read_d4rl
+from rlsuite.offline.load import summary
 from rlsuite.offline.minari import read_minari
 from rlsuite.offline.transforms import DataOptions, moments, transformed
 
@@ -15,6 +18,29 @@ def test_actions_stay_off_the_bounds():
     clipped = transforms.clip_actions(torch.tensor([-1.37, -1.0, 0.5, 1.0]))
     assert clipped.tolist() == pytest.approx([-0.99999, -0.99999, 0.5, 0.99999], abs=1e-7)
     assert torch.atanh(clipped).isfinite().all()
+
+
+def test_actions_in_other_units_are_not_clipped_without_a_word(tmp_path, caplog):
+    columns = flat_columns(10, timeouts=[4, 9])
+    columns["actions"] = np.linspace(-5, 5, 20, dtype=np.float32).reshape(10, 2)  # all but four beyond
+    data = read_d4rl(write_flat(tmp_path / "own.hdf5", **columns))
+    kept = transformed(data, DataOptions(action_limit=None))
+    assert "kept as they are" in caplog.text and kept.rows["action"].abs().max() > 4
+    caplog.clear()
+    clipped = transformed(data, DataOptions())
+    share = transforms.share_beyond(data.rows["action"])
+    assert 0.7 < share < 0.9
+    assert f"{100 * share:.2g} % of the recorded action numbers are outside [-1, 1]" in caplog.text
+    assert "own.hdf5" in caplog.text and "clipped to 0.99999" in caplog.text
+    assert clipped.rows["action"].abs().max() < 1
+    assert summary(data)["action_beyond_1"] == share
+
+
+def test_actions_on_the_bounds_are_no_reason_to_warn(tmp_path, caplog):
+    columns = flat_columns(10, timeouts=[4, 9])
+    columns["actions"] = np.ones((10, 2), np.float32)
+    transformed(read_d4rl(write_flat(tmp_path / "own.hdf5", **columns)), DataOptions())
+    assert not caplog.text
 
 
 def test_rewards_of_antmaze_are_0_at_the_goal():
