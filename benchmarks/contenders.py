@@ -106,7 +106,7 @@ def skills(stage: str, threads: int, *, compile_it: bool) -> None:
 
     config = preset_config("small")
     data = random_windows(config, 128)
-    agent = new_agent(dataclasses.replace(config, stages=(stage,)))
+    agent = new_agent(dataclasses.replace(config, stages=(stage,)))  # type: ignore[arg-type]
     agent.prepare(data)
     update = update_function(agent, compile_it)
 
@@ -137,7 +137,7 @@ def training(agent_name: str, threads: int, *, compile_it: bool = True, seeds: i
     from rlsuite.runs.config import TrainConfig
     from rlsuite.runs.runfolder import RunFolder
     from rlsuite.training.assembly import build
-    from rlsuite.training.online import interact
+    from rlsuite.training.online import act_and_learn
 
     kind = agent_class(agent_name)
     config = TrainConfig(
@@ -158,7 +158,7 @@ def training(agent_name: str, threads: int, *, compile_it: bool = True, seeds: i
         RunFolder.create(Path(place) / "run", {"train": {"env": TASK}}, {}) as folder,
     ):
         stop = _Turnstile(run, seeds)
-        interact(run, FOREVER, folder, stop, resume=False, loaded=None)  # type: ignore[arg-type]
+        act_and_learn(run, folder, FOREVER, stop, resume=False, loaded=None)  # type: ignore[arg-type]
 
 
 class _Turnstile:
