@@ -28,8 +28,8 @@ from rlsuite.runs.config import TrainConfig
 from rlsuite.runs.mapping import RunConfig, config_to_dict, to_mapping
 from rlsuite.runs.runfolder import RunFolder
 from rlsuite.runs.signals import StopFlag
-from rlsuite.training.assembly import learner_fields, with_worlds, worlds
-from rlsuite.training.online import interact
+from rlsuite.training.assembly import build_learner, make_envs, online_run
+from rlsuite.training.online import act_and_learn
 
 INTERRUPTED = 75
 ARMS = ("none", "grama", "redo")
@@ -103,8 +103,8 @@ def train(line: argparse.Namespace, stop: StopFlag) -> int:
         engine="native",
         plugins=plugins(line.arm),
     )
-    common = learner_fields(kind, agent, config, config.env)
-    common["eval_env"].close()  # every task makes its own
+    learner = build_learner(kind, agent, config, config.env)
+    learner.close()  # its envs: every task makes its own
     begun = (line.out / "config.toml").exists()
     tables = config_to_dict(RunConfig(agent_name=line.agent, preset="default", train=config, agent=agent))
     tables["change"] = {"network": line.network, "arm": line.arm, **change._asdict()}
@@ -112,19 +112,19 @@ def train(line: argparse.Namespace, stop: StopFlag) -> int:
         if begun and folder.config()["change"] != tables["change"]:
             raise SystemExit(f"{line.out} holds {folder.config()['change']}: choose another --out")
         store = CheckpointStore(folder.checkpoints)
-        loaded = store.load(config_digest=common["digest"]) if begun else None
+        loaded = store.load(config_digest=learner.digest) if begun else None
         done = 0 if loaded is None else loaded.step
         first, seconds = max(0, done - 1) // change.every, 0.0
         for task in range(first, change.tasks):
             # Updates are earned by every env step but the first ones of each task, these tasks' included.
             own = dataclasses.replace(config, warmup_steps=(task + 1) * line.refill)
-            streams, episodes = common["streams"], config.eval_episodes
-            common["eval_env"] = worlds(own, config.env, streams, "eval", episodes, "native")
-            run = with_worlds(common, own, agent.gamma)
+            streams, episodes = learner.streams, config.eval_episodes
+            learner.eval_env = make_envs(own, config.env, streams, "eval", episodes, "native")
+            run = online_run(learner, own)
             for env in (run.env, run.eval_env):
                 apply(change, task, env)
             goal, resume = (task + 1) * change.every, begun and task == first
-            result = interact(run, goal, folder, stop, resume=resume, loaded=loaded, seconds=seconds)
+            result = act_and_learn(run, folder, goal, stop, resume=resume, loaded=loaded, seconds=seconds)
             if result.interrupted:
                 return INTERRUPTED
             loaded, seconds = None, result.seconds

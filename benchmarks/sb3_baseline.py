@@ -30,7 +30,7 @@ from rlsuite.runs.checkpoint import CheckpointStore
 from rlsuite.runs.metrics import MetricsFile
 from rlsuite.runs.runfolder import RunFolder
 from rlsuite.runs.signals import StopFlag
-from rlsuite.training.assembly import world_seeds
+from rlsuite.training.assembly import env_seeds
 from rlsuite.training.evaluate import evaluate, summary
 from rlsuite.training.rng import SeedStreams
 
@@ -222,8 +222,8 @@ def train(at: Setting, path: Path, stop: StopFlag) -> bool:
                 if stop.stop is None:
                     model.policy.set_training_mode(False)
                     begin = streams.seeds("eval")[0] + evaluations * at.eval_episodes
-                    worlds = world_seeds([begin], at.eval_episodes)
-                    line = summary(evaluate(policy, eval_env, seeds=worlds))
+                    seeds = env_seeds([begin], at.eval_episodes)
+                    line = summary(evaluate(policy, eval_env, seeds=seeds))
                     evaluations += 1
                     clocks = {"step": model.num_timesteps, "updates": model._n_updates}
                     metrics.append({**clocks, "seconds": round(time.monotonic() - started, 3), **line})
