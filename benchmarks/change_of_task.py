@@ -67,7 +67,7 @@ def signs(change: Change, task: int, actuators: int) -> np.ndarray:
 
 def apply(change: Change, task: int, env: VectorEnv) -> None:
     """Change a fresh environment's model to what it is in one task; task 0 is the original."""
-    model: mujoco.MjModel = env.engine.model
+    model: mujoco.MjModel = env.engine.model  # type: ignore[attr-defined]
     if change.what == "gravity":
         model.opt.gravity[:] *= (-1.0) ** task
     else:
@@ -104,7 +104,7 @@ def train(line: argparse.Namespace, stop: StopFlag) -> int:
         plugins=plugins(line.arm),
     )
     learner = build_learner(kind, agent, config, config.env)
-    learner.eval_env.close()  # every task makes its own
+    learner.close()  # its envs: every task makes its own
     begun = (line.out / "config.toml").exists()
     tables = config_to_dict(RunConfig(agent_name=line.agent, preset="default", train=config, agent=agent))
     tables["change"] = {"network": line.network, "arm": line.arm, **change._asdict()}
@@ -117,10 +117,10 @@ def train(line: argparse.Namespace, stop: StopFlag) -> int:
         first, seconds = max(0, done - 1) // change.every, 0.0
         for task in range(first, change.tasks):
             # Updates are earned by every env step but the first ones of each task, these tasks' included.
-            of_task = dataclasses.replace(config, warmup_steps=(task + 1) * line.refill)
+            own = dataclasses.replace(config, warmup_steps=(task + 1) * line.refill)
             streams, episodes = learner.streams, config.eval_episodes
-            learner.eval_env = make_envs(of_task, config.env, streams, "eval", episodes, "native")
-            run = online_run(learner, of_task)
+            learner.eval_env = make_envs(own, config.env, streams, "eval", episodes, "native")
+            run = online_run(learner, own)
             for env in (run.env, run.eval_env):
                 apply(change, task, env)
             goal, resume = (task + 1) * change.every, begun and task == first

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from turns import Gate, Unavailable, answer, claim_output, turns
 
 if TYPE_CHECKING:
-    from rlsuite.training.assembly import Run
+    from rlsuite.training.assembly import OnlineRun
 
 TASK = "HalfCheetah-v5"
 WARM_UP = 1_000  # env steps before the first update of whole training
@@ -164,7 +164,7 @@ def training(agent_name: str, threads: int, *, compile_it: bool = True, seeds: i
 class _Turnstile:
     """What the loop takes for its stop flag: asked after every step, it lets the loop wait between turns."""
 
-    def __init__(self, run: "Run", seeds: int) -> None:
+    def __init__(self, run: "OnlineRun", seeds: int) -> None:
         self.run, self.seeds = run, seeds
         self.gate = Gate((WARM_UP + SETTLE) * seeds)
 

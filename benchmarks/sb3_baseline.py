@@ -97,7 +97,6 @@ def make_model(at: Setting, env: gymnasium.Env[Any, Any], seed: int) -> Any:
     fields: dict[str, Any] = {}
     if at.algorithm == "td3":
         size = env.action_space.shape
-        assert size is not None
         fields["action_noise"] = NormalActionNoise(np.zeros(size), NOISE * np.ones(size))
     return getattr(stable_baselines3, at.algorithm.upper())(
         "MlpPolicy",
@@ -151,7 +150,7 @@ def save(store: CheckpointStore, model: Any, at: Setting, evaluations: int, seco
         "policy": policy,
         "optim": moments,
         "replay": {name: torch.from_numpy(getattr(buffer, name)[:count]) for name in COLUMNS},
-        "rng": {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))},
+        "rng": {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64))},
     }
     store.save(model.num_timesteps, tensors=tensors, documents=documents, config_digest=digest_of(at))
 
@@ -223,8 +222,8 @@ def train(at: Setting, path: Path, stop: StopFlag) -> bool:
                 if stop.stop is None:
                     model.policy.set_training_mode(False)
                     begin = streams.seeds("eval")[0] + evaluations * at.eval_episodes
-                    worlds = env_seeds([begin], at.eval_episodes)
-                    line = summary(evaluate(policy, eval_env, seeds=worlds))
+                    seeds = env_seeds([begin], at.eval_episodes)
+                    line = summary(evaluate(policy, eval_env, seeds=seeds))
                     evaluations += 1
                     clocks = {"step": model.num_timesteps, "updates": model._n_updates}
                     metrics.append({**clocks, "seconds": round(time.monotonic() - started, 3), **line})
