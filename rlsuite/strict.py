@@ -11,23 +11,10 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeGuard, TypeVar, Union
 
+from rlsuite.bounds import check_numbers
 from rlsuite.errors import ConfigError
 
 NONE_TEXT = "none"
-
-MOST_COUNTED = 2**63 - 1
-LIMITS: dict[str, tuple[float, float]] = {  # our choice: far above what anybody trains with
-    "seed": (0, math.inf),
-    "seed_index": (0, MOST_COUNTED),
-    "threads": (0, 4_096),
-    "num_envs": (1, 2**20),
-    "eval_episodes": (1, 2**20),
-    "episodes": (1, 2**20),
-    "video_worlds": (1, 1_024),
-    "seeds": (1, 4_096),
-    "batch_size": (1, 2**26),
-    "hidden": (1, 2**16),
-}
 
 T = TypeVar("T")
 
@@ -37,7 +24,7 @@ def to_mapping(config: Any) -> dict[str, Any]:
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def from_mapping(kind: type[T], values: Mapping[str, Any], where: str, **fixed: Any) -> T:
+def from_mapping(cls: type[T], values: Mapping[str, Any], where: str, **fixed: Any) -> T:
     """Build the dataclass `kind` from plain values, its defaults filling what is not there.
 
     Args:
@@ -51,41 +38,16 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str, **fixed: 
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: {values!r} should be a table")
-    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     check_keys(values, sorted(fields), where)
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(cls)
     built = {name: typed(hints[name], value, f"{where}: {name}") for name, value in values.items()}
     try:
-        made = kind(**(built | fixed))
+        made = cls(**(built | fixed))
         check_numbers(made)
         return made
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {error}") from error
-
-
-def check_numbers(config: Any, prefix: str = "") -> None:
-    """Raise ConfigError for numbers in a dataclass, or in those inside it, that nothing can use.
-
-    Refused are NaN; infinities, unless the field's default is one; whole numbers that no machine counts to;
-    and sizes outside `LIMITS`, by the name of their field.
-    """
-    for field in dataclasses.fields(config):
-        value, name = getattr(config, field.name), f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            check_numbers(value, "" if field.name in ("train", "agent") else f"{name}.")
-            continue
-        items = value if isinstance(value, tuple) else (value,)
-        for item in items:
-            if isinstance(item, float) and not math.isfinite(item):
-                infinite = isinstance(field.default, float) and math.isinf(field.default)
-                if math.isnan(item) or not infinite:
-                    raise ConfigError(f"{name} = {item}: must be a finite number")
-            if isinstance(item, int) and not isinstance(item, bool):
-                least, most = LIMITS.get(field.name, (-MOST_COUNTED, MOST_COUNTED))
-                if not least <= item <= most:
-                    shown = f"{item:,}" if abs(item) < 10**30 else f"a number of {len(str(item))} digits"
-                    side = f"at least {least:,}" if item < least else f"at most {most:,}"
-                    raise ConfigError(f"{name} = {shown}: must be {side}")
 
 
 def check_keys(values: Mapping[str, Any], allowed: list[str], where: str) -> None:
@@ -130,7 +92,7 @@ def typed(hint: Any, value: Any, where: str) -> Any:
             return tuple(typed(arguments[0], item, where) for item in value)
         if len(value) != len(arguments):
             raise ConfigError(f"{where} = {value!r} should have {len(arguments)} items")
-        return tuple(typed(kind, item, where) for kind, item in zip(arguments, value, strict=True))
+        return tuple(typed(item_hint, item, where) for item_hint, item in zip(arguments, value, strict=True))
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} = {value!r} should be a table")
@@ -148,9 +110,9 @@ def typed(hint: Any, value: Any, where: str) -> Any:
 def _optional(hint: Any, arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     if type(None) in arguments and (value is None or value == NONE_TEXT):
         return None
-    for kind in arguments:
+    for member in arguments:
         try:
-            return typed(kind, value, where)
+            return typed(member, value, where)
         except ConfigError:
             continue  # another member of the union may fit
     raise ConfigError(f"{where} = {value!r} should be of type {hint}")

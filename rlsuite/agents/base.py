@@ -137,7 +137,7 @@ class Agent(nn.Module):
         """Make networks, targets, optimisers and the policy, on the agent's device."""
         raise NotImplementedError
 
-    def learn(self, batch: Any, noise: Noise, **phase: bool | str) -> dict[str, Tensor]:
+    def learn(self, batch: Any, noise: Noise, **phase: Any) -> dict[str, Tensor]:
         """Take one gradient step: a straight line of tensor operations, to be run as it is or compiled.
 
         No Python state is written, nothing is read back to the host, and all chance comes from `noise`.
@@ -152,7 +152,7 @@ class Agent(nn.Module):
         """
         raise NotImplementedError
 
-    def phase(self) -> dict[str, bool | str]:
+    def phase(self) -> dict[str, Any]:
         """Return what is special about the next update, as keywords of `learn`; each value is a graph."""
         return {}
 
@@ -173,6 +173,9 @@ class Agent(nn.Module):
     def state_value(self, observation: Tensor) -> StateValue | None:
         """Value observations `[*lead, N, O]`, without chance or gradient; None for agents without critics."""
         return None
+
+    def begin(self, updates: int) -> None:
+        """Learn how many updates the run makes in all, for schedules that are a share of it."""
 
     def start_online(self) -> None:
         """Change from recorded data to acting: decayed learning rates go back to where they began."""
@@ -214,7 +217,7 @@ class Agent(nn.Module):
             return unpack(batch, self.gamma)
         return batch if isinstance(batch.discount, Tensor) else batch._replace(discount=self.gamma)
 
-    def step(self, batch: Any, noise: Noise, **phase: bool | str) -> dict[str, Tensor]:
+    def step(self, batch: Any, noise: Noise, **phase: Any) -> dict[str, Tensor]:
         """Show the observations to the running statistics and learn from the batch: what is compiled."""
         return self.learn(self.normalized_batch(batch, observe=True), noise, **phase)
 
@@ -319,10 +322,3 @@ def make_generators(seed: int | Sequence[int], device: torch.device | str = "cpu
         name: torch.Generator(device).manual_seed(int(child))
         for name, child in zip(GENERATOR_NAMES, children, strict=True)
     }
-
-
-def check_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    """Raise ValueError unless low <= value <= high (low < value with `open_low`)."""
-    if not (low < value if open_low else low <= value) or not value <= high:
-        bracket = "(" if open_low else "["
-        raise ValueError(f"{name} = {value} is outside {bracket}{low}, {high}]")

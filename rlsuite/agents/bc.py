@@ -4,21 +4,21 @@ Legend: N batch, O observation, A action. Losses are written for the last axes; 
 seeds, whose losses stay apart.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from rlsuite.agents.base import Agent, Spaces, check_range
+from rlsuite.agents.base import Agent, Spaces
 from rlsuite.agents.optim import Adam
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.heads import DeterministicActor, Gaussian, UnsquashedActor, log_density
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.noise import Noise, Source
+from rlsuite.bounds import Bounds, DropoutRate, Positive, check_bounds
 from rlsuite.replay.batch import Batch
 
 LOG_STD_RANGE = (-5.0, 2.0)  # of the actor's log-deviation; IQL's authors' code, whose actor this is
@@ -36,18 +36,16 @@ class BCConfig:
     """Feed the actor observations in deviations from the mean, both of the data set."""
     loss: Literal["mse", "likelihood"] = "mse"
     """Fit one action by squared error, or a Gaussian with one deviation per action by likelihood."""
-    dropout: float = 0.0
+    dropout: DropoutRate = 0.0
     """Dropout of the hidden layers, in the loss only."""
-    exploration_noise: float | None = None
+    exploration_noise: Annotated[float | None, Bounds(0)] = None
     """Deviation of behaviour noise for actions in [-1, 1]; none: the actor's own (mse: 0.03)."""
-    lr_actor: float = 3e-4
+    lr_actor: Positive = 3e-4
     """Learning rate."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
-        check_range("dropout", self.dropout, 0, math.nextafter(1, 0))
-        check_range("exploration_noise", self.exploration_noise or 0, 0, math.inf)
-        check_range("lr_actor", self.lr_actor, 0, math.inf, open_low=True)
+        """Raise ConfigError for values outside their range."""
+        check_bounds(self)
 
 
 def cloning_loss(

@@ -12,6 +12,8 @@ from rlsuite.replay.batch import Batch
 
 VALUE_SAMPLES = 10  # actions per observation of `soft_state_value`; authors' code of the STAC paper
 
+INSIDE = 1 - 1e-6  # of the bounds of an action whose density is asked for: at 1 it has none
+
 Actor = Callable[[Tensor], Gaussian]
 Critic = Callable[[Tensor, Tensor], Tensor]
 Draw = Callable[[Tensor, Noise], tuple[Tensor, Tensor]]
@@ -56,3 +58,23 @@ def soft_state_value(draw: Draw, critic: Critic, alpha: Tensor, observation: Ten
     q = critic(repeated, action).mean(-2)
     bonus = -alpha * log_prob.unflatten(-1, (-1, VALUE_SAMPLES)).mean(-1)
     return StateValue(q.unflatten(-1, (-1, VALUE_SAMPLES)).mean(-1) + bonus, bonus)
+
+
+def soft_action_value(
+    actor: Actor, critic: Critic, alpha: Tensor, observation: Tensor, action: Tensor
+) -> StateValue:
+    """Value given actions by the critics' mean, with minus alpha times the log-density as the bonus, `[N]`.
+
+    So the STAC paper's code values the action of an evaluation (`rlsuite.training.value_error`).
+
+    Args:
+        actor: observation -> Gaussian before the tanh.
+        critic: (observation, action) -> means of all critics, `[M, N]`.
+        alpha: temperature, scalar or `[1]`.
+        observation: `[*lead, N, O]`, normalised.
+        action: in [-1, 1], `[*lead, N, A]`.
+    """
+    policy = actor(observation)
+    before_tanh = action.clamp(-INSIDE, INSIDE).atanh()
+    bonus = -alpha * squash(policy, (before_tanh - policy.mean) / policy.std)[1]
+    return StateValue(critic(observation, action).mean(-2) + bonus, bonus)

@@ -13,15 +13,25 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from rlsuite.agents.base import Agent, Spaces, StateValue, check_range
-from rlsuite.agents.losses import Actor, Critic, entropy_target, sample_action, soft_state_value, td_target
+from rlsuite.agents.base import Agent, Spaces, StateValue
+from rlsuite.agents.losses import (
+    Actor,
+    Critic,
+    entropy_target,
+    sample_action,
+    soft_action_value,
+    soft_state_value,
+    td_target,
+)
 from rlsuite.agents.optim import Adam, descend_alpha, polyak
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
+from rlsuite.blocks.exploration import Correlation
 from rlsuite.blocks.heads import EVALUATION_ACTIONS, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
+from rlsuite.bounds import PolyakRate, Positive, UnitInterval, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
@@ -45,34 +55,33 @@ class SACConfig:
     """The actor's deviation: exp of a clamped output, or softplus of one with a floor (STAC's paper)."""
     normalize_observations: bool = False
     """Feed all networks observations in running deviations from their running mean (replayed rows)."""
-    gamma: float = 0.99
+    gamma: UnitInterval = 0.99
     """Discount per env step."""
-    tau: float = 0.005
+    tau: PolyakRate = 0.005
     """Polyak rate of the target critics."""
-    lr_critic: float = 3e-4
+    lr_critic: Positive = 3e-4
     """Learning rate of the critics."""
-    lr_actor: float = 3e-4
+    lr_actor: Positive = 3e-4
     """Learning rate of the actor."""
-    lr_alpha: float = 3e-4
+    lr_alpha: Positive = 3e-4
     """Learning rate of log alpha."""
     alpha_step: Literal["adam", "sgd"] = "adam"
     """How log alpha descends; Adam's steps do not grow with the distance to the target entropy."""
-    alpha_init: float = 1.0
+    alpha_init: Positive = 1.0
     """First temperature."""
     target_entropy: float | None = None
     """Entropy of actions in [-1, 1]; None is minus the action's length."""
-    critic_scale: float = 1.0
+    critic_scale: Positive = 1.0
     """Factor of the critics' squared error; 0.5 in the authors' code. Adam feels it by its epsilon alone."""
+    noise_correlation: Correlation = "white"
+    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
     evaluation: Literal["mode", "mean"] = "mode"
     """Evaluation action: tanh of the Gaussian's mean, or the squashed Gaussian's mean."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
+        """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_range("gamma", self.gamma, 0, 1)
-        check_range("tau", self.tau, 0, 1, open_low=True)
-        for name in ("lr_critic", "lr_actor", "lr_alpha", "alpha_init", "critic_scale"):
-            check_range(name, getattr(self, name), 0, math.inf, open_low=True)
+        check_bounds(self)
 
 
 @torch.no_grad()
@@ -125,8 +134,10 @@ class SAC(Agent):
         alpha_optimizer = self.policy_optimizer if config.alpha_step == "adam" else None
         self.add_parts(alpha_optimizer, alpha=nn.ParameterList([self.log_alpha]))
         self.target_critic = self.add_target("target_critic", self.critic)
-        mode = EVALUATION_ACTIONS[config.evaluation]
-        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer, mode)
+        mode, act = EVALUATION_ACTIONS[config.evaluation], self.generators["act"]
+        self.policy = squashed_gaussian_policy(
+            self.actor, act, self.normalizer, mode, config.noise_correlation
+        )
 
     def learn(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
         """Step the critics, then actor and temperature against the new critics, then the targets."""
@@ -167,6 +178,12 @@ class SAC(Agent):
         """Value observations `[*lead, N, O]` by both critics' mean at ten actions each."""
         draw = partial(sample_action, self.actor)
         return soft_state_value(draw, self.critic, self.log_alpha.exp(), self.normalized(observation))
+
+    @torch.no_grad()
+    def action_value(self, observation: Tensor, action: Tensor) -> StateValue:
+        """Value actions `[*lead, N, A]` at observations `[*lead, N, O]` by both critics' mean."""
+        alpha, observation = self.log_alpha.exp(), self.normalized(observation)
+        return soft_action_value(self.actor, self.critic, alpha, observation, action)
 
 
 class SACLoss(AgentLoss):

@@ -11,14 +11,14 @@ axes; leading axes are independent seeds, whose losses stay apart.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from rlsuite.agents.base import Agent, Spaces, StateValue, check_range
-from rlsuite.agents.losses import entropy_target, soft_state_value, td_target
+from rlsuite.agents.base import Agent, Spaces, StateValue
+from rlsuite.agents.losses import entropy_target, soft_action_value, soft_state_value, td_target
 from rlsuite.agents.optim import Adam, descend_alpha, polyak
 from rlsuite.agents.policies import evaluating, squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
@@ -33,6 +33,7 @@ from rlsuite.blocks.heads import (
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
+from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 Actor = Callable[[Tensor, Noise], Gaussian]
@@ -49,27 +50,27 @@ class STACConfig:
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
-    beta: float = 0.25
+    beta: Annotated[float, Bounds(0)] = 0.25
     """Deviations taken off the mean; of the paper's five values the one that is never its worst."""
-    critics: int = 1
+    critics: AtLeastOne = 1
     """Critics of which the lowest counts; 2 with beta 0 is the paper's ESTAC."""
-    dropout_actor: float = 0.01
+    dropout_actor: Annotated[float, Bounds(0, 0.99)] = 0.01
     """Dropout rate of the actor, in behaviour, targets and losses."""
-    dropout_critic: float = 0.01
+    dropout_critic: Annotated[float, Bounds(0, 0.99)] = 0.01
     """Dropout rate of critic and target critic."""
     normalize_observations: bool = False
     """Feed all networks observations in running deviations from their running mean (replayed rows)."""
-    gamma: float = 0.99
+    gamma: UnitInterval = 0.99
     """Discount per env step."""
-    tau: float = 0.005
+    tau: PolyakRate = 0.005
     """Polyak rate of the target critic."""
-    lr_critic: float = 3e-4
+    lr_critic: Positive = 3e-4
     """Learning rate of the critic."""
-    lr_actor: float = 3e-4
+    lr_actor: Positive = 3e-4
     """Learning rate of the actor."""
-    lr_alpha: float = 3e-4
+    lr_alpha: Positive = 3e-4
     """Rate of the temperature's own step, see `update`."""
-    alpha_init: float = 0.2
+    alpha_init: Positive = 0.2
     """First temperature."""
     target_entropy: float | None = None
     """Entropy of actions in [-1, 1]; None is minus the action's length."""
@@ -77,16 +78,9 @@ class STACConfig:
     """Evaluation action: the squashed Gaussian's mean, or tanh of the Gaussian's."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
+        """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_range("gamma", self.gamma, 0, 1)
-        check_range("tau", self.tau, 0, 1, open_low=True)
-        check_range("beta", self.beta, 0, math.inf)
-        check_range("critics", self.critics, 1, math.inf)
-        for name in ("dropout_actor", "dropout_critic"):
-            check_range(name, getattr(self, name), 0, 0.99)
-        for name in ("lr_critic", "lr_actor", "lr_alpha", "alpha_init"):
-            check_range(name, getattr(self, name), 0, math.inf, open_low=True)
+        check_bounds(self)
 
 
 def pessimistic(returns: Gaussian, beta: float) -> Tensor:
@@ -217,6 +211,13 @@ class STAC(Agent):
         alpha = self.log_alpha.exp().to(observation.dtype)
         with evaluating(self.actor, self.critic):
             return soft_state_value(draw, self.critic.expected, alpha, self.normalized(observation))
+
+    @torch.no_grad()
+    def action_value(self, observation: Tensor, action: Tensor) -> StateValue:
+        """Value actions `[*lead, N, A]` at observations `[*lead, N, O]` by the critic's mean."""
+        alpha, observation = self.log_alpha.exp().to(observation.dtype), self.normalized(observation)
+        with evaluating(self.actor, self.critic):
+            return soft_action_value(self.actor, self.critic.expected, alpha, observation, action)
 
 
 class STACLoss(AgentLoss):

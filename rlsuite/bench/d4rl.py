@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from rlsuite.bounds import AtLeastOne, Bounds, NotNegative
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
-from rlsuite.launch.plan import Plan, resolve, task_of
+from rlsuite.launch.plan import RunPlan, resolve, tasks_of
 from rlsuite.launch.queue import run_all, worst
 from rlsuite.offline.load import load_dataset
 from rlsuite.offline.locate import is_here, locate
@@ -47,7 +48,7 @@ TABLE_COLUMNS = (*FACTS, *SCORES, "paper", "paper_std", "corl", "corl_std")
 
 
 @dataclass(frozen=True, kw_only=True)
-class D4rlLine(LaunchFlags):
+class D4rlArgs(LaunchFlags):
     """Trains offline agents on data sets and writes one table of their last scores."""
 
     datasets: str = "locomotion"
@@ -57,13 +58,13 @@ class D4rlLine(LaunchFlags):
     """Agents, separated by commas."""
     preset: str = "default"
     """Preset of every agent that has it; the others take their default."""
-    steps: int | None = None
+    steps: Annotated[int | None, Bounds(1)] = None
     """Updates of every run; by default the preset's, a million."""
-    seeds: int = 5
+    seeds: AtLeastOne = 5
     """Independent agents of each pair, seeds 0, 1, ..., trained in one process."""
-    evaluations: int = 10
+    evaluations: AtLeastOne = 10
     """Evaluations during a run, the last one on its last checkpoint; the table has the last."""
-    threads: int = 1
+    threads: NotNegative = 1
     """CPU threads of each; 0 takes all cores."""
     out: Path = Path("runs/d4rl")
     """Folder of the runs and tables; what is finished is kept."""
@@ -71,10 +72,6 @@ class D4rlLine(LaunchFlags):
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
         super().__post_init__()
-        for name, least in (("seeds", 1), ("evaluations", 1), ("threads", 0), ("steps", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} = {value}: must be at least {least}")
         if not names(self.agents) or not names(self.datasets):
             raise ConfigError("give --agents and --datasets at least one name each, e.g. --agents bc,iql")
 
@@ -95,7 +92,7 @@ class DataFacts(NamedTuple):
     behaviour_score: float
 
 
-def main(line: D4rlLine, extra: Sequence[str] = ()) -> int:
+def main(args: D4rlArgs, extra: Sequence[str] = ()) -> int:
     """Train what is missing, then write the table; return 0, or the exit code of what did not finish.
 
     Args:
@@ -105,35 +102,36 @@ def main(line: D4rlLine, extra: Sequence[str] = ()) -> int:
     Raises:
         ConfigError: a name is unknown, or a run folder holds something else.
     """
-    wanted = list(dict.fromkeys(one for name in names(line.datasets) for one in GROUPS.get(name, (name,))))
+    wanted = list(
+        dict.fromkeys(dataset for name in names(args.datasets) for dataset in GROUPS.get(name, (name,)))
+    )
     missing = {name: how for name in wanted if (how := how_to_get(name)) is not None}
     here = [name for name in wanted if name not in missing]
-    plans: dict[tuple[str, str], Plan] = {
-        (name, agent): plan(name, agent, line, extra) for name in here for agent in names(line.agents)
+    plans: dict[tuple[str, str], RunPlan] = {
+        (name, agent): plan(name, agent, args, extra) for name in here for agent in names(args.agents)
     }
-    tasks = {}
-    for (name, agent), one in plans.items():
-        path = folder_of(line.out, name, agent)
-        if (task := task_of(one, path, line.out / "logs" / f"{path.name}.log")) is not None:
-            tasks[path.name] = task
+    by_folder = {folder_of(args.out, name, agent).name: plans[name, agent] for name, agent in plans}
+    tasks = tasks_of(by_folder, args.out)
     codes: dict[str, int] = {}
     if tasks:
-        with line.make_launcher() as launcher:
+        with args.make_launcher() as launcher:
             codes = run_all(tasks, launcher)
     finished = {
-        pair: one for pair, one in plans.items() if not codes.get(f"{pair[1]}-{label_of(pair[0])}", 0)
+        pair: pair_plan
+        for pair, pair_plan in plans.items()
+        if not codes.get(f"{pair[1]}-{label_of(pair[0])}", 0)
     }
     if finished:
         facts = {name: describe(name) for name in dict.fromkeys(name for name, _ in finished)}
-        write_tables(finished, facts, line)
+        write_tables(finished, facts, args)
     for name, how in missing.items():
         print(f"missing: {name}: {how}")
     return worst(codes)
 
 
-def names(words: str) -> list[str]:
+def names(text: str) -> list[str]:
     """Split a list of the command line, each name once."""
-    return list(dict.fromkeys(name.strip() for name in words.split(",") if name.strip()))
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def how_to_get(name: str) -> str | None:
@@ -142,7 +140,7 @@ def how_to_get(name: str) -> str | None:
     Raises:
         ConfigError: no such name, or no such file.
     """
-    recipe = {one.dataset_id: one for one in recipes().values()}.get(name)
+    recipe = {candidate.dataset_id: candidate for candidate in recipes().values()}.get(name)
     if recipe is not None and not is_here(name):
         needs = {"medium-replay": " --policy RUN", "medium-expert": " --parts A B"}
         policy = " --policy RUN_OR_FILE" if recipe.kind in ("medium", "expert") else ""
@@ -157,23 +155,23 @@ def how_to_get(name: str) -> str | None:
     return None
 
 
-def plan(name: str, agent: str, line: D4rlLine, extra: Sequence[str]) -> Plan:
+def plan(name: str, agent: str, args: D4rlArgs, extra: Sequence[str]) -> RunPlan:
     """Resolve the run of one agent on one data set."""
-    preset = line.preset if line.preset in preset_names(agent) else "default"
-    words = [
+    preset = args.preset if args.preset in preset_names(agent) else "default"
+    shared = [
         "--dataset",
         name,
         "--preset",
         preset,
         "--seeds",
-        str(line.seeds),
+        str(args.seeds),
         "--threads",
-        str(line.threads),
+        str(args.threads),
     ]
-    if line.steps is not None:
-        words += ["--steps", str(line.steps)]
-    steps = resolve(agent, [*words, *extra]).config.train.steps
-    return resolve(agent, [*words, "--eval-every", str(math.ceil(steps / line.evaluations)), *extra])
+    if args.steps is not None:
+        shared += ["--steps", str(args.steps)]
+    steps = resolve(agent, [*shared, *extra]).config.train.steps
+    return resolve(agent, [*shared, "--eval-every", str(math.ceil(steps / args.evaluations)), *extra])
 
 
 def label_of(name: str) -> str:
@@ -230,7 +228,7 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
     """
     folder = RunFolder.open(run)
     only = folder.config()["train"]["seed"]
-    found = [
+    entries = [
         {
             "seed": record.get(OWNER_KEY, only),
             "updates": record["step"],
@@ -241,21 +239,23 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
         for record in (read_metrics(folder.metrics) if folder.metrics.exists() else ())
         if record.get("eval/return_mean") is not None
     ]
-    if not found:
+    if not entries:
         raise ConfigError(f"{run} has no evaluation in its metrics")
-    return found
+    return entries
 
 
-def table_row(facts: DataFacts, agent: str, plan: Plan, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def table_row(
+    facts: DataFacts, agent: str, plan: RunPlan, entries: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Return one row of the table from a run's evaluations, the last of each seed."""
     train = plan.config.train
-    last = [one for one in found if one["updates"] == max(entry["updates"] for entry in found)]
+    last = [row for row in entries if row["updates"] == max(entry["updates"] for entry in entries)]
     row: dict[str, Any] = dict(
         zip(FACTS[:4], (facts.label, facts.origin, agent, plan.config.preset), strict=True)
     )
     row |= {"updates": last[0]["updates"], "seeds": len(last), "episodes": train.eval_episodes}
     for key, spread in (("score", "score_std"), ("return_mean", "return_std")):
-        values = [one[key] for one in last]
+        values = [row[key] for row in last]
         row[key] = statistics.fmean(values)
         row[spread] = statistics.stdev(values) if len(values) > 1 else math.nan
     row |= {"behaviour_score": facts.behaviour_score, "behaviour_return": facts.behaviour_return}
@@ -265,20 +265,20 @@ def table_row(facts: DataFacts, agent: str, plan: Plan, found: Sequence[Mapping[
 
 
 def write_tables(
-    plans: Mapping[tuple[str, str], Plan], facts: Mapping[str, DataFacts], line: D4rlLine
+    plans: Mapping[tuple[str, str], RunPlan], facts: Mapping[str, DataFacts], args: D4rlArgs
 ) -> None:
     """Write `table.csv`, `table.md` and `curves.csv` (every evaluation of every seed); print the table."""
     curves, rows = [], []
-    for (name, agent), one in plans.items():
-        found = evaluations(folder_of(line.out, name, agent))
+    for (name, agent), pair_plan in plans.items():
+        entries = evaluations(folder_of(args.out, name, agent))
         owner = {"dataset": facts[name].label, "data": facts[name].origin, "agent": agent}
-        curves += [owner | entry for entry in found]
-        rows.append(table_row(facts[name], agent, one, found))
-    write_csv(line.out / "curves.csv", CURVE_COLUMNS, curves)
-    write_csv(line.out / "table.csv", TABLE_COLUMNS, rows)
+        curves += [owner | entry for entry in entries]
+        rows.append(table_row(facts[name], agent, pair_plan, entries))
+    write_csv(args.out / "curves.csv", CURVE_COLUMNS, curves)
+    write_csv(args.out / "table.csv", TABLE_COLUMNS, rows)
     text = markdown(rows)
-    (line.out / "table.md").write_text(text)
-    print(f"\n{text}\ntables: {line.out}", flush=True)
+    (args.out / "table.md").write_text(text)
+    print(f"\n{text}\ntables: {args.out}", flush=True)
 
 
 def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -302,7 +302,7 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
         size = f"{row['updates']:,}, {row['seeds']}"
         cells = (row["dataset"], row["data"], behaviour, row["agent"], score, paper, corl, reached, size)
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    notes = [f"{key}: {words}" for key, words in SOURCES.items()]
+    notes = [f"{key}: {source}" for key, source in SOURCES.items()]
     return "\n".join([*lines, "", "Published numbers are of D4RL's own data. " + "; ".join(notes) + ".", ""])
 
 

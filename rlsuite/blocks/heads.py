@@ -248,9 +248,13 @@ class ValueNetwork(nn.Module):
 
 
 class _Critic(nn.Module):
-    """M members over concatenated (observation, action); the member axis is the last leading one."""
+    """M members over concatenated (observation, action); the member axis is the last leading one.
+
+    `action_scale` multiplies the actions, A numbers; None leaves them as they are.
+    """
 
     outputs: int
+    action_scale: Tensor | None
 
     def __init__(
         self,
@@ -266,8 +270,11 @@ class _Critic(nn.Module):
         generator: Source = None,
         dropout_generator: Source = None,
         trunk: Network = "mlp",
+        action_scale: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        scale = None if action_scale is None else torch.tensor(tuple(action_scale))
+        self.register_buffer("action_scale", scale, persistent=False)
         self.trunk = network(
             trunk,
             observation + action,
@@ -282,6 +289,8 @@ class _Critic(nn.Module):
         )
 
     def features(self, observation: Tensor, action: Tensor, noise: Noise | None) -> Tensor:
+        if self.action_scale is not None:
+            action = action * self.action_scale
         joined = torch.cat((observation, action), -1).unsqueeze(-3)
         return self.trunk(joined, noise).to(observation.dtype)
 

@@ -14,7 +14,7 @@ PROG = "rlsuite export"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportLine:
+class ExportArgs:
     """Writes the evaluation policy of a run, its normaliser and the action's range as one graph."""
 
     run: conf.Positional[Path]
@@ -39,13 +39,13 @@ class ExportLine:
 
 def run(argv: Sequence[str]) -> int:
     """Export what the words after `rlsuite export` say; return 0."""
-    line = parse(ExportLine, argv, prog=PROG, description=str(ExportLine.__doc__))
-    check_run(line.run)
-    import_modules(line.imports)
+    args = parse(ExportArgs, argv, prog=PROG, description=str(ExportArgs.__doc__))
+    check_run(args.run)
+    import_modules(args.imports)
 
     from rlsuite.training.export import export
 
-    made = export(line.run, line.format, line.out, which=line.checkpoint, seed_index=line.seed_index)
+    made = export(args.run, args.format, args.out, which=args.checkpoint, seed_index=args.seed_index)
     facts = made.facts
     where = f"{facts['agent']} on {facts['env']}, {facts['env_steps']:,} env steps, seed {facts['seed']}"
     print(f"{made.path}: {where}")

@@ -14,7 +14,7 @@ PROG = "rlsuite push"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PushLine:
+class PushArgs:
     """Uploads policy, configuration, metrics and a model card; token: HF_TOKEN or `hf auth login`."""
 
     run: conf.Positional[Path]
@@ -46,20 +46,20 @@ class PushLine:
 
 def run(argv: Sequence[str]) -> int:
     """Push what the words after `rlsuite push` say; return 0."""
-    line = parse(PushLine, argv, prog=PROG, description=str(PushLine.__doc__))
-    check_run(line.run)
-    import_modules(line.imports)
+    args = parse(PushArgs, argv, prog=PROG, description=str(PushArgs.__doc__))
+    check_run(args.run)
+    import_modules(args.imports)
 
     from rlsuite.hub.transfer import push
 
     address = push(
-        line.run,
-        line.repo,
-        which=line.checkpoint,
-        revision=line.revision,
-        private=line.private,
-        resumable=line.resumable,
-        license_name=line.license,
+        args.run,
+        args.repo,
+        which=args.checkpoint,
+        revision=args.revision,
+        private=args.private,
+        resumable=args.resumable,
+        license_name=args.license,
     )
     print(address)
     return 0

@@ -16,19 +16,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlsuite.bounds import check_numbers
 from rlsuite.errors import ConfigError, unknown_name
-from rlsuite.strict import check_numbers
 
 RUN_MARK = "config.toml"  # every run folder has one
 
 T = TypeVar("T")
 
 NAMED_CHECKPOINTS = ("best", "last")
-_STEP = re.compile("[0-9]{1,12}")
 MOST_DIGITS = 40  # of a whole number written as a power of ten
 
+_STEP = re.compile("[0-9]{1,12}")
 _POWER = re.compile(r"[+-]?[0-9][0-9_]*(?:\.[0-9]*)?[eE]\+?[0-9]{1,4}")
-_RATE = re.compile(r"--(?:agent\.)?(?:lr|learning-rate|agent\.learning-rate)")
+_RATE = re.compile(r"--(?:agent\.)?(?:lr|learning-rate)")
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _FRAME = re.compile("[╭╮╰╯│]")
 _RULE = re.compile("─{3}|-{20}")  # the latter where the terminal has no box-drawing characters
@@ -38,7 +38,7 @@ _QUOTED = re.compile(r"'([^']*)'")
 
 
 def parse(
-    kind: type[T], argv: Sequence[str], *, prog: str, default: T | None = None, description: str = ""
+    cls: type[T], argv: Sequence[str], *, prog: str, default: T | None = None, description: str = ""
 ) -> T:
     """Return `kind` built from the words of the command line.
 
@@ -56,12 +56,12 @@ def parse(
     import tyro
 
     start: Any = {} if default is None else {"default": default}
-    argv = _prepared(kind, argv)
+    argv = _prepared(cls, argv)
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
             parsed, unknown = tyro.cli(
-                kind, args=list(argv), prog=prog, description=description, return_unknown_args=True, **start
+                cls, args=list(argv), prog=prog, description=description, return_unknown_args=True, **start
             )
     except SystemExit as stop:
         if not stop.code:
@@ -71,41 +71,38 @@ def parse(
     if unknown:
         word = next((word for word in unknown if word.startswith("-")), unknown[0])
         name = word.partition("=")[0].replace("_", "-")
-        rates = [flag for flag in flags(kind) if ".lr-" in flag]
+        rates = [flag for flag in flags(cls) if ".lr-" in flag]
         if _RATE.fullmatch(name) and rates:
             raise ConfigError(
                 f'"{name}" is not an option of `{prog}`: its learning rates are {", ".join(rates)}'
             )
-        raise unknown_name(f"an option of `{prog}`", name, flags(kind), f"{prog} --help")
+        raise unknown_name(f"an option of `{prog}`", name, flags(cls), f"{prog} --help")
     check_numbers(parsed)
     return typing.cast(T, parsed)
 
 
-def _prepared(kind: type, argv: Sequence[str]) -> list[str]:
-    """Return the words with whole numbers like 1e5 written out.
+def _prepared(cls: type, argv: Sequence[str]) -> list[str]:
+    """Return the arguments with whole numbers like 1e5 written out.
 
     Raises:
         ConfigError: an empty value, where a name, a number or a path belongs.
     """
-    known = dict(_fields(kind))
-    words: list[str] = []
+    hints = dict(_fields(cls))
+    prepared: list[str] = []
     flag = ""
-    for word in argv:
-        name, equals, value = word.partition("=")
-        if word.startswith("--"):
+    for arg in argv:
+        name, equals, value = arg.partition("=")
+        if arg.startswith("--"):
             flag = name.replace("_", "-")
-            if equals:
-                value = _checked(known, flag, value)
-                words.append(f"{name}={value}")
-            else:
-                words.append(word)
+            prepared.append(f"{name}={_checked(hints, flag, value)}" if equals else arg)
         else:
-            words.append(_checked(known, flag, word))
-    return words
+            prepared.append(_checked(hints, flag, arg))
+    return prepared
 
 
-def _checked(known: Mapping[str, tuple[Any, Any]], flag: str, value: str) -> str:
-    hint, default = known.get(flag, (None, None))
+def _checked(hints: Mapping[str, tuple[Any, Any]], flag: str, value: str) -> str:
+    """Return the value of a flag ("" for a positional one), a whole number written out."""
+    hint, default = hints.get(flag, (None, None))
     if not value.strip() and default != "":
         raise ConfigError(f"{flag or 'the line'}: an empty value came; leave it out, or give one")
     if _POWER.fullmatch(value) and _takes_whole(hint):
@@ -120,26 +117,26 @@ def _checked(known: Mapping[str, tuple[Any, Any]], flag: str, value: str) -> str
 def _takes_whole(hint: Any) -> bool:
     """Whether a field holds whole numbers and no others."""
     members = [item for item in typing.get_args(hint) if item not in (type(None), ...)] or [hint]
-    return bool(members) and all(member is int for member in members)
+    return all(member is int for member in members)
 
 
 def given(argv: Sequence[str], flag: str) -> bool:
     """Whether a line has this flag, however it is spelled."""
-    return any(word.partition("=")[0].replace("_", "-") == flag for word in argv)
+    return any(arg.partition("=")[0].replace("_", "-") == flag for arg in argv)
 
 
-def flags(kind: type, prefix: str = "") -> list[str]:
+def flags(cls: type, prefix: str = "") -> list[str]:
     """Return every flag that `parse` knows for a dataclass, with the negative form of switches."""
-    return [name for name, _ in _fields(kind, prefix)]
+    return [name for name, _ in _fields(cls, prefix)]
 
 
-def _fields(kind: type, prefix: str = "") -> list[tuple[str, tuple[Any, Any]]]:
+def _fields(cls: type, prefix: str = "") -> list[tuple[str, tuple[Any, Any]]]:
     """Return every flag of a dataclass with its field's type and default."""
     from tyro import conf
 
-    result: list[tuple[str, tuple[Any, Any]]] = []
-    hints = typing.get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
+    names: list[tuple[str, tuple[Any, Any]]] = []
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
         hint: Any = hints[field.name]
         marks: list[Any] = []
         if typing.get_origin(hint) is typing.Annotated:
@@ -148,15 +145,16 @@ def _fields(kind: type, prefix: str = "") -> list[tuple[str, tuple[Any, Any]]]:
             continue
         if dataclasses.is_dataclass(hint):
             inner = "" if conf.OmitArgPrefixes in marks else f"{prefix}{field.name}."
-            result += _fields(typing.cast(type, hint), inner.replace("_", "-"))
+            names += _fields(typing.cast(type, hint), inner.replace("_", "-"))
             continue
         renamed = [mark.name for mark in marks if getattr(mark, "name", None)]
         name = (renamed or [field.name])[0].replace("_", "-")
-        about = hint, field.default
-        result.append((f"--{prefix}{name}", about))
+        spelled = [f"--{prefix}{name}"]
+        spelled += [alias for mark in marks for alias in getattr(mark, "aliases", None) or ()]
         if hint is bool:
-            result.append((f"--{prefix}no-{name}", about))
-    return result
+            spelled.append(f"--{prefix}no-{name}")
+        names += [(spelling, (hint, field.default)) for spelling in spelled]
+    return names
 
 
 class FirstPass(typing.NamedTuple):
@@ -202,23 +200,23 @@ def without(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
     return kept
 
 
-def option_values(words: Sequence[str], flag: str) -> dict[str, Any]:
+def option_values(args: Sequence[str], flag: str) -> dict[str, Any]:
     """Return the values of repeated `KEY=VALUE` words; VALUE is as in TOML, or else a plain string.
 
     Raises:
         ConfigError: a word without `=`.
     """
-    found: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
+    values: dict[str, Any] = {}
+    for arg in args:
+        key, equals, text = arg.partition("=")
         if not key or not equals:
-            raise ConfigError(f'{flag} "{word}": write KEY=VALUE, e.g. {flag} "healthy_z_range=[0.5, 2.0]"')
+            raise ConfigError(f'{flag} "{arg}": write KEY=VALUE, e.g. {flag} "healthy_z_range=[0.5, 2.0]"')
         try:
-            value = tomllib.loads(f"value = {text}")
+            parsed = tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
-            value = {}
-        found[key] = value["value"] if len(value) == 1 else text
-    return found
+            parsed = {}
+        values[key] = parsed["value"] if len(parsed) == 1 else text
+    return values
 
 
 def wants_help(argv: Sequence[str]) -> bool:
@@ -269,8 +267,8 @@ def _sentence(box: str) -> str:
     said = " ".join(lines)
     said = _NOT_A_FLAG.sub("", said)  # the dataclass's own message names the field
     wrong, _, allowed = said.partition(_EXPECTED)
-    words, choices = _QUOTED.findall(wrong), _QUOTED.findall(allowed)
-    near = difflib.get_close_matches(words[0], choices, n=1, cutoff=0.5) if words and choices else []
+    quoted, choices = _QUOTED.findall(wrong), _QUOTED.findall(allowed)
+    near = difflib.get_close_matches(quoted[0], choices, n=1, cutoff=0.5) if quoted and choices else []
     return f'{said} Did you mean "{near[0]}"?' if near else said
 
 

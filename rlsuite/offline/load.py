@@ -11,7 +11,7 @@ from rlsuite.offline.locate import Located, locate
 from rlsuite.offline.minari import MAIN_FILE, env_of, is_minari, read_metadata, read_minari
 from rlsuite.offline.names import KnownSet
 from rlsuite.offline.scores import find_d4rl_reference
-from rlsuite.offline.transforms import DataOptions, transformed
+from rlsuite.offline.transforms import DataOptions, share_beyond, transformed
 
 
 def load_dataset(
@@ -129,6 +129,7 @@ def summary(data: OfflineData) -> dict[str, Any]:
         "observation": {part.key: part.width for part in data.parts},
         "action": data.rows["action"].shape[-1],
         "action_max": float(data.rows["action"].abs().max()),
+        "action_beyond_1": share_beyond(data.rows["action"]),
         "length_mean": float(lengths.double().mean()),
         "return_mean": float(returns.mean()),
         "return_min": float(returns.min()),

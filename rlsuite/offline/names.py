@@ -226,7 +226,7 @@ def _adroit() -> list[KnownSet]:
         ("door", "Door", 200),
         ("relocate", "Relocate", 200),
     ):
-        env = f"gym:gymnasium_robotics:AdroitHand{written}-v1"
+        env = f"d4rl:AdroitHand{written}"
         for kind, file in old.items():
             found.append(_d4rl(f"{task}-{kind}-v0", env, f"hand_dapg/{task}{file}.hdf5", limit))
             found.append(_d4rl(f"{task}-{kind}-v1", env, f"hand_dapg_v1/{task}-{kind}-v1.hdf5", limit))

@@ -24,7 +24,7 @@ from rlsuite.training.recorder import OWNER_KEY
 BLOCK_STEPS = 10_000  # env steps averaged to one point of a curve
 PUBLISHED_EPISODES = 10  # evaluation episodes of a published block
 CURVE_COLUMNS = ("agent", "env", "seed", "env_step", "mean_return", "mean_value_error", "n_episodes")
-SCORE_COLUMNS = ("seeds", "mean", "std", "iqm", "low", "high", "value_error")
+SCORE_COLUMNS = ("seeds", "mean", "std", "iqm", "low", "high", "value_error", "value_error_seeds")
 SUMMARY_COLUMNS = ("runs", "who", "env", "env_step", *SCORE_COLUMNS)
 OURS_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 PUBLISHED_COLOR = "0.35"
@@ -32,7 +32,11 @@ BAND_RESAMPLES = 500  # of a curve's interval
 
 
 class Point(NamedTuple):
-    """Means over the evaluation episodes of one block; the value error is nan where it was not measured."""
+    """Means over the evaluation episodes of one block.
+
+    The value error is that of the STAC paper's code (`rlsuite.training.value_error`), for ours and published
+    runs alike; nan where it was not measured, or one of the published evaluations of the block was nan.
+    """
 
     mean_return: float
     value_error: float
@@ -63,9 +67,10 @@ class Curves:
         """Return the mean returns, `[seeds, len(steps)]`."""
         return np.array([[curve[step].mean_return for step in steps] for curve in self.by_seed.values()])
 
-    def value_error(self, step: int) -> float:
-        """Return the mean value error of all seeds at `step`."""
-        return float(np.mean([curve[step].value_error for curve in self.by_seed.values()]))
+    def value_errors(self, step: int) -> list[float]:
+        """Return the value errors at `step` of the seeds that have one."""
+        errors = (curve[step].value_error for curve in self.by_seed.values())
+        return [error for error in errors if not math.isnan(error)]
 
 
 def blocks(records: Iterable[Mapping[str, Any]], episodes: int = 1) -> dict[int | None, Curve]:
@@ -77,19 +82,19 @@ def blocks(records: Iterable[Mapping[str, Any]], episodes: int = 1) -> dict[int 
         records: lines of `metrics.jsonl`.
         episodes: of each evaluation.
     """
-    found: dict[int | None, dict[int, list[tuple[float, float]]]] = {}
+    sums: dict[int | None, dict[int, list[tuple[float, float]]]] = {}
     last = 0
     for record in records:
         last = max(last, record["step"])
         if record.get("eval/return_mean") is None:
             continue
         block = math.ceil(record["step"] / BLOCK_STEPS) * BLOCK_STEPS
-        error = record.get("eval/value_error")
+        error = record.get("eval/stac_value_error")
         pair = (record["eval/return_mean"], math.nan if error is None else error)
-        found.setdefault(record.get(OWNER_KEY), {}).setdefault(block, []).append(pair)
+        sums.setdefault(record.get(OWNER_KEY), {}).setdefault(block, []).append(pair)
     return {
         seed: {block: _point(pairs, episodes) for block, pairs in sorted(curve.items()) if block <= last}
-        for seed, curve in found.items()
+        for seed, curve in sums.items()
     }
 
 
@@ -109,13 +114,13 @@ def our_curves(name: str, runs: Iterable[Path], env: str) -> Curves:
     for path in runs:
         folder = RunFolder.open(path)
         train = folder.config()["train"]
-        if train["env"] != env:
+        if bare_id(train["env"]) != bare_id(env):
             raise ConfigError(f"{path} is a run on {train['env']}, and {env} is compared")
         for seed, curve in blocks(read_metrics(folder.metrics), train["eval_episodes"]).items():
-            own = train["seed"] if seed is None else seed
-            if own in by_seed:
-                raise ConfigError(f"{name} has seed {own} twice, once in {path}: leave one of the runs out")
-            by_seed[own] = curve
+            owner = train["seed"] if seed is None else seed
+            if owner in by_seed:
+                raise ConfigError(f"{name} has seed {owner} twice, once in {path}: leave one of the runs out")
+            by_seed[owner] = curve
     if not all(by_seed.values()) or not by_seed:
         raise ConfigError(
             f"{name} on {env} has not yet made {BLOCK_STEPS:,} env steps with evaluations: train on"
@@ -128,19 +133,24 @@ def read_published(path: Path, env: str, algorithm: str) -> dict[int, dict[int, 
 
     Args:
         path: CSV with the columns env, algorithm, seed, env_step, mean_return, mean_value_error.
-        env: as the file names it.
+        env: as the file names it, or with `gym:` before.
         algorithm: as the file names it.
 
     Returns:
         seed -> env step -> (mean return, mean value error); empty when the file has no such rows.
     """
-    found: dict[int, dict[int, tuple[float, float]]] = defaultdict(dict)
+    curves: dict[int, dict[int, tuple[float, float]]] = defaultdict(dict)
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["env"] == env and row["algorithm"] == algorithm:
+            if bare_id(row["env"]) == bare_id(env) and row["algorithm"] == algorithm:
                 means = (float(row["mean_return"]), float(row["mean_value_error"]))
-                found[int(row["seed"])][int(row["env_step"])] = means
-    return dict(found)
+                curves[int(row["seed"])][int(row["env_step"])] = means
+    return dict(curves)
+
+
+def bare_id(env: str) -> str:
+    """Return an environment's id as the published file writes it, without `gym:`."""
+    return env.removeprefix("gym:")
 
 
 def published_curves(path: Path, env: str, algorithm: str) -> Curves:
@@ -149,12 +159,12 @@ def published_curves(path: Path, env: str, algorithm: str) -> Curves:
     Raises:
         ConfigError: the file has no such rows.
     """
-    found = read_published(path, env, algorithm)
-    if not found:
+    published = read_published(path, env, algorithm)
+    if not published:
         raise ConfigError(f"{path} has no rows of {algorithm} on {env}: check --task, or plot ours alone")
     points = {
         seed: {step: Point(*means, PUBLISHED_EPISODES) for step, means in curve.items()}
-        for seed, curve in found.items()
+        for seed, curve in published.items()
     }
     return Curves(algorithm, points)
 
@@ -163,16 +173,18 @@ def summarize(curves: Curves, runs: str, env: str, step: int) -> dict[str, Any]:
     """Return one row of `summary.csv`: the block that ends at `step`, over seeds."""
     scores = curves.returns([step])[:, 0]
     iqm = bootstrap(interquartile_mean, [scores])
-    spread = float(scores.std(ddof=1)) if len(scores) > 1 else math.nan
-    numbers = (float(scores.mean()), spread, *map(float, iqm), curves.value_error(step))
-    return dict(zip(SUMMARY_COLUMNS, (runs, curves.name, env, step, len(scores), *numbers), strict=True))
+    std = float(scores.std(ddof=1)) if len(scores) > 1 else math.nan
+    errors = curves.value_errors(step)
+    error = statistics.fmean(errors) if errors else math.nan
+    row = (runs, curves.name, env, step, len(scores), float(scores.mean()), std, *map(float, iqm), error)
+    return dict(zip(SUMMARY_COLUMNS, (*row, len(errors)), strict=True))
 
 
-def improvement(one: Curves, other: Curves, step: int) -> str:
+def improvement(first: Curves, second: Curves, step: int) -> str:
     """Say how likely a run of `one` is above a run of `other` at `step`."""
-    scores = [[curves.returns([step])[:, 0]] for curves in (one, other)]
+    scores = [[curves.returns([step])[:, 0]] for curves in (first, second)]
     chance = bootstrap(probability_of_improvement, *scores)
-    return f"P({one.name} > {other.name}) = {chance.value:.2f} [{chance.low:.2f}, {chance.high:.2f}]"
+    return f"P({first.name} > {second.name}) = {chance.value:.2f} [{chance.low:.2f}, {chance.high:.2f}]"
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -225,16 +237,16 @@ def report(pairs: Sequence[tuple[Curves, Curves | None]], env: str, out: Path) -
         env: the task.
         out: an existing folder.
     """
-    ours = [own for own, _ in pairs]
-    step = min(own.steps()[-1] for own in ours)
+    ours = [curves for curves, _ in pairs]
+    step = min(curves.steps()[-1] for curves in ours)
     peers = [theirs for _, theirs in pairs if theirs is not None and step in theirs.steps()]
-    rows = [summarize(own, "ours", env, step) for own in ours]
+    rows = [summarize(curves, "ours", env, step) for curves in ours]
     rows += [summarize(theirs, "published", env, step) for theirs in peers]
     write_csv(out / "summary.csv", SUMMARY_COLUMNS, rows)
     points = (
-        (own.name, env, seed, at, *point)
-        for own in ours
-        for seed, curve in own.by_seed.items()
+        (curves.name, env, seed, at, *point)
+        for curves in ours
+        for seed, curve in curves.by_seed.items()
         for at, point in curve.items()
     )
     write_csv(
@@ -250,7 +262,9 @@ def report(pairs: Sequence[tuple[Curves, Curves | None]], env: str, out: Path) -
 def sentence(row: Mapping[str, Any]) -> str:
     """Return one row of the summary as a line to read."""
     scores = f"{row['mean']:,.1f} +- {row['std']:,.1f}, IQM {row['iqm']:,.1f}"
-    measured = not math.isnan(row["value_error"])
+    measured = row["value_error_seeds"]
     error = f"value error {row['value_error']:+.2f}" if measured else "value error not measured"
+    if 0 < measured < row["seeds"]:
+        error += f" (of {measured} seeds)"
     rest = f"[{row['low']:,.1f}, {row['high']:,.1f}], {error}"
     return f"{row['runs']:<9} {row['who']:<6} at {row['env_step']:,}: {scores} {rest} ({row['seeds']} seeds)"

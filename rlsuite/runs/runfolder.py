@@ -143,12 +143,12 @@ class RunFolder:
             ConfigError: the file is missing or is not a JSON object.
         """
         try:
-            found = json.loads(_text(self.path / META_FILE))
+            content = json.loads(_text(self.path / META_FILE))
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"cannot read {self.path / META_FILE}: {error}") from error
-        if not isinstance(found, dict):
-            raise ConfigError(f"{self.path / META_FILE} holds {type(found).__name__}, not an object")
-        return found
+        if not isinstance(content, dict):
+            raise ConfigError(f"{self.path / META_FILE} holds {type(content).__name__}, not an object")
+        return content
 
     def close(self) -> None:
         """Give the lock back; closing twice is fine."""
@@ -163,7 +163,7 @@ class RunFolder:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 

@@ -18,7 +18,7 @@ from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError, Loade
 from rlsuite.runs.runfolder import BEST_FOLDER
 from rlsuite.strict import is_number
 from rlsuite.training import state
-from rlsuite.training.assembly import SEED_LIMIT, Learner
+from rlsuite.training.assembly import SEED_LIMIT, Run
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class BestWeights:
         run: whose clock says what was best so far.
     """
 
-    def __init__(self, folder: Path, run: Learner) -> None:
+    def __init__(self, folder: Path, run: Run) -> None:
         self._run = run
         self._store = CheckpointStore(folder / BEST_FOLDER, keep_last=1)
         self._tensors: dict[str, Tensor] = {}
@@ -74,13 +74,13 @@ class BestWeights:
         except DataError as error:
             logger.warning("%s; the next evaluation counts as the best", error)
             loaded = None
-        known = evaluations_of(loaded, len(self._run.seeds)) if loaded is not None else []
-        if loaded is None or not known:
+        evaluations = evaluations_of(loaded, len(self._run.seeds)) if loaded is not None else []
+        if loaded is None or not evaluations:
             clock.best_returns = []
             return
         device = self._run.device
         self._tensors = {name: tensor.to(device) for name, tensor in loaded.tensors["agent"].items()}
-        self._evaluations = [*known]
+        self._evaluations = [*evaluations]
 
     def consider(self, metrics: Sequence[Mapping[str, float]], first_seeds: Sequence[int]) -> None:
         """Keep the agents whose evaluation is better than all before; a failed write costs a warning.
@@ -108,8 +108,8 @@ class BestWeights:
                     episodes=run.config.eval_episodes,
                 )
             clock.best_returns = bests
-            known = [value for value in bests if value is not None]
-            clock.best_return = sum(known) / len(known)
+            reached = [value for value in bests if value is not None]
+            clock.best_return = sum(reached) / len(reached)
             self._take(better)
         if (better or self._unsaved) and None not in self._evaluations:
             self._write()
@@ -128,14 +128,14 @@ class BestWeights:
 
     def _write(self) -> None:
         run = self._run
-        known = [one for one in self._evaluations if one is not None]
+        evaluations = [item for item in self._evaluations if item is not None]
         try:
             path = self._store.save(
                 run.clock.env_steps,
                 tensors={"agent": self._tensors},
-                documents={EVALUATION: {"seeds": [asdict(one) for one in known]}},
+                documents={EVALUATION: {"seeds": [asdict(item) for item in evaluations]}},
                 config_digest=run.digest,
-                score=sum(one.mean for one in known) / len(known),
+                score=sum(item.mean for item in evaluations) / len(evaluations),
                 written_by=machine.maker(run.device),
             )
             self._store.keep_only(path)

@@ -203,7 +203,7 @@ def write_onnx(
     program.model.metadata_props["rlsuite"] = json.dumps(facts)
     program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda rows: torch.from_numpy(session.run(None, {"observation": rows.numpy()})[0])
+    return lambda observations: torch.from_numpy(session.run(None, {"observation": observations.numpy()})[0])
 
 
 def write_torch(

@@ -135,7 +135,7 @@ class Words:
     """How an environment says observations and actions, beside the vectors that policies see.
 
     Args:
-        env: made by `make_env`, of one world.
+        env: made by `make_env`, of one env, in this process.
         size: O, of the policy's vectors.
     """
 
@@ -144,17 +144,16 @@ class Words:
         inner: Any = env
         while hasattr(inner, "inner"):
             inner = inner.inner
-        copies = getattr(inner, "_vector", None)  # Gymnasium's environments, behind our contract
+        copies = getattr(inner, "_copies", None)  # Gymnasium's environment, behind our contract
         shown = None if copies is None else copies.envs[0]
-        self._space: gymnasium.Space | None = None if shown is None else shown.unwrapped.observation_space
-        flat = None if shown is None else shown.observation_space
+        self._space: Any = None if shown is None else shown.unwrapped.observation_space
         self._flatten: Callable[[Any], np.ndarray] | None = None
-        if flat is not None and flat.shape == (size,) and self._space is not flat:
+        flat = None if shown is None else shown.observation_space
+        if flat is not None and flat is not self._space and flat.shape == (size,):
             self._flatten = getattr(shown, "observation", None)
         self._discrete = env.discrete
-        self._first = int(getattr(inner, "_first_action", 0))
-        self._grid: Tensor | None = getattr(env, "_values", None)  # of a box that was made discrete
-        self._actions = None if copies is None else shown.unwrapped.action_space
+        self._grid: Any = getattr(env, "_values", None)  # of a box that was made discrete
+        self._actions: Any = getattr(inner, "_actions", None)
         middle, half = np.array(inner.middle), np.array(inner.half_range)
         self._low, self._high = middle - half, middle + half
 
@@ -165,57 +164,56 @@ class Words:
             ConfigError: it is no observation of this environment.
         """
         try:
-            given = self._own(observation) if self._flatten is not None else None
+            given = self._native(observation) if self._flatten is not None else None
             if given is None:
                 array = np.asarray(observation, np.float32)
-                given = array.reshape(-1, self.size), array.ndim == 1
                 if array.ndim not in (1, 2) or array.shape[-1] != self.size:
-                    raise ValueError(f"shape {array.shape}")
-        except (ValueError, TypeError, KeyError, IndexError, AssertionError) as error:
-            shown = "" if self._flatten is None else f" as {self._space}, or flat"
+                    raise ValueError(f"its shape is {array.shape}")
+                given = array.reshape(-1, self.size), array.ndim == 1
+        except (ValueError, TypeError, KeyError, IndexError, AssertionError, AttributeError) as error:
+            shown = "" if self._flatten is None else f", as {self._space} or flat"
             raise ConfigError(
-                f"{env_id} shows {self.size} numbers{shown}: give [{self.size}] or [N, {self.size}], and not "
-                f"an observation of {_described(observation)} ({error})"
+                f"{env_id} shows {self.size} numbers{shown}: give [{self.size}], or N of these, and not "
+                f"{_described(observation)} ({type(error).__name__}: {error})"
             ) from error
         return torch.from_numpy(np.ascontiguousarray(given[0], np.float32)), given[1]
 
-    def _own(self, observation: Any) -> tuple[np.ndarray, bool] | None:
+    def _native(self, observation: Any) -> tuple[np.ndarray, bool] | None:
         """Flatten what the environment itself shows; None where it is a vector already."""
-        assert self._flatten is not None and self._space is not None
+        assert self._flatten is not None
         space = self._space
         if isinstance(observation, Mapping):
             count = _count(observation, space)
             if count is None:
                 return self._flatten(observation)[None], True
-            return np.stack([self._flatten(_pick(observation, i)) for i in range(count)]), False
+            return np.stack([self._flatten(_pick(observation, index)) for index in range(count)]), False
         array = np.asarray(observation)
         if isinstance(space, gymnasium.spaces.Discrete):
             if not np.issubdtype(array.dtype, np.integer):
                 return None
-            flat = np.stack([self._flatten(item) for item in array.reshape(-1)])
-            return flat, array.ndim == 0
+            return np.stack([self._flatten(item) for item in array.reshape(-1)]), array.ndim == 0
         if not space.shape or len(space.shape) == 1:
             return None
         if array.shape == space.shape:
             return self._flatten(array)[None], True
-        if array.shape[1:] == space.shape:
-            return array.reshape(len(array), -1), False
-        return None
+        return (array.reshape(len(array), -1), False) if array.shape[1:] == space.shape else None
 
     def spoken(self, units: Tensor) -> np.ndarray:
         """Return actions `[N, A]` as the environment takes them."""
-        if self._discrete:
-            index = units.argmax(-1)
-            if self._grid is None:
-                return index.numpy() + self._first
-            units = self._grid[index].double()
-        actions = units.numpy().clip(self._low, self._high)
-        space = self._actions
-        if not isinstance(space, gymnasium.spaces.Box):
-            return actions.astype(np.float32)
-        if np.issubdtype(space.dtype, np.integer):
-            actions = np.rint(actions)
-        return actions.astype(space.dtype).reshape(len(actions), *space.shape).clip(space.low, space.high)
+        actions = units.numpy()
+        if self._discrete and self._grid is not None:
+            actions = np.asarray(self._grid)[actions.argmax(-1)]
+        elif self._discrete and self._actions is None:
+            return actions.argmax(-1)
+        if self._actions is None:
+            return actions.clip(self._low, self._high).astype(np.float32)
+        native = self._actions.native(actions)
+        return np.array(native) if len(native) else self._none()
+
+    def _none(self) -> np.ndarray:
+        """Return the actions of no observations."""
+        example = np.asarray(self._actions.native(np.zeros((1, len(self._low)))))
+        return example[:0]
 
 
 def _count(observation: Mapping[str, Any], space: Any) -> int | None:

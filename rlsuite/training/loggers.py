@@ -83,9 +83,9 @@ class Loggers:
 
     def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Send every number that is finite to every logger."""
-        numbers = {key: float(v) for key, v in metrics.items() if v is not None and math.isfinite(v)}
+        scalars = {key: float(v) for key, v in metrics.items() if v is not None and math.isfinite(v)}
         for name, target in list(self._active.items()):
-            self._try(name, _send, target, step, numbers)
+            self._try(name, _send, target, step, scalars)
 
     def close(self) -> None:
         """Let every logger write what it holds back."""
@@ -107,9 +107,9 @@ class Loggers:
             logger.warning("the %s logger failed and is left out from now on: %s", name, error)
 
 
-def _send(target: ScalarLogger, step: int, numbers: Mapping[str, float]) -> None:
-    for key, number in numbers.items():
-        target.log_scalar(key, number, step=step)
+def _send(target: ScalarLogger, step: int, scalars: Mapping[str, float]) -> None:
+    for key, scalar in scalars.items():
+        target.log_scalar(key, scalar, step=step)
 
 
 def _finish(target: ScalarLogger) -> None:

@@ -29,7 +29,7 @@ class Status:
     last_return: float | None
     of: str = "return"  # "train return" of episodes that explore, "eval return" of evaluations
 
-    def numbers(self) -> str:
+    def line(self) -> str:
         """Return everything but the bar as one line of text."""
         shown = "-" if self.last_return is None else f"{self.last_return:,.1f}"
         return (
@@ -58,7 +58,7 @@ class Display(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
 
@@ -75,7 +75,7 @@ class Silent:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
 
@@ -93,7 +93,7 @@ class Plain(Silent):
         now = self._clock()
         if now >= self._next or milestone:
             self._next = now + PLAIN_SECONDS
-            self.note(status.numbers())
+            self.note(status.line())
 
     def note(self, text: str) -> None:
         """Write `text` as a line."""
@@ -122,13 +122,13 @@ class Live(Silent):
             console=console,
             refresh_per_second=LIVE_PER_SECOND,
         )
-        self._task = self._progress.add_task("", total=total_steps, numbers="")
+        self._task = self._progress.add_task("", total=total_steps, line="")
 
     def show(self, status: Status, *, milestone: bool = False) -> None:
         """Update the bar; a milestone leaves a line above it."""
-        self._progress.update(self._task, completed=status.step, numbers=status.numbers())
+        self._progress.update(self._task, completed=status.step, line=status.line())
         if milestone:
-            self.note(status.numbers())
+            self.note(status.line())
 
     def note(self, text: str) -> None:
         """Leave a line above the bar."""
@@ -139,7 +139,7 @@ class Live(Silent):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
 

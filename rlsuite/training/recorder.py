@@ -101,17 +101,17 @@ class Recorder:
         self._measure(step, updates, seconds)
         clocks = (step, updates, round(seconds, 3), *(round(rate, 2) for rate in self._rates))
         record = dict(zip(CLOCK_KEYS, clocks, strict=True))
-        numbers = {name: finite(value) for name, value in metrics.items()}
+        scalars = {name: finite(value) for name, value in metrics.items()}
         owner, prefix = ({}, "") if seed is None else ({OWNER_KEY: seed}, f"seed-{seed}/")
-        self._file.append({**record, **owner, **numbers})
+        self._file.append({**record, **owner, **scalars})
         times = {f"time/{key}": record[key] for key in CLOCK_KEYS[1:]}
-        self._loggers.log(step, times | {f"{prefix}{name}": number for name, number in numbers.items()})
+        self._loggers.log(step, times | {f"{prefix}{name}": scalar for name, scalar in scalars.items()})
         for key in RETURN_KEYS:
-            if (value := numbers.get(key)) is not None:
+            if (value := scalars.get(key)) is not None:
                 self._returns[seed] = value
                 self._of = "eval return" if key == EVAL_RETURN else "train return"
                 break
-        self._display.show(self._status(step, updates), milestone=EVAL_RETURN in numbers)
+        self._display.show(self._status(step, updates), milestone=EVAL_RETURN in scalars)
 
     def tick(self, step: int, updates: int) -> None:
         """Keep the display alive between lines; cheap enough for every step."""
@@ -168,9 +168,9 @@ class Recorder:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._display.__exit__(kind, error, trace)
+        self._display.__exit__(cls, error, trace)
         self.close()
 
     def _measure(self, step: int, updates: int, seconds: float) -> None:
@@ -207,8 +207,8 @@ def evaluations(metrics_path: Path) -> list[dict[str, Any]]:
 def curve_picture(metrics_path: Path) -> str:
     """Return the evaluations as a small curve of text, returns upwards and env steps to the right.
 
-    The best evaluation is marked with a letter; of a column that holds several the last is drawn, and the best
-    always. With fewer than three there is no curve, and the table is returned.
+    The best evaluation is marked with a letter; of a column that holds several the last is drawn, and the
+    best always. With fewer than three there is no curve, and the table is returned.
     """
     points = evaluations(metrics_path)
     if len(points) < 3:

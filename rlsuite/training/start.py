@@ -28,7 +28,7 @@ from rlsuite.training.processes import own_folder, share_out
 from rlsuite.training.savedrun import agent_digest, load_agent
 from rlsuite.training.updates import COMPILED, EAGER, compile_mode
 
-WORLD_BYTES = 8_192  # of one copy of the smallest environments; simulators take far more
+ENV_BYTES = 8_192  # of one copy of the smallest environments; simulators take far more
 
 
 def train(
@@ -55,24 +55,24 @@ def train(
     return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)
 
 
-def start(kind: type[Agent], config: RunConfig, out: Path | None) -> int:
+def start(cls: type[Agent], config: RunConfig, out: Path | None) -> int:
     """Make the run folder, train in it, and say how it went; under torchrun, together."""
     with ranks.joined(config.train.device):
-        return start_joined(kind, config, out)
+        return start_joined(cls, config, out)
 
 
-def start_joined(kind: type[Agent], config: RunConfig, out: Path | None) -> int:
+def start_joined(cls: type[Agent], config: RunConfig, out: Path | None) -> int:
     """Train in as many processes as have joined; the first one writes and speaks."""
     config = dataclasses.replace(config, train=share_out(config.train))
     device = pick_device(config.train.device, config.train.engine)
-    mode, reason = compile_mode(kind, config.agent, config.train, device.type)
+    mode, reason = compile_mode(cls, config.agent, config.train, device.type)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, compile=mode))
     if isinstance(config.train, OfflineConfig) and config.train.earlier_run:
         digest = agent_digest(load_agent(Path(config.train.earlier_run)).loaded)
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, earlier_digest=digest))
-    try_out(kind, config)
-    own = out or default_run_path(config.agent_name, about(config.train), config.train.seed)
-    path = Path(ranks.agreed(str(own)))  # of the first: clocks differ
+    try_out(cls, config)
+    wanted = out or default_run_path(config.agent_name, about(config.train), config.train.seed)
+    path = Path(ranks.agreed(str(wanted)))  # of the first: clocks differ
     facts = ("seed", "device", "engine", "legacy_margin")
     meta = {name: getattr(config.train, name) for name in facts} | {"compile": mode}
 
@@ -86,7 +86,7 @@ def start_joined(kind: type[Agent], config: RunConfig, out: Path | None) -> int:
 
     with own_folder(path, create) as folder, StopFlag() as stop:
         try:
-            result = train(kind, config.agent, config.train, folder, stop=stop)
+            result = train(cls, config.agent, config.train, folder, stop=stop)
         except BaseException:  # data, a device or an environment: the same command can be given again
             wrote = folder.metrics.exists() and folder.metrics.stat().st_size
             kept = folder.checkpoints.exists() or any(folder.path.glob(f"{DUMP_FOLDER}*"))
@@ -96,7 +96,7 @@ def start_joined(kind: type[Agent], config: RunConfig, out: Path | None) -> int:
     return say_outcome(config, path, result) if ranks.rank() == 0 else outcome_code(result)
 
 
-def try_out(kind: type[Agent], config: RunConfig) -> None:
+def try_out(cls: type[Agent], config: RunConfig) -> None:
     """Make the environment of a run once, before there is a folder or a title, and compare sizes with memory.
 
     Raises:
@@ -115,38 +115,37 @@ def try_out(kind: type[Agent], config: RunConfig) -> None:
             legacy_margin=train.legacy_margin,
         )
         try:
-            check_actions(kind, env)
+            check_actions(cls, env)
             needed = least_bytes(config, spaces_of(env))
         finally:
             env.close()
     except ConfigError as error:
-        if "discrete" not in str(error) or kind.discrete:
+        if "discrete" not in str(error) or cls.discrete:
             raise
-        able = [name for name in agent_names() if agent_traits(name)[1] == "discrete"]
+        able = ", ".join(name for name in agent_names() if agent_traits(name)[1] == "discrete")
         raise ConfigError(
-            f"{config.agent_name} is for continuous actions: {error}; agents of discrete actions: "
-            f"{', '.join(able)}"
+            f"{config.agent_name} is for continuous actions: {error}; agents of discrete actions: {able}"
         ) from error
     if needed > (free := host_free_bytes()):
         raise ConfigError(
             f"the run needs at least {needed / 2**30:,.1f} GiB of memory, {free / 2**30:,.1f} GiB are free: "
-            "take fewer worlds (--num-envs), a smaller --batch-size or narrower networks"
+            "take fewer envs (--num-envs), a smaller --batch-size or narrower networks"
         )
 
 
 def least_bytes(config: RunConfig, spaces: Spaces) -> int:
-    """Return bytes that a run needs at the least: its worlds, one batch, and its hidden layers.
+    """Return bytes that a run needs at the least: its envs, one batch, and its hidden layers.
 
-    An estimate from below, for sizes that are far off; the replay is compared exactly once there is a row.
+    An estimate from below, for sizes that are far off; the replay is compared exactly at the first step.
     """
     train = config.train
     row = 4 * (2 * spaces.observation + spaces.action + 4)
-    worlds = (train.num_envs + train.eval_episodes) * train.seeds
+    envs = (train.num_envs + train.eval_episodes) * train.seeds
     widths = tuple(getattr(config.agent, "hidden", ()))
     pairs = zip((spaces.observation, *widths), (*widths, spaces.action), strict=True) if widths else ()
-    weights = sum(one * other for one, other in pairs) * train.seeds
+    weights = sum(rows * columns for rows, columns in pairs) * train.seeds
     # An actor and a critic at the least, each with gradient and two moments.
-    return worlds * (row + WORLD_BYTES) + train.batch_size * train.seeds * row * 2 + weights * 4 * 4 * 2
+    return envs * (row + ENV_BYTES) + train.batch_size * train.seeds * row * 2 + weights * 4 * 4 * 2
 
 
 def remove_start(path: Path, absent: Sequence[Path]) -> None:
@@ -184,10 +183,9 @@ def check_extension(path: Path, train: TrainConfig | OfflineConfig, steps: int) 
     """Raise ConfigError for a new total of steps that lies before the place where a run is."""
     saved = CheckpointStore(RunFolder.open(path).checkpoints).steps()
     at = saved[-1] if saved else 0
-    if isinstance(train, OfflineConfig) and train.then_online and at > train.steps and steps != train.steps:
-        raise ConfigError(
-            f"--steps {steps}: {path} acts online already; its updates on data were {train.steps}"
-        )
+    offline = train.steps if isinstance(train, OfflineConfig) and train.then_online else None
+    if offline is not None and at > offline != steps:
+        raise ConfigError(f"--steps {steps:,}: {path} acts online already, after {offline:,} updates on data")
     if steps < min(at, goal(train)):
         raise ConfigError(
             f"--steps {steps:,}: {path} has done {at:,} of {goal(train):,} already; give a greater total"
@@ -206,6 +204,6 @@ def resume_joined(path: Path, config: RunConfig, extended: bool) -> int:
         return folder
 
     with own_folder(path, reopen) as folder, StopFlag() as stop:
-        kind = agent_class(config.agent_name)
-        result = train(kind, config.agent, shared, folder, stop=stop, resume=True)
+        cls = agent_class(config.agent_name)
+        result = train(cls, config.agent, shared, folder, stop=stop, resume=True)
     return say_outcome(config, path, result) if ranks.rank() == 0 else outcome_code(result)

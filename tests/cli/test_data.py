@@ -1,6 +1,7 @@
 """`rlsuite data` from the words to the files."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,20 @@ from offline_helpers import episodes_of, flat_columns, shared, write_flat, write
 
 from rlsuite.offline import pointmaze
 from rlsuite.offline.load import environment_of, load_dataset
+
+
+def test_the_hint_of_a_file_without_timeouts_exists(rlsuite, tmp_path):
+    columns = flat_columns(12, terminals=[4])
+    columns.pop("timeouts")
+    old = write_flat(tmp_path / "old.hdf5", **columns)
+    said = rlsuite(
+        "train", "iql", "--dataset", str(old), "--env", "gym:Pendulum-v1", "--out", str(tmp_path / "a")
+    )
+    assert said.code == 3
+    hint = re.search(r"rlsuite (data convert .*) \(in", said.err)[1]
+    words = hint.replace("NEW.hdf5", str(tmp_path / "new.hdf5")).replace("steps N", "steps 3").split()
+    assert rlsuite(*words).code == 0
+    assert load_dataset(str(tmp_path / "new.hdf5")).lengths().tolist() == [2, 2, 2, 2]
 
 
 @pytest.fixture

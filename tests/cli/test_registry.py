@@ -9,7 +9,7 @@ from rlsuite import extensions, presets, registry
 from rlsuite.cli import data, eval, resume
 from rlsuite.cli import main as cli
 from rlsuite.command import arguments
-from rlsuite.command.train import parse_line
+from rlsuite.command.train import parse_train
 from rlsuite.errors import ConfigError
 from rlsuite.runs.config import TrainConfig
 from rlsuite.runs.mapping import from_mapping
@@ -143,12 +143,12 @@ def test_entry_points_add_agents_and_shadow_none(monkeypatch, own_agent):
 
 def lines_of_every_command():
     """Dataclass of every command that takes flags; of `train`, with each agent."""
-    yield "resume", resume.ResumeLine
-    yield "eval", eval.EvalLine
-    for action, kind in data.LINES.items():
+    yield "resume", resume.ResumeArgs
+    yield "eval", eval.EvalArgs
+    for action, kind in data.ACTIONS.items():
         yield f"data {action}", kind
     for agent in AGENTS:
-        line, _ = parse_line(agent, ["--env", "gym:X"])
+        line, _ = parse_train(agent, ["--env", "gym:X"])
         yield f"train {agent}", type(line)
 
 

@@ -153,7 +153,7 @@ def test_measuring_alone_changes_nothing(tmp_path):
 
 def test_flags_of_plug_ins_and_their_way_to_the_file():
     words = ["--env", "HalfCheetah", "--plugins", "grama,least", "--grama.tau", "0.02", "--least.no-clip"]
-    line, _ = command.parse_line("sac", words)
+    line, _ = command.parse_train("sac", words)
     assert set(line.train.plugins) == {"grama", "least"}
     assert line.train.plugins["grama"]["tau"] == 0.02
     assert line.train.plugins["least"]["clip"] is False
@@ -172,7 +172,7 @@ def test_flags_of_plug_ins_and_their_way_to_the_file():
 )
 def test_mistakes_on_the_command_line(words, said):
     with pytest.raises(ConfigError, match=said):
-        command.parse_line("sac", ["--env", "HalfCheetah", *words])
+        command.parse_train("sac", ["--env", "HalfCheetah", *words])
 
 
 def test_what_a_run_cannot_do():

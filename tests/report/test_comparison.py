@@ -7,14 +7,23 @@ import numpy as np
 import pytest
 
 from rlsuite.errors import ConfigError
-from rlsuite.report.comparison import Curves, Point, blocks, improvement, published_curves, report
+from rlsuite.report.comparison import (
+    Curves,
+    Point,
+    blocks,
+    improvement,
+    published_curves,
+    report,
+    sentence,
+    summarize,
+)
 
 HEADER = "env,algorithm,seed,env_step,mean_return,mean_value_error,n_evaluations\n"
 
 
 def evaluations(*returns, every=1_000, seed=None, error=0.5):
     for k, value in enumerate(returns, 1):
-        record = {"step": k * every, "eval/return_mean": value, "eval/value_error": error}
+        record = {"step": k * every, "eval/return_mean": value, "eval/stac_value_error": error}
         yield record if seed is None else record | {"seed": seed}
 
 
@@ -53,9 +62,23 @@ def test_published_curves_by_seed(tmp_path):
     )
     curves = published_curves(path, "A-v4", "STAC")
     np.testing.assert_array_equal(curves.returns([10_000]), [[3.0], [5.0]])
-    assert curves.value_error(10_000) == -2.0
+    assert curves.value_errors(10_000) == [-1.0, -3.0]
     with pytest.raises(ConfigError, match="no rows of STAC on B-v4"):
         published_curves(path, "B-v4", "STAC")
+
+
+def test_one_seed_without_a_value_error_does_not_void_the_row(tmp_path):
+    rows = ["A-v4,STAC,1,10000,3.0,nan,10", "A-v4,STAC,2,10000,5.0,-3.0,10", "A-v4,STAC,3,10000,5.0,-2.0,10"]
+    row = summarize(published_curves(published(tmp_path, rows), "A-v4", "STAC"), "published", "A-v4", 10_000)
+    assert (row["value_error"], row["value_error_seeds"], row["seeds"]) == (-2.5, 2, 3)
+    assert "value error -2.50 (of 2 seeds)" in sentence(row)
+    row = summarize(Curves("STAC", {1: {10_000: Point(3.0, math.nan, 10)}}), "published", "A-v4", 10_000)
+    assert "value error not measured" in sentence(row)
+
+
+def test_ours_is_compared_by_the_definition_of_the_published_file():
+    record = {"step": 10_000, "eval/return_mean": 1.0, "eval/value_error": 7.0, "eval/stac_value_error": 2.0}
+    assert blocks([record])[None][10_000].value_error == 2.0
 
 
 def curves(name, *seeds):
