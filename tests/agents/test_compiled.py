@@ -1,4 +1,4 @@
-"""Compiled updates are the eager ones to rounding, for every agent; what copies and broken rows do to them."""
+"""Compiled updates are the eager ones to rounding, for every agent; what copies and broken rows do."""
 
 import copy
 import dataclasses
