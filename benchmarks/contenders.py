@@ -106,7 +106,7 @@ def skills(stage: str, threads: int, *, compile_it: bool) -> None:
 
     config = preset_config("small")
     data = random_windows(config, 128)
-    agent = new_agent(dataclasses.replace(config, stages=(stage,)))
+    agent = new_agent(dataclasses.replace(config, stages=(stage,)))  # type: ignore[arg-type]
     agent.prepare(data)
     update = update_function(agent, compile_it)
 

@@ -118,7 +118,9 @@ def load(path: Path) -> list[Entry]:
             raise SystemExit(f"{where}: {sorted(unknown)[0]} is no key; there are {', '.join(sorted(known))}")
         if missing := {"name", "command", "results"} - set(table):
             raise SystemExit(f"{where} lacks {sorted(missing)[0]}")
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
+        }
         entries.append(Entry(**values))
     if len({entry.name for entry in entries}) < len(entries):
         names = [entry.name for entry in entries]
@@ -146,7 +148,8 @@ def finished(entry: Entry, results: Path) -> bool:
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(entry)))  # type: ignore[no-any-return]
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(entry)))
+    return plain
 
 
 def words_of(entry: Entry, jobs: int) -> list[str]:
@@ -405,8 +408,8 @@ def write_published(path: Path, source: Path, names: Mapping[str, str], envs: It
                 if who == algorithm:
                     spread = statistics.stdev(returns) if len(returns) > 1 else math.nan
                     numbers = (statistics.fmean(returns), spread, min(returns), max(returns))
-                    row = (label, env, step, len(returns), *(f"{number:.6g}" for number in numbers))
-                    writer.writerow(dict(zip(columns, row, strict=True)))
+                    cells = (label, env, step, len(returns), *(f"{number:.6g}" for number in numbers))
+                    writer.writerow(dict(zip(columns, cells, strict=True)))
 
 
 # Pictures and summaries, from the CSV files alone.

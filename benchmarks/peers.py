@@ -40,7 +40,7 @@ def model_of(library: str, algorithm: str, **fields: Any) -> Any:
         if library == "sb3":
             import stable_baselines3 as models
         else:
-            import sbx as models
+            import sbx as models  # type: ignore[no-redef]
     except ImportError as error:
         raise Unavailable(str(error)) from error
     import gymnasium

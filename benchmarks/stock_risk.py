@@ -15,6 +15,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from rlsuite.agents.base import ChoosesStock
 from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError
@@ -99,6 +100,7 @@ def play(run: Path, seed_index: int) -> tuple[Tensor, float | None]:
         begin = chosen_stocks(agent, env)
         evaluate(agent.policy, env, seeds=SEED, trace=trace, begin=begin)
         env.seed_worlds(SEED)
+        assert isinstance(agent, ChoosesStock)
         stock = agent.first_stock(env.reset().get("observation"))
     finally:
         env.close()

@@ -197,7 +197,8 @@ def begin(entry: Entry, threads: int) -> Contender:
         Unavailable: it cannot run here.
     """
     cores, copies = cores_of(threads), min(entry.copies, threads)
-    grain = {**contenders.CONTENDERS, **peers.CONTENDERS}[entry.name].grain
+    ways: dict[str, Any] = {**contenders.CONTENDERS, **peers.CONTENDERS}
+    grain = ways[entry.name].grain
     each = threads // copies
     processes: list[Process] = []
     try:
