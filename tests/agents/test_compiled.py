@@ -24,7 +24,11 @@ pytestmark = [
 UPDATES = 100
 ROWS = 16
 TOLERANCE = 1e-10
-DROPS = {"bc": {"dropout": 0.2}, "iql": {"dropout": 0.2}, "stac": {"dropout_actor": 0.2, "dropout_critic": 0.2}}
+DROPS = {
+    "bc": {"dropout": 0.2},
+    "iql": {"dropout": 0.2},
+    "stac": {"dropout_actor": 0.2, "dropout_critic": 0.2},
+}
 STOCKED = dataclasses.replace(SPACES, discrete=True, stock=StockSpace(0.99, (-10.0,), (4.0,)))
 
 
@@ -45,7 +49,9 @@ def traced(monkeypatch):
 def agent_of(name, lead=(), **fields):
     """A tiny agent, with dropout where it has any and the statistics of some data where it takes them."""
     agent = small_agent(name, lead=lead, **{"hidden": (8, 8), **DROPS.get(name, {}), **fields})
-    agent.adopt_statistics(torch.linspace(-1, 1, SPACES.observation), torch.linspace(1, 2, SPACES.observation))
+    agent.adopt_statistics(
+        torch.linspace(-1, 1, SPACES.observation), torch.linspace(1, 2, SPACES.observation)
+    )
     return agent
 
 
