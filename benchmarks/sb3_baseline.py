@@ -242,8 +242,8 @@ def train(at: Setting, path: Path, stop: StopFlag) -> bool:
         return bool(model.num_timesteps >= at.steps)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is not finished, one run after the other; return 0, or 75 when stopped."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--agents", default="sac,td3")
     parser.add_argument("--envs", default="HalfCheetah-v5")
@@ -258,6 +258,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     line = parser.parse_args(argv)
     if unknown := set(line.agents.split(",")) - set(WARM_UP):
         parser.error(f"--agents {sorted(unknown)[0]}: must be of {', '.join(WARM_UP)}")
+    return line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train what is not finished, one run after the other; return 0, or 75 when stopped."""
+    line = parse(argv)
     torch.set_num_threads(line.threads)
     with StopFlag() as stop:
         for seed in range(line.seeds):

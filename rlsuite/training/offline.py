@@ -119,7 +119,7 @@ def offline_run(learner: Learner, data: OfflineData) -> OfflineRun:
     return OfflineRun(**parts_of(learner), replay=replay)
 
 
-def windows(data: OfflineData, shape: WindowShape, batch_size: int, generator: Source) -> WindowReplay:
+def windows(data: OfflineData, shape: WindowShape, batch_size: int, generator: Source = None) -> WindowReplay:
     """Return a replay of windows that cross neither the end of an episode nor a change of its goal.
 
     Raises:

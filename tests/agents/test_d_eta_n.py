@@ -281,7 +281,8 @@ def test_agents_refuse_the_other_kind_of_actions(agent, env_id, message):
     ("stock:Homeostasis", {"stock_gamma": 1.0}, {"gamma": 1.0, "utility": "norm"}),
 ])  # fmt: skip
 def test_a_resumed_run_equals_the_unbroken_one(tmp_path, env_id, options, fields):
-    own = {"quantiles": 8, "stock_candidates": 9, **fields}
+    # Of a fixed number: a share of the run is another share once the run is extended.
+    own = {"quantiles": 8, "stock_candidates": 9, "epsilon_updates": 200, **fields}
     train = {
         "env": env_id,
         "env_options": options,
