@@ -67,7 +67,7 @@ def signs(change: Change, task: int, actuators: int) -> np.ndarray:
 
 def apply(change: Change, task: int, env: VectorEnv) -> None:
     """Change a fresh environment's model to what it is in one task; task 0 is the original."""
-    model: mujoco.MjModel = env.engine.model  # type: ignore[attr-defined]
+    model: mujoco.MjModel = env.engine.model
     if change.what == "gravity":
         model.opt.gravity[:] *= (-1.0) ** task
     else:

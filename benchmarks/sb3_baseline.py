@@ -97,6 +97,7 @@ def make_model(at: Setting, env: gymnasium.Env[Any, Any], seed: int) -> Any:
     fields: dict[str, Any] = {}
     if at.algorithm == "td3":
         size = env.action_space.shape
+        assert size is not None
         fields["action_noise"] = NormalActionNoise(np.zeros(size), NOISE * np.ones(size))
     return getattr(stable_baselines3, at.algorithm.upper())(
         "MlpPolicy",
@@ -150,7 +151,7 @@ def save(store: CheckpointStore, model: Any, at: Setting, evaluations: int, seco
         "policy": policy,
         "optim": moments,
         "replay": {name: torch.from_numpy(getattr(buffer, name)[:count]) for name in COLUMNS},
-        "rng": {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64))},
+        "rng": {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))},
     }
     store.save(model.num_timesteps, tensors=tensors, documents=documents, config_digest=digest_of(at))
 

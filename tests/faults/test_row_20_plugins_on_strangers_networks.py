@@ -22,6 +22,7 @@ from strangers import (
 from torch import nn
 
 from rlsuite.blocks.heads import GaussianActor
+from rlsuite.blocks.networks import NetShape
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.grama import GraMa
 from rlsuite.plugins.neurons.chains import chain
@@ -162,10 +163,8 @@ def test_one_seed_feels_nothing_of_another():
         rows = torch.stack(
             [torch.randn(16, 3, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         )
-        actor = GaussianActor(
-            3, 2, (6, 5), log_std_range=(-5, 2), activation="relu", lead=lead,
-            generator=tuple(inits) if lead else inits[0],
-        )  # fmt: skip
+        shape = NetShape(hidden=(6, 5), lead=lead, generator=tuple(inits) if lead else inits[0])
+        actor = GaussianActor(3, 2, shape, log_std_range=(-5, 2))
         x = rows if lead else rows[0]
         gaussian = actor(x)
         loss = (gaussian.mean - 1).square().mean((-2, -1)) + gaussian.std.square().mean((-2, -1))
