@@ -2,7 +2,7 @@
 
 import math
 import typing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any
 
@@ -52,16 +52,55 @@ DropoutRate = Annotated[float, Bounds(0, 1, open_high=True)]
 """The probability that an entry is dropped."""
 
 
+MOST_COUNTED = 2**63 - 1
+LIMITS = {  # by the name of a field; our choice: far above what anybody trains with
+    "seed": Bounds(0),
+    "seed_index": Bounds(0),
+    "threads": Bounds(0, 4_096),
+    "num_envs": Bounds(1, 2**20),
+    "eval_episodes": Bounds(1, 2**20),
+    "episodes": Bounds(1, 2**20),
+    "video_envs": Bounds(1, 1_024),
+    "seeds": Bounds(1, 4_096),
+    "batch_size": Bounds(1, 2**26),
+    "hidden": Bounds(1, 2**16),
+}
+
+
 def check_bounds(config: Any) -> None:
     """Raise ConfigError for the first field of a dataclass whose number is out of its `Bounds`.
 
     None is in every range, and of a tuple every item is looked at. Call it in `__post_init__`.
     """
+    check_numbers(config)
     for name, allowed in bounds_of(type(config)):  # type: ignore[arg-type]
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
             if number is not None and not allowed.holds(number):
                 raise ConfigError(f"{name} = {value}: must {allowed}")
+
+
+def check_numbers(config: Any, prefix: str = "") -> None:
+    """Raise ConfigError for numbers in a dataclass, or in those inside it, that nothing can use.
+
+    Refused are nan; infinities, unless the field's default is one; whole numbers that no machine counts to;
+    and sizes outside `LIMITS`, by the name of their field.
+    """
+    for field in fields(config):
+        value, name = getattr(config, field.name), f"{prefix}{field.name}"
+        if is_dataclass(value) and not isinstance(value, type):
+            check_numbers(value, "" if field.name in ("train", "agent") else f"{name}.")
+            continue
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, float) and not math.isfinite(item):
+                infinite = isinstance(field.default, float) and math.isinf(field.default)
+                if math.isnan(item) or not infinite:
+                    raise ConfigError(f"{name} = {item}: must be a finite number")
+            if isinstance(item, int) and not isinstance(item, bool):
+                allowed = LIMITS.get(field.name, Bounds(-MOST_COUNTED, MOST_COUNTED))
+                if not allowed.holds(item):
+                    shown = str(item) if abs(item) < 10**30 else "a number of more than 30 digits"
+                    raise ConfigError(f"{name} = {shown}: must {allowed}")
 
 
 @cache

@@ -87,6 +87,37 @@ def agent_names() -> dict[str, str]:
     return dict(sorted(summaries.items()))
 
 
+def agent_traits(name: str) -> tuple[str, str]:
+    """Return what an agent learns from, "online" or "offline", and its actions, "continuous" or "discrete".
+
+    Read from the assignments `needs_data = True` and `discrete = True` in its file; "" of agents that other
+    packages added.
+    """
+    if not is_agent_file(name):
+        return "", ""
+    path = modules_in(_PACKAGE / "agents")[name]
+    paths = path.parent.glob("*.py") if path.name == "__init__.py" else [path]
+    assignments = [
+        line
+        for file in paths
+        for node in ast.parse(file.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef) and _sets_config(node)
+        for line in node.body
+        if isinstance(line, ast.Assign | ast.AnnAssign)
+    ]
+    true = {
+        target.id
+        for line in assignments
+        if isinstance(line.value, ast.Constant) and line.value.value is True
+        for target in (line.targets if isinstance(line, ast.Assign) else [line.target])
+        if isinstance(target, ast.Name)
+    }
+    return (
+        "offline" if "needs_data" in true else "online",
+        "discrete" if "discrete" in true else "continuous",
+    )
+
+
 def check_agent_name(name: str) -> None:
     """Raise ConfigError with the nearest name unless `name` is an agent."""
     if not is_agent_file(name) and name not in extensions.targets("agent"):
@@ -156,6 +187,8 @@ def check_env_name(env_id: str) -> None:
     doors = tuple(f"{name.partition(':')[0]}:" for name in names if ":" in name)
     ours = [name for name in names if ":" not in name]
     if not env_id.startswith(doors) and plain_env_name(env_id) not in {plain_env_name(name) for name in ours}:
+        if _VERSION_SUFFIX.search(env_id) and env_id in importlib.import_module("gymnasium").registry:
+            raise ConfigError(f'"{env_id}" is Gymnasium\'s: name it with its door, --env gym:{env_id}')
         raise unknown_name("an environment", env_id, names, "rlsuite list envs")
 
 

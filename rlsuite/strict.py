@@ -11,6 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeGuard, TypeVar, Union
 
+from rlsuite.bounds import check_numbers
 from rlsuite.errors import ConfigError
 
 NONE_TEXT = "none"
@@ -42,7 +43,9 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str, **fixed: A
     hints = typing.get_type_hints(cls)
     built = {name: typed(hints[name], value, f"{where}: {name}") for name, value in values.items()}
     try:
-        return cls(**(built | fixed))
+        made = cls(**(built | fixed))
+        check_numbers(made)
+        return made
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {error}") from error
 

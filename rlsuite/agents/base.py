@@ -99,6 +99,8 @@ class Agent(nn.Module):
     Config: ClassVar[type]
     adopts_statistics: ClassVar[bool] = False
     """Observations are normalised by the moments of a data set, taken once, instead of running ones."""
+    needs_data: ClassVar[bool] = False
+    """Learns from recorded data; without them there is nothing to learn from."""
     discrete: ClassVar[bool] = False
     """Acts by choosing one of A actions: environments must be of the same kind."""
     policy: TensorDictModule
@@ -270,6 +272,7 @@ class StagedAgent(Agent):
     by name.
     """
 
+    needs_data = True
     stages: ClassVar[tuple[str, ...]]
     """Names of the stages, in their order."""
 

@@ -62,6 +62,7 @@ class BC(Agent):
     """The learner: one actor."""
 
     Config: ClassVar[type] = BCConfig
+    needs_data = True
     adopts_statistics: ClassVar[bool] = True
     actor: DeterministicActor | UnsquashedActor
 

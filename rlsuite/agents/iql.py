@@ -124,6 +124,7 @@ class IQL(Agent):
     """The learner: twin critics with targets, a value network, and an actor that imitates good actions."""
 
     Config: ClassVar[type] = IQLConfig
+    needs_data = True
     adopts_statistics: ClassVar[bool] = True
     actor: UnsquashedActor | DeterministicActor
 

@@ -36,6 +36,7 @@ class TD3BC(TD3):
     """TD3 with another actor loss, on observations in deviations from the data's mean."""
 
     Config: ClassVar[type] = TD3BCConfig
+    needs_data = True
     adopts_statistics: ClassVar[bool] = True
     policy_objective: ClassVar[Any] = staticmethod(actor_loss)
 

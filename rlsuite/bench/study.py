@@ -19,7 +19,7 @@ from rlsuite.launch.queue import run_all, worst
 from rlsuite.launch.task import INTERRUPTED, LaunchTask, in_use
 from rlsuite.report.write import write_report
 from rlsuite.runs.checkpoint import CheckpointStore
-from rlsuite.runs.config import TrainConfig
+from rlsuite.runs.config import TrainConfig, updates_of
 from rlsuite.runs.metrics import read_metrics
 from rlsuite.runs.runfolder import CHECKPOINT_FOLDER, METRICS_FILE
 
@@ -145,7 +145,7 @@ def pair_plans(agent: str, env: str, args: StudyArgs, extra: Sequence[str]) -> d
         for named, seed_words in seed_groups(0, sizes).items()
     }
     train = next(iter(plans.values())).config.train
-    if isinstance(train, TrainConfig) and train.steps <= train.warmup_steps:
+    if isinstance(train, TrainConfig) and updates_of(train) < 1:
         raise ConfigError(
             f"{label} on {env}: {train.steps:,} env steps end before the first update, warmup_steps = "
             f"{train.warmup_steps:,}; take more --steps, or end the line with: -- --warmup-steps "

@@ -22,6 +22,7 @@ from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import RunPlan, resolve, task_of
 from rlsuite.launch.queue import Launcher, Restarted
 from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, LaunchTask
+from rlsuite.runs.config import check_learns
 from rlsuite.runs.metrics import read_metrics
 from rlsuite.runs.runfolder import METRICS_FILE
 from rlsuite.runs.signals import StopFlag
@@ -117,9 +118,8 @@ def main(args: SweepArgs, extra: Sequence[str] = ()) -> int:
     except ModuleNotFoundError as error:
         raise ConfigError('a sweep needs Optuna: pip install "rlsuite[sweep]"') from error
     space = read_space(args.agent, args.space)
-    plan_of(
-        args, extra, {name: example(name, entry) for name, entry in space.items()}
-    )  # wrong flags show now
+    plan = plan_of(args, extra, {name: example(name, entry) for name, entry in space.items()})
+    check_learns(plan.config.train)  # wrong flags, and trials that would learn nothing, show now
     args.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = open_study(args, space, extra)

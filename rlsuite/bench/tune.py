@@ -9,12 +9,13 @@ started again, or that Tune restores, goes on from its newest checkpoint. Schedu
 state into another (population-based training) have nothing to copy: the checkpoints are ours.
 """
 
-import fcntl
 import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from filelock import lock_descriptor
 
 from rlsuite.bench.spaces import args_of, digest_of, is_whole, read_space
 from rlsuite.bench.sweep import scores
@@ -28,11 +29,7 @@ def is_ours(turn: IO[str]) -> bool:
 
     The lock goes with the trial's process, however that ends.
     """
-    try:
-        fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return lock_descriptor(turn.fileno(), blocking=False)
 
 
 def _tune() -> Any:

@@ -9,11 +9,10 @@ from typing import Annotated
 from tyro import conf
 
 from rlsuite.bounds import AtLeastOne, check_bounds
-from rlsuite.command.arguments import check_run, import_modules, parse
+from rlsuite.command.arguments import check_checkpoint, check_run, check_video, import_modules, parse
 from rlsuite.errors import ConfigError
 
 PROG = "rlsuite eval"
-NAMED_CHECKPOINTS = ("best", "last")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,9 @@ class EvalArgs:
     seed_index: int | None = None
     """Which agent of a run with several seeds, from 0; by default all of them."""
     checkpoint: str = "last"
-    """Which checkpoint: last, best (by evaluation in training), or an env step that was kept."""
+    """Which checkpoint: last, best (the weights of the best evaluation), or an env step that was kept."""
+    same_episodes: bool = False
+    """With --checkpoint best: play the very episodes of that evaluation again, and get its return."""
     video: Path | None = None
     """mp4 file for the first episode (needs the extra `video`)."""
     video_envs: Annotated[AtLeastOne, conf.arg(aliases=["--video-worlds"])] = 1
@@ -42,8 +43,15 @@ class EvalArgs:
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
         check_bounds(self)
-        if self.checkpoint not in NAMED_CHECKPOINTS and not self.checkpoint.isdecimal():
-            raise ConfigError(f'checkpoint = "{self.checkpoint}" is neither best, last nor an env step')
+        check_checkpoint(self.checkpoint)
+        if self.same_episodes and self.checkpoint != "best":
+            raise ConfigError("--same-episodes goes with --checkpoint best: other weights had no evaluation")
+        if self.video_envs > self.episodes and not self.same_episodes:
+            raise ConfigError(
+                f"video_envs = {self.video_envs}: must be from 1 to the number of episodes, {self.episodes}"
+            )
+        if self.video is not None:
+            check_video(self.video)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -62,11 +70,14 @@ def run(argv: Sequence[str]) -> int:
         which=args.checkpoint,
         seed_index=args.seed_index,
         video_envs=args.video_envs,
+        same=args.same_episodes,
     )
     if args.json:
         print(json.dumps(metrics))
         return 0
-    print(f"{metrics['agent']} on {metrics['env']}, checkpoint at {metrics['step']:,} env steps")
+    steps = ", ".join(f"{step:,}" for step in metrics.get("steps", [metrics["step"]]))
+    which = "weights of the best evaluation" if args.checkpoint == "best" else "checkpoint"
+    print(f"{metrics['agent']} on {metrics['env']}, {which} at {steps} env steps")
     changed = [f"{key} = {value}" for key, value in metrics["env_options"].items()]
     if changed or metrics["legacy_margin"]:
         print("task    " + ", ".join([*changed, *(["legacy margins"] if metrics["legacy_margin"] else [])]))
@@ -78,7 +89,7 @@ def run(argv: Sequence[str]) -> int:
     )
     print(f"length  {metrics['length_mean']:,.1f}, from {min(lengths):,.0f} to {max(lengths):,.0f} env steps")
     if "value_error" in metrics:
-        print(f"value   {metrics['value_error']:+,.2f}: what the critics promised above what came")
+        print(f"critic bias {metrics['value_error']:+,.2f}: predicted minus achieved discounted return")
     if args.video is not None:
         print(f"video   {args.video}")
     return 0

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro import conf
 
-from rlsuite.command.arguments import check_run, import_modules, parse
+from rlsuite.command.arguments import check_checkpoint, check_run, import_modules, parse
 from rlsuite.errors import ConfigError
 
 PROG = "rlsuite export"
@@ -24,7 +24,7 @@ class ExportArgs:
     out: Path | None = None
     """File to write; by default AGENT-ENV.onnx or .pt2 in the run folder. Facts go to a .json beside it."""
     checkpoint: str = "last"
-    """Which checkpoint: last, best (by evaluation in training), or an env step that was kept."""
+    """Which checkpoint: last, best (the weights of the best evaluation), or an env step that was kept."""
     seed_index: int = 0
     """Which agent of a run with several seeds, from 0."""
     imports: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(name="import", metavar="MODULE")] = ()
@@ -32,6 +32,7 @@ class ExportArgs:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
+        check_checkpoint(self.checkpoint)
         if self.seed_index < 0:
             raise ConfigError(f"seed_index = {self.seed_index}: agents are counted from 0")
 

@@ -13,8 +13,8 @@ Rows = list[tuple[str, ...]]
 
 
 def agents() -> Rows:
-    """Return name and summary of every agent."""
-    return [*registry.agent_names().items()]
+    """Return name, what it learns from, its actions and summary of every agent."""
+    return [(name, *registry.agent_traits(name), summary) for name, summary in registry.agent_names().items()]
 
 
 def plugins() -> Rows:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from tyro import conf
 
-from rlsuite.command.arguments import check_run, import_modules, parse
+from rlsuite.command.arguments import check_checkpoint, check_run, import_modules, parse
+from rlsuite.errors import ConfigError
 
 PROG = "rlsuite push"
 
@@ -25,13 +26,22 @@ class PushArgs:
     private: bool = False
     """Whether a repository that is made here is private."""
     checkpoint: str = "last"
-    """Which checkpoint: last, best (by evaluation in training), or an env step that was kept."""
+    """Which checkpoint: last, best (the weights of the best evaluation), or an env step that was kept."""
     resumable: bool = False
     """Upload optimisers, replay and random streams, too: larger, and `rlsuite resume` goes on with it."""
     license: str | None = None
     """The Hub's identifier of a licence for the card, e.g. mit; by default it names none."""
     imports: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(name="import", metavar="MODULE")] = ()
     """Module to import first, as at the run's start."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for values that mean nothing."""
+        check_checkpoint(self.checkpoint)
+        if self.resumable and self.checkpoint == "best":
+            raise ConfigError(
+                "--resumable --checkpoint best: the best weights are kept without optimisers and replay; "
+                "push them alone, or the last checkpoint resumable"
+            )
 
 
 def run(argv: Sequence[str]) -> int:

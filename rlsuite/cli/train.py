@@ -9,7 +9,7 @@ from rlsuite import registry
 from rlsuite.command.arguments import first_pass, import_modules, parse, wants_help
 from rlsuite.command.train import PROG, TrainArgs, parse_train
 from rlsuite.errors import ConfigError
-from rlsuite.runs.config import TrainConfig
+from rlsuite.runs.config import TrainConfig, check_learns
 from rlsuite.runs.mapping import RunConfig
 
 
@@ -22,6 +22,7 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(f"name the agent first: {PROG} AGENT --env ENV; rlsuite list agents shows them")
     agent = argv[0]
     args, agent_class = parse_train(agent, argv[1:])
+    check_learns(args.train)
     if args.processes != 1 or args.launcher != "local" or args.launcher_option:
         from rlsuite.launch.plan import run_in_processes
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro import MISSING, conf
 
 from rlsuite import registry
-from rlsuite.command.arguments import first_pass, option_values, parse, wants_help
+from rlsuite.command.arguments import first_pass, given, option_values, parse, wants_help
 from rlsuite.errors import ConfigError
 from rlsuite.presets import load_preset, preset_names
-from rlsuite.runs.config import OfflineConfig, TrainConfig
+from rlsuite.runs.config import OfflineConfig, TrainConfig, spaced
 from rlsuite.strict import from_mapping, to_mapping
 
 if TYPE_CHECKING:
@@ -103,7 +103,17 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
         "plugins": {name: to_mapping(getattr(args, name)) for name in plugins},
     }
     args = dataclasses.replace(args, train=dataclasses.replace(args.train, **changed))
-    return (args if dataset is None else staged(args, agent_class, early.steps is not None)), agent_class
+    if dataset is not None:
+        args = staged(args, agent_class, early.steps is not None)
+    elif agent_class.needs_data:
+        raise ConfigError(
+            f"{agent} learns from recorded data: name some with --dataset (rlsuite list datasets), or take "
+            "an agent that acts (rlsuite list agents)"
+        )
+    if "eval_every" not in train_values and not given(argv, "--eval-every"):
+        every = spaced(args.train.eval_every, args.train.steps)
+        args = dataclasses.replace(args, train=dataclasses.replace(args.train, eval_every=every))
+    return args, agent_class
 
 
 def staged(args: Any, agent_class: "type[Agent]", steps_given: bool) -> Any:

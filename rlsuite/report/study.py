@@ -108,6 +108,8 @@ class Group:
         if axis == "seconds":  # every seed has times of its own: as many points as one seed has
             grid = np.linspace(first, last, len(along[0]))
         grid = grid[(grid >= first) & (grid <= last)]
+        if not len(grid):  # on the clock alone: others share a point, see `together`
+            grid = np.array([last])
         pairs = zip(along, self.curves, strict=True)
         return grid, np.array([np.interp(grid, points, curve.returns) for points, curve in pairs])
 
@@ -222,9 +224,31 @@ def read_study(paths: Iterable[Path]) -> Study:
             runs = ", ".join(str(run) for run, *_ in entries)
             raise ConfigError(f"seed {twice[0]} of {label} comes twice in {runs}: leave one of them out")
         env = entries[0][1]["train"]["env"] or entries[0][1]["train"].get("dataset", "")
-        groups.append(Group(env, label, tuple(curves), tuple(run for run, *_ in entries)))
+        for number, shared in enumerate(together(curves)):
+            runs_of = tuple(dict.fromkeys(curve.run for curve in shared))
+            name = label
+            if number:
+                each = ", ".join(str(curve.seed) for curve in shared)
+                name = f"{label}, seed {each} apart"
+                print(f"{name}: it shares no evaluation with the other seeds", flush=True)
+            groups.append(Group(env, name, tuple(shared), runs_of))
     order = {env: at for at, env in enumerate(dict.fromkeys(group.env for group in groups))}
     return Study(tuple(sorted(groups, key=lambda group: order[group.env])), settings)
+
+
+def together(curves: Sequence[SeedCurve]) -> list[list[SeedCurve]]:
+    """Split the seeds of a group so that those of each part have all passed some env step; the largest first.
+
+    A seed that was stopped before the first evaluation of the others cannot be averaged with them.
+    """
+    left, parts = list(curves), []
+    while left:
+        ends = [(curve.along("env_steps")[0], curve.along("env_steps")[-1]) for curve in left]
+        covered = {at: [low <= at <= high for low, high in ends] for _, at in ends}
+        at = max(covered, key=lambda at: (sum(covered[at]), at))
+        parts.append([curve for curve, inside in zip(left, covered[at], strict=True) if inside])
+        left = [curve for curve, inside in zip(left, covered[at], strict=True) if not inside]
+    return parts
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -367,8 +391,11 @@ def draw(study: Study, out: Path) -> None:
             color = colors[group.label]
             for curve in group.curves:
                 axes.plot(curve.along("env_steps"), curve.returns, color=color, alpha=0.3, linewidth=0.7)
-            axes.plot(grid, iqm.value, color=color, label=f"{group.label}, {len(group.curves)} seeds")
-            axes.fill_between(grid, iqm.low, iqm.high, color=color, alpha=0.15, linewidth=0)
+            axes.plot(
+                grid, iqm.value, color=color, label=f"{group.label}, {counted(len(group.curves), 'seed')}"
+            )
+            if len(group.curves) >= LEAST_SEEDS:
+                axes.fill_between(grid, iqm.low, iqm.high, color=color, alpha=0.15, linewidth=0)
             if (begun := study.online_from(group)) is not None:
                 axes.axvline(begun, color=color, linestyle=":", linewidth=1, label="online from here")
         axes.set(title=env, xlabel=AXES["env_steps"])
@@ -381,6 +408,14 @@ def draw(study: Study, out: Path) -> None:
             out / f"curves.{suffix}", metadata={"Software": None} if suffix == "png" else {"Date": None}
         )
     pyplot.close(figure)
+
+
+LEAST_SEEDS = 3  # of an interval: of fewer it would claim a certainty that nobody has
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 run, 2 runs."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")

@@ -235,6 +235,13 @@ class CheckpointStore:
         ]
         return self._first_good(order, config_digest)
 
+    def keep_only(self, path: Path) -> None:
+        """Remove every checkpoint but `path`; what cannot be removed costs disk space alone."""
+        for other in self._folders():
+            if other != path:
+                with contextlib.suppress(OSError):
+                    self._fs.remove(other)
+
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, verified or not, ascending."""
         return sorted({_parse(path)[0] for path in self._folders()})

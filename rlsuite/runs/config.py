@@ -73,7 +73,7 @@ class TrainConfig(LearnConfig):
     n_step: AtLeastOne = 1
     """Rewards summed before the bootstrap."""
     eval_every: NotNegative = 10_000
-    """Env steps between evaluations; 0 evaluates never."""
+    """Env steps between evaluations; 0 evaluates never. Unless it is given, steps / 20 in shorter runs."""
     checkpoint_every: NotNegative = 50_000
     """Env steps between checkpoints; 0 saves at the end only."""
     log_every: AtLeastOne = 1_000
@@ -86,6 +86,12 @@ class TrainConfig(LearnConfig):
         check_bounds(self)
         if not self.env:
             raise ConfigError("env is empty: name one, e.g. --env HalfCheetah")
+        least = self.num_envs * self.n_step
+        if self.replay_size < least:
+            raise ConfigError(
+                f"replay_size = {self.replay_size:,}: must hold n_step = {self.n_step:,} transitions of "
+                f"each of num_envs = {self.num_envs:,}, {least:,} in all"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +109,7 @@ class OfflineConfig(LearnConfig):
     action_limit: Annotated[float | None, Bounds(0, 1, open_low=True)] = 1 - 1e-5
     """Recorded actions are clipped to plus and minus this; none leaves them as they are."""
     eval_every: NotNegative = 5_000
-    """Updates between evaluations; 0 evaluates never."""
+    """Updates between evaluations; 0 evaluates never. Unless it is given, steps / 20 in shorter runs."""
     checkpoint_every: NotNegative = 50_000
     """Updates between checkpoints; 0 saves at the end only."""
     log_every: AtLeastOne = 1_000
@@ -126,3 +132,26 @@ class OfflineConfig(LearnConfig):
         check_bounds(self)
         if not self.dataset:
             raise ConfigError("dataset is empty: name one, e.g. --dataset FILE")
+
+
+def updates_of(config: LearnConfig) -> int:
+    """Return how many updates a run makes from its beginning to its end."""
+    if isinstance(config, TrainConfig):
+        return int(max(0, config.steps - config.warmup_steps) * config.updates_per_step)
+    assert isinstance(config, OfflineConfig)
+    return config.steps + int(config.then_online * config.updates_per_step)
+
+
+def check_learns(config: LearnConfig) -> None:
+    """Raise ConfigError for a run that ends before its first update."""
+    if isinstance(config, TrainConfig) and updates_of(config) < 1:
+        raise ConfigError(
+            f"nothing would be learnt: steps = {config.steps:,} and warmup_steps = {config.warmup_steps:,}, "
+            f"at updates_per_step = {config.updates_per_step:g}, leave no update; take more --steps, or "
+            f"--warmup-steps {config.steps // 5}"
+        )
+
+
+def spaced(most: int, steps: int) -> int:
+    """Return how many steps apart evaluations are unless told otherwise: 20 in a run, or every `most`."""
+    return max(1, min(most, steps // 20))

@@ -24,11 +24,11 @@ from rlsuite.replay.offline import OfflineReplay
 from rlsuite.replay.uniform import UniformReplay
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.runs.checkpoint import config_digest
-from rlsuite.runs.config import LearnConfig, TrainConfig
+from rlsuite.runs.config import LearnConfig, TrainConfig, updates_of
 from rlsuite.strict import from_mapping
 from rlsuite.training import state
 from rlsuite.training.rng import SeedStreams
-from rlsuite.training.updates import Updates, compile_mode, updates_of
+from rlsuite.training.updates import Updates, compile_mode
 
 # What may differ when a run goes on: nothing here changes what is learnt.
 NOT_DIGESTED = (
@@ -57,7 +57,10 @@ class Clock:
     failed_saves: int = 0
     offline: int = 0  # updates made before the first env step; env_steps counts on from there
     last_return: float | None = None
-    best_return: float | None = None
+    best_return: float | None = None  # of several seeds the mean of what each had best
+    best_returns: list[float | None] = field(default_factory=list)  # of every seed, empty before the first
+    evaluated: int = 0  # updates of the agent that `last_return` is of
+    owes_evaluation: int = 0  # 1 where a signal came during one
 
     def passed(self, every: int, num_envs: int) -> bool:
         """Whether the last vector step reached or passed a multiple of `every` env steps (0: never)."""
@@ -253,13 +256,18 @@ def new_agent(
     """
     generators: dict[str, Source] = {name: streams.source(name) for name in GENERATOR_NAMES}
     lead = (len(streams),) if len(streams) > 1 else ()
+    check_actions(agent_class, env)
+    return agent_class(spaces_of(env), agent_config, generators, device=device, lead=lead)
+
+
+def check_actions(agent_class: type[Agent], env: VectorEnv) -> None:
+    """Raise ConfigError where an environment's actions are not of the agent's kind."""
     if env.discrete != agent_class.discrete:
         wanted, given = ("discrete", "continuous") if agent_class.discrete else ("continuous", "discrete")
         way = f": use discrete:{env.env_id}" if agent_class.discrete else ""
         raise ConfigError(
             f"{agent_class.__name__} needs {wanted} actions, and those of {env.env_id} are {given}{way}"
         )
-    return agent_class(spaces_of(env), agent_config, generators, device=device, lead=lead)
 
 
 def new_plugin(name: str, values: Mapping[str, Any], agent: Agent, streams: SeedStreams) -> Plugin:

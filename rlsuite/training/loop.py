@@ -22,7 +22,8 @@ from rlsuite.runs.runfolder import RunFolder
 from rlsuite.runs.signals import StopFlag
 from rlsuite.training import state
 from rlsuite.training.assembly import Run, env_seeds
-from rlsuite.training.evaluate import chosen_stocks, evaluate, per_seed, summary
+from rlsuite.training.best import BestWeights
+from rlsuite.training.evaluate import Abandoned, chosen_stocks, evaluate, per_seed, summary
 from rlsuite.training.guard import READ_EVERY, LearnerGuard
 from rlsuite.training.processes import save_together
 from rlsuite.training.recorder import Recorder
@@ -89,7 +90,9 @@ class Session:
             loggers=run.config.loggers if first else (),
             total_steps=goal,
             console=None if first else False,
+            after=None if loaded is None else loaded.step,
         )
+        self.best = BestWeights(folder.path, run) if first else None
         self.interrupted = False
         self._store = CheckpointStore(folder.checkpoints, keep_last=KEPT if first else KEPT_BESIDE)
         self._resume, self._loaded, self._seconds = resume, loaded, seconds
@@ -130,6 +133,14 @@ class Session:
         if self._resume:
             self.recorder.rewind(clock.env_steps)
         self._saved_at = clock.env_steps or None
+        if self.best is not None:
+            self.best.resume()
+        if clock.owes_evaluation:  # a signal came during it
+            try:
+                self._log(evaluation(run, self.best, self.stop))
+                self._saved_at = None
+            except Abandoned:  # the checkpoint that owes it is still the newest
+                self.interrupted = True
 
     @property
     def goes_on(self) -> bool:
@@ -145,7 +156,8 @@ class Session:
         """
         run, config, clock = self.run, self.run.config, self.run.clock
         lines: list[dict[str, float]] = [{} for _ in run.seeds]
-        if clock.passed(config.log_every, stride):
+        at_goal = clock.env_steps >= self.goal
+        if clock.passed(config.log_every, stride) or at_goal:
             parts = [run.sums.take()]
             if extra is not None:
                 parts.append(extra())
@@ -153,16 +165,22 @@ class Session:
                 parts.append([{"ckpt/failed": clock.failed_saves} for _ in lines])
             parts += [plugin.numbers() for plugin in run.plugins.values()]
             _merge(lines, parts)
-        at_goal = clock.env_steps >= self.goal
         if clock.passed(config.eval_every, stride) or (at_goal and config.eval_every):
-            _merge(lines, [evaluation(run)])
+            try:
+                _merge(lines, [evaluation(run, self.best, self.stop)])
+            except Abandoned:
+                clock.owes_evaluation = 1
+        self._log(lines)
+        self.recorder.tick(clock.env_steps, clock.updates)
+        return bool(lines[0])
+
+    def _log(self, lines: list[dict[str, float]]) -> None:
+        clock = self.run.clock
         if ranks.rank() == 0:
-            for seed, line in zip(run.seeds, lines, strict=True):
+            for seed, line in zip(self.run.seeds, lines, strict=True):
                 if line:
                     owner = seed if len(lines) > 1 else None
                     self.recorder.log(clock.env_steps, clock.updates, line, seed=owner)
-        self.recorder.tick(clock.env_steps, clock.updates)
-        return bool(lines[0])
 
     def save_when_due(self, stride: int) -> None:
         """Save where a checkpoint is due or a signal came, which ends the run; `finish` saves the last step.
@@ -172,7 +190,7 @@ class Session:
         """
         clock = self.run.clock
         stopped = ranks.any_of(self.stop is not None and self.stop.stop is not None)
-        if clock.env_steps >= self.goal:
+        if clock.env_steps >= self.goal and not clock.owes_evaluation:
             return
         if stopped or clock.passed(self.run.config.checkpoint_every, stride):
             self._save(final=stopped)
@@ -257,11 +275,21 @@ def read_guard(run: Run, guard: LearnerGuard | None) -> None:
     guard.read(norms=norms, tensors=lambda: {"agent": state.agent_tensors(run.agent)})
 
 
-def evaluation(run: Run) -> list[dict[str, float]]:
+def evaluation(
+    run: Run, best: BestWeights | None = None, stop: StopFlag | None = None
+) -> list[dict[str, float]]:
     """Evaluate every seed's agent; return a line of metrics for each.
 
     The seeds depend on the number of evaluations alone, so training's random streams do not move. Of several
     processes the first evaluates, and the others wait where they next need it.
+
+    Args:
+        run: whose agents.
+        best: keeps those that are better than before.
+        stop: set, an evaluation that does not end soon is given up.
+
+    Raises:
+        Abandoned: it was.
     """
     clock, count = run.clock, run.config.eval_episodes
     if ranks.rank():
@@ -270,18 +298,18 @@ def evaluation(run: Run) -> list[dict[str, float]]:
     firsts = [seed + clock.evaluations * count for seed in run.streams.seeds("eval")]
     seeds, trace = env_seeds(firsts, count), value_trace(run.agent)
     begin = chosen_stocks(run.agent, run.eval_env)
-    episodes = evaluate(run.policy, run.eval_env, seeds=seeds, trace=trace, begin=begin)
+    heard = stop if ranks.size() == 1 else None  # ranks go on together: none may leave on its own
+    episodes = evaluate(run.policy, run.eval_env, seeds=seeds, trace=trace, begin=begin, stop=heard)
     metrics = [summary(of_seed) for of_seed in per_seed(episodes, len(firsts))]
     if run.reference is not None:
         for line in metrics:
             line["eval/score"] = run.reference.score(line["eval/return_mean"])
     clock.evaluations += 1
     mean = sum(line["eval/return_mean"] for line in metrics) / len(metrics)
-    clock.last_return = mean if math.isfinite(mean) else None
-    if clock.last_return is None:
-        return metrics
-    if clock.best_return is None or clock.last_return > clock.best_return:
-        clock.best_return = clock.last_return
+    clock.last_return, clock.evaluated = mean if math.isfinite(mean) else None, clock.updates
+    clock.owes_evaluation = 0
+    if best is not None:
+        best.consider(metrics, firsts)
     return metrics
 
 
@@ -305,7 +333,7 @@ def save(run: Run, store: CheckpointStore, recorder: Recorder, *, final: bool) -
                 documents=documents,
                 chunks=chunks,
                 config_digest=run.digest,
-                score=run.clock.last_return,
+                score=run.clock.last_return if run.clock.evaluated == run.clock.updates else None,
                 written_by=machine.maker(run.device),
             )
         except CheckpointWriteError as error:

@@ -18,7 +18,8 @@ from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
 from rlsuite.blocks.noise import normal, uniform
 from rlsuite.envs.base import StepResult
-from rlsuite.errors import NumericalError
+from rlsuite.errors import EnvironmentFailure, NumericalError
+from rlsuite.replay.uniform import NoValidRows
 from rlsuite.runs.checkpoint import CheckpointStore, Loaded
 from rlsuite.runs.config import TrainConfig
 from rlsuite.runs.runfolder import RunFolder
@@ -83,7 +84,13 @@ def act_and_learn(
         while session.goes_on:
             with torch.no_grad():
                 vector_step(run, session.recorder)
-            update(run, session.guard, clock.updates_due(config))
+            try:
+                update(run, session.guard, clock.updates_due(config))
+            except NoValidRows as error:
+                raise EnvironmentFailure(
+                    f"{run.env.env_id} gave observations or rewards that are no finite numbers (NaN, None) "
+                    f"at nearly every step: {error}"
+                ) from error
             if session.report(config.num_envs, partial(env_metrics, run)):
                 check_envs(run, folder.path)  # not at every step: asking a device for its counts waits for it
             session.save_when_due(config.num_envs)

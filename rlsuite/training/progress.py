@@ -27,6 +27,7 @@ class Status:
     steps_per_second: float
     updates_per_second: float
     last_return: float | None
+    of: str = "return"  # "train return" of episodes that explore, "eval return" of evaluations
 
     def line(self) -> str:
         """Return everything but the bar as one line of text."""
@@ -34,7 +35,7 @@ class Status:
         return (
             f"{self.step:,}/{self.total_steps:,} steps  {self.updates:,} updates  "
             f"{self.steps_per_second:,.0f} steps/s  {self.updates_per_second:,.0f} updates/s  "
-            f"return {shown}  left {_duration(self.seconds_left)}"
+            f"{self.of} {shown}  left {_duration(self.seconds_left)}"
         )
 
     @property
@@ -101,7 +102,11 @@ class Plain(Silent):
         try:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
-        except (OSError, ValueError) as error:  # a closed pipe, a full disk: a run outlives its reader
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+        ) as error:  # a closed pipe, a full disk: a run outlives its reader
             self._open = False
             logger.warning("progress is no longer shown: %s", error)
 
@@ -143,7 +148,8 @@ def make_display(total_steps: int, console: bool | None) -> Display:
     """Return a display: None chooses by whether stdout is a terminal, False shows nothing, True the bar."""
     if console is False:
         return Silent()
-    return Live(total_steps) if console or sys.stdout.isatty() else Plain()
+    shown = sys.stdout is not None and sys.stdout.isatty()
+    return Live(total_steps) if console or shown else Plain()
 
 
 def _duration(seconds: float | None) -> str:

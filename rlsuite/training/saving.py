@@ -92,7 +92,13 @@ def saved_clock(values: Any, step: int) -> Clock:
     if not isinstance(values, Mapping):
         raise ValueError(f"clock = {values!r}: not an object")
     clock = Clock(**values)
+    if "best_returns" not in values and clock.best_return is not None:  # of before they were kept
+        clock.best_returns, clock.evaluated = [], clock.updates
     for name, value in asdict(clock).items():
+        if name == "best_returns":
+            if not isinstance(value, list) or not all(item is None or is_number(item) for item in value):
+                raise ValueError(f"clock: {name} = {value!r:.40}: must be a list of numbers or null")
+            continue
         returns = name.endswith("_return")
         fits = value is None or is_number(value) if returns else type(value) is int and value >= 0
         if not fits:

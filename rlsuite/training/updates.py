@@ -11,7 +11,7 @@ from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent, StagedAgent
 from rlsuite.agents.compiled import CompiledUpdate, compiled, kernel_folder, obstacle
 from rlsuite.errors import ConfigError
-from rlsuite.runs.config import LearnConfig, OfflineConfig, TrainConfig
+from rlsuite.runs.config import LearnConfig, updates_of
 from rlsuite.training.graphs import verified
 
 logger = logging.getLogger(__name__)
@@ -54,14 +54,6 @@ def compile_mode(
     if (updates := updates_of(config)) < REPAID:
         return EAGER, f"{updates:,} updates would not repay compiling them ({REPAID:,} do; --compile on)"
     return COMPILED, f"{updates:,} updates repay it"
-
-
-def updates_of(config: LearnConfig) -> int:
-    """Return how many updates a run makes from its beginning to its end."""
-    if isinstance(config, TrainConfig):
-        return int(max(0, config.steps - config.warmup_steps) * config.updates_per_step)
-    assert isinstance(config, OfflineConfig)
-    return config.steps + int(config.then_online * config.updates_per_step)
 
 
 class Updates:

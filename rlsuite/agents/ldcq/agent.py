@@ -61,6 +61,7 @@ class LDCQ(StagedAgent):
     """
 
     Config: ClassVar[type] = LDCQConfig
+    needs_data = True
     adopts_statistics: ClassVar[bool] = True
     stages: ClassVar[tuple[str, ...]] = STAGES
 
