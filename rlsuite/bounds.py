@@ -30,7 +30,7 @@ class Bounds:
                 return "be above 0" if self.open_low else "not be negative"
             return f"be {'above' if self.open_low else 'at least'} {self.low:,}"
         left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
-        return f"be in {left}{self.low:g}, {self.high:g}{right}"
+        return f"be in {left}{self.low:.12g}, {self.high:.12g}{right}"
 
 
 AtLeastOne = Annotated[int, Bounds(1)]

@@ -47,12 +47,17 @@ def train(
                 f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
             )
         return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume)
-    if issubclass(agent_class, StagedAgent):
+    check_data(agent_class, config)
+    return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)
+
+
+def check_data(agent_class: type[Agent], config: TrainConfig | OfflineConfig) -> None:
+    """Raise ConfigError for an agent of recorded data in a run that has none: it would copy its own noise."""
+    if agent_class.needs_data and not isinstance(config, OfflineConfig):
         raise ConfigError(
             f"{agent_class.__name__} learns from recorded data: name some with --dataset "
             "(rlsuite list datasets)"
         )
-    return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)
 
 
 def start(cls: type[Agent], config: RunConfig, out: Path | None) -> int:
@@ -104,6 +109,7 @@ def try_out(cls: type[Agent], config: RunConfig) -> None:
         EnvironmentFailure: it cannot be made.
     """
     train = config.train
+    check_data(cls, train)
     if not train.env:
         return  # the data know it
     try:
