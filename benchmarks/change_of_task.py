@@ -67,7 +67,7 @@ def signs(change: Change, task: int, actuators: int) -> np.ndarray:
 
 def apply(change: Change, task: int, env: VectorEnv) -> None:
     """Change a fresh environment's model to what it is in one task; task 0 is the original."""
-    model: mujoco.MjModel = env.engine.model  # type: ignore[attr-defined]
+    model: mujoco.MjModel = env.engine.model
     if change.what == "gravity":
         model.opt.gravity[:] *= (-1.0) ** task
     else:
@@ -132,8 +132,8 @@ def train(line: argparse.Namespace, stop: StopFlag) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Read the words and train; return an exit code."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--agent", default="sac")
     parser.add_argument("--env", default="InvertedPendulum-v5", help="one of our MuJoCo tasks")
@@ -150,6 +150,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     line = parser.parse_args(argv)
     if line.tasks < 1 or line.task_steps < 10 or not 0 < line.refill < line.task_steps:
         parser.error("--tasks must be at least 1, --task-steps at least 10 and above --refill")
+    return line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; return an exit code."""
+    line = parse(argv)
     with StopFlag() as stop:
         return train(line, stop)
 

@@ -32,7 +32,7 @@ import time
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,8 +63,7 @@ class Entry:
         results: folder below benchmarks/results; entries of one folder share a picture.
         seeds: of every run.
         steps: env steps (updates, on recorded data) of every run.
-        before: a command that must have run first.
-        makes: what it leaves, below the folder of the project; where that is, it has run.
+        before: path below the folder of the project -> command that makes it, where it is not there yet.
         label: of its curves; {agent}, {env} and {preset} are those of each run.
         metrics: columns of the CSV; lines of metrics with none of them are left out.
         draw: which of them are drawn and summarised.
@@ -79,8 +78,7 @@ class Entry:
     results: str
     seeds: int = 1
     steps: int = 0
-    before: tuple[str, ...] = ()
-    makes: str = ""
+    before: Mapping[str, Sequence[str]] = field(default_factory=dict)
     label: str = "{agent}"
     metrics: tuple[str, ...] = EVALUATION
     draw: tuple[str, ...] = ("eval/return_mean",)
@@ -110,7 +108,7 @@ def load(path: Path) -> list[Entry]:
     Raises:
         SystemExit: an entry has an unknown key, lacks one, or has the name of another.
     """
-    known = {field.name for field in fields(Entry)}
+    known = {one.name for one in fields(Entry)}
     entries: list[Entry] = []
     with path.open("rb") as file:
         tables = tomllib.load(file).get("entry", [])
@@ -177,12 +175,12 @@ class Job:
     def __init__(self, entry: Entry, jobs: int, lock: IO[str]) -> None:
         self.entry, self.jobs, self.lock = entry, jobs, lock
         self.restarts, self.started = 0, time.time()
-        self.preparing = bool(entry.before) and not (ROOT / entry.makes).exists()
+        self.first = [words for path, words in entry.before.items() if not (ROOT / path).exists()]
         self.process = self._start()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         entry = self.entry
-        words = program(entry.before) if self.preparing else words_of(entry, self.jobs)
+        words = program(self.first[0]) if self.first else words_of(entry, self.jobs)
         log = ROOT / entry.log
         log.parent.mkdir(parents=True, exist_ok=True)
         threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -208,12 +206,12 @@ class Job:
         if code is None:
             return None
         if stopping:
-            return INTERRUPTED if self.preparing else code
+            return INTERRUPTED if self.first else code
         if code < 0 and self.restarts < RESTARTS:
             self.restarts += 1
             print(f"{self.entry.name}: killed by signal {-code}, goes on", flush=True)
-        elif code == 0 and self.preparing:
-            self.preparing = False
+        elif code == 0 and self.first:
+            del self.first[0]
         else:
             return code
         self.process = self._start()

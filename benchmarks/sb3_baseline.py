@@ -97,6 +97,7 @@ def make_model(at: Setting, env: gymnasium.Env[Any, Any], seed: int) -> Any:
     fields: dict[str, Any] = {}
     if at.algorithm == "td3":
         size = env.action_space.shape
+        assert size is not None
         fields["action_noise"] = NormalActionNoise(np.zeros(size), NOISE * np.ones(size))
     return getattr(stable_baselines3, at.algorithm.upper())(
         "MlpPolicy",
@@ -150,7 +151,7 @@ def save(store: CheckpointStore, model: Any, at: Setting, evaluations: int, seco
         "policy": policy,
         "optim": moments,
         "replay": {name: torch.from_numpy(getattr(buffer, name)[:count]) for name in COLUMNS},
-        "rng": {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64))},
+        "rng": {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))},
     }
     store.save(model.num_timesteps, tensors=tensors, documents=documents, config_digest=digest_of(at))
 
@@ -241,8 +242,8 @@ def train(at: Setting, path: Path, stop: StopFlag) -> bool:
         return bool(model.num_timesteps >= at.steps)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is not finished, one run after the other; return 0, or 75 when stopped."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--agents", default="sac,td3")
     parser.add_argument("--envs", default="HalfCheetah-v5")
@@ -257,6 +258,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     line = parser.parse_args(argv)
     if unknown := set(line.agents.split(",")) - set(WARM_UP):
         parser.error(f"--agents {sorted(unknown)[0]}: must be of {', '.join(WARM_UP)}")
+    return line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train what is not finished, one run after the other; return 0, or 75 when stopped."""
+    line = parse(argv)
     torch.set_num_threads(line.threads)
     with StopFlag() as stop:
         for seed in range(line.seeds):

@@ -15,6 +15,7 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rlsuite.blocks.networks import NetShape
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.normalizer import RunningNorm, Standardise, identity
 from rlsuite.replay.batch import Batch, unpack
@@ -192,13 +193,11 @@ class Agent(nn.Module):
         self.add_parts(None, **{name: target})
         return target
 
-    def network_fields(self) -> dict[str, Any]:
-        """Return the arguments that all networks of an agent share, of those its `Config` has."""
-        named = {"trunk": "network", "activation": "activation"}
-        fields = {
-            key: getattr(self.config, name) for key, name in named.items() if hasattr(self.config, name)
-        }
-        return {**fields, "lead": self.lead, "generator": self.generators["init"]}
+    def net_shape(self) -> NetShape:
+        """Return what all networks of the agent share; widths, trunk and activation are its `Config`'s."""
+        names = ("hidden", "network", "activation")
+        fields = {name: getattr(self.config, name) for name in names if hasattr(self.config, name)}
+        return NetShape(**fields, lead=self.lead, generator=self.generators["init"])
 
     # What the loop calls
 

@@ -5,7 +5,7 @@ seeds, whose losses stay apart.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 from tensordict import TensorDict, TensorDictBase
@@ -68,12 +68,12 @@ class BC(Agent):
 
     def build(self, spaces: Spaces, config: BCConfig) -> None:
         """Make the actor."""
-        sizes, drops = (spaces.observation, spaces.action, config.hidden), self.generators["learn"]
-        shape = {**self.network_fields(), "dropout": config.dropout, "dropout_generator": drops}
+        sizes = (spaces.observation, spaces.action)
+        shape = replace(self.net_shape(), dropout=config.dropout, dropout_generator=self.generators["learn"])
         if config.loss == "mse":
-            self.actor = DeterministicActor(*sizes, **shape)
+            self.actor = DeterministicActor(*sizes, shape)
         else:
-            self.actor = UnsquashedActor(*sizes, log_std_range=LOG_STD_RANGE, **shape)
+            self.actor = UnsquashedActor(*sizes, shape, log_std_range=LOG_STD_RANGE)
         self.optimizer = Adam((list(self.actor.parameters()), config.lr_actor))
         self.add_parts(self.optimizer, actor=self.actor)
         std = config.exploration_noise

@@ -231,9 +231,9 @@ class DSACT(Agent):
 
     def build(self, spaces: Spaces, config: DSACTConfig) -> None:
         """Make actor, twin critics, their targets, temperature and running deviations."""
-        sizes, shape = (spaces.observation, spaces.action, config.hidden), self.network_fields()
-        self.actor = GaussianActor(*sizes, log_std_range=LOG_STD_RANGE, **shape)
-        self.critic = GaussianCritic(*sizes, members=2, **shape)
+        sizes, shape = (spaces.observation, spaces.action), self.net_shape()
+        self.actor = GaussianActor(*sizes, shape, log_std_range=LOG_STD_RANGE)
+        self.critic = GaussianCritic(*sizes, shape, members=2)
         self.log_alpha = nn.Parameter(torch.full((*self.lead, 1), math.log(config.alpha_init)))
         self.register_buffer("spread", torch.zeros(*self.lead, 2))
         self.register_buffer("spread_count", torch.zeros((), dtype=torch.int64))

@@ -6,7 +6,7 @@ axes are independent seeds, whose losses stay apart.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -130,15 +130,14 @@ class IQL(Agent):
 
     def build(self, spaces: Spaces, config: IQLConfig) -> None:
         """Make actor, twin critics with their target, and value network."""
-        sizes, shape = (spaces.observation, spaces.action, config.hidden), self.network_fields()
-        drops = {**shape, "dropout": config.dropout, "dropout_generator": self.generators["learn"]}
+        sizes, shape = (spaces.observation, spaces.action), self.net_shape()
+        dropped = replace(shape, dropout=config.dropout, dropout_generator=self.generators["learn"])
         if config.deterministic:
-            self.actor = DeterministicActor(*sizes, **drops)
+            self.actor = DeterministicActor(*sizes, dropped)
         else:
-            log_std_range = (config.log_std_min, LOG_STD_MAX)
-            self.actor = UnsquashedActor(*sizes, log_std_range=log_std_range, **drops)
-        self.critic = ScalarCritic(*sizes, members=2, **shape)
-        self.value = ValueNetwork(spaces.observation, config.hidden, **shape)
+            self.actor = UnsquashedActor(*sizes, dropped, log_std_range=(config.log_std_min, LOG_STD_MAX))
+        self.critic = ScalarCritic(*sizes, shape, members=2)
+        self.value = ValueNetwork(spaces.observation, shape)
         if config.init == "orthogonal":
             for network in (self.actor, self.critic, self.value):
                 orthogonal_(network, ORTHOGONAL_GAIN, self.generators["init"])

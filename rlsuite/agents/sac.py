@@ -5,7 +5,7 @@ axes are independent seeds, whose losses stay apart.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -118,10 +118,11 @@ class SAC(Agent):
 
     def build(self, spaces: Spaces, config: SACConfig) -> None:
         """Make actor, twin critics, temperature, and the critics' target."""
-        sizes, shape = (spaces.observation, spaces.action, config.hidden), self.network_fields()
+        sizes, shape = (spaces.observation, spaces.action), self.net_shape()
         std = LOG_STD_RANGE if config.actor_std == "exp" else None
-        self.actor = GaussianActor(*sizes, log_std_range=std, layer_norm=config.layer_norm_actor, **shape)
-        self.critic = ScalarCritic(*sizes, members=2, layer_norm=config.layer_norm, **shape)
+        normed = replace(shape, layer_norm=config.layer_norm_actor)
+        self.actor = GaussianActor(*sizes, normed, log_std_range=std)
+        self.critic = ScalarCritic(*sizes, replace(shape, layer_norm=config.layer_norm), members=2)
         self.log_alpha = nn.Parameter(torch.full((*self.lead, 1), math.log(config.alpha_init)))
         self.target_entropy = entropy_target(config.target_entropy, spaces.action)
         self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))

@@ -10,7 +10,7 @@ axes; leading axes are independent seeds, whose losses stay apart.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -144,12 +144,11 @@ class STAC(Agent):
 
     def build(self, spaces: Spaces, config: STACConfig) -> None:
         """Make actor, critic with its target, and temperature."""
-        sizes = (spaces.observation, spaces.action, config.hidden)
-        shape = {**self.network_fields(), "layer_norm": True, "dropout_generator": self.generators["learn"]}
-        self.actor = GaussianActor(*sizes, log_std_range=None, dropout=config.dropout_actor, **shape)
-        self.critic = FlooredGaussianCritic(
-            *sizes, members=config.critics, dropout=config.dropout_critic, **shape
-        )
+        sizes = (spaces.observation, spaces.action)
+        shape = replace(self.net_shape(), layer_norm=True, dropout_generator=self.generators["learn"])
+        self.actor = GaussianActor(*sizes, replace(shape, dropout=config.dropout_actor), log_std_range=None)
+        dropped = replace(shape, dropout=config.dropout_critic)
+        self.critic = FlooredGaussianCritic(*sizes, dropped, members=config.critics)
         with torch.no_grad():  # deviations start near log 2; author's code
             self.critic.trunk.head.bias[..., 1] = 0
         log_alpha = torch.full((*self.lead, 1), math.log(config.alpha_init), dtype=torch.float64)

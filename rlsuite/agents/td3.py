@@ -95,10 +95,10 @@ class TD3(Agent):
 
     def build(self, spaces: Spaces, config: TD3Config) -> None:
         """Make actor, twin critics and the targets of both."""
-        sizes, shape = (spaces.observation, spaces.action, config.hidden), self.network_fields()
-        self.actor = DeterministicActor(*sizes, **shape)
+        sizes, shape = (spaces.observation, spaces.action), self.net_shape()
+        self.actor = DeterministicActor(*sizes, shape)
         scale = spaces.half_range if config.action_units == "env" else None
-        self.critic = ScalarCritic(*sizes, members=2, action_scale=scale, **shape)
+        self.critic = ScalarCritic(*sizes, shape, members=2, action_scale=scale)
         self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
         self.actor_optimizer = Adam((list(self.actor.parameters()), config.lr_actor))
         self.add_parts(self.actor_optimizer, actor=self.actor)

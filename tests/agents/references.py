@@ -1,8 +1,8 @@
-"""Plain programs of the agents' updates, written from the papers' equations; nothing of `rlsuite` computes here.
+"""Plain programs of the agents' updates, written from the papers' equations without the agents' code.
 
-Each program starts from a copy of an agent's weights and takes transitions `(s, a, r, s', d)` as tensors and a
-random stream, from which it draws in the order that the agent documents. Twins are two networks, every network
-has an Adam of its own, and gradients come from autograd, or, where a paper gives the gradient itself, from it.
+Each program begins with a copy of an agent's weights and takes transitions `(s, a, r, s', d)` as tensors and
+a random stream, from which it draws in the agent's order. Twins are two networks, every network has an Adam
+of its own, and gradients come from autograd, or from the paper where it gives the gradient itself.
 """
 
 import copy
@@ -330,9 +330,9 @@ class DSACT:
 
 
 class STAC:
-    """Özalp 2026 (2601.00737): a Gaussian critic fitted by likelihood, pessimism beta sigma; without dropout.
+    """Özalp 2026 (2601.00737): a Gaussian critic fitted by likelihood, pessimism beta sigma; no dropout.
 
-    Linear, layer norm, activation. The temperature is alpha <- alpha exp(lr alpha (target entropy - entropy)).
+    Linear, norm, activation. The temperature is alpha <- alpha exp(lr alpha (target entropy - entropy)).
     """
 
     def __init__(self, agent):
@@ -447,7 +447,7 @@ class BC:
 
 
 class QRDQN:
-    """Dabney et al. 2018 (1710.10044), equations 9, 10 and 13, with a target that follows by Polyak averaging.
+    """Dabney et al. 2018 (1710.10044), equations 9, 10 and 13; the target follows by Polyak averaging.
 
     Actions are one of A; the greatest entry of a row's action says which.
     """

@@ -4,7 +4,16 @@ import copy
 
 import pytest
 import torch
-from helpers import FROM_DATA, MODE_FIELDS, NAMES, SPACES, WITH_CRITICS, random_batch, small_agent
+from helpers import (
+    FROM_DATA,
+    MODE_FIELDS,
+    NAMES,
+    SPACES,
+    WITH_CRITICS,
+    random_batch,
+    small_agent,
+    with_field,
+)
 from tensordict import TensorDict
 from torch import nn
 from torch.optim import Optimizer
@@ -245,10 +254,12 @@ def test_batches_may_bring_their_own_discount(name):
 
 @pytest.mark.parametrize(
     ("name", "field"),
-    [(name, field) for name in WITH_CRITICS for field in ("gamma", "tau", "lr_critic")]
-    + [(name, "lr_actor") for name in WITH_CRITICS if name != "d_eta_n"]
-    + [("d_eta_n", field) for field in ("kappa", "edited", "epsilon_final", "level")]
-    + [("bc", "lr_actor"), ("bc", "dropout"), ("bc", "exploration_noise")],
+    [
+        (name, field)
+        for field in ("gamma", "tau", "lr_critic", "lr_actor", "lr_alpha", "dropout", "exploration_noise")
+        for name in with_field(field)
+    ]
+    + [("d_eta_n", field) for field in ("kappa", "edited", "epsilon_final", "level")],
 )
 def test_config_refuses_values_outside_their_range(name, field):
     with pytest.raises(ValueError, match=field):

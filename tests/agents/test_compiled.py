@@ -1,4 +1,4 @@
-"""Compiled updates are the eager ones to rounding, for every agent, in float64; what copies and bad rows do."""
+"""Compiled updates are the eager ones to rounding, for every agent; what copies and broken rows do."""
 
 import copy
 import dataclasses
@@ -87,7 +87,7 @@ def difference(ours, theirs):
 
 
 def check_equal(update, eager, batches, tolerance=TOLERANCE):
-    """Both take the same updates: tensors, metrics, counts and random streams agree; return the difference."""
+    """Both take the same updates: tensors, metrics, counts and streams agree; return the difference."""
     agent = update.agent
     for batch in batches:
         metrics, expected = update(batch), eager.update(batch)

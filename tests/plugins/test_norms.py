@@ -7,7 +7,7 @@ from torch import nn
 
 from rlsuite.blocks.heads import FlooredGaussianCritic, GaussianActor
 from rlsuite.blocks.mlp import MLP
-from rlsuite.blocks.networks import network
+from rlsuite.blocks.networks import NetShape, network
 from rlsuite.plugins.grama import GraMa
 from rlsuite.plugins.redo import ReDo
 
@@ -116,8 +116,7 @@ def test_masks_are_those_of_the_released_code(seed):
 
 
 def stac(lead):
-    hidden, common = (16, 16), {"activation": "relu", "layer_norm": True, "lead": lead}
-    critic = FlooredGaussianCritic(3, 2, hidden, members=1, **common)
+    critic = FlooredGaussianCritic(3, 2, NetShape(hidden=(16, 16), layer_norm=True, lead=lead), members=1)
     return critic, (torch.randn(*lead, 32, 3), torch.randn(*lead, 32, 2))
 
 
@@ -143,7 +142,7 @@ RELU_NETWORKS = {
     "STAC's critic": lambda: stac(()),
     "STAC's critic, three seeds": lambda: stac((3,)),
     "actor with norms": lambda: (
-        GaussianActor(3, 2, (8, 8), activation="relu", layer_norm=True, log_std_range=(-5, 2)),
+        GaussianActor(3, 2, NetShape(hidden=(8, 8), layer_norm=True), log_std_range=(-5, 2)),
         (torch.randn(32, 3),),
     ),
 }

@@ -56,10 +56,9 @@ class MyDDPG(Agent):
 
     def build(self, spaces: Spaces, config: MyDDPGConfig) -> None:
         """Make networks, targets, optimisers and the policy; what is named a part is saved."""
-        sizes = (spaces.observation, spaces.action, config.hidden)
-        shape = {**self.network_fields(), "activation": "relu"}
-        self.actor = DeterministicActor(*sizes, **shape)
-        self.critic = ScalarCritic(*sizes, members=1, **shape)
+        sizes, shape = (spaces.observation, spaces.action), self.net_shape()
+        self.actor = DeterministicActor(*sizes, shape)
+        self.critic = ScalarCritic(*sizes, shape, members=1)
         self.actor_optimizer = Adam((list(self.actor.parameters()), config.lr))
         self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr))
         self.add_parts(self.actor_optimizer, actor=self.actor)
