@@ -15,7 +15,8 @@ TRAIN = ["train", "dsac_t", "--env", "HalfCheetah"]
 
 def test_preset_then_flags(rlsuite, loop, tmp_path):
     out = tmp_path / "run"
-    words = ["--preset", "demo", "--steps", "9900", "--agent.hidden", "8", "9", "--no-guard", "--out", str(out)]
+    words = ["--preset", "demo", "--steps", "9900", "--agent.hidden", "8", "9", "--no-guard"]
+    words += ["--out", str(out)]
     answer = rlsuite(*TRAIN, *words)
     assert answer.code == 0, answer.err
     (call,) = loop.calls
