@@ -72,12 +72,14 @@ def check_bounds(config: Any) -> None:
 
     None is in every range, and of a tuple every item is looked at. Call it in `__post_init__`.
     """
-    check_numbers(config)
     for name, allowed in bounds_of(type(config)):  # type: ignore[arg-type]
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and math.isnan(number):
+                raise ConfigError(f"{name} = {value}: must be a finite number")
             if number is not None and not allowed.holds(number):
                 raise ConfigError(f"{name} = {value}: must {allowed}")
+    check_numbers(config)
 
 
 def check_numbers(config: Any, prefix: str = "") -> None:
