@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import sys
 
 import numpy as np
@@ -302,11 +303,9 @@ def test_row_7_and_so_are_those_of_an_evaluation(rlsuite, plain, words):
 @pytest.mark.parametrize("hidden", ["[0]", "[-1]", "[99999999]"])
 def test_row_7_a_configuration_that_was_edited_is_checked_too(rlsuite, plain, hidden):
     config = plain / "config.toml"
-    config.write_text(
-        "\n".join(
-            f"hidden = {hidden}" if "hidden" in line else line for line in config.read_text().splitlines()
-        )
-    )
+    text, count = re.subn(r"hidden = \[[^]]*\]", f"hidden = {hidden}", config.read_text())
+    assert count == 1
+    config.write_text(text)
     answer = rlsuite("eval", str(plain), "--import", "strange_envs")
     assert answer.code == 2
     assert "hidden" in answer.err
@@ -370,7 +369,7 @@ def test_row_12_an_export_replaces_no_file_of_the_run(rlsuite, plain, name):
     assert (plain / "meta.json").read_text() == before
 
 
-@pytest.mark.parametrize("words", [("--out", ""), ("--out=",), ("--preset", "")], ids=" ".join)
+@pytest.mark.parametrize("words", [("--out", ""), ("--out=",), ("--num-envs", " ")], ids=" ".join)
 def test_row_12_an_empty_value_is_none(rlsuite, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     answer = rlsuite("train", "sac", "--env", "gym:strange/Strange-v0", *TINY, *words)
