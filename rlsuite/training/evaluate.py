@@ -259,7 +259,7 @@ def check_film(path: Path) -> None:
     if not path.stat().st_size:
         raise ValueError("the file is empty")
     with imageio.get_reader(path, "ffmpeg") as reader:
-        reader.get_data(0)
+        reader.get_data(0)  # type: ignore[attr-defined]
 
 
 def _first_line(error: BaseException) -> str:
