@@ -25,6 +25,10 @@ DEFAULT_ENVIRONMENT = {  # read when torch and torchrl are imported; what the us
     # Torch's threads otherwise spin while they wait for each other: beside three other busy processes, two
     # threads on two cores then made less than one update a second, and 23 with this.
     "OMP_WAIT_POLICY": "PASSIVE",
+    # Pictures of Gymnasium's classic environments are made without a window: SDL looks for none.
+    "SDL_VIDEODRIVER": "dummy",
+    "SDL_AUDIODRIVER": "dummy",
+    "PYGAME_HIDE_SUPPORT_PROMPT": "1",
 }
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+DOT_SIZE = 8192  # numbers
+
 Array = Any
 """A `numpy.ndarray` or a `torch.Tensor`: they have no common type; what comes in is what goes out."""
 
@@ -44,6 +46,13 @@ def clip(array: Array, low: float, high: float) -> Array:
     if isinstance(array, np.ndarray):
         return np.minimum(np.maximum(array, low), high)  # three times as fast as numpy's clip
     return array.clamp(low, high)
+
+
+def magnitude(values: np.ndarray) -> float:
+    """Return the sum of squares of a numpy array of any shape: an upper bound of each, nan if one is nan."""
+    numbers = values.reshape(-1)
+    # Of more numbers, BLAS may make a dot product on threads of its own.
+    return numbers.dot(numbers) if numbers.size < DOT_SIZE else np.einsum("i,i->", numbers, numbers)
 
 
 def number(flags: Array, like: Array) -> Array:

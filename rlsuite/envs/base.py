@@ -22,16 +22,17 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from rlsuite.envs.arrays import Array
+from rlsuite.envs.arrays import Array, magnitude
+from rlsuite.envs.clock import NO_LIMIT, EpisodeClock
 from rlsuite.envs.options import EnvOptions
 from rlsuite.envs.seeding import Seeds
 from rlsuite.errors import ConfigError, DataError, EnvironmentFailure
 from rlsuite.returns.stock import StockSpace
 
 CPU = torch.device("cpu")
-NO_LIMIT = 2**62  # env steps
 DEFAULT_FPS = 30.0  # of a video, where the environment does not know its own
 NUMPY_DTYPES: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
+LOWEST, HIGHEST = np.array(-1.0), np.array(1.0)  # actions
 END_KEYS = ("done", "terminated", "truncated")
 
 Kind = TypeVar("Kind", np.ndarray, Tensor)
@@ -178,16 +179,18 @@ class VectorEnv(EnvBase):
         self.half_range, self.middle = tuple(half.tolist()), tuple(middle.tolist())
         self.versions = package_versions(facts.packages)
         self.dtype = options.dtype
+        self._on_device = facts.on_device
         self._array_dtype = NUMPY_DTYPES[options.dtype]
         self._action_shape = torch.Size((facts.num_envs, len(middle)))
         self._scale = None if (middle == 0).all() and (half == 1).all() else (middle, half)
         self._limit = NO_LIMIT if facts.max_episode_steps is None else facts.max_episode_steps
         place = facts.simulation_device
-        self._steps = torch.zeros(facts.num_envs, dtype=torch.int64, device=place)
+        self._device_steps = torch.zeros(facts.num_envs, dtype=torch.int64, device=place)
         self._nan_resets = torch.zeros(1, dtype=torch.int64, device=place)
         self._every = torch.ones(facts.num_envs, dtype=torch.bool, device=place)
         if not facts.on_device:
-            self._steps_array, self._every_array = self._steps.numpy(), self._every.numpy()
+            self._every_array = self._every.numpy()
+            self._clock = EpisodeClock(facts.num_envs, facts.max_episode_steps)
         self._describe(facts)
 
     def _describe(self, facts: EnvFacts) -> None:
@@ -271,7 +274,7 @@ class VectorEnv(EnvBase):
     @property
     def step_counts(self) -> np.ndarray:
         """Env steps of every env's running episode, `[B]` int64; waits for the device."""
-        return self._steps.cpu().numpy().copy()
+        return self._steps().cpu().numpy()
 
     # Arrays: the simulations on the host.
 
@@ -291,7 +294,7 @@ class VectorEnv(EnvBase):
             ConfigError: an action of another shape, or an environment that is simulated on a device.
             EnvironmentFailure: an action is nan, or the simulation failed.
         """
-        with np.errstate(all="ignore"):  # bad numbers are looked for below
+        with np.errstate(all="ignore"):  # bad numbers are looked for
             result = self._judge(self._advance(self._actuate(action)))
         if out is None:
             return result
@@ -305,20 +308,23 @@ class VectorEnv(EnvBase):
         Returns:
             Observations of all envs, `[B, O]`: first ones where `mask` is True, else those of the last step.
         """
-        self._refuse_device()
+        if self._on_device:
+            self._refuse_device()
         mask = self._every_array if mask is None else mask
         with np.errstate(all="ignore"):
             observation = self._restart(mask)
-        self._steps_array[mask] = 0
+        self._clock.restart(mask)
         return observation.astype(self._array_dtype)
 
     def _actuate(self, action: np.ndarray) -> np.ndarray:
         """Return actions in the environment's units and the simulation's precision."""
-        self._refuse_device()
+        if self._on_device:
+            self._refuse_device()
         if action.shape != self._action_shape:
             self._refuse_shape(action)
-        action = np.minimum(np.maximum(action, -1.0, dtype=np.float64), 1.0)
-        if math.isnan(np.add.reduce(action, None)):
+        action = np.maximum(action, LOWEST, dtype=np.float64)
+        np.minimum(action, HIGHEST, out=action)
+        if math.isnan(magnitude(action)):
             bad = np.flatnonzero(np.isnan(action).any(-1)).tolist()
             raise EnvironmentFailure(f"the policy's action is NaN in env(s) {bad} of {self.env_id}")
         if self._scale is None:
@@ -328,32 +334,24 @@ class VectorEnv(EnvBase):
 
     def _judge(self, outcome: Outcome) -> StepResult[np.ndarray]:
         """Count the step, cast, cut off what is not finite, and truncate at the time limit."""
-        steps = self._steps_array
-        steps += 1
+        truncated = self._clock.tick()
+        if outcome.truncated is not None:
+            truncated |= outcome.truncated
         # Cast before the check: what is finite here may not be in the precision handed out.
         observation = outcome.observation.astype(self._array_dtype)
         reward = outcome.reward.astype(self._array_dtype)
-        terminated, truncated = outcome.terminated, steps >= self._limit
-        if outcome.truncated is not None:
-            truncated |= outcome.truncated
-        valid = self._every_array.copy()
-        # A sum is finite only if every term is: one number settles the usual case.
-        if outcome.sane is not None or not math.isfinite(
-            np.add.reduce(observation, None) + np.add.reduce(reward)
-        ):
-            valid &= np.isfinite(observation).all(-1) & np.isfinite(reward)
-            if outcome.sane is not None:
-                valid &= outcome.sane
-            bad = ~valid
-            self._nan_resets += int(bad.sum())
-            observation[bad], reward[bad] = 0.0, 0.0
-            terminated = terminated & valid
-            truncated |= bad
-        return StepResult(observation, reward, terminated, truncated, valid)
+        if outcome.sane is None and math.isfinite(magnitude(observation) + magnitude(reward)):
+            return StepResult(observation, reward, outcome.terminated, truncated, self._every_array.copy())
+        valid = np.isfinite(observation).all(-1) & np.isfinite(reward)
+        if outcome.sane is not None:
+            valid &= outcome.sane
+        bad = ~valid
+        self._nan_resets += int(bad.sum())
+        observation[bad], reward[bad] = 0.0, 0.0
+        return StepResult(observation, reward, outcome.terminated & valid, truncated | bad, valid)
 
     def _refuse_device(self) -> None:
-        if self.facts.on_device:
-            raise ConfigError(f"{self.env_id} is simulated on {self.simulation_device}: use step_tensors")
+        raise ConfigError(f"{self.env_id} is simulated on {self.simulation_device}: use step_tensors")
 
     def _refuse_shape(self, action: Array) -> None:
         came, wanted = list(action.shape), list(self._action_shape)
@@ -376,17 +374,17 @@ class VectorEnv(EnvBase):
         return self._reset_tensors(mask).to(self.device)
 
     def _step_tensors(self, action: Tensor) -> StepResult[Tensor]:
-        if self.facts.on_device:
+        if self._on_device:
             return self._judge_on_device(self._advance(self._actuate_on_device(action)))
         result = self.step_arrays(on_host(action))
         return StepResult._make(torch.from_numpy(value) for value in result)
 
     def _reset_tensors(self, mask: Tensor | None) -> Tensor:
-        if not self.facts.on_device:
+        if not self._on_device:
             return torch.from_numpy(self.reset_arrays(None if mask is None else on_host(mask)))
         mask = self._every if mask is None else mask.to(self.simulation_device)
         observation = self._restart(mask)
-        self._steps.masked_fill_(mask, 0)
+        self._device_steps.masked_fill_(mask, 0)
         return observation.to(self.dtype)
 
     def _actuate_on_device(self, action: Tensor) -> Tensor:
@@ -400,9 +398,9 @@ class VectorEnv(EnvBase):
 
     def _judge_on_device(self, outcome: Outcome) -> StepResult[Tensor]:
         """Do what `_judge` does, without asking for a number."""
-        self._steps.add_(1)
+        self._device_steps.add_(1)
         observation, reward = outcome.observation.to(self.dtype), outcome.reward.to(self.dtype)
-        truncated = self._steps >= self._limit
+        truncated = self._device_steps >= self._limit
         if outcome.truncated is not None:
             truncated |= outcome.truncated
         valid = torch.isfinite(observation).all(-1) & torch.isfinite(reward)
@@ -434,7 +432,7 @@ class VectorEnv(EnvBase):
                 "truncated": truncated,
                 "done": terminated | truncated,
                 "valid": valid,
-                "step_count": self._steps.unsqueeze(-1).clone(),  # what is handed out may be written to
+                "step_count": self._steps().unsqueeze(-1),
             }
         )
 
@@ -473,7 +471,7 @@ class VectorEnv(EnvBase):
         (`EnvFacts.on_device`), they become zero then, too.
         """
         mask = tensordict.get("done")
-        may_ask = not self.facts.on_device
+        may_ask = not self._on_device
         if may_ask and not bool(mask.any()):
             return tensordict
         if not all(isinstance(value, Tensor) for value in tensordict.values()):
@@ -500,7 +498,7 @@ class VectorEnv(EnvBase):
             prefix: of the names.
             keep_vars: without effect: nothing here has a gradient.
         """
-        own = {"step_count": self._steps.unsqueeze(-1).clone(), "nan_resets": self._nan_resets.clone()}
+        own = {"step_count": self._steps().unsqueeze(-1), "nan_resets": self._nan_resets.clone()}
         named = {prefix + name: value for name, value in (own | self._own_state()).items()}
         if destination is None:
             return named
@@ -523,7 +521,10 @@ class VectorEnv(EnvBase):
         steps = take(state_dict, "step_count", (self.num_envs, 1))
         counter = take(state_dict, "nan_resets", (1,))
         self._load_own_state(dict(state_dict))
-        self._steps.copy_(steps.flatten())
+        if self._on_device:
+            self._device_steps.copy_(steps.flatten())
+        else:
+            self._clock.load(steps.flatten().numpy())
         self._nan_resets.copy_(counter)
 
     def _load_from_state_dict(
@@ -534,6 +535,10 @@ class VectorEnv(EnvBase):
         if own:
             self.load_state_dict(own)
 
+    def _steps(self) -> Tensor:
+        """Return the env steps of each running episode, `[B]` int64, a new tensor on the simulation's device."""
+        return self._device_steps.clone() if self._on_device else torch.from_numpy(self._clock.counts())
+
     def _fresh(self, mask: Tensor | None) -> dict[str, Tensor]:
         """Restart the envs of `mask` `[B, 1]` (None: all); return the current values of all envs."""
         observation = self._reset_tensors(None if mask is None else mask.flatten())
@@ -541,7 +546,7 @@ class VectorEnv(EnvBase):
         off = ~valid
         return {
             "observation": observation,
-            "step_count": self._steps.unsqueeze(-1).clone(),
+            "step_count": self._steps().unsqueeze(-1),
             "valid": valid,
             "done": off,
             "terminated": off.clone(),

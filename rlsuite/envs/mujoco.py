@@ -131,12 +131,8 @@ class MujocoEnv(VectorEnv):
         if self.facts.on_device and sane is not None:
             # Nobody looked at the actions; MuJoCo's clamp may hide a NaN among them from the physics.
             sane &= ~action.isnan().any(-1)
-        return Outcome(
-            task.observation(fields),
-            task.reward(before, fields, action, terminated),
-            terminated,
-            sane=sane,
-        )
+        reward = task.reward(before, fields, action, terminated)
+        return Outcome(task.observation(fields), reward, terminated, sane=sane)
 
     def _restart(self, mask: Array) -> Array:
         start = self._starts.draw(mask)

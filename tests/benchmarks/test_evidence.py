@@ -308,6 +308,8 @@ def test_every_command_of_the_list_is_understood(one, monkeypatch, tmp_path, cap
         assert len(seen) == one.seeds * (1 if "estac" in one.name else 2)
         assert {plan.config.train.steps for plan in seen.values()} == {one.steps}
     else:
+        env = "gym:gymnasium_robotics:PointMaze_Medium-v3"  # the data are not here to say so
+        monkeypatch.setattr("rlsuite.offline.load.environment_of", lambda name: env)
         monkeypatch.setattr(d4rl, "main", lambda args, extra: seen_plans(args, extra, one))
         assert bench.run(words[1:]) == 0
 

@@ -1,8 +1,8 @@
 """MuJoCo's C engine on the CPU, in float64: all envs in one call, on a few threads.
 
-Every env sees exactly the calls that Gymnasium makes, hence bitwise the same numbers (`mujoco.rollout` does not
-carry the solver's warm start). With `refresh` it sees the calls of dm_control's `Physics.step` instead, to the
-same effect.
+Every env sees exactly the calls that Gymnasium makes, hence bitwise the same numbers (`mujoco.rollout` does
+not carry the solver's warm start). With `refresh` it sees the calls of dm_control's `Physics.step` instead, to
+the same effect.
 
 Legend: B envs, Q positions, V velocities, A actuators.
 """
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlsuite.envs.engines.simulations import STATE, Simulations, Stage
+from rlsuite.envs.arrays import magnitude
+from rlsuite.envs.engines.simulations import STAGE_NONE, STAGE_VEL, Simulations
 from rlsuite.errors import DataError, EnvironmentFailure
 
 MAX_STATE = mujoco.mjMAXVAL  # MuJoCo's own bound for positions and velocities, any unit
@@ -67,6 +68,7 @@ class NativeEngine:
         self.model = model
         self._num_envs = num_envs
         self._refresh = refresh
+        self._stage = STAGE_VEL if refresh else STAGE_NONE
         self._post_constraint = not POST_CONSTRAINT_FIELDS.isdisjoint(names)
         simulations = Simulations(
             model,
@@ -121,17 +123,17 @@ class NativeEngine:
             EnvironmentFailure: MuJoCo gave up (out of memory, broken model), or the engine is closed.
         """
         self.ctrl[...] = ctrl
-        simulations = self._open()
+        simulations = self._simulations or self._open()
         if not self._post_constraint:
-            simulations.step(substeps, Stage.mjSTAGE_VEL if self._refresh else Stage.mjSTAGE_NONE)
+            simulations.step(substeps, self._stage)
             return
         simulations.step(substeps)
         simulations.post_constraint()
         if self._refresh:
-            simulations.forward(stage=Stage.mjSTAGE_VEL)
+            simulations.forward(stage=STAGE_VEL)
 
     def read(self) -> dict[str, Tensor]:
-        """Return the fields by name as tensors, `[B, ...]` float64: live views that the next step overwrites."""
+        """Return the fields by name as tensors, `[B, ...]` float64: views that the next step overwrites."""
         return {name: torch.from_numpy(array) for name, array in self.arrays.items()}
 
     def sane(self) -> np.ndarray | None:
@@ -139,9 +141,7 @@ class NativeEngine:
 
         No bound holds for nan.
         """
-        # Two reductions over everything settle the usual case.
-        least, greatest = np.minimum.reduce(self._motion, None), np.maximum.reduce(self._motion, None)
-        if greatest < MAX_STATE and least > -MAX_STATE:
+        if magnitude(self._state) < MAX_STATE**2:  # settles the usual case
             return None
         return (np.abs(self._motion) < MAX_STATE).all(-1)
 
@@ -181,6 +181,3 @@ class NativeEngine:
         if self._simulations is None:
             raise EnvironmentFailure("the engine is closed: make the environment anew")
         return self._simulations
-
-
-__all__ = ["MAX_STATE", "POST_CONSTRAINT_FIELDS", "STATE", "NativeEngine", "available_cores"]

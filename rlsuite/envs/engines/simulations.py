@@ -1,7 +1,7 @@
 """Many simulations of one model in one call: MuJoCo's `mjbatch.h`, through ctypes.
 
-`mujoco.batch.Batch` wraps the same functions, but cannot run `mj_rnePostConstraint` on every simulation, which
-contact forces need (Ant, Humanoid). Python's lock is released for the whole of a call.
+`mujoco.batch.Batch` wraps the same functions, but cannot run `mj_rnePostConstraint` on every simulation,
+which contact forces need (Ant, Humanoid). Python's lock is released for the whole of a call.
 
 Legend: B simulations.
 """
@@ -31,7 +31,11 @@ COMPONENTS = {
 }
 """Fields of mjData that are parts of a state row."""
 
-Stage = mujoco.mjtStage
+STAGE_NONE, STAGE_VEL, STAGE_ACC = (
+    int(stage)
+    for stage in (mujoco.mjtStage.mjSTAGE_NONE, mujoco.mjtStage.mjSTAGE_VEL, mujoco.mjtStage.mjSTAGE_ACC)
+)
+"""What is computed at a state that was reached: nothing, positions and velocities, accelerations, too."""
 
 
 class _Config(ctypes.Structure):
@@ -97,6 +101,7 @@ class Simulations:
         )
         if not self._batch:
             raise ConfigError(f"MuJoCo cannot simulate this model: {message.value.decode(errors='replace')}")
+        self._step = self._library.mjb_step
         self._owner = _Owner()
         weakref.finalize(self._owner, self._library.mjb_deleteBatch, self._batch)
         self._post_constraint = ctypes.cast(self._library.mj_rnePostConstraint, ctypes.c_void_p)
@@ -130,24 +135,28 @@ class Simulations:
         start = mujoco.mj_stateSize(self._model, before)
         return slice(start, start + mujoco.mj_stateSize(self._model, int(COMPONENTS[name])))
 
-    def step(self, substeps: int, stage: Stage = Stage.mjSTAGE_NONE) -> None:
+    def step(self, substeps: int, stage: int = STAGE_NONE) -> None:
         """Advance all by `substeps` physics steps, then compute the stages up to `stage` at the new state."""
-        self._check(self._library.mjb_step(self._batch, None, self._count, substeps, int(stage)))
+        if failed := self._step(self._batch, None, self._count, substeps, stage):
+            self._refuse(failed)
 
-    def forward(self, chosen: np.ndarray | None = None, stage: Stage = Stage.mjSTAGE_ACC) -> None:
+    def forward(self, chosen: np.ndarray | None = None, stage: int = STAGE_ACC) -> None:
         """Compute the stages up to `stage` in the chosen simulations (int32, None: all)."""
-        self._check(self._library.mjb_forward(self._batch, *self._chosen(chosen), int(stage)))
+        if failed := self._library.mjb_forward(self._batch, *self._chosen(chosen), stage):
+            self._refuse(failed)
 
     def reset(self, chosen: np.ndarray | None = None) -> None:
         """Put the chosen simulations (int32, None: all) back to the model's defaults, nothing computed."""
-        stage = int(Stage.mjSTAGE_NONE)
-        self._check(self._library.mjb_reset(self._batch, *self._chosen(chosen), None, stage))
+        if failed := self._library.mjb_reset(self._batch, *self._chosen(chosen), None, STAGE_NONE):
+            self._refuse(failed)
 
     def post_constraint(self) -> None:
         """Compute contact and body forces (`mj_rnePostConstraint`) of the last step."""
         # The function takes (model, data); the two more that it is called with are left in their registers.
-        self._check(self._library.mjb_apply(self._batch, None, self._count, self._post_constraint, None, 0))
-        self.forward(stage=Stage.mjSTAGE_NONE)  # computes nothing, and copies the fields out
+        function = self._post_constraint
+        if failed := self._library.mjb_apply(self._batch, None, self._count, function, None, 0):
+            self._refuse(failed)
+        self.forward(stage=STAGE_NONE)  # computes nothing, and copies the fields out
 
     def run_on(self, model: mujoco.MjModel | None) -> None:
         """Let all simulations run on another model of the same sizes; None: their own again."""
@@ -174,9 +183,8 @@ class Simulations:
         memory._owner = self._owner
         return np.frombuffer(memory, dtype).reshape(whole)
 
-    def _check(self, failed: int) -> None:
-        if not failed:
-            return
+    def _refuse(self, failed: int) -> None:
+        """Raise EnvironmentFailure for a call that MuJoCo gave up in some simulations."""
         status = self._library.mjb_status(self._batch)
         first = next(index for index in range(self._count) if status[index])
         message = self._library.mjb_error(self._batch, first).decode(errors="replace")
