@@ -51,8 +51,9 @@ def write_page(study: Study, out: Path) -> Path:
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>rlsuite report</title>",
         f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body><h1>rlsuite report</h1>",
         f"<p>{counted(len(study.settings), 'run')}, {counted(len(study.groups), 'group')}. Lines are "
-        "interquartile means over seeds with 95 % stratified bootstrap intervals, thin lines single "
-        "seeds; with fewer than four seeds nothing is trimmed. A score is the mean return of an evaluation's episodes.</p>",
+        "interquartile means over seeds with 95 % stratified bootstrap intervals, thin lines single seeds; "
+        "with fewer than four seeds nothing is trimmed. A score is the mean return of an evaluation's "
+        "episodes.</p>",
         *(curves_figure(study.on(env), env, colors) for env in study.envs),
         "<h2>Final scores</h2>",
         table(SUMMARY_COLUMNS, ([row[key] for key in SUMMARY_COLUMNS] for row in summaries(study))),

@@ -147,7 +147,8 @@ def least_bytes(config: RunConfig, spaces: Spaces) -> int:
     train = config.train
     row = 4 * (2 * spaces.observation + spaces.action + 4)
     envs = (train.num_envs + train.eval_episodes) * train.seeds
-    widths = tuple(getattr(config.agent, "hidden", ()))
+    hidden = getattr(config.agent, "hidden", ())
+    widths = hidden if isinstance(hidden, tuple) else (hidden,)
     pairs = zip((spaces.observation, *widths), (*widths, spaces.action), strict=True) if widths else ()
     weights = sum(rows * columns for rows, columns in pairs) * train.seeds
     # An actor and a critic at the least, each with gradient and two moments.

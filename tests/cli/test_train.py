@@ -15,12 +15,13 @@ TRAIN = ["train", "dsac_t", "--env", "HalfCheetah"]
 
 def test_preset_then_flags(rlsuite, loop, tmp_path):
     out = tmp_path / "run"
-    words = ["--preset", "demo", "--steps", "9999", "--agent.hidden", "8", "9", "--no-guard", "--out", str(out)]
+    words = ["--preset", "demo", "--steps", "9900", "--agent.hidden", "8", "9", "--no-guard"]
+    words += ["--out", str(out)]
     answer = rlsuite(*TRAIN, *words)
     assert answer.code == 0, answer.err
     (call,) = loop.calls
     assert call["class"].__name__ == "DSACT"
-    assert call["train"].steps == 9999
+    assert call["train"].steps == 9_900
     assert call["train"].warmup_steps == 2_000  # the preset's
     assert call["train"].n_step == 1  # the dataclass's
     assert not call["train"].guard
@@ -30,7 +31,7 @@ def test_preset_then_flags(rlsuite, loop, tmp_path):
     stored = tomllib.loads((out / "config.toml").read_text())
     assert stored["agent_name"] == "dsac_t"
     assert stored["preset"] == "demo"
-    assert stored["train"]["steps"] == 9999
+    assert stored["train"]["steps"] == 9_900
     assert stored["agent"]["hidden"] == [8, 9]
 
 
