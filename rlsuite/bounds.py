@@ -23,11 +23,13 @@ class Bounds:
         above = value > self.low if self.open_low else value >= self.low
         return above and (value < self.high if self.open_high else value <= self.high)
 
-    def __str__(self) -> str:
-        """Return what a value must be, to follow the word "must"."""
-        if self.high == math.inf:
-            if self.low == 0:
-                return "be above 0" if self.open_low else "not be negative"
+    def demand(self, value: float) -> str:
+        """Return what a refused value must be: of a count the end that it misses, else the interval."""
+        if isinstance(value, int) and value > self.high:
+            return f"be at most {self.high:,}"
+        if isinstance(value, int) or self.high == math.inf:
+            if self.low == 0 and not self.open_low:
+                return "not be negative"
             return f"be {'above' if self.open_low else 'at least'} {self.low:,}"
         left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
         return f"be in {left}{self.low:.12g}, {self.high:.12g}{right}"
@@ -52,19 +54,23 @@ DropoutRate = Annotated[float, Bounds(0, 1, open_high=True)]
 """The probability that an entry is dropped."""
 
 
-MOST_COUNTED = 2**63 - 1
-LIMITS = {  # by the name of a field; our choice: far above what anybody trains with
-    "seed": Bounds(0),
-    "seed_index": Bounds(0),
-    "threads": Bounds(0, 4_096),
-    "num_envs": Bounds(1, 2**20),
-    "eval_episodes": Bounds(1, 2**20),
-    "episodes": Bounds(1, 2**20),
-    "video_envs": Bounds(1, 1_024),
-    "seeds": Bounds(1, 4_096),
-    "batch_size": Bounds(1, 2**26),
-    "hidden": Bounds(1, 2**16),
-}
+EnvCount = Annotated[int, Bounds(1, 2**20)]
+"""Envs, or episodes that are played at once. This and the limits below: our choice, far above any use."""
+
+SeedCount = Annotated[int, Bounds(1, 4_096)]
+"""Agents that are trained together."""
+
+ThreadCount = Annotated[int, Bounds(0, 4_096)]
+"""Threads of the CPU; 0 mostly means all cores."""
+
+BatchSize = Annotated[int, Bounds(1, 2**26)]
+"""Transitions of an update."""
+
+Widths = Annotated[tuple[int, ...], Bounds(1, 2**16)]
+"""Widths of hidden layers."""
+
+COUNTED = Bounds(-(2**63), 2**63 - 1)
+"""What a signed number of 64 bits can be."""
 
 
 def check_bounds(config: Any) -> None:
@@ -72,21 +78,18 @@ def check_bounds(config: Any) -> None:
 
     None is in every range, and of a tuple every item is looked at. Call it in `__post_init__`.
     """
+    check_numbers(config)
     for name, allowed in bounds_of(type(config)):  # type: ignore[arg-type]
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float) and math.isnan(number):
-                raise ConfigError(f"{name} = {value}: must be a finite number")
             if number is not None and not allowed.holds(number):
-                raise ConfigError(f"{name} = {value}: must {allowed}")
-    check_numbers(config)
+                raise ConfigError(f"{name} = {value}: must {allowed.demand(number)}")
 
 
 def check_numbers(config: Any, prefix: str = "") -> None:
     """Raise ConfigError for numbers in a dataclass, or in those inside it, that nothing can use.
 
-    Refused are nan; infinities, unless the field's default is one; whole numbers that no machine counts to;
-    and sizes outside `LIMITS`, by the name of their field.
+    Refused are nan; infinities, unless the field's default is one; and whole numbers of more than 64 bits.
     """
     for field in fields(config):
         value, name = getattr(config, field.name), f"{prefix}{field.name}"
@@ -98,11 +101,9 @@ def check_numbers(config: Any, prefix: str = "") -> None:
                 infinite = isinstance(field.default, float) and math.isinf(field.default)
                 if math.isnan(item) or not infinite:
                     raise ConfigError(f"{name} = {item}: must be a finite number")
-            if isinstance(item, int) and not isinstance(item, bool):
-                allowed = LIMITS.get(field.name, Bounds(-MOST_COUNTED, MOST_COUNTED))
-                if not allowed.holds(item):
-                    shown = str(item) if abs(item) < 10**30 else "a number of more than 30 digits"
-                    raise ConfigError(f"{name} = {shown}: must {allowed}")
+            if type(item) is int and not COUNTED.holds(item):
+                shown = str(item) if abs(item) < 10**30 else "a number of more than 30 digits"
+                raise ConfigError(f"{name} = {shown}: must be a whole number of 64 bits")
 
 
 @cache

@@ -18,7 +18,7 @@ from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.heads import DeterministicActor, Gaussian, UnsquashedActor, log_density
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.bounds import Bounds, DropoutRate, Positive, check_bounds
+from rlsuite.bounds import Bounds, DropoutRate, Positive, Widths, check_bounds
 from rlsuite.replay.batch import Batch
 
 LOG_STD_RANGE = (-5.0, 2.0)  # of the actor's log-deviation; IQL's authors' code, whose actor this is
@@ -28,7 +28,7 @@ LOG_STD_RANGE = (-5.0, 2.0)  # of the actor's log-deviation; IQL's authors' code
 class BCConfig:
     """Hyper-parameters of BC; the defaults are CORL's."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""

@@ -28,7 +28,7 @@ from rlsuite.blocks.heads import Gaussian, GaussianActor, GaussianCritic, squash
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.bounds import AtLeastOne, PolyakRate, Positive, UnitInterval, check_bounds
+from rlsuite.bounds import AtLeastOne, PolyakRate, Positive, UnitInterval, Widths, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_RANGE = (-20.0, 0.5)  # of the actor, before exp; authors' MuJoCo script
@@ -43,7 +43,7 @@ WEIGHT_RANGE = (0.1, 10.0)  # clamp of the per-sample weight; `release` loss
 class DSACTConfig:
     """Hyper-parameters of DSAC-T; the defaults are those of the authors' MuJoCo script."""
 
-    hidden: tuple[int, ...] = (256, 256, 256)
+    hidden: Widths = (256, 256, 256)
     """Widths of the hidden layers of actor and critics."""
     network: Network = "mlp"
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""

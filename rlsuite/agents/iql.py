@@ -29,7 +29,16 @@ from rlsuite.blocks.heads import (
 from rlsuite.blocks.mlp import Activation, orthogonal_
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.schedule import CosineRate
-from rlsuite.bounds import Bounds, DropoutRate, NotNegative, PolyakRate, Positive, UnitInterval, check_bounds
+from rlsuite.bounds import (
+    Bounds,
+    DropoutRate,
+    NotNegative,
+    PolyakRate,
+    Positive,
+    UnitInterval,
+    Widths,
+    check_bounds,
+)
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_MAX = 2.0  # of the actor's log-deviation; authors' code
@@ -40,7 +49,7 @@ ORTHOGONAL_GAIN = math.sqrt(2)  # of every layer, the last ones too; authors' co
 class IQLConfig:
     """Hyper-parameters of IQL; the defaults are those of the authors' code for the locomotion data."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers of actor, critics and value network."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""

@@ -31,7 +31,7 @@ from rlsuite.blocks.heads import EVALUATION_ACTIONS, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.bounds import PolyakRate, Positive, UnitInterval, check_bounds
+from rlsuite.bounds import PolyakRate, Positive, UnitInterval, Widths, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
@@ -41,7 +41,7 @@ LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
 class SACConfig:
     """Hyper-parameters of SAC; the defaults are those of the paper's appendix D."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers of actor and critics."""
     network: Network = "mlp"
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""

@@ -33,7 +33,7 @@ from rlsuite.blocks.heads import (
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, check_bounds
+from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, Widths, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 Actor = Callable[[Tensor, Noise], Gaussian]
@@ -44,7 +44,7 @@ Critic = Callable[[Tensor, Tensor, Noise], Gaussian]
 class STACConfig:
     """Hyper-parameters of STAC; defaults as in the paper, beta and dropout our choice among its values."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers of actor and critic, each with LayerNorm."""
     network: Network = "mlp"
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""

@@ -22,7 +22,7 @@ from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, check_bounds
+from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, Widths, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 Actor = Callable[[Tensor], Tensor]
@@ -32,7 +32,7 @@ Actor = Callable[[Tensor], Tensor]
 class TD3Config:
     """Hyper-parameters of TD3; the defaults are those of the authors' code (256 x 256, Adam 3e-4)."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers of actor and critics."""
     network: Network = "mlp"
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from rlsuite.bounds import AtLeastOne, Bounds, NotNegative
+from rlsuite.bounds import AtLeastOne, Bounds, SeedCount, ThreadCount
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import RunPlan, resolve, tasks_of
@@ -60,11 +60,11 @@ class D4rlArgs(LaunchFlags):
     """Preset of every agent that has it; the others take their default."""
     steps: Annotated[int | None, Bounds(1)] = None
     """Updates of every run; by default the preset's, a million."""
-    seeds: AtLeastOne = 5
+    seeds: SeedCount = 5
     """Independent agents of each pair, seeds 0, 1, ..., trained in one process."""
     evaluations: AtLeastOne = 10
     """Evaluations during a run, the last one on its last checkpoint; the table has the last."""
-    threads: NotNegative = 1
+    threads: ThreadCount = 1
     """CPU threads of each; 0 takes all cores."""
     out: Path = Path("runs/d4rl")
     """Folder of the runs and tables; what is finished is kept."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from rlsuite.bounds import Bounds, NotNegative
+from rlsuite.bounds import Bounds, NotNegative, ThreadCount
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import RunPlan, resolve, run_here, tasks_of
@@ -52,7 +52,7 @@ class PaperArgs(LaunchFlags):
     """Env steps of every run."""
     seeds: NotNegative = 3
     """Runs of each contender: seeds 0, 1, ..."""
-    threads: NotNegative = 1
+    threads: ThreadCount = 1
     """CPU threads of a run; 0 takes all cores."""
     out: Path | None = None
     """Folder of the runs, tables and the picture; by default runs/paper-TASK. What is finished is kept."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from rlsuite.bench.d4rl import names
-from rlsuite.bounds import AtLeastOne, Bounds, NotNegative
+from rlsuite.bounds import AtLeastOne, Bounds, SeedCount, ThreadCount
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import LOG_FOLDER, RunPlan, pending, resolve, seed_groups, task_of
@@ -39,13 +39,13 @@ class StudyArgs(LaunchFlags):
     """Agents, separated by commas; AGENT:PRESET takes a preset."""
     envs: str = ""
     """Environments, separated by commas: HalfCheetah,gym:Pendulum-v1."""
-    seeds: AtLeastOne = 4
+    seeds: SeedCount = 4
     """Seeds 0, 1, ... of every pair."""
     seeds_per_run: AtLeastOne = 1
     """Seeds that share a process and a run folder."""
     steps: Annotated[int | None, Bounds(1)] = None
     """Env steps of every run; by default the preset's."""
-    threads: NotNegative = 1
+    threads: ThreadCount = 1
     """CPU threads of each run; 0 takes all cores."""
     out: Path = Path("runs/study")
     """Folder of the runs, logs and the report."""

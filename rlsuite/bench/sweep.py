@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from tyro import conf
 
 from rlsuite.bench.spaces import args_of, digest_of, example, is_whole, read_space
-from rlsuite.bounds import AtLeastOne, NotNegative
+from rlsuite.bounds import AtLeastOne, SeedCount, ThreadCount
 from rlsuite.errors import ConfigError, NumericalError, RLSuiteError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import RunPlan, resolve, task_of
@@ -47,13 +47,13 @@ class SweepArgs(LaunchFlags):
     """Data set of an offline agent."""
     trials: AtLeastOne = 30
     """Trials in all, those of earlier calls included."""
-    seeds: AtLeastOne = 2
+    seeds: SeedCount = 2
     """Independent agents of each trial, in one process; their mean is the trial's score."""
     steps: AtLeastOne = 100_000
     """Env steps of a run, or updates on a data set."""
     evaluations: AtLeastOne = 10
     """Evaluations of a run; pruning looks at each, the score is the last."""
-    threads: NotNegative = 1
+    threads: ThreadCount = 1
     """CPU threads of each run; 0 takes all cores."""
     prune: bool = True
     """Stop a run whose score is below the median of earlier trials at the same evaluation."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro import conf
 
-from rlsuite.bounds import AtLeastOne, check_bounds
+from rlsuite.bounds import Bounds, EnvCount, check_bounds
 from rlsuite.command.arguments import check_checkpoint, check_run, check_video, import_modules, parse
 from rlsuite.errors import ConfigError
 
@@ -21,11 +21,11 @@ class EvalArgs:
 
     run: conf.Positional[Path]
     """Run folder."""
-    episodes: AtLeastOne = 10
+    episodes: EnvCount = 10
     """Episodes, each in its own env, all of them counted."""
-    seed: int | None = None
+    seed: Annotated[int | None, Bounds(0)] = None
     """Seed of the initial states; by default one that training never used."""
-    seed_index: int | None = None
+    seed_index: Annotated[int | None, Bounds(0)] = None
     """Which agent of a run with several seeds, from 0; by default all of them."""
     checkpoint: str = "last"
     """Which checkpoint: last, best (the weights of the best evaluation), or an env step that was kept."""
@@ -33,7 +33,7 @@ class EvalArgs:
     """With --checkpoint best: play the very episodes of that evaluation again, and get its return."""
     video: Path | None = None
     """mp4 file for the first episode (needs the extra `video`)."""
-    video_envs: Annotated[AtLeastOne, conf.arg(aliases=["--video-worlds"])] = 1
+    video_envs: Annotated[int, Bounds(1, 1_024), conf.arg(aliases=["--video-worlds"])] = 1
     """Episodes that the video shows side by side, e.g. 9."""
     json: bool = False
     """Print one JSON object and nothing else."""

@@ -77,7 +77,7 @@ def lenient_streams() -> Iterator[Console]:
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors="replace")
     before, console = sys.stdout, Console(sys.stdout)
-    sys.stdout = console  # type: ignore[assignment]
+    sys.stdout = console
     try:
         yield console
         console.flush()

@@ -86,7 +86,8 @@ def _flags(defaults: Any, prefix: str = "") -> Iterator[Flag]:
     from tyro import conf
 
     hints = typing.get_type_hints(type(defaults), include_extras=True)
-    texts = docstrings(type(defaults))
+    cls: Any = type(defaults)
+    texts = docstrings(cls)
     for field in dataclasses.fields(defaults):
         hint: Any = hints[field.name]
         marks: list[Any] = []

@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from tyro import conf
 
-from rlsuite.bounds import AtLeastOne, Bounds, NotNegative, check_bounds
+from rlsuite.bounds import (
+    AtLeastOne,
+    BatchSize,
+    Bounds,
+    EnvCount,
+    NotNegative,
+    SeedCount,
+    ThreadCount,
+    check_bounds,
+)
 from rlsuite.errors import ConfigError
 
 
@@ -20,20 +29,20 @@ class LearnConfig:
     """Fields of each plug-in, by its name (`--plugins NAME,NAME --NAME.FIELD VALUE`)."""
     legacy_margin: bool = False
     """Contacts of MuJoCo models begin where they did before MuJoCo 3.5, to compare with older results."""
-    batch_size: AtLeastOne = 256
+    batch_size: BatchSize = 256
     """Replayed transitions per update."""
-    eval_episodes: AtLeastOne = 10
+    eval_episodes: EnvCount = 10
     """Deterministic episodes of each evaluation."""
-    seed: int = 0
+    seed: NotNegative = 0
     """Root of every random stream of the run."""
-    seeds: AtLeastOne = 1
+    seeds: SeedCount = 1
     """Independent agents trained together in one process, of seeds `seed`, `seed` + 1, ...; steps, envs,
     batch and replay size are those of each."""
     engine: Literal["auto", "native", "warp", "gym", "dmc"] = "auto"
     """Physics engine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks and the replay live."""
-    threads: NotNegative = 0
+    threads: ThreadCount = 0
     """CPU threads of torch and of the native engine; 0 takes all cores."""
     mixed_precision: bool = False
     """Compute the networks' products in bfloat16; weights, moments and losses stay in float32."""
@@ -60,7 +69,7 @@ class TrainConfig(LearnConfig):
     """Environment: HalfCheetah, gym:Pendulum-v1, dmc:cheetah-run, ..."""
     steps: AtLeastOne = 1_000_000
     """Env steps of the whole run, over all envs."""
-    num_envs: AtLeastOne = 1
+    num_envs: EnvCount = 1
     """Envs stepped together."""
     updates_per_step: Annotated[float, Bounds(0)] = 1.0
     """Gradient updates per env step; 0.05 is one update every 20 env steps."""
@@ -120,7 +129,7 @@ class OfflineConfig(LearnConfig):
     """SHA-256 of the agent in the checkpoint that was taken; found out at the start."""
     then_online: NotNegative = 0
     """Env steps taken online afterwards, with the data in the replay."""
-    num_envs: AtLeastOne = 1
+    num_envs: EnvCount = 1
     """Envs stepped together online."""
     updates_per_step: Annotated[float, Bounds(0)] = 1.0
     """Updates per env step online."""

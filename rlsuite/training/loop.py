@@ -14,7 +14,7 @@ from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite import distributed as ranks
-from rlsuite.replay.batch import Batch
+from rlsuite.replay.batch import Batch, columns_of
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.runs import machine
 from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError, Loaded, SavedChunk
@@ -248,7 +248,7 @@ def update_on(run: Run, guard: LearnerGuard | None, batch: Any) -> Tensor | None
     for plugin in run.plugins.values():
         run.sums.add(plugin.after_update(run.agent))
     if guard is not None:
-        guard.check(metrics, batch._asdict() if isinstance(batch, Batch) else batch, number)
+        guard.check(metrics, columns_of(batch) if isinstance(batch, Batch) else batch, number)
         if number % READ_EVERY == 0:
             read_guard(run, guard)
     return priority

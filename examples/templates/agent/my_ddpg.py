@@ -18,7 +18,7 @@ from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.noise import Noise
-from rlsuite.bounds import PolyakRate, Positive, UnitInterval, check_bounds
+from rlsuite.bounds import PolyakRate, Positive, UnitInterval, Widths, check_bounds
 from rlsuite.replay.batch import Batch
 
 
@@ -26,7 +26,7 @@ from rlsuite.replay.batch import Batch
 class MyDDPGConfig:
     """Hyper-parameters: fields become flags, `--agent.tau`, and the line below a field its help."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers of actor and critic."""
     gamma: UnitInterval = 0.99
     """Discount per env step."""

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from rlsuite.blocks.mlp import Activation
-from rlsuite.bounds import AtLeastOne, Bounds, NotNegative, PolyakRate, Positive, UnitInterval, check_bounds
+from rlsuite.bounds import (
+    AtLeastOne,
+    Bounds,
+    NotNegative,
+    PolyakRate,
+    Positive,
+    UnitInterval,
+    Widths,
+    check_bounds,
+)
 from rlsuite.errors import ConfigError
 from rlsuite.returns.objectives import Utility, check_discount, check_shaping, make_utility
 
@@ -34,7 +43,7 @@ class DEtaNConfig:
     """Quantiles of the return, K."""
     kappa: Annotated[float, Bounds(0)] = 0.1
     """Where the quantile loss turns from square to linear, in units of the return; 0 is linear everywhere."""
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: Widths = (128, 128)
     """Widths of the trunk's layers; the last is also the width at which the stock comes in."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
