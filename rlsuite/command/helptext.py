@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import math
 import shutil
 import textwrap
 import typing
@@ -107,8 +108,16 @@ def _flags(defaults: Any, prefix: str = "") -> Iterator[Flag]:
         if hint is bool:
             takes = f"/ --{prefix}no-{name}"
         bounds = next((mark for mark in marks if isinstance(mark, Bounds)), None)
-        text = texts.get(field.name, "") + (f" Must {bounds}." if bounds is not None else "")
+        text = texts.get(field.name, "") + (f" {allowed(bounds)}." if bounds is not None else "")
         yield Flag(f"{prefix}{name}", takes, _default(value), text)
+
+
+def allowed(bounds: Bounds) -> str:
+    """Return the range of a field in words."""
+    low = f"{'above' if bounds.open_low else 'at least'} {bounds.low:g}"
+    high = f"{'below' if bounds.open_high else 'at most'} {bounds.high:.12g}"
+    ends = [text for text, end in ((low, bounds.low), (high, bounds.high)) if math.isfinite(end)]
+    return ", ".join(ends).capitalize()
 
 
 def _takes(hint: Any, name: str) -> str:
