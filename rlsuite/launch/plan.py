@@ -58,8 +58,9 @@ def pending(plan: RunPlan, path: Path) -> list[str] | None:
     # Through the dataclasses: a field that a run is too old to know has its default.
     begun = config_from_dict(folder.config(), lambda name: agent_class(name).Config)
     saved, wanted = config_to_dict(begun), config_to_dict(plan.config)
+    chosen_at_start = ("compile",) if wanted["train"].get("compile") == "auto" else ()
     for values in (saved["train"], wanted["train"]):
-        for free in NOT_COMPARED:
+        for free in (*NOT_COMPARED, *chosen_at_start):
             values.pop(free, None)
     if saved != wanted:
         raise ConfigError(f"{path} holds a run with other settings: choose another --out, or move it away")

@@ -75,7 +75,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "plot_importance", lambda study, path: path.touch())
 
     def study_run(trials, **fields):
-        line = sweep.SweepArgs(
+        args = sweep.SweepArgs(
             agent="sac",
             env=ENV,
             trials=trials,
@@ -85,7 +85,7 @@ def study(tmp_path, monkeypatch):
             out=tmp_path / "s",
             **fields,
         )
-        return sweep.main(line)
+        return sweep.main(args, ("--warmup-steps", "10"))  # 40 steps of the default learn nothing
 
     study_run.codes = []
     study_run.later, study_run.started, study_run.out, study_run.space = 1.0, started, tmp_path / "s", space
