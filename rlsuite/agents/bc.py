@@ -36,6 +36,8 @@ class BCConfig:
     """Feed the actor observations in deviations from the mean, both of the data set."""
     loss: Literal["mse", "likelihood"] = "mse"
     """Fit one action by squared error, or a Gaussian with one deviation per action by likelihood."""
+    fraction: float = 1.0
+    """Share of the recorded episodes to learn from, those with the highest returns; 0.1 is CORL's 10%BC."""
     dropout: float = 0.0
     """Dropout of the hidden layers, in the loss only."""
     exploration_noise: float | None = None
@@ -45,6 +47,7 @@ class BCConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values outside their range."""
+        check_range("fraction", self.fraction, 0, 1, open_low=True)
         check_range("dropout", self.dropout, 0, math.nextafter(1, 0))
         check_range("exploration_noise", self.exploration_noise or 0, 0, math.inf)
         check_range("lr_actor", self.lr_actor, 0, math.inf, open_low=True)

@@ -63,6 +63,8 @@ class MakeLine:
     """Worlds stepped together."""
     parts: Annotated[tuple[str, ...], conf.arg(metavar="DATASET DATASET")] = ()
     """Data sets of a mixture, by file, folder or id."""
+    shares: tuple[float, ...] = ()
+    """Of the parts in a mixture, together 1; by default the same for each."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
@@ -197,15 +199,21 @@ def _make(line: MakeLine) -> int:
 
 def _check_flags(line: MakeLine, chosen: "Recipe") -> None:
     """Raise ConfigError for a policy or parts that are missing, or that nobody would read."""
+    from rlsuite.offline.names import MIXTURES
+
     wants_policy = chosen.kind in ("medium", "expert", "medium-replay")
     if wants_policy and line.policy is None:
         what = "a run folder" if chosen.kind == "medium-replay" else "a run folder or a safetensors file"
         raise ConfigError(f"{chosen.name} needs --policy: {what}")
     if line.policy is not None and not wants_policy:
         raise ConfigError(f"{chosen.name} takes no --policy: {chosen.summary}")
-    if bool(line.parts) != (chosen.kind == "medium-expert"):
+    if bool(line.parts) != (chosen.kind in MIXTURES):
         raise ConfigError(
             f"--parts A B belongs to mixtures, and to all of them; {chosen.name}: {chosen.summary}"
+        )
+    if bool(line.shares) != (chosen.kind == "random-expert"):
+        raise ConfigError(
+            f"--shares belong to random-expert, and to no other; {chosen.name}: {chosen.summary}"
         )
     if line.noise and chosen.kind not in ("medium", "expert"):
         raise ConfigError(f"{chosen.name} takes no --noise: {chosen.summary}")
@@ -215,14 +223,15 @@ def _source(line: MakeLine, chosen: "Recipe", tell: Callable[[int], None]) -> "S
     from rlsuite.envs.make import make_env
     from rlsuite.offline.load import load_dataset
     from rlsuite.offline.make import mixture_source, pointmaze_source, rollout_source
+    from rlsuite.offline.names import MIXTURES
     from rlsuite.training.savedrun import load_run
 
     steps = line.steps or DEFAULT_STEPS
     if chosen.kind == "pointmaze":
         return pointmaze_source(chosen, steps, line.seed)
-    if chosen.kind == "medium-expert":
+    if chosen.kind in MIXTURES:
         parts = [load_dataset(name) for name in line.parts]
-        return mixture_source(parts, chosen.env, line.steps)
+        return mixture_source(parts, chosen.env, line.steps, line.shares)
     run = None
     if line.policy is not None and (line.policy.is_dir() or chosen.kind == "medium-replay"):
         check_run(line.policy)

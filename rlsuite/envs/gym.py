@@ -202,6 +202,9 @@ def _make(gym_id: str, arguments: dict[str, Any]) -> tuple[Any, gymnasium.Env]:
         ) from error
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigError(f'"gym:{gym_id}": {error}') from error
+    except AssertionError as error:  # FrankaKitchen-v1 asserts on the names that newer MuJoCo gives its model
+        said = f": {error}" if str(error) else " in its constructor"
+        raise EnvironmentFailure(f'"gym:{gym_id}" cannot be made: AssertionError{said}') from error
     except TypeError as error:
         if not arguments:
             raise

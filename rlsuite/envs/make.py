@@ -12,6 +12,7 @@ import torch
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.engines.warp_options import WarpOptions
 from rlsuite.envs.names import (
+    NO_ENV,
     added_tasks,
     env_names,
     suite_tasks_by_name,
@@ -87,6 +88,12 @@ def make_env(
         from rlsuite.envs.adroit import gym_id
 
         family, rest = "gym", gym_id(rest)
+    if env_id == NO_ENV:
+        from rlsuite.envs.absent import AbsentEnv, AbsentOptions
+
+        return AbsentEnv(
+            env_id, from_mapping(AbsentOptions, options or {}, f"options of {env_id}"), num_envs, **common
+        )
     if family in WRAPPERS and rest:
         own, others = _own_options(options, f"{family}_")
         inner_arguments: dict[str, Any] = {

@@ -37,6 +37,7 @@ class LoadedPolicy:
             train.env,
             1,
             engine=eval_engine(train.engine),
+            observation_keys=train.observation_keys or None,
             options=train.env_options,
             legacy_margin=train.legacy_margin,
         )
