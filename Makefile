@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-long test-lowest test-newest test-rliable faults fuzz audit soak gpu docs \
+.PHONY: help setup setup-dev demo test test-long test-lowest test-newest test-rliable faults fuzz audit soak evidence gpu docs \
 	commands lint types imports clean
 
 help: ## list the targets
@@ -53,6 +53,9 @@ audit: setup ## look the installed packages up among known vulnerabilities
 soak: setup ## train for half an hour with a stop and resume every two minutes
 	$(BIN)/python benchmarks/soak.py --minutes 30 --run runs/soak-$$(date -u +%Y%m%dT%H%M%SZ) \
 		--out benchmarks/results/soak.csv
+
+evidence: setup-dev ## work off the long runs of benchmarks/evidence.toml, two at a time; stopped or killed, it goes on
+	$(BIN)/python benchmarks/evidence.py
 
 gpu: setup-dev ## on a machine with CUDA: run the GPU tests, measure speed and memory
 	PYTHON=$(BIN)/python benchmarks/device.sh

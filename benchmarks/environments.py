@@ -30,7 +30,7 @@ STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class EnvSetting:
     """One column of the table.
 
     Attributes:
@@ -61,12 +61,12 @@ class Setting:
         return Contender(name, work, grain=self.worlds)
 
 
-def setting(name: str, worlds: int, threads: int) -> Setting:
+def setting(name: str, worlds: int, threads: int) -> EnvSetting:
     """Return what all contenders of one race share."""
     task = load_task(name)
     low, high = task.model().actuator_ctrlrange.T
     actions = np.random.default_rng(0).uniform(low, high, (READY, worlds, len(low)))
-    return Setting(task, worlds, threads, actions, random_episode(name))
+    return EnvSetting(task, worlds, threads, actions, random_episode(name))
 
 
 def random_episode(name: str) -> int:
@@ -83,7 +83,7 @@ def random_episode(name: str) -> int:
     return round(statistics.mean(lengths)) if lengths else env.max_episode_steps or LENGTH_STEPS
 
 
-def gymnasium_one(at: Setting) -> Contender:
+def gymnasium_one(at: EnvSetting) -> Contender:
     """`gymnasium.make`: one world, whatever the others have."""
     env = gymnasium.make(at.task.env_id)
     env.reset(seed=0)
@@ -98,7 +98,7 @@ def gymnasium_one(at: Setting) -> Contender:
     return Contender("gymnasium.make, 1 world", work)
 
 
-def gymnasium_vector(at: Setting, mode: str, label: str) -> Contender:
+def gymnasium_vector(at: EnvSetting, mode: str, label: str) -> Contender:
     """Gymnasium's own vector environments."""
     env = gymnasium.make_vec(at.task.env_id, num_envs=at.worlds, vectorization_mode=mode)
     env.reset(seed=0)
@@ -106,7 +106,7 @@ def gymnasium_vector(at: Setting, mode: str, label: str) -> Contender:
     return at.contender(label, lambda i: env.step(actions[i % READY]))
 
 
-def envpool(at: Setting) -> Contender:
+def envpool(at: EnvSetting) -> Contender:
     """EnvPool's C++ threads; its own MuJoCo, whose version may not be ours."""
     module: Any = importlib.import_module("envpool")
     env = module.make(
@@ -116,7 +116,7 @@ def envpool(at: Setting) -> Contender:
     return at.contender(f"EnvPool {module.__version__}", lambda i: env.step(at.actions[i % READY]))
 
 
-def bare_loop(at: Setting) -> Contender:
+def bare_loop(at: EnvSetting) -> Contender:
     """`mj_step` in a Python loop, one thread, with the contact forces where the task observes them."""
     model = at.task.model()
     datas = [mujoco.MjData(model) for _ in range(at.worlds)]
@@ -134,7 +134,7 @@ def bare_loop(at: Setting) -> Contender:
     return at.contender("mj_step loop, 1 thread", step)
 
 
-def mujoco_rollout(at: Setting) -> Contender:
+def mujoco_rollout(at: EnvSetting) -> Contender:
     """`mujoco.rollout` in a closed loop, one env step a call: states, and nothing derived from them."""
     model = at.task.model()
     threads = min(at.threads, at.worlds)
@@ -156,17 +156,17 @@ def mujoco_rollout(at: Setting) -> Contender:
     return at.contender("mujoco.rollout", step)
 
 
-def native(at: Setting) -> Contender:
+def native(at: EnvSetting) -> Contender:
     """Our environment on the native engine."""
     return _ours(at, "native", "cpu", lambda: None)
 
 
-def warp(at: Setting) -> Contender:
+def warp(at: EnvSetting) -> Contender:
     """Our environment on the engine `warp`."""
     return _ours(at, "warp", "cuda", torch.cuda.synchronize)
 
 
-def _ours(at: Setting, engine: str, device: str, finish: Callable[[], None]) -> Contender:
+def _ours(at: EnvSetting, engine: str, device: str, finish: Callable[[], None]) -> Contender:
     env = make_env(at.task.env_id, at.worlds, engine=engine, device=device, threads=at.threads)
     half = torch.tensor(env.half_range, dtype=torch.float64)
     actions = (torch.from_numpy(at.actions) / half).to(device, torch.float32)
@@ -179,7 +179,7 @@ def _ours(at: Setting, engine: str, device: str, finish: Callable[[], None]) -> 
     return at.contender(f"{engine}, the environment", step, finish)
 
 
-def engine_alone(at: Setting) -> Contender:
+def engine_alone(at: EnvSetting) -> Contender:
     """The native engine without observation, reward and bookkeeping."""
     env = make_env(at.task.env_id, at.worlds, threads=at.threads)
     engine = env.engine
@@ -195,7 +195,7 @@ def engine_alone(at: Setting) -> Contender:
     return at.contender("native, the engine alone", step)
 
 
-def contenders(at: Setting) -> Iterator[Contender]:
+def contenders(at: EnvSetting) -> Iterator[Contender]:
     """Yield all that can run here, the reference first; say why others cannot."""
     yield gymnasium_one(at)
     if at.worlds <= MAX_CPU_WORLDS:

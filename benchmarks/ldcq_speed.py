@@ -17,9 +17,9 @@ from tensordict import TensorDict
 from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.agents.ldcq import LDCQ, LDCQConfig
 from rlsuite.blocks.noise import normal
+from rlsuite.bounds import AtLeastOne, check_bounds
 from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
-from rlsuite.errors import ConfigError
 from rlsuite.presets import load_preset
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.strict import from_mapping
@@ -34,33 +34,31 @@ ENV = "gym:gymnasium_robotics:PointMaze_UMaze-v3"  # whose preset is taken
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SkillSpeedLine:
+class SkillSpeedArgs:
     """Measures what LDCQ's plans and updates cost and, for trained runs, what each sampler returns."""
 
     preset: str = "small"
     """Whose sizes."""
-    worlds: int = 64
+    worlds: AtLeastOne = 64
     """Planned for together."""
-    batch: int = 128
+    batch: AtLeastOne = 128
     """Windows per update."""
-    threads: int = 1
+    threads: AtLeastOne = 1
     """CPU threads."""
     seconds: float = 5.0
     """Length of one turn."""
-    rounds: int = 5
+    rounds: AtLeastOne = 5
     """Turns of every contender."""
     runs: tuple[Path, ...] = ()
     """Run folders of ldcq, played with each sampler."""
-    episodes: int = 20
+    episodes: AtLeastOne = 20
     """Of each run and sampler."""
     out: Path | None = None
     """CSV file of the speeds; returns go beside it."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        for name in ("worlds", "batch", "threads", "rounds", "episodes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        check_bounds(self)
 
 
 def preset_config(preset: str) -> LDCQConfig:
@@ -141,7 +139,7 @@ def stage_updates(config: LDCQConfig, batch: int) -> list[Contender]:
     return found
 
 
-def races(line: SkillSpeedLine) -> Iterator[Row]:
+def races(line: SkillSpeedArgs) -> Iterator[Row]:
     """Race the samplers, then the stages."""
     config = preset_config(line.preset)
     timing: dict[str, Any] = {"seconds": line.seconds, "rounds": line.rounds}
@@ -169,7 +167,7 @@ def returns(path: Path, episodes: int) -> Iterator[tuple[str, list[float]]]:
 def main(argv: Sequence[str]) -> None:
     """Measure, print, and with --out write, what the words ask for."""
     line = parse(
-        SkillSpeedLine, argv, prog="benchmarks/ldcq_speed.py", description=str(SkillSpeedLine.__doc__)
+        SkillSpeedArgs, argv, prog="benchmarks/ldcq_speed.py", description=str(SkillSpeedArgs.__doc__)
     )
     torch.set_num_threads(line.threads)
     rows = []

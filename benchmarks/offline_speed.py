@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from races import Contender, race, write_csv
 from tensordict.nn import InteractionType, TensorDictModule
-from throughput import ACTION, BATCH, OBSERVATION, Contender, filled_replay, race, write_csv
 from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional as F
@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.modules import IndependentNormal, ProbabilisticActor, ValueOperator
 from torchrl.objectives import IQLLoss, SoftUpdate
+from workload import ACTION, BATCH, OBSERVATION, filled_replay
 
 from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.registry import agent_class

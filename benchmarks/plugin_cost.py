@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from races import write_csv
 from tensordict import TensorDict
-from throughput import ACTION, OBSERVATION, filled_replay
+from workload import ACTION, OBSERVATION, filled_replay
 
 from rlsuite.agents.base import Agent, Spaces, make_generators
 from rlsuite.plugins.least import LEASTConfig, LEASTPlugin

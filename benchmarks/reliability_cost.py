@@ -27,11 +27,11 @@ from typing import Any
 import torch
 from plugin_cost import microseconds, row_of, sample_agent
 from races import write_csv
-from throughput import filled_replay
+from workload import filled_replay
 
 from rlsuite.envs.make import make_env
 from rlsuite.replay.uniform import UniformReplay
-from rlsuite.runs.checkpoint import CheckpointStore, Chunk
+from rlsuite.runs.checkpoint import CheckpointStore, SavedChunk
 from rlsuite.training import state
 from rlsuite.training.guard import READ_EVERY, LearnerGuard
 
@@ -144,7 +144,7 @@ def checkpoint_rows(folder: Path, rows: int, saves: int) -> list[Row]:
 def save(store: CheckpointStore, step: int, agent: Any, replay: UniformReplay) -> None:
     """Write one checkpoint as the training loop does."""
     chunks = [
-        Chunk(
+        SavedChunk(
             name=chunk.name,
             version=chunk.version,
             rows=partial(dict, chunk.rows),

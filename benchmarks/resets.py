@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from rlsuite.bench.curves import collect, copy_origin
-from rlsuite.launch.plan import resolve, train
+from rlsuite.launch.plan import resolve, run_here
 from rlsuite.replay.packed import chunk_columns
 from rlsuite.runs.checkpoint import CheckpointStore
 from rlsuite.runs.metrics import read_metrics
@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plans = {arm: resolve(line.agent, words_of(experiment, arm, line, extra)) for arm in experiment.arms}
     runs = {arm: line.out / arm for arm in plans}
     for arm, plan in plans.items():
-        if code := train(plan, runs[arm]):
+        if code := run_here(plan, runs[arm]):
             return code
     returns = [{"arm": arm, **row} for arm, path in runs.items() for row in collect([path])]
     shares = traces(runs, experiment.metrics)

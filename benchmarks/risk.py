@@ -15,11 +15,12 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from rlsuite.bounds import AtLeastOne, check_bounds
 from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
-from rlsuite.envs.worlds.risky_pointmass import CENTER, GOAL_RADIUS, RADIUS, distance_to_center, risk
+from rlsuite.envs.toys.risky_pointmass import CENTER, GOAL_RADIUS, RADIUS, distance_to_center, risk
 from rlsuite.errors import ConfigError
-from rlsuite.launch.plan import resolve, train
+from rlsuite.launch.plan import resolve, run_here
 from rlsuite.training.evaluate import evaluate
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.savedrun import load_run
@@ -33,17 +34,17 @@ PATH_COLUMNS = ("beta", "seed", "episode", "step", "x", "y")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RiskLine:
+class RiskArgs:
     """Trains STAC on RiskyPointMass for several beta and draws how it walks around the disc."""
 
     betas: tuple[float, ...] = (0.0, 0.125, 0.25, 0.375, 0.5)
     """Deviations that the pessimism takes off; the paper's five."""
-    seeds: int = 1
+    seeds: AtLeastOne = 1
     """Runs per beta; the paper has one."""
     steps: int = 100_000
     """Env steps of every run."""
     variant: str = "paper"
-    """Of the task: paper or code, see rlsuite.envs.worlds.risky_pointmass."""
+    """Of the task: paper or code, see rlsuite.envs.toys.risky_pointmass."""
     threads: int = 1
     """CPU threads of a run."""
     runs: Path = Path("runs/risky_pointmass")
@@ -53,8 +54,9 @@ class RiskLine:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        if self.seeds < 1 or not self.betas:
-            raise ConfigError(f"seeds = {self.seeds}, betas = {self.betas}: at least one of each")
+        check_bounds(self)
+        if not self.betas:
+            raise ConfigError("betas is empty: name at least one, e.g. --betas 0 0.25")
 
 
 class PathTrace:
@@ -171,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, play, measure, write."""
     import sys
 
-    line = parse(RiskLine, sys.argv[1:] if argv is None else argv, prog="benchmarks/risk.py")
+    line = parse(RiskArgs, sys.argv[1:] if argv is None else argv, prog="benchmarks/risk.py")
     line.out.mkdir(parents=True, exist_ok=True)
     paths: dict[tuple[float, int], Tensor] = {}
     rows = []
@@ -180,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             words = ["--env", ENV, "--steps", str(line.steps), "--seed", str(seed), "--agent.beta", str(beta)]
             words += ["--threads", str(line.threads), "--env-option", f"variant={line.variant}"]
             run = line.runs / f"beta{beta:g}-s{seed}"
-            if code := train(resolve("stac", words), run):
+            if code := run_here(resolve("stac", words), run):
                 raise SystemExit(code)
             paths[beta, seed], returns = play(run, EPISODES)
             measured = {"beta": beta, "seed": seed, "steps": line.steps, **berth(paths[beta, seed])}

@@ -21,6 +21,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.agents.ldcq import LDCQ, LDCQConfig
 from rlsuite.blocks.noise import normal
+from rlsuite.bounds import AtLeastOne, check_bounds
 from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError
@@ -54,14 +55,14 @@ BIMODAL = LDCQConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkillsLine:
+class SkillsArgs:
     """Draws candidate skills of trained runs over their maze, and the bimodal walk's samples."""
 
     runs: tuple[Path, ...] = ()
     """Run folders of ldcq on PointMaze."""
-    states: int = 3
+    states: AtLeastOne = 3
     """Starts of episodes to draw candidates for."""
-    candidates: int = 50
+    candidates: AtLeastOne = 50
     """Skills drawn at each."""
     seed: int = 0
     """Of the starts and of the walk."""
@@ -72,8 +73,7 @@ class SkillsLine:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        if self.states < 1 or self.candidates < 1:
-            raise ConfigError(f"states = {self.states}, candidates = {self.candidates}: at least one of each")
+        check_bounds(self)
 
 
 def walk_data(seed: int, batch_size: int = 256) -> WindowReplay:
@@ -176,7 +176,7 @@ def _square(x: float, y: float, side: float) -> Any:
     return Rectangle((x, y), side, side, color="0.8")
 
 
-def draw_run(path: Path, line: SkillsLine) -> Path:
+def draw_run(path: Path, line: SkillsArgs) -> Path:
     """Draw the candidates of one run; write its table and its picture; return the picture's place."""
     from matplotlib.figure import Figure
 
@@ -219,7 +219,7 @@ def draw_run(path: Path, line: SkillsLine) -> Path:
     return target
 
 
-def draw_bimodal(line: SkillsLine) -> Path:
+def draw_bimodal(line: SkillsArgs) -> Path:
     """Train the walk, draw its histograms and write its table; return the picture's place."""
     from matplotlib.figure import Figure
 
@@ -247,7 +247,7 @@ def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 def main(argv: Sequence[str]) -> None:
     """Draw what the words ask for and print where it lies."""
-    line = parse(SkillsLine, argv, prog="benchmarks/skills.py", description=str(SkillsLine.__doc__))
+    line = parse(SkillsArgs, argv, prog="benchmarks/skills.py", description=str(SkillsArgs.__doc__))
     line.out.mkdir(parents=True, exist_ok=True)
     for path in line.runs:
         print(draw_run(path, line))

@@ -61,7 +61,7 @@ SETTINGS = TrainConfig(
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SoakSession:
     """One stretch between a resume and a stop; descriptors and threads are counted after it."""
 
     session: int
@@ -112,7 +112,7 @@ def allocated_mib() -> float:
     return float(mapped + from_heaps) / 2**20
 
 
-def soak(path: Path, minutes: float, session_seconds: float = SESSION_SECONDS) -> list[Session]:
+def soak(path: Path, minutes: float, session_seconds: float = SESSION_SECONDS) -> list[SoakSession]:
     """Train in `path`, stopping and resuming, for so many minutes; return one row a session.
 
     Raises:
@@ -127,7 +127,7 @@ def soak(path: Path, minutes: float, session_seconds: float = SESSION_SECONDS) -
     agent = kind.Config()
     whole = RunConfig(agent_name="dsac_t", preset="default", train=SETTINGS, agent=agent)
     RunFolder.create(path, config_to_dict(whole), {}).close()
-    rows: list[Session] = []
+    rows: list[SoakSession] = []
     steps = updates = 0
     for number in range(count):
         stop = StopFlag()  # not entered: the sampler sets it, and Ctrl-C stays Python's
@@ -141,7 +141,7 @@ def soak(path: Path, minutes: float, session_seconds: float = SESSION_SECONDS) -
         spent = time.process_time() - cpu
         gc.collect()
         rows.append(
-            Session(
+            SoakSession(
                 session=number,
                 seconds=round(time.monotonic() - begin, 1),
                 env_steps=result.env_steps - steps,
@@ -158,7 +158,7 @@ def soak(path: Path, minutes: float, session_seconds: float = SESSION_SECONDS) -
     return rows
 
 
-def verdict(rows: Sequence[Session]) -> dict[str, float]:
+def verdict(rows: Sequence[SoakSession]) -> dict[str, float]:
     """Return the changes after the warm-up: shares of memory and speed, counts of descriptors and threads.
 
     Medians of the first and the last third of the sessions are compared.

@@ -19,9 +19,9 @@ from torch import Tensor
 from rlsuite.agents.d_eta_n import DEtaN
 from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
-from rlsuite.envs.worlds.risky_grid import features
+from rlsuite.envs.toys.risky_grid import features
 from rlsuite.errors import ConfigError
-from rlsuite.launch.plan import resolve, train
+from rlsuite.launch.plan import resolve, run_here
 from rlsuite.returns.examples import GRID_HORIZON, risky_grid
 from rlsuite.returns.laws import Choice, Law, cvar, mean, upper_cvar
 from rlsuite.returns.mdp import MDP, State
@@ -44,7 +44,7 @@ OBJECTIVES: Mapping[str, tuple[Utility, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class StockLine:
+class StockArgs:
     """Trains DηN on RiskyGrid for several objectives and measures it against dynamic programming."""
 
     objectives: tuple[str, ...] = tuple(OBJECTIVES)
@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, play exactly, measure, write."""
     import sys
 
-    line = parse(StockLine, sys.argv[1:] if argv is None else argv, prog="benchmarks/stock.py")
+    line = parse(StockArgs, sys.argv[1:] if argv is None else argv, prog="benchmarks/stock.py")
     line.out.mkdir(parents=True, exist_ok=True)
     mdp = risky_grid()
     rows: list[dict[str, Any]] = []
@@ -258,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "10_000",
             *OBJECTIVES[name][1],
         ]
-        if code := train(resolve("d_eta_n", words), line.runs / name):
+        if code := run_here(resolve("d_eta_n", words), line.runs / name):
             raise SystemExit(code)
         for seed, agent in enumerate(agents_of(line.runs / name)):
             policy = Played(agent, lambda state: features(state, GRID_HORIZON))

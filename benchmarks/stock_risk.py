@@ -15,10 +15,11 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from rlsuite.agents.base import ChoosesStock
 from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError
-from rlsuite.launch.plan import resolve, train
+from rlsuite.launch.plan import resolve, run_here
 from rlsuite.training.evaluate import chosen_stocks, evaluate
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.savedrun import load_run
@@ -37,7 +38,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RiskLine:
+class StockRiskArgs:
     """Trains a cautious and a plain agent on risky tasks and compares the laws of their returns."""
 
     tasks: tuple[str, ...] = tuple(TASKS)
@@ -99,6 +100,7 @@ def play(run: Path, seed_index: int) -> tuple[Tensor, float | None]:
         begin = chosen_stocks(agent, env)
         evaluate(agent.policy, env, seeds=SEED, trace=trace, begin=begin)
         env.seed_worlds(SEED)
+        assert isinstance(agent, ChoosesStock)
         stock = agent.first_stock(env.reset().get("observation"))
     finally:
         env.close()
@@ -130,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, play, measure, write."""
     import sys
 
-    line = parse(RiskLine, sys.argv[1:] if argv is None else argv, prog="benchmarks/stock_risk.py")
+    line = parse(StockRiskArgs, sys.argv[1:] if argv is None else argv, prog="benchmarks/stock_risk.py")
     line.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for task in line.tasks:
@@ -143,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         returns: dict[str, list[Tensor]] = {}
         for kind, own in kinds.items():
             run = line.runs / f"{task}-{kind}"
-            if code := train(resolve("d_eta_n", [*words, *own]), run):
+            if code := run_here(resolve("d_eta_n", [*words, *own]), run):
                 raise SystemExit(code)
             for seed in range(line.seeds):
                 found, stock = play(run, seed)

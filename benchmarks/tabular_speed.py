@@ -24,7 +24,7 @@ GROWTH = (1, 2, 4)  # each size in turn, the others as above
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeedLine:
+class SpeedArgs:
     """Times sweeps of the vectorised solver."""
 
     rounds: int = 5
@@ -72,7 +72,7 @@ def random_table(states: int, actions: int, seed: int = 0) -> Table:
 
 
 def time_sweeps(
-    line: SpeedLine, varied: str, sizes: dict[str, int], representation: str, dtype: torch.dtype
+    line: SpeedArgs, varied: str, sizes: dict[str, int], representation: str, dtype: torch.dtype
 ) -> Row:
     """Time one size."""
     solver = GridSolver(
@@ -106,7 +106,7 @@ def time_sweeps(
     )
 
 
-def rows(line: SpeedLine) -> Iterator[Row]:
+def rows(line: SpeedArgs) -> Iterator[Row]:
     """Yield one row per representation, precision and size."""
     for representation, dtype in (
         ("categorical", torch.float64),
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Time all sizes, print and write them."""
     import sys
 
-    line = parse(SpeedLine, sys.argv[1:] if argv is None else argv, prog="benchmarks/tabular_speed.py")
+    line = parse(SpeedArgs, sys.argv[1:] if argv is None else argv, prog="benchmarks/tabular_speed.py")
     torch.set_num_threads(line.threads)
     found = []
     for row in rows(line):

@@ -1,8 +1,8 @@
 """Processes that train one agent together (torchrun): what they average, count and agree on.
 
-Every process is a rank, with worlds and replayed rows of its own and the same weights. Alone, every function
-here gives back what it got. The group is joined by `joined` and never guessed from `torch.distributed`: who
-embeds our agents may have a group for purposes of their own.
+Every process is a rank, with envs and replayed transitions of its own and the same weights. Alone, every
+function here gives back what it got. The group is joined by `joined` and never guessed from
+`torch.distributed`: who embeds our agents may have a group for purposes of their own.
 """
 
 import datetime

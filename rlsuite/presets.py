@@ -16,9 +16,9 @@ _PACKAGE = Path(__file__).parent
 
 def preset_names(agent: str) -> dict[str, str]:
     """Return the presets of an agent with their descriptions; `default` is always there."""
-    found = {"default": "the agent's own defaults"}
-    found |= {name: str(table.get("description", "")) for name, table in _preset_tables(agent).items()}
-    return found
+    names = {"default": "the agent's own defaults"}
+    names |= {name: str(table.get("description", "")) for name, table in _preset_tables(agent).items()}
+    return names
 
 
 def load_preset(
@@ -54,20 +54,20 @@ def load_preset(
     if dataset is not None:
         name = plain_dataset_name(dataset)
         layers += [(f"{preset}.data.{key}", by_data[key]) for key in _matching(by_data, name)]
-    train: dict[str, Any] = {}
-    own: dict[str, Any] = {}
+    train_values: dict[str, Any] = {}
+    agent_values: dict[str, Any] = {}
     for where, layer in layers:
         values = _table(layer, where, agent)
-        own |= _table(values.pop("agent", {}), f"{where}.agent", agent)
+        agent_values |= _table(values.pop("agent", {}), f"{where}.agent", agent)
         offline = _table(values.pop("offline", {}), f"{where}.offline", agent)
-        train |= values if dataset is None else offline
-    return train, own
+        train_values |= values if dataset is None else offline
+    return train_values, agent_values
 
 
 def _matching(patterns: Iterable[str], name: str) -> list[str]:
     """Return the patterns that match, in their order, an exact one last."""
-    found = [pattern for pattern in patterns if name and fnmatchcase(name, pattern)]
-    return sorted(found, key=lambda pattern: pattern == name)
+    matching = [pattern for pattern in patterns if name and fnmatchcase(name, pattern)]
+    return sorted(matching, key=lambda pattern: pattern == name)
 
 
 def _preset_tables(agent: str) -> dict[str, dict[str, Any]]:
@@ -86,12 +86,12 @@ def _table(value: object, where: str, agent: str) -> dict[str, Any]:
 
 def _preset_file(agent: str) -> Path:
     """Return where presets of an agent are: `configs/`, or, of other packages' agents, beside the module."""
-    own = _PACKAGE / "configs" / f"{agent}.toml"
+    ours = _PACKAGE / "configs" / f"{agent}.toml"
     target = extensions.targets("agent").get(agent)
-    if own.is_file() or target is None or is_agent_file(agent):
-        return own
+    if ours.is_file() or target is None or is_agent_file(agent):
+        return ours
     try:
         spec = importlib.util.find_spec(target.partition(":")[0])
     except ModuleNotFoundError:  # said when the agent is asked for
         spec = None
-    return own if spec is None or spec.origin is None else Path(spec.origin).with_suffix(".toml")
+    return ours if spec is None or spec.origin is None else Path(spec.origin).with_suffix(".toml")

@@ -36,9 +36,9 @@ def summary_of(path: Path) -> str:
 
 def modules_in(folder: Path) -> dict[str, Path]:
     """Return the public modules and packages of a folder by name, without importing them."""
-    found = {path.stem: path for path in folder.glob("*.py")}
-    found |= {path.parent.name: path for path in folder.glob("*/__init__.py")}
-    return {name: found[name] for name in sorted(found) if not name.startswith("_")}
+    paths = {path.stem: path for path in folder.glob("*.py")}
+    paths |= {path.parent.name: path for path in folder.glob("*/__init__.py")}
+    return {name: paths[name] for name in sorted(paths) if not name.startswith("_")}
 
 
 def register_agent(name: str, target: str) -> None:
@@ -61,23 +61,23 @@ def register_plugin(name: str, target: str) -> None:
 
 def register_task(name: str, target: str) -> None:
     """Make a task known as `--env NAME`; docs/extending.md says what its module has."""
-    own = {known: "rlsuite" for known, _ in env_names()}
-    _register("task", name, target, own | extensions.targets("task"))
+    ours = {known: "rlsuite" for known, _ in env_names()}
+    _register("task", name, target, ours | extensions.targets("task"))
 
 
 def register_dataset(name: str, target: str) -> None:
     """Make a data set known as `--dataset NAME`: `target` is a `KnownSet`, or a function of its path."""
-    own = {known: "rlsuite" for known, _ in dataset_names()}
-    _register("dataset", name, target, own | extensions.targets("dataset"))
+    ours = {known: "rlsuite" for known, _ in dataset_names()}
+    _register("dataset", name, target, ours | extensions.targets("dataset"))
 
 
-def _register(kind: extensions.Kind, name: str, target: str, known: dict[str, str]) -> None:
+def _register(category: extensions.Category, name: str, target: str, known: dict[str, str]) -> None:
     if known.get(name, target) != target:
-        article = "an" if kind == "agent" else "a"
+        article = "an" if category == "agent" else "a"
         raise ConfigError(
-            f'{article} {kind} named "{name}" exists already ({known[name]}): choose another name'
+            f'{article} {category} named "{name}" exists already ({known[name]}): choose another name'
         )
-    extensions.register(kind, name, target)
+    extensions.register(category, name, target)
 
 
 def agent_names() -> dict[str, str]:
@@ -85,6 +85,37 @@ def agent_names() -> dict[str, str]:
     summaries = {name: f"from {target}" for name, target in _agent_targets().items()}
     summaries |= {name: summary_of(path) for name, path in _agent_files().items()}
     return dict(sorted(summaries.items()))
+
+
+def agent_traits(name: str) -> tuple[str, str]:
+    """Return what an agent learns from, "online" or "offline", and its actions, "continuous" or "discrete".
+
+    Read from the assignments `needs_data = True` and `discrete = True` in its file; "" of agents that other
+    packages added.
+    """
+    if not is_agent_file(name):
+        return "", ""
+    path = modules_in(_PACKAGE / "agents")[name]
+    paths = path.parent.glob("*.py") if path.name == "__init__.py" else [path]
+    assignments = [
+        line
+        for file in paths
+        for node in ast.parse(file.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef) and _sets_config(node)
+        for line in node.body
+        if isinstance(line, ast.Assign | ast.AnnAssign)
+    ]
+    true = {
+        target.id
+        for line in assignments
+        if isinstance(line.value, ast.Constant) and line.value.value is True
+        for target in (line.targets if isinstance(line, ast.Assign) else [line.target])
+        if isinstance(target, ast.Name)
+    }
+    return (
+        "offline" if "needs_data" in true else "online",
+        "discrete" if "discrete" in true else "continuous",
+    )
 
 
 def check_agent_name(name: str) -> None:
@@ -154,8 +185,10 @@ def check_env_name(env_id: str) -> None:
     """
     names = [name for name, _ in env_names()]
     doors = tuple(f"{name.partition(':')[0]}:" for name in names if ":" in name)
-    own = [name for name in names if ":" not in name]
-    if not env_id.startswith(doors) and plain_env_name(env_id) not in {plain_env_name(name) for name in own}:
+    ours = [name for name in names if ":" not in name]
+    if not env_id.startswith(doors) and plain_env_name(env_id) not in {plain_env_name(name) for name in ours}:
+        if _VERSION_SUFFIX.search(env_id) and env_id in importlib.import_module("gymnasium").registry:
+            raise ConfigError(f'"{env_id}" is Gymnasium\'s: name it with its door, --env gym:{env_id}')
         raise unknown_name("an environment", env_id, names, "rlsuite list envs")
 
 
@@ -204,28 +237,28 @@ def _sets_config(node: ast.stmt) -> bool:
 
 
 def _agent_targets() -> dict[str, str]:
-    own = {name: f"rlsuite.agents.{name}" for name in _agent_files()}
-    return dict(sorted((extensions.targets("agent") | own).items()))  # nobody shadows our own names
+    ours = {name: f"rlsuite.agents.{name}" for name in _agent_files()}
+    return dict(sorted((extensions.targets("agent") | ours).items()))  # nobody shadows our own names
 
 
 def _plugin_targets() -> dict[str, str]:
-    own = {name: f"rlsuite.plugins.{name}" for name in _plugin_files()}
-    return dict(sorted((extensions.targets("plugin") | own).items()))
+    ours = {name: f"rlsuite.plugins.{name}" for name in _plugin_files()}
+    return dict(sorted((extensions.targets("plugin") | ours).items()))
 
 
-def _one_subclass(module: ModuleType, class_name: str, base: type, kind: str, name: str) -> type:
+def _one_subclass(module: ModuleType, class_name: str, base: type, category: str, name: str) -> type:
     """Return the class that `class_name` says, else the one public subclass of `base` in `module`."""
     if class_name:
-        found = [getattr(module, class_name, None)]
+        classes = [getattr(module, class_name, None)]
     else:
         public = [item for key, item in vars(module).items() if not key.startswith("_")]
-        found = [item for item in public if _is_own_subclass(item, base, module.__name__)]
-    if len(found) != 1 or not (inspect.isclass(found[0]) and issubclass(found[0], base)):
+        classes = [item for item in public if _is_own_subclass(item, base, module.__name__)]
+    if len(classes) != 1 or not (inspect.isclass(classes[0]) and issubclass(classes[0], base)):
         raise ConfigError(
-            f'{module.__name__} defines {len(found)} {kind}s for the name "{name}": give it exactly one '
-            f"subclass of {base.__module__}.{base.__name__}, or name the class as module:Class"
+            f'{module.__name__} defines {len(classes)} {category}s for the name "{name}": give it exactly '
+            f"one subclass of {base.__module__}.{base.__name__}, or name the class as module:Class"
         )
-    return cast(type, found[0])
+    return cast(type, classes[0])
 
 
 def _is_own_subclass(item: object, base: type, module_name: str) -> bool:

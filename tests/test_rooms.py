@@ -1,6 +1,8 @@
 """What import-linter cannot say: who may import an agent, a plug-in, a private module of another folder."""
 
 import ast
+import itertools
+import re
 import tomllib
 from pathlib import Path
 
@@ -87,3 +89,25 @@ def test_the_contract_of_plugins_names_all_of_them():
 
 def test_no_contract_makes_an_exception():
     assert not [contract["name"] for contract in CONTRACTS if "ignore_imports" in contract]
+
+
+def test_the_design_names_every_room_and_no_other():
+    page = (ROOT / "docs" / "design.md").read_text()
+    block = re.search(r"```\nrlsuite/\n(.*?)```", page, re.S)[1].partition("benchmarks/")[0]
+    shown = set(re.findall(r"^  (\w+(?:/|\.py))", block, re.M))
+    folders = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    files = {path.name for path in PACKAGE.glob("[!_]*.py")}
+    assert shown == folders | files
+
+
+def test_the_design_shows_the_order_of_the_contract():
+    page = (ROOT / "docs" / "design.md").read_text()
+    place = {
+        name: page.index(f"\n  {name}")
+        for contract in CONTRACTS
+        for layer in contract.get("layers", ())
+        for name in layer.replace(" ", "").split("|")
+    }
+    layers = [layer.replace(" ", "").split("|") for layer in CONTRACTS[0]["layers"]]
+    for upper, lower in itertools.pairwise(layers):
+        assert max(place[name] for name in upper) < min(place[name] for name in lower), (upper, lower)

@@ -15,6 +15,7 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rlsuite.blocks.networks import NetShape
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.normalizer import RunningNorm, Standardise, identity
 from rlsuite.replay.batch import Batch, unpack
@@ -99,6 +100,8 @@ class Agent(nn.Module):
     Config: ClassVar[type]
     adopts_statistics: ClassVar[bool] = False
     """Observations are normalised by the moments of a data set, taken once, instead of running ones."""
+    needs_data: ClassVar[bool] = False
+    """Learns from recorded data; without them there is nothing to learn from."""
     discrete: ClassVar[bool] = False
     """Acts by choosing one of A actions: environments must be of the same kind."""
     policy: TensorDictModule
@@ -135,7 +138,7 @@ class Agent(nn.Module):
         """Make networks, targets, optimisers and the policy, on the agent's device."""
         raise NotImplementedError
 
-    def learn(self, batch: Any, noise: Noise, **phase: bool | str) -> dict[str, Tensor]:
+    def learn(self, batch: Any, noise: Noise, **phase: Any) -> dict[str, Tensor]:
         """Take one gradient step: a straight line of tensor operations, to be run as it is or compiled.
 
         No Python state is written, nothing is read back to the host, and all chance comes from `noise`.
@@ -150,7 +153,7 @@ class Agent(nn.Module):
         """
         raise NotImplementedError
 
-    def phase(self) -> dict[str, bool | str]:
+    def phase(self) -> dict[str, Any]:
         """Return what is special about the next update, as keywords of `learn`; each value is a graph."""
         return {}
 
@@ -172,6 +175,9 @@ class Agent(nn.Module):
         """Value observations `[*lead, N, O]`, without chance or gradient; None for agents without critics."""
         return None
 
+    def begin(self, updates: int) -> None:
+        """Learn how many updates the run makes in all, for schedules that are a share of it."""
+
     def start_online(self) -> None:
         """Change from recorded data to acting: decayed learning rates go back to where they began."""
 
@@ -187,13 +193,11 @@ class Agent(nn.Module):
         self.add_parts(None, **{name: target})
         return target
 
-    def network_fields(self) -> dict[str, Any]:
-        """Return the arguments that all networks of an agent share, of those its `Config` has."""
-        named = {"trunk": "network", "activation": "activation"}
-        fields = {
-            key: getattr(self.config, name) for key, name in named.items() if hasattr(self.config, name)
-        }
-        return {**fields, "lead": self.lead, "generator": self.generators["init"]}
+    def net_shape(self) -> NetShape:
+        """Return what all networks of the agent share; widths, trunk and activation are its `Config`'s."""
+        names = ("hidden", "network", "activation")
+        fields = {name: getattr(self.config, name) for name in names if hasattr(self.config, name)}
+        return NetShape(**fields, lead=self.lead, generator=self.generators["init"])
 
     # What the loop calls
 
@@ -212,7 +216,7 @@ class Agent(nn.Module):
             return unpack(batch, self.gamma)
         return batch if isinstance(batch.discount, Tensor) else batch._replace(discount=self.gamma)
 
-    def step(self, batch: Any, noise: Noise, **phase: bool | str) -> dict[str, Tensor]:
+    def step(self, batch: Any, noise: Noise, **phase: Any) -> dict[str, Tensor]:
         """Show the observations to the running statistics and learn from the batch: what is compiled."""
         return self.learn(self.normalized_batch(batch, observe=True), noise, **phase)
 
@@ -267,6 +271,7 @@ class StagedAgent(Agent):
     by name.
     """
 
+    needs_data = True
     stages: ClassVar[tuple[str, ...]]
     """Names of the stages, in their order."""
 
@@ -316,10 +321,3 @@ def make_generators(seed: int | Sequence[int], device: torch.device | str = "cpu
         name: torch.Generator(device).manual_seed(int(child))
         for name, child in zip(GENERATOR_NAMES, children, strict=True)
     }
-
-
-def check_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    """Raise ValueError unless low <= value <= high (low < value with `open_low`)."""
-    if not (low < value if open_low else low <= value) or not value <= high:
-        bracket = "(" if open_low else "["
-        raise ValueError(f"{name} = {value} is outside {bracket}{low}, {high}]")

@@ -4,21 +4,21 @@ Legend: N batch, O observation, A action. Losses are written for the last axes; 
 seeds, whose losses stay apart.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
 
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from rlsuite.agents.base import Agent, Spaces, check_range
+from rlsuite.agents.base import Agent, Spaces
 from rlsuite.agents.optim import Adam
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.heads import DeterministicActor, Gaussian, UnsquashedActor, log_density
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.noise import Noise, Source
+from rlsuite.bounds import Bounds, DropoutRate, Positive, Widths, check_bounds
 from rlsuite.replay.batch import Batch
 
 LOG_STD_RANGE = (-5.0, 2.0)  # of the actor's log-deviation; IQL's authors' code, whose actor this is
@@ -28,7 +28,7 @@ LOG_STD_RANGE = (-5.0, 2.0)  # of the actor's log-deviation; IQL's authors' code
 class BCConfig:
     """Hyper-parameters of BC; the defaults are CORL's."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
@@ -36,21 +36,18 @@ class BCConfig:
     """Feed the actor observations in deviations from the mean, both of the data set."""
     loss: Literal["mse", "likelihood"] = "mse"
     """Fit one action by squared error, or a Gaussian with one deviation per action by likelihood."""
-    fraction: float = 1.0
+    fraction: Annotated[float, Bounds(0, 1, open_low=True)] = 1.0
     """Share of the recorded episodes to learn from, those with the highest returns; 0.1 is CORL's 10%BC."""
-    dropout: float = 0.0
+    dropout: DropoutRate = 0.0
     """Dropout of the hidden layers, in the loss only."""
-    exploration_noise: float | None = None
+    exploration_noise: Annotated[float | None, Bounds(0)] = None
     """Deviation of behaviour noise for actions in [-1, 1]; none: the actor's own (mse: 0.03)."""
-    lr_actor: float = 3e-4
+    lr_actor: Positive = 3e-4
     """Learning rate."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
-        check_range("fraction", self.fraction, 0, 1, open_low=True)
-        check_range("dropout", self.dropout, 0, math.nextafter(1, 0))
-        check_range("exploration_noise", self.exploration_noise or 0, 0, math.inf)
-        check_range("lr_actor", self.lr_actor, 0, math.inf, open_low=True)
+        """Raise ConfigError for values outside their range."""
+        check_bounds(self)
 
 
 def cloning_loss(
@@ -67,17 +64,18 @@ class BC(Agent):
     """The learner: one actor."""
 
     Config: ClassVar[type] = BCConfig
+    needs_data = True
     adopts_statistics: ClassVar[bool] = True
     actor: DeterministicActor | UnsquashedActor
 
     def build(self, spaces: Spaces, config: BCConfig) -> None:
         """Make the actor."""
-        sizes, drops = (spaces.observation, spaces.action, config.hidden), self.generators["learn"]
-        shape = {**self.network_fields(), "dropout": config.dropout, "dropout_generator": drops}
+        sizes = (spaces.observation, spaces.action)
+        shape = replace(self.net_shape(), dropout=config.dropout, dropout_generator=self.generators["learn"])
         if config.loss == "mse":
-            self.actor = DeterministicActor(*sizes, **shape)
+            self.actor = DeterministicActor(*sizes, shape)
         else:
-            self.actor = UnsquashedActor(*sizes, log_std_range=LOG_STD_RANGE, **shape)
+            self.actor = UnsquashedActor(*sizes, shape, log_std_range=LOG_STD_RANGE)
         self.optimizer = Adam((list(self.actor.parameters()), config.lr_actor))
         self.add_parts(self.optimizer, actor=self.actor)
         std = config.exploration_noise

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._dynamo import config as dynamo
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from torch.utils._pytree import tree_leaves
 
 from rlsuite.agents.base import Agent
@@ -70,7 +71,8 @@ def compiled(agent: Agent) -> "CompiledUpdate":
 
 def kernel_folder() -> Path:
     """Return the folder of compiled kernels: the user's, unless `TORCHINDUCTOR_CACHE_DIR` names another."""
-    if named := os.environ.get(CACHE_VARIABLE):
+    named = os.environ.get(CACHE_VARIABLE)
+    if named and named != default_cache_dir():  # torch writes its default into the variable, too
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return Path(base) / "rlsuite" / "kernels"

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlsuite import distributed as ranks
-from rlsuite.agents.base import Agent, Spaces, StateValue, check_range
+from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import Actor, entropy_target, soft_state_value
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import squashed_gaussian_policy
@@ -28,6 +28,7 @@ from rlsuite.blocks.heads import Gaussian, GaussianActor, GaussianCritic, squash
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
+from rlsuite.bounds import AtLeastOne, PolyakRate, Positive, UnitInterval, Widths, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_RANGE = (-20.0, 0.5)  # of the actor, before exp; authors' MuJoCo script
@@ -42,7 +43,7 @@ WEIGHT_RANGE = (0.1, 10.0)  # clamp of the per-sample weight; `release` loss
 class DSACTConfig:
     """Hyper-parameters of DSAC-T; the defaults are those of the authors' MuJoCo script."""
 
-    hidden: tuple[int, ...] = (256, 256, 256)
+    hidden: Widths = (256, 256, 256)
     """Widths of the hidden layers of actor and critics."""
     network: Network = "mlp"
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
@@ -50,21 +51,21 @@ class DSACTConfig:
     """Activation of all hidden layers."""
     normalize_observations: bool = False
     """Feed all networks observations in running deviations from their running mean (replayed rows)."""
-    gamma: float = 0.99
+    gamma: UnitInterval = 0.99
     """Discount per env step."""
-    tau: float = 0.005
+    tau: PolyakRate = 0.005
     """Polyak rate of the three target networks."""
-    tau_spread: float = 0.005
+    tau_spread: PolyakRate = 0.005
     """Rate of the running mean of the critics' standard deviations."""
-    delay: int = 2
+    delay: AtLeastOne = 2
     """Critic updates per update of actor, temperature and targets."""
-    lr_critic: float = 1e-4
+    lr_critic: Positive = 1e-4
     """Learning rate of the critics."""
-    lr_actor: float = 1e-4
+    lr_actor: Positive = 1e-4
     """Learning rate of the actor."""
-    lr_alpha: float = 3e-4
+    lr_alpha: Positive = 3e-4
     """Learning rate of log alpha."""
-    alpha_init: float = math.e
+    alpha_init: Positive = math.e
     """First temperature."""
     target_entropy: float | None = None
     """Entropy in environment action units; None is minus the action's length."""
@@ -72,14 +73,9 @@ class DSACTConfig:
     """`paper` made the published numbers; `release` is the authors' Huber form of July 2025."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
+        """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_range("gamma", self.gamma, 0, 1)
-        for name in ("tau", "tau_spread"):
-            check_range(name, getattr(self, name), 0, 1, open_low=True)
-        for name in ("lr_critic", "lr_actor", "lr_alpha", "alpha_init"):
-            check_range(name, getattr(self, name), 0, math.inf, open_low=True)
-        check_range("delay", self.delay, 1, math.inf)
+        check_bounds(self)
 
 
 Critic = Callable[[Tensor, Tensor], Gaussian]
@@ -229,12 +225,15 @@ class DSACT(Agent):
     log_alpha: nn.Parameter
     spread: Tensor
     spread_count: Tensor
+    action_scale: Tensor
+    action_center: Tensor
+    action_log_volume: Tensor
 
     def build(self, spaces: Spaces, config: DSACTConfig) -> None:
         """Make actor, twin critics, their targets, temperature and running deviations."""
-        sizes, shape = (spaces.observation, spaces.action, config.hidden), self.network_fields()
-        self.actor = GaussianActor(*sizes, log_std_range=LOG_STD_RANGE, **shape)
-        self.critic = GaussianCritic(*sizes, members=2, **shape)
+        sizes, shape = (spaces.observation, spaces.action), self.net_shape()
+        self.actor = GaussianActor(*sizes, shape, log_std_range=LOG_STD_RANGE)
+        self.critic = GaussianCritic(*sizes, shape, members=2)
         self.log_alpha = nn.Parameter(torch.full((*self.lead, 1), math.log(config.alpha_init)))
         self.register_buffer("spread", torch.zeros(*self.lead, 2))
         self.register_buffer("spread_count", torch.zeros((), dtype=torch.int64))
@@ -257,7 +256,7 @@ class DSACT(Agent):
         """The actions' range."""
         return Box(self.action_scale, self.action_center, self.action_log_volume)
 
-    def phase(self) -> dict[str, bool | str]:
+    def phase(self) -> dict[str, Any]:
         """Return whether the next update moves actor, temperature and targets: the first does."""
         return {"moves_actor": self.update_count % self.config.delay == 0}
 

@@ -6,14 +6,14 @@ axes are independent seeds, whose losses stay apart.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from rlsuite.agents.base import Agent, Spaces, StateValue, check_range
+from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import squared_td_loss, td_target
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy, evaluating
@@ -29,6 +29,16 @@ from rlsuite.blocks.heads import (
 from rlsuite.blocks.mlp import Activation, orthogonal_
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.schedule import CosineRate
+from rlsuite.bounds import (
+    Bounds,
+    DropoutRate,
+    NotNegative,
+    PolyakRate,
+    Positive,
+    UnitInterval,
+    Widths,
+    check_bounds,
+)
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_MAX = 2.0  # of the actor's log-deviation; authors' code
@@ -39,7 +49,7 @@ ORTHOGONAL_GAIN = math.sqrt(2)  # of every layer, the last ones too; authors' co
 class IQLConfig:
     """Hyper-parameters of IQL; the defaults are those of the authors' code for the locomotion data."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers of actor, critics and value network."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
@@ -47,49 +57,39 @@ class IQLConfig:
     """First weights: orthogonal with gain sqrt(2) (authors), or torch's uniform ones (CORL)."""
     normalize_observations: bool = False
     """Feed all networks observations in deviations from the mean, both of the data set (CORL)."""
-    gamma: float = 0.99
+    gamma: UnitInterval = 0.99
     """Discount per env step."""
-    tau: float = 0.005
+    tau: PolyakRate = 0.005
     """Polyak rate of the target critics."""
-    expectile: float = 0.7
+    expectile: Annotated[float, Bounds(0.5, 1)] = 0.7
     """Expectile of the value loss, the paper's tau: 0.5 is the mean, 1 the best of the data's actions."""
-    beta: float = 3.0
+    beta: Annotated[float, Bounds(0)] = 3.0
     """Inverse temperature of the advantage weights; 0 is behaviour cloning."""
-    max_weight: float = 100.0
+    max_weight: Positive = 100.0
     """Bound of the advantage weights."""
     order: Literal["official", "corl", "torchrl"] = "official"
     """Official: the value network steps first, advantages and targets read the new one. The others step all
     networks from the same old ones; CORL's critic loss is half the sum of both squared errors."""
     deterministic: bool = False
     """The actor is an action, fitted by weighted squared errors, instead of a Gaussian by likelihood."""
-    log_std_min: float = -5.0
+    log_std_min: Annotated[float, Bounds(high=LOG_STD_MAX)] = -5.0
     """Lower bound of the actor's log-deviation; the upper one is 2."""
-    dropout: float = 0.0
+    dropout: DropoutRate = 0.0
     """Dropout of the actor's hidden layers, in its loss only."""
-    exploration_noise: float | None = None
+    exploration_noise: Annotated[float | None, Bounds(0)] = None
     """Deviation of behaviour noise for actions in [-1, 1]; none: the actor's own (deterministic: 0.03)."""
-    lr_critic: float = 3e-4
+    lr_critic: Positive = 3e-4
     """Learning rate of the critics."""
-    lr_value: float = 3e-4
+    lr_value: Positive = 3e-4
     """Learning rate of the value network."""
-    lr_actor: float = 3e-4
+    lr_actor: Positive = 3e-4
     """First learning rate of the actor."""
-    actor_lr_decay: int = 1_000_000
+    actor_lr_decay: NotNegative = 1_000_000
     """Updates over which the actor's rate falls to 0, along half a cosine; 0 keeps it constant."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
-        check_range("gamma", self.gamma, 0, 1)
-        check_range("tau", self.tau, 0, 1, open_low=True)
-        check_range("expectile", self.expectile, 0.5, 1)
-        check_range("beta", self.beta, 0, math.inf)
-        check_range("max_weight", self.max_weight, 0, math.inf, open_low=True)
-        check_range("log_std_min", self.log_std_min, -math.inf, LOG_STD_MAX)
-        check_range("dropout", self.dropout, 0, math.nextafter(1, 0))
-        check_range("exploration_noise", self.exploration_noise or 0, 0, math.inf)
-        check_range("actor_lr_decay", self.actor_lr_decay, 0, math.inf)
-        for name in ("lr_critic", "lr_value", "lr_actor"):
-            check_range(name, getattr(self, name), 0, math.inf, open_low=True)
+        """Raise ConfigError for values outside their range."""
+        check_bounds(self)
 
 
 def expectile_loss(q: Tensor, value: Tensor, expectile: float) -> Tensor:
@@ -133,20 +133,20 @@ class IQL(Agent):
     """The learner: twin critics with targets, a value network, and an actor that imitates good actions."""
 
     Config: ClassVar[type] = IQLConfig
+    needs_data = True
     adopts_statistics: ClassVar[bool] = True
     actor: UnsquashedActor | DeterministicActor
 
     def build(self, spaces: Spaces, config: IQLConfig) -> None:
         """Make actor, twin critics with their target, and value network."""
-        sizes, shape = (spaces.observation, spaces.action, config.hidden), self.network_fields()
-        drops = {"dropout": config.dropout, "dropout_generator": self.generators["learn"]}
+        sizes, shape = (spaces.observation, spaces.action), self.net_shape()
+        dropped = replace(shape, dropout=config.dropout, dropout_generator=self.generators["learn"])
         if config.deterministic:
-            self.actor = DeterministicActor(*sizes, **shape, **drops)
+            self.actor = DeterministicActor(*sizes, dropped)
         else:
-            log_std_range = (config.log_std_min, LOG_STD_MAX)
-            self.actor = UnsquashedActor(*sizes, log_std_range=log_std_range, **shape, **drops)
-        self.critic = ScalarCritic(*sizes, members=2, **shape)
-        self.value = ValueNetwork(spaces.observation, config.hidden, **shape)
+            self.actor = UnsquashedActor(*sizes, dropped, log_std_range=(config.log_std_min, LOG_STD_MAX))
+        self.critic = ScalarCritic(*sizes, shape, members=2)
+        self.value = ValueNetwork(spaces.observation, shape)
         if config.init == "orthogonal":
             for network in (self.actor, self.critic, self.value):
                 orthogonal_(network, ORTHOGONAL_GAIN, self.generators["init"])

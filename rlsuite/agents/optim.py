@@ -43,7 +43,7 @@ class Adam(Optimizer):
     def __init__(self, *groups: Group, eps: float = EPS) -> None:
         given = [{"params": list(parameters), "lr": rate} for parameters, rate in groups]
         super().__init__(given, {"betas": BETAS, "eps": eps})
-        self.count = torch.zeros((), dtype=torch.float32, device=given[0]["params"][0].device)
+        self.count = torch.zeros((), dtype=torch.float32, device=groups[0][0][0].device)
         self.slots = [self._slots(group["params"]) for group in self.param_groups]
 
     def _slots(self, parameters: list[Tensor]) -> _Slots:
@@ -133,7 +133,7 @@ class Adam(Optimizer):
             _traced(group, slots, grads, count, good)
         self.count.copy_(torch.where(good, count, self.count))
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Copy the moments of another `Adam` over the same parameters, in place."""
         for number, parameter in enumerate(self.parameters):
             for key, value in self.state[parameter].items():
@@ -203,7 +203,8 @@ def descend_alpha(log_alpha: Tensor, log_prob: Tensor, target_entropy: float, ra
 @torch.no_grad()
 def polyak(target: nn.Module, online: nn.Module, tau: float) -> None:
     """Move the parameters of `target` to (1 - tau) target + tau online, in place."""
-    old, new = list(target.parameters()), list(online.parameters())
+    old: list[Tensor] = list(target.parameters())
+    new: list[Tensor] = list(online.parameters())
     if not torch.compiler.is_dynamo_compiling():
         torch._foreach_lerp_(old, new, tau)
         return

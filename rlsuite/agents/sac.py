@@ -5,7 +5,7 @@ axes are independent seeds, whose losses stay apart.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -13,7 +13,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from rlsuite.agents.base import Agent, Spaces, StateValue, check_range
+from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import (
     Actor,
     Critic,
@@ -26,10 +26,12 @@ from rlsuite.agents.losses import (
 from rlsuite.agents.optim import Adam, descend_alpha, polyak
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
+from rlsuite.blocks.exploration import Correlation
 from rlsuite.blocks.heads import EVALUATION_ACTIONS, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
+from rlsuite.bounds import PolyakRate, Positive, UnitInterval, Widths, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
@@ -39,7 +41,7 @@ LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
 class SACConfig:
     """Hyper-parameters of SAC; the defaults are those of the paper's appendix D."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers of actor and critics."""
     network: Network = "mlp"
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
@@ -53,34 +55,33 @@ class SACConfig:
     """The actor's deviation: exp of a clamped output, or softplus of one with a floor (STAC's paper)."""
     normalize_observations: bool = False
     """Feed all networks observations in running deviations from their running mean (replayed rows)."""
-    gamma: float = 0.99
+    gamma: UnitInterval = 0.99
     """Discount per env step."""
-    tau: float = 0.005
+    tau: PolyakRate = 0.005
     """Polyak rate of the target critics."""
-    lr_critic: float = 3e-4
+    lr_critic: Positive = 3e-4
     """Learning rate of the critics."""
-    lr_actor: float = 3e-4
+    lr_actor: Positive = 3e-4
     """Learning rate of the actor."""
-    lr_alpha: float = 3e-4
+    lr_alpha: Positive = 3e-4
     """Learning rate of log alpha."""
     alpha_step: Literal["adam", "sgd"] = "adam"
     """How log alpha descends; Adam's steps do not grow with the distance to the target entropy."""
-    alpha_init: float = 1.0
+    alpha_init: Positive = 1.0
     """First temperature."""
     target_entropy: float | None = None
     """Entropy of actions in [-1, 1]; None is minus the action's length."""
-    critic_scale: float = 1.0
+    critic_scale: Positive = 1.0
     """Factor of the critics' squared error; 0.5 in the authors' code. Adam feels it by its epsilon alone."""
+    noise_correlation: Correlation = "white"
+    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
     evaluation: Literal["mode", "mean"] = "mode"
     """Evaluation action: tanh of the Gaussian's mean, or the squashed Gaussian's mean."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
+        """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_range("gamma", self.gamma, 0, 1)
-        check_range("tau", self.tau, 0, 1, open_low=True)
-        for name in ("lr_critic", "lr_actor", "lr_alpha", "alpha_init", "critic_scale"):
-            check_range(name, getattr(self, name), 0, math.inf, open_low=True)
+        check_bounds(self)
 
 
 @torch.no_grad()
@@ -117,10 +118,11 @@ class SAC(Agent):
 
     def build(self, spaces: Spaces, config: SACConfig) -> None:
         """Make actor, twin critics, temperature, and the critics' target."""
-        sizes, shape = (spaces.observation, spaces.action, config.hidden), self.network_fields()
+        sizes, shape = (spaces.observation, spaces.action), self.net_shape()
         std = LOG_STD_RANGE if config.actor_std == "exp" else None
-        self.actor = GaussianActor(*sizes, log_std_range=std, layer_norm=config.layer_norm_actor, **shape)
-        self.critic = ScalarCritic(*sizes, members=2, layer_norm=config.layer_norm, **shape)
+        normed = replace(shape, layer_norm=config.layer_norm_actor)
+        self.actor = GaussianActor(*sizes, normed, log_std_range=std)
+        self.critic = ScalarCritic(*sizes, replace(shape, layer_norm=config.layer_norm), members=2)
         self.log_alpha = nn.Parameter(torch.full((*self.lead, 1), math.log(config.alpha_init)))
         self.target_entropy = entropy_target(config.target_entropy, spaces.action)
         self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
@@ -133,8 +135,10 @@ class SAC(Agent):
         alpha_optimizer = self.policy_optimizer if config.alpha_step == "adam" else None
         self.add_parts(alpha_optimizer, alpha=nn.ParameterList([self.log_alpha]))
         self.target_critic = self.add_target("target_critic", self.critic)
-        mode = EVALUATION_ACTIONS[config.evaluation]
-        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer, mode)
+        mode, act = EVALUATION_ACTIONS[config.evaluation], self.generators["act"]
+        self.policy = squashed_gaussian_policy(
+            self.actor, act, self.normalizer, mode, config.noise_correlation
+        )
 
     def learn(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
         """Step the critics, then actor and temperature against the new critics, then the targets."""

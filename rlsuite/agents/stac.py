@@ -10,14 +10,14 @@ axes; leading axes are independent seeds, whose losses stay apart.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from rlsuite.agents.base import Agent, Spaces, StateValue, check_range
+from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import entropy_target, soft_action_value, soft_state_value, td_target
 from rlsuite.agents.optim import Adam, descend_alpha, polyak
 from rlsuite.agents.policies import evaluating, squashed_gaussian_policy
@@ -33,6 +33,7 @@ from rlsuite.blocks.heads import (
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
+from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, Widths, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 Actor = Callable[[Tensor, Noise], Gaussian]
@@ -43,33 +44,33 @@ Critic = Callable[[Tensor, Tensor, Noise], Gaussian]
 class STACConfig:
     """Hyper-parameters of STAC; defaults as in the paper, beta and dropout our choice among its values."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers of actor and critic, each with LayerNorm."""
     network: Network = "mlp"
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
-    beta: float = 0.25
+    beta: Annotated[float, Bounds(0)] = 0.25
     """Deviations taken off the mean; of the paper's five values the one that is never its worst."""
-    critics: int = 1
+    critics: AtLeastOne = 1
     """Critics of which the lowest counts; 2 with beta 0 is the paper's ESTAC."""
-    dropout_actor: float = 0.01
+    dropout_actor: Annotated[float, Bounds(0, 0.99)] = 0.01
     """Dropout rate of the actor, in behaviour, targets and losses."""
-    dropout_critic: float = 0.01
+    dropout_critic: Annotated[float, Bounds(0, 0.99)] = 0.01
     """Dropout rate of critic and target critic."""
     normalize_observations: bool = False
     """Feed all networks observations in running deviations from their running mean (replayed rows)."""
-    gamma: float = 0.99
+    gamma: UnitInterval = 0.99
     """Discount per env step."""
-    tau: float = 0.005
+    tau: PolyakRate = 0.005
     """Polyak rate of the target critic."""
-    lr_critic: float = 3e-4
+    lr_critic: Positive = 3e-4
     """Learning rate of the critic."""
-    lr_actor: float = 3e-4
+    lr_actor: Positive = 3e-4
     """Learning rate of the actor."""
-    lr_alpha: float = 3e-4
+    lr_alpha: Positive = 3e-4
     """Rate of the temperature's own step, see `update`."""
-    alpha_init: float = 0.2
+    alpha_init: Positive = 0.2
     """First temperature."""
     target_entropy: float | None = None
     """Entropy of actions in [-1, 1]; None is minus the action's length."""
@@ -77,16 +78,9 @@ class STACConfig:
     """Evaluation action: the squashed Gaussian's mean, or tanh of the Gaussian's."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
+        """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_range("gamma", self.gamma, 0, 1)
-        check_range("tau", self.tau, 0, 1, open_low=True)
-        check_range("beta", self.beta, 0, math.inf)
-        check_range("critics", self.critics, 1, math.inf)
-        for name in ("dropout_actor", "dropout_critic"):
-            check_range(name, getattr(self, name), 0, 0.99)
-        for name in ("lr_critic", "lr_actor", "lr_alpha", "alpha_init"):
-            check_range(name, getattr(self, name), 0, math.inf, open_low=True)
+        check_bounds(self)
 
 
 def pessimistic(returns: Gaussian, beta: float) -> Tensor:
@@ -150,12 +144,11 @@ class STAC(Agent):
 
     def build(self, spaces: Spaces, config: STACConfig) -> None:
         """Make actor, critic with its target, and temperature."""
-        sizes = (spaces.observation, spaces.action, config.hidden)
-        shape = {**self.network_fields(), "layer_norm": True, "dropout_generator": self.generators["learn"]}
-        self.actor = GaussianActor(*sizes, log_std_range=None, dropout=config.dropout_actor, **shape)
-        self.critic = FlooredGaussianCritic(
-            *sizes, members=config.critics, dropout=config.dropout_critic, **shape
-        )
+        sizes = (spaces.observation, spaces.action)
+        shape = replace(self.net_shape(), layer_norm=True, dropout_generator=self.generators["learn"])
+        self.actor = GaussianActor(*sizes, replace(shape, dropout=config.dropout_actor), log_std_range=None)
+        dropped = replace(shape, dropout=config.dropout_critic)
+        self.critic = FlooredGaussianCritic(*sizes, dropped, members=config.critics)
         with torch.no_grad():  # deviations start near log 2; author's code
             self.critic.trunk.head.bias[..., 1] = 0
         log_alpha = torch.full((*self.lead, 1), math.log(config.alpha_init), dtype=torch.float64)

@@ -4,24 +4,25 @@ Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written
 axes are independent seeds, whose losses stay apart.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from rlsuite.agents.base import Agent, Spaces, StateValue, check_range
+from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import Critic, squared_td_loss, td_target
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
+from rlsuite.blocks.exploration import Correlation
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
+from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, Widths, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 Actor = Callable[[Tensor], Tensor]
@@ -31,7 +32,7 @@ Actor = Callable[[Tensor], Tensor]
 class TD3Config:
     """Hyper-parameters of TD3; the defaults are those of the authors' code (256 x 256, Adam 3e-4)."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers of actor and critics."""
     network: Network = "mlp"
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
@@ -39,33 +40,31 @@ class TD3Config:
     """Activation of all hidden layers."""
     normalize_observations: bool = False
     """Feed all networks observations in running deviations from their running mean (replayed rows)."""
-    gamma: float = 0.99
+    gamma: UnitInterval = 0.99
     """Discount per env step."""
-    tau: float = 0.005
+    tau: PolyakRate = 0.005
     """Polyak rate of the targets."""
-    delay: int = 2
+    delay: AtLeastOne = 2
     """Critic updates per update of the actor and the targets."""
-    lr_critic: float = 3e-4
+    lr_critic: Positive = 3e-4
     """Learning rate of the critics."""
-    lr_actor: float = 3e-4
+    lr_actor: Positive = 3e-4
     """Learning rate of the actor."""
-    exploration_noise: float = 0.1
+    action_units: Literal["unit", "env"] = "unit"
+    """Actions as the critics see them: in [-1, 1], or in the environment's units (the authors' code)."""
+    exploration_noise: Annotated[float, Bounds(0)] = 0.1
     """Deviation of the behaviour noise, for actions in [-1, 1]."""
-    target_noise: float = 0.2
+    noise_correlation: Correlation = "white"
+    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
+    target_noise: Annotated[float, Bounds(0)] = 0.2
     """Deviation of the noise on the target action."""
-    target_noise_clip: float = 0.5
+    target_noise_clip: Annotated[float, Bounds(0)] = 0.5
     """Bound of the noise on the target action."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
+        """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_range("gamma", self.gamma, 0, 1)
-        check_range("tau", self.tau, 0, 1, open_low=True)
-        check_range("delay", self.delay, 1, math.inf)
-        for name in ("exploration_noise", "target_noise", "target_noise_clip"):
-            check_range(name, getattr(self, name), 0, math.inf)
-        for name in ("lr_critic", "lr_actor"):
-            check_range(name, getattr(self, name), 0, math.inf, open_low=True)
+        check_bounds(self)
 
 
 def smoothed_action(action: Tensor, noise: Tensor, std: float, clip: float) -> Tensor:
@@ -92,23 +91,24 @@ class TD3(Agent):
     """The learner: twin critics, deterministic actor, targets of both."""
 
     Config: ClassVar[type] = TD3Config
-    policy_objective: ClassVar[Callable[[Actor, Critic, Batch, Any], Tensor]] = staticmethod(actor_loss)
+    policy_objective: ClassVar[Any] = staticmethod(actor_loss)
 
     def build(self, spaces: Spaces, config: TD3Config) -> None:
         """Make actor, twin critics and the targets of both."""
-        sizes, shape = (spaces.observation, spaces.action, config.hidden), self.network_fields()
-        self.actor = DeterministicActor(*sizes, **shape)
-        self.critic = ScalarCritic(*sizes, members=2, **shape)
+        sizes, shape = (spaces.observation, spaces.action), self.net_shape()
+        self.actor = DeterministicActor(*sizes, shape)
+        scale = spaces.half_range if config.action_units == "env" else None
+        self.critic = ScalarCritic(*sizes, shape, members=2, action_scale=scale)
         self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
         self.actor_optimizer = Adam((list(self.actor.parameters()), config.lr_actor))
         self.add_parts(self.actor_optimizer, actor=self.actor)
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.target_actor = self.add_target("target_actor", self.actor)
         self.target_critic = self.add_target("target_critic", self.critic)
-        std = config.exploration_noise
-        self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, std)
+        noise = (config.exploration_noise, config.noise_correlation)
+        self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, *noise)
 
-    def phase(self) -> dict[str, bool | str]:
+    def phase(self) -> dict[str, Any]:
         """Return whether the next update moves actor and targets: every `delay`-th does."""
         return {"moves_actor": (self.update_count + 1) % self.config.delay == 0}
 
@@ -156,7 +156,7 @@ class TD3Loss(AgentLoss):
         generator: smoothing noise; None is torch's global stream.
     """
 
-    policy_objective: ClassVar[Callable[[Actor, Critic, Batch, Any], Tensor]] = staticmethod(actor_loss)
+    policy_objective: ClassVar[Any] = staticmethod(actor_loss)
 
     def __init__(
         self, actor: DeterministicActor, critic: ScalarCritic, config: TD3Config, *, generator: Source = None

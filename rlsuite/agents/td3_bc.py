@@ -1,15 +1,13 @@
 """TD3+BC: TD3 on recorded data, tied to the actions in it (Fujimoto and Gu 2021, arXiv 2106.06860)."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
-from rlsuite.agents.base import check_range
 from rlsuite.agents.losses import Critic
 from rlsuite.agents.td3 import TD3, Actor, TD3Config, TD3Loss
+from rlsuite.bounds import Bounds
 from rlsuite.replay.batch import Batch
 
 
@@ -19,13 +17,8 @@ class TD3BCConfig(TD3Config):
 
     normalize_observations: bool = True
     """Feed all networks observations in deviations from the mean, both of the data set."""
-    alpha: float = 2.5
+    alpha: Annotated[float, Bounds(0)] = 2.5
     """Weight of the critics' opinion against imitation; 0 is behaviour cloning."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
-        super().__post_init__()
-        check_range("alpha", self.alpha, 0, math.inf)
 
 
 def actor_loss(actor: Actor, critic: Critic, batch: Batch, config: TD3BCConfig) -> Tensor:
@@ -43,11 +36,12 @@ class TD3BC(TD3):
     """TD3 with another actor loss, on observations in deviations from the data's mean."""
 
     Config: ClassVar[type] = TD3BCConfig
+    needs_data = True
     adopts_statistics: ClassVar[bool] = True
-    policy_objective: ClassVar[Callable[[Actor, Critic, Batch, Any], Tensor]] = staticmethod(actor_loss)
+    policy_objective: ClassVar[Any] = staticmethod(actor_loss)
 
 
 class TD3BCLoss(TD3Loss):
     """The same losses for any TorchRL loop; see `TD3Loss`."""
 
-    policy_objective: ClassVar[Callable[[Actor, Critic, Batch, Any], Tensor]] = staticmethod(actor_loss)
+    policy_objective: ClassVar[Any] = staticmethod(actor_loss)

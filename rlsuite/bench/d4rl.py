@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from rlsuite.errors import ConfigError
+from rlsuite.bounds import AtLeastOne, Bounds, SeedCount, ThreadCount
+from rlsuite.errors import ConfigError, DataError
 from rlsuite.launch.flags import LaunchFlags
-from rlsuite.launch.plan import Plan, resolve, task_of
+from rlsuite.launch.plan import RunPlan, resolve, tasks_of
 from rlsuite.launch.queue import run_all, worst
 from rlsuite.offline.load import load_dataset
 from rlsuite.offline.locate import is_here, locate
@@ -69,7 +70,7 @@ TABLE_COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class D4rlLine(LaunchFlags):
+class D4rlArgs(LaunchFlags):
     """Trains offline agents on data sets and writes one table of their scores at the end."""
 
     datasets: str = "locomotion"
@@ -79,13 +80,13 @@ class D4rlLine(LaunchFlags):
     """Agents, separated by commas."""
     preset: str = "default"
     """Preset of every agent that has it; the others take their default."""
-    steps: int | None = None
+    steps: Annotated[int | None, Bounds(1)] = None
     """Updates of every run; by default the preset's, a million."""
-    seeds: int = 5
+    seeds: SeedCount = 5
     """Independent agents of each pair, seeds 0, 1, ..., trained in one process."""
-    evaluations: int = 50
+    evaluations: AtLeastOne = 50
     """Evaluations during a run, the last one on its last checkpoint; the table has it and the last ten."""
-    threads: int = 1
+    threads: ThreadCount = 1
     """CPU threads of each; 0 takes all cores."""
     out: Path = Path("runs/d4rl")
     """Folder of the runs and tables; what is finished is kept."""
@@ -93,10 +94,6 @@ class D4rlLine(LaunchFlags):
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
         super().__post_init__()
-        for name, least in (("seeds", 1), ("evaluations", 1), ("threads", 0), ("steps", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} = {value}: must be at least {least}")
         if not names(self.agents) or not names(self.datasets):
             raise ConfigError("give --agents and --datasets at least one name each, e.g. --agents bc,iql")
 
@@ -117,7 +114,7 @@ class DataFacts(NamedTuple):
     behaviour_score: float
 
 
-def main(line: D4rlLine, extra: Sequence[str] = ()) -> int:
+def main(args: D4rlArgs, extra: Sequence[str] = ()) -> int:
     """Train what is missing, then write the table; return 0, or the exit code of what did not finish.
 
     Args:
@@ -126,38 +123,43 @@ def main(line: D4rlLine, extra: Sequence[str] = ()) -> int:
 
     Raises:
         ConfigError: a name is unknown, or a run folder holds something else.
+        DataError: none of the data is here.
     """
-    for agent in names(line.agents):
-        check_agent_name(agent)
-    wanted = list(dict.fromkeys(one for name in names(line.datasets) for one in GROUPS.get(name, (name,))))
+    for agent in names(args.agents):
+        check_agent_name(agent.partition(":")[0])
+    wanted = list(
+        dict.fromkeys(dataset for name in names(args.datasets) for dataset in GROUPS.get(name, (name,)))
+    )
     missing = {name: how for name in wanted if (how := how_to_get(name)) is not None}
     here = [name for name in wanted if name not in missing]
-    plans: dict[tuple[str, str], Plan] = {
-        (name, agent): plan(name, agent, line, extra) for name in here for agent in names(line.agents)
+    if not here:
+        first = next(iter(missing))
+        raise DataError(f"none of {len(wanted)} data sets is here; {first}: {missing[first]}")
+    plans: dict[tuple[str, str], RunPlan] = {
+        (name, agent): plan(name, agent, args, extra) for name in here for agent in names(args.agents)
     }
-    tasks = {}
-    for (name, agent), one in plans.items():
-        path = folder_of(line.out, name, agent)
-        if (task := task_of(one, path, line.out / "logs" / f"{path.name}.log")) is not None:
-            tasks[path.name] = task
+    by_folder = {folder_of(args.out, name, agent).name: plans[name, agent] for name, agent in plans}
+    tasks = tasks_of(by_folder, args.out)
     codes: dict[str, int] = {}
     if tasks:
-        with line.make_launcher() as launcher:
+        with args.make_launcher() as launcher:
             codes = run_all(tasks, launcher)
     finished = {
-        pair: one for pair, one in plans.items() if not codes.get(f"{pair[1]}-{label_of(pair[0])}", 0)
+        pair: pair_plan
+        for pair, pair_plan in plans.items()
+        if not codes.get(f"{pair[1]}-{label_of(pair[0])}", 0)
     }
     if finished:
         facts = {name: describe(name) for name in dict.fromkeys(name for name, _ in finished)}
-        write_tables(finished, facts, line)
+        write_tables(finished, facts, args)
     for name, how in missing.items():
         print(f"missing: {name}: {how}")
     return worst(codes)
 
 
-def names(words: str) -> list[str]:
+def names(text: str) -> list[str]:
     """Split a list of the command line, each name once."""
-    return list(dict.fromkeys(name.strip() for name in words.split(",") if name.strip()))
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def how_to_get(name: str) -> str | None:
@@ -166,7 +168,7 @@ def how_to_get(name: str) -> str | None:
     Raises:
         ConfigError: no such name, or no such file.
     """
-    recipe = {one.dataset_id: one for one in recipes().values()}.get(name)
+    recipe = {candidate.dataset_id: candidate for candidate in recipes().values()}.get(name)
     if recipe is not None and not is_here(name):
         needs = {"medium-replay": " --policy RUN", "medium-expert": " --parts A B"}
         needs["random-expert"] = " --parts A B --shares 0.99 0.01"
@@ -182,23 +184,23 @@ def how_to_get(name: str) -> str | None:
     return None
 
 
-def plan(name: str, agent: str, line: D4rlLine, extra: Sequence[str]) -> Plan:
+def plan(name: str, agent: str, args: D4rlArgs, extra: Sequence[str]) -> RunPlan:
     """Resolve the run of one agent on one data set."""
-    preset = line.preset if line.preset in preset_names(agent) else "default"
-    words = [
+    preset = args.preset if args.preset in preset_names(agent) else "default"
+    shared = [
         "--dataset",
         name,
         "--preset",
         preset,
         "--seeds",
-        str(line.seeds),
+        str(args.seeds),
         "--threads",
-        str(line.threads),
+        str(args.threads),
     ]
-    if line.steps is not None:
-        words += ["--steps", str(line.steps)]
-    steps = resolve(agent, [*words, *extra]).config.train.steps
-    return resolve(agent, [*words, "--eval-every", str(math.ceil(steps / line.evaluations)), *extra])
+    if args.steps is not None:
+        shared += ["--steps", str(args.steps)]
+    steps = resolve(agent, [*shared, *extra]).config.train.steps
+    return resolve(agent, [*shared, "--eval-every", str(math.ceil(steps / args.evaluations)), *extra])
 
 
 def label_of(name: str) -> str:
@@ -255,7 +257,7 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
     """
     folder = RunFolder.open(run)
     only = folder.config()["train"]["seed"]
-    found = [
+    entries = [
         {
             "seed": record.get(OWNER_KEY, only),
             "updates": record["step"],
@@ -266,17 +268,17 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
         for record in (read_metrics(folder.metrics) if folder.metrics.exists() else ())
         if record.get("eval/return_mean") is not None
     ]
-    if not found:
+    if not entries:
         raise ConfigError(f"{run} has no evaluation in its metrics")
-    return found
+    return entries
 
 
-def late_evaluations(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def late_evaluations(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the last evaluations of every seed, `LATE` of them or all there are."""
     by_seed: dict[Any, list[Mapping[str, Any]]] = {}
-    for entry in sorted(found, key=lambda entry: entry["updates"]):
+    for entry in sorted(entries, key=lambda entry: entry["updates"]):
         by_seed.setdefault(entry["seed"], []).append(entry)
-    return [entry for entries in by_seed.values() for entry in entries[-LATE:]]
+    return [entry for seed in by_seed.values() for entry in seed[-LATE:]]
 
 
 def drift(run: Path) -> float:
@@ -301,7 +303,7 @@ def drift(run: Path) -> float:
 
 
 def table_row(
-    facts: DataFacts, agent: str, plan: Plan, found: Sequence[Mapping[str, Any]], moved: float
+    facts: DataFacts, agent: str, plan: RunPlan, entries: Sequence[Mapping[str, Any]], moved: float
 ) -> dict[str, Any]:
     """Return one row of the table.
 
@@ -309,20 +311,20 @@ def table_row(
         facts: of the data set.
         agent: its name.
         plan: its run.
-        found: the run's evaluations.
+        entries: the run's evaluations.
         moved: what `drift` says of it.
     """
     train = plan.config.train
-    last = [one for one in found if one["updates"] == max(entry["updates"] for entry in found)]
+    last = [row for row in entries if row["updates"] == max(entry["updates"] for entry in entries)]
     row: dict[str, Any] = dict(
         zip(FACTS[:4], (facts.label, facts.origin, agent, plan.config.preset), strict=True)
     )
     row |= {"updates": last[0]["updates"], "seeds": len(last), "episodes": train.eval_episodes}
     for key, spread in (("score", "score_std"), ("return_mean", "return_std")):
-        values = [one[key] for one in last]
+        values = [row[key] for row in last]
         row[key] = statistics.fmean(values)
         row[spread] = statistics.stdev(values) if len(values) > 1 else math.nan
-    late = late_evaluations(found)
+    late = late_evaluations(entries)
     for key, name in (("score", "late_score"), ("return_mean", "late_return")):
         row[name] = statistics.fmean(entry[key] for entry in late)
         row[f"{name}_std"] = statistics.stdev(entry[key] for entry in late) if len(late) > 1 else math.nan
@@ -334,21 +336,21 @@ def table_row(
 
 
 def write_tables(
-    plans: Mapping[tuple[str, str], Plan], facts: Mapping[str, DataFacts], line: D4rlLine
+    plans: Mapping[tuple[str, str], RunPlan], facts: Mapping[str, DataFacts], args: D4rlArgs
 ) -> None:
     """Write `table.csv`, `table.md` and `curves.csv` (every evaluation of every seed); print the table."""
     curves, rows = [], []
-    for (name, agent), one in plans.items():
-        run = folder_of(line.out, name, agent)
-        found = evaluations(run)
+    for (name, agent), pair_plan in plans.items():
+        run = folder_of(args.out, name, agent)
+        entries = evaluations(run)
         owner = {"dataset": facts[name].label, "data": facts[name].origin, "agent": agent}
-        curves += [owner | entry for entry in found]
-        rows.append(table_row(facts[name], agent, one, found, drift(run)))
-    write_csv(line.out / "curves.csv", CURVE_COLUMNS, curves)
-    write_csv(line.out / "table.csv", TABLE_COLUMNS, rows)
+        curves += [owner | entry for entry in entries]
+        rows.append(table_row(facts[name], agent, pair_plan, entries, drift(run)))
+    write_csv(args.out / "curves.csv", CURVE_COLUMNS, curves)
+    write_csv(args.out / "table.csv", TABLE_COLUMNS, rows)
     text = markdown(rows)
-    (line.out / "table.md").write_text(text)
-    print(f"\n{text}\ntables: {line.out}", flush=True)
+    (args.out / "table.md").write_text(text)
+    print(f"\n{text}\ntables: {args.out}", flush=True)
     for row in rows:
         if abs(row["q_drift"]) > MOVING:
             print(
@@ -397,7 +399,7 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
             moved,
         )
         lines.append(f"| {' | '.join(map(str, (*cells, size)))} |")
-    notes = [f"{key}: {words}" for key, words in SOURCES.items()]
+    notes = [f"{key}: {source}" for key, source in SOURCES.items()]
     notes.append(
         f"values moved: change of {Q_MEAN} from the last but one tenth of the run to the last; beyond "
         f"{MOVING:.0%} a run has not converged"

@@ -8,6 +8,7 @@ perceptron's).
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -222,6 +223,52 @@ NETWORKS: dict[str, Any] = {
     "denoiser": Denoiser,
 }
 RESIDUAL = ("bronet", "simba", "multiskip")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetShape:
+    """What the networks of an agent share: everything but what goes in and what comes out.
+
+    Attributes:
+        hidden: widths of the hidden layers; of residual networks that of the stem and of every block.
+        network: name of the trunk.
+        activation: name in `ACTIVATIONS`.
+        layer_norm: normalise every hidden layer; residual networks bring their own norms.
+        dropout: rate of every hidden layer, in [0, 1).
+        lead: independent networks along leading axes.
+        generator: draws the initial weights.
+        dropout_generator: draws the dropout masks.
+    """
+
+    hidden: Sequence[int]
+    network: Network = "mlp"
+    activation: Activation = "relu"
+    layer_norm: bool = False
+    dropout: float = 0.0
+    lead: Lead = ()
+    generator: Source = None
+    dropout_generator: Source = None
+
+    def trunk(self, inputs: int, outputs: int, members: Lead = ()) -> Any:
+        """Make a trunk `[*lead, N, inputs]` -> `[*lead, N, outputs]`.
+
+        Args:
+            inputs: input features.
+            outputs: output features.
+            members: further leading axes, behind `lead`.
+        """
+        return network(
+            self.network,
+            inputs,
+            self.hidden,
+            outputs,
+            activation=self.activation,
+            lead=(*self.lead, *members),
+            layer_norm=self.layer_norm,
+            dropout=self.dropout,
+            generator=self.generator,
+            dropout_generator=self.dropout_generator,
+        )
 
 
 def network(name: Network, *sizes: Any, layer_norm: bool = False, **fields: Any) -> Any:

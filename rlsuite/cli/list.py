@@ -13,8 +13,8 @@ Rows = list[tuple[str, ...]]
 
 
 def agents() -> Rows:
-    """Return name and summary of every agent."""
-    return [*registry.agent_names().items()]
+    """Return name, what it learns from, its actions and summary of every agent."""
+    return [(name, *registry.agent_traits(name), summary) for name, summary in registry.agent_names().items()]
 
 
 def plugins() -> Rows:
@@ -57,13 +57,13 @@ def run(argv: Sequence[str]) -> int:
         print("Prints one line each, names first: made for grep and awk.")
         return 0
     modules = first_pass(argv).imports
-    words = [word for word in argv if word != "--import" and word not in modules]
-    if len(words) != 1:
-        raise ConfigError(f"{PROG} takes one of {', '.join(KINDS)}, and {len(words)} words came")
-    if words[0] not in KINDS:
-        raise unknown_name("a list", words[0], KINDS, f"{PROG} --help")
+    args = [arg for arg in argv if arg != "--import" and arg not in modules]
+    if len(args) != 1:
+        raise ConfigError(f"{PROG} takes one of {', '.join(KINDS)}, and {len(args)} words came")
+    if args[0] not in KINDS:
+        raise unknown_name("a list", args[0], KINDS, f"{PROG} --help")
     import_modules(modules)
-    rows = KINDS[words[0]]()
+    rows = KINDS[args[0]]()
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     lines = [
         "  ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=False)] + [row[-1]])

@@ -13,7 +13,7 @@ PROG = "rlsuite report"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReportLine:
+class ReportArgs:
     """Writes report.html, curves.png, curves.svg and the tables as CSV; runs may still be training."""
 
     runs: conf.Positional[tuple[Path, ...]]
@@ -31,10 +31,10 @@ class ReportLine:
 
 def run(argv: Sequence[str]) -> int:
     """Report on what the words after `rlsuite report` name; return 0."""
-    line = parse(ReportLine, argv, prog=PROG, description=str(ReportLine.__doc__))
+    args = parse(ReportArgs, argv, prog=PROG, description=str(ReportArgs.__doc__))
 
     from rlsuite.report.write import write_report
 
-    for text in write_report(line.runs, line.out, videos=line.videos):
+    for text in write_report(args.runs, args.out, videos=args.videos):
         print(text)
     return 0

@@ -13,7 +13,7 @@ PROG = "rlsuite resume"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ResumeLine:
+class ResumeArgs:
     """Goes on from the newest checkpoint that verifies; the result is that of the unbroken run."""
 
     run: conf.Positional[Path]
@@ -26,12 +26,12 @@ class ResumeLine:
 
 def run(argv: Sequence[str]) -> int:
     """Resume what the words after `rlsuite resume` say; return 0, or 75 when interrupted and resumable."""
-    line = parse(ResumeLine, argv, prog=PROG, description=str(ResumeLine.__doc__))
-    check_run(line.run)
-    import_modules(line.imports)
+    args = parse(ResumeArgs, argv, prog=PROG, description=str(ResumeArgs.__doc__))
+    check_run(args.run)
+    import_modules(args.imports)
 
     from rlsuite.hub.bundle import check_resumable
     from rlsuite.training.start import resume
 
-    check_resumable(line.run)
-    return resume(line.run, line.steps)
+    check_resumable(args.run)
+    return resume(args.run, args.steps)

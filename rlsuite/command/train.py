@@ -1,17 +1,18 @@
 """From the arguments of `rlsuite train` to a run's configuration; `bench` and `launch` read them here too."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from tyro import MISSING, conf
 
 from rlsuite import registry
-from rlsuite.command.arguments import first_pass, option_values, parse, wants_help
+from rlsuite.command.arguments import first_pass, given, option_values, parse, wants_help
 from rlsuite.errors import ConfigError
 from rlsuite.presets import load_preset, preset_names
-from rlsuite.runs.config import NO_ENV, OfflineConfig, TrainConfig
+from rlsuite.runs.config import NO_ENV, OfflineConfig, TrainConfig, spaced
 from rlsuite.strict import from_mapping, to_mapping
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ PROG = "rlsuite train"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainLine:
+class TrainArgs:
     """The flags of `rlsuite train` that belong to no agent; with --dataset it learns from recorded data."""
 
     train: conf.OmitArgPrefixes[TrainConfig]
@@ -44,7 +45,7 @@ class TrainLine:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OfflineLine(TrainLine):
+class OfflineArgs(TrainArgs):
     """The flags of `rlsuite train --dataset` that belong to no agent."""
 
     train: conf.OmitArgPrefixes[OfflineConfig]  # type: ignore[assignment]
@@ -52,8 +53,8 @@ class OfflineLine(TrainLine):
     """Stages to learn, of agents that learn in stages, separated by commas; by default all."""
 
 
-def parse_line(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
-    """Return the resolved line (a `TrainLine` with the field `agent`) and the class of the agent.
+def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
+    """Return the resolved line (a `TrainArgs` with the field `agent`) and the class of the agent.
 
     Raises:
         ConfigError: a name, flag or value is wrong.
@@ -81,37 +82,65 @@ def parse_line(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
     train_values, agent_values = load_preset(agent, preset, env_id or "", dataset)
     if env_id == NO_ENV:
         train_values["eval_every"] = 0
-    kind = registry.agent_class(agent)
+    agent_class = registry.agent_class(agent)
     where = f'preset "{preset}" of {agent}'
     # One dataclass for tyro, so that one help text and one error know every flag.
-    base = TrainLine if dataset is None else OfflineLine
+    base = TrainArgs if dataset is None else OfflineArgs
     plugins = plugin_configs(early.plugins, train_values.pop("plugins", {}), where)
     shape = dataclasses.make_dataclass(
         base.__name__,
-        [("agent", kind.Config), *((name, type(config)) for name, config in plugins.items())],
+        [("agent", agent_class.Config), *((name, type(config)) for name, config in plugins.items())],
         bases=(base,),
         kw_only=True,
         frozen=True,
     )
-    shape.__doc__ = TrainLine.__doc__
+    shape.__doc__ = TrainArgs.__doc__
     default = shape(
         train=from_mapping(kind_of_run, train_values, where, **fixed),
-        agent=from_mapping(kind.Config, agent_values, where),
+        agent=from_mapping(agent_class.Config, agent_values, where),
         preset=preset,
         **plugins,
     )
-    words = f"{registry.agent_names()[agent]}\n\n{where}: {preset_names(agent)[preset]}"
-    line = parse(shape, argv, prog=f"{PROG} {agent}", default=default, description=words)
-    env_options = {**line.train.env_options, **option_values(line.env_option, "--env-option")}
+    description = f"{registry.agent_names()[agent]}\n\n{where}: {preset_names(agent)[preset]}"
+    if wants_help(argv):
+        say_help(default, agent, description, everything="--help-all" in argv)
+    args = parse(shape, argv, prog=f"{PROG} {agent}", default=default, description=description)
+    env_options = {**args.train.env_options, **option_values(args.env_option, "--env-option")}
     changed = {
         "env_options": env_options,
-        "plugins": {name: to_mapping(getattr(line, name)) for name in plugins},
+        "plugins": {name: to_mapping(getattr(args, name)) for name in plugins},
     }
-    line = dataclasses.replace(line, train=dataclasses.replace(line.train, **changed))
-    return (line if dataset is None else staged(line, kind, early.steps is not None)), kind
+    args = dataclasses.replace(args, train=dataclasses.replace(args.train, **changed))
+    if dataset is not None:
+        args = staged(args, agent_class, early.steps is not None)
+    if "eval_every" not in train_values and not given(argv, "--eval-every"):
+        every = spaced(args.train.eval_every, args.train.steps)
+        args = dataclasses.replace(args, train=dataclasses.replace(args.train, eval_every=every))
+    return args, agent_class
 
 
-def staged(line: Any, kind: "type[Agent]", steps_given: bool) -> Any:
+def say_help(defaults: Any, agent: str, summary: str, *, everything: bool) -> NoReturn:
+    """Print the flags of an agent's runs by topic, and leave."""
+    from rlsuite.command.helptext import help_text
+
+    begin = f"{PROG} {agent}"
+    source = "--env HalfCheetah"
+    if registry.agent_traits(agent)[0] == "offline":
+        source = "--dataset hopper-medium-v2"
+        summary += f"\n\n{agent} learns from recorded data: name some with --dataset DATA."
+    elif registry.agent_traits(agent)[1] == "discrete":
+        source = "--env discrete:gym:CartPole-v1"
+    examples = [
+        f"{begin} {source}",
+        f"{begin} {source} --seeds 4 --out runs/mine",
+        f"rlsuite list presets    # then: {begin} {source} --preset NAME",
+    ]
+    text = help_text(defaults, prog=begin, summary=summary, examples=examples, everything=everything)
+    sys.stdout.write(f"{text}\n")
+    raise SystemExit(0)
+
+
+def staged(args: Any, agent_class: "type[Agent]", steps_given: bool) -> Any:
     """Return the line of a run on data with the stages it names, and with as many steps as these have.
 
     Raises:
@@ -119,18 +148,20 @@ def staged(line: Any, kind: "type[Agent]", steps_given: bool) -> Any:
     """
     from rlsuite.agents.base import StagedAgent
 
-    if not issubclass(kind, StagedAgent):
-        if line.stages:
-            raise ConfigError(f"--stages {line.stages}: {kind.__name__} does not learn in stages")
-        return line
+    if not issubclass(agent_class, StagedAgent):
+        if args.stages:
+            raise ConfigError(f"--stages {args.stages}: {agent_class.__name__} does not learn in stages")
+        return args
     if steps_given:
-        counts = ", ".join(f"--agent.{stage}-updates" for stage in kind.stages)
-        raise ConfigError(f"--steps: {kind.__name__} learns in stages, each with its own number: {counts}")
-    agent = line.agent
-    if line.stages:
-        named = tuple(word.strip() for word in line.stages.split(","))
-        agent = typed_replace(agent, stages=named)
-    return dataclasses.replace(line, agent=agent, train=dataclasses.replace(line.train, steps=agent.updates))
+        counts = ", ".join(f"--agent.{stage}-updates" for stage in agent_class.stages)
+        raise ConfigError(
+            f"--steps: {agent_class.__name__} learns in stages, each with its own number: {counts}"
+        )
+    agent = args.agent
+    if args.stages:
+        stages = tuple(word.strip() for word in args.stages.split(","))
+        agent = typed_replace(agent, stages=stages)
+    return dataclasses.replace(args, agent=agent, train=dataclasses.replace(args.train, steps=agent.updates))
 
 
 def typed_replace(config: Any, **changes: Any) -> Any:
@@ -148,8 +179,8 @@ def plugin_configs(given: str | None, preset: Mapping[str, Any], where: str) -> 
         ConfigError: no such plug-in, or a field that it does not have.
     """
     names = ",".join(preset) if given is None else given
-    kinds = {name: registry.plugin_class(name) for name in filter(None, names.split(","))}
+    plugins = {name: registry.plugin_class(name) for name in filter(None, names.split(","))}
     return {
-        name: from_mapping(kind.Config, preset.get(name, {}), f"{where}: plugins.{name}")
-        for name, kind in kinds.items()
+        name: from_mapping(plugin.Config, preset.get(name, {}), f"{where}: plugins.{name}")
+        for name, plugin in plugins.items()
     }

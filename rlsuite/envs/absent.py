@@ -1,12 +1,15 @@
 """`--env none`: the sizes of an environment that is not here, for agents that learn from data alone."""
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from torch import Tensor
 
-from rlsuite.envs.base import Outcome, VectorEnv
+from rlsuite.envs.arrays import Array
+from rlsuite.envs.base import EnvFacts, Outcome, VectorEnv
+from rlsuite.envs.options import EnvOptions
+from rlsuite.envs.seeding import Seeds
 from rlsuite.errors import ConfigError
 
 
@@ -27,23 +30,23 @@ class AbsentEnv(VectorEnv):
 
     Args:
         env_id: what `--env` says.
-        options: sizes.
+        sizes: of the data.
         num_envs: B.
-        common: `device`, `dtype` and `max_episode_steps` as in `make_env`; the seed has no use.
+        options: device and dtype; the others have no use.
     """
 
-    def __init__(self, env_id: str, options: AbsentOptions, num_envs: int = 1, **common: Any) -> None:
-        common.pop("seed", None)
-        super().__init__(
+    def __init__(self, env_id: str, sizes: AbsentOptions, num_envs: int, options: EnvOptions) -> None:
+        facts = EnvFacts(
             env_id=env_id,
             engine_name="none",
             num_envs=num_envs,
-            observation_size=options.observation,
-            action_low=np.array(options.action_low),
-            action_high=np.array(options.action_high),
+            observation_size=sizes.observation,
+            action_low=np.array(sizes.action_low),
+            action_high=np.array(sizes.action_high),
+            max_episode_steps=options.max_episode_steps,
             packages=(),
-            **common,
         )
+        super().__init__(facts, options)
 
     def _refuse(self) -> NoReturn:
         raise ConfigError(
@@ -51,14 +54,18 @@ class AbsentEnv(VectorEnv):
             "played nor evaluated"
         )
 
-    def seed_worlds(self, seeds: Any) -> None:
+    def seed_envs(self, seeds: Seeds) -> None:
         """Refuse: seeds are of episodes."""
         self._refuse()
 
-    def _advance(self, action: Tensor) -> Outcome:
+    def frame(self, index: int = 0) -> np.ndarray:
+        """Refuse: there is nothing to see."""
         self._refuse()
 
-    def _restart(self, mask: Tensor) -> Tensor:
+    def _advance(self, action: Array) -> Outcome:
+        self._refuse()
+
+    def _restart(self, mask: Array) -> Array:
         self._refuse()
 
     def _own_state(self) -> dict[str, Tensor]:
@@ -67,9 +74,5 @@ class AbsentEnv(VectorEnv):
     def _load_own_state(self, state: dict[str, Tensor]) -> None:
         pass
 
-    def _set_seed(self, seed: Any) -> None:
+    def _set_seed(self, seed: Seeds) -> None:
         pass
-
-    def frame(self, world: int = 0) -> np.ndarray:
-        """Refuse: there is nothing to see."""
-        self._refuse()

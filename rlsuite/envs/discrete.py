@@ -3,16 +3,16 @@
 So replay, loop and seeds carry them as they carry continuous ones, and uniform scores are uniform actions.
 Continuous actions become discrete by a grid of values along each axis.
 
-Legend: B worlds, A actions, D length of the inner environment's action vector.
+Legend: B envs, A actions, D length of the inner environment's action vector.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from rlsuite.envs.arrays import Array
 from rlsuite.envs.base import Outcome, VectorEnv
 from rlsuite.envs.wrapped import WrappedEnv
 from rlsuite.errors import ConfigError
@@ -28,7 +28,7 @@ class DiscreteOptions:
     """Values along each axis of a continuous action, both ends of its range included; odd has the middle."""
 
 
-def action_grid(length: int, bins: int) -> Tensor:
+def action_grid(length: int, bins: int) -> np.ndarray:
     """Return every combination of `bins` values in [-1, 1] along `length` axes, `[bins ** length, length]`.
 
     Raises:
@@ -40,10 +40,10 @@ def action_grid(length: int, bins: int) -> Tensor:
             f"bins up to {MOST_ACTIONS} actions are allowed; agents of continuous actions need no bins"
         )
     values = np.linspace(-1, 1, bins)
-    return torch.tensor(list(product(values, repeat=length)), dtype=torch.float64)
+    return np.array(list(product(values, repeat=length)))
 
 
-def chosen_action(scores: Tensor) -> Tensor:
+def chosen_action(scores: Array) -> Array:
     """Return the index of the greatest of scores `[*, A]`, `[*]` int64; of equal ones the first."""
     return scores.argmax(-1)
 
@@ -63,13 +63,16 @@ class DiscretisedEnv(WrappedEnv):
         if inner.discrete:
             raise ConfigError(f"{inner.env_id} has discrete actions already")
         grid = action_grid(len(inner.half_range), options.bins)
-        size = inner.observation_spec["observation"].shape[-1]
         ones = np.ones(len(grid))
-        super().__init__(inner, f"discrete:{inner.env_id}", size, -ones, ones)
-        self.discrete = True
-        middle, half = torch.tensor(inner.middle), torch.tensor(inner.half_range)
-        values = middle.double() + half.double() * grid
-        self._values = values.to(self.simulation_device, self._precision)
+        facts = inner.facts
+        env_id = f"discrete:{inner.env_id}"
+        super().__init__(
+            inner, replace(facts, env_id=env_id, action_low=-ones, action_high=ones, discrete=True)
+        )
+        values = facts.middle + facts.half_range * grid
+        self._values: Array = values
+        if facts.on_device:
+            self._values = torch.from_numpy(values).to(facts.simulation_device, facts.simulation_dtype)
 
-    def _advance(self, action: Tensor) -> Outcome:
+    def _advance(self, action: Array) -> Outcome:
         return self.inner._advance(self._values[chosen_action(action)])

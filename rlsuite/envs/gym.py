@@ -1,25 +1,29 @@
-"""Any Gymnasium environment with flat observations and continuous actions, as TorchRL sees it.
+"""Any Gymnasium environment with flat observations, as TorchRL sees it.
 
-Gymnasium's SyncVectorEnv runs with automatic resets disabled, which is TorchRL's rule: a step returns the
-true successor, and `reset(options={"reset_mask": mask})` starts over only the worlds of the mask.
+A step returns the true successor and never resets, which is TorchRL's rule; only the envs of a mask start over.
 """
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
 import mujoco
 import numpy as np
-import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium import spaces
 
-from rlsuite.envs.base import Outcome, VectorEnv
+from rlsuite.envs.base import DEFAULT_FPS, EnvFacts, Outcome, VectorEnv
 from rlsuite.envs.flatten import FlatObservation
+from rlsuite.envs.gym_copies import Copies, LocalCopies, WorkerCopies
+from rlsuite.envs.options import EnvOptions
+from rlsuite.envs.rendering import checked_picture
 from rlsuite.envs.replayed import ReplayedEnv
-from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.tasks.base import halve_margins
-from rlsuite.errors import ConfigError, EnvironmentFailure, unknown_name
+from rlsuite.errors import ConfigError, EnvironmentFailure, RLSuiteError, unknown_name
+
+logger = logging.getLogger(__name__)
 
 PICTURE_AXES = 3  # an observation [height, width, channels]
 
@@ -27,90 +31,76 @@ PICTURE_AXES = 3  # an observation [height, width, channels]
 class GymEnv(ReplayedEnv):
     """B copies of a Gymnasium environment; see `VectorEnv` for the contract.
 
+    Actions of any shape are shown as vectors. Of a Box of whole numbers the nearest one is taken.
+
     Args:
         gym_id: a registered id, e.g. Pendulum-v1; `module:Id-v0` imports the module first.
-        num_envs: B worlds, stepped one after the other.
-        device: where tensors are handed out.
-        seed: world i draws the seeds of its episodes from a generator of seed + i.
-        dtype: of observations, rewards and actions.
-        max_episode_steps: instead of the registered limit.
-        observation_keys: parts of a dictionary observation, in this order; by default all, state first.
-        render: make pictures for `frame`.
-        options: further arguments of `gymnasium.make`, by name.
-        legacy_margin: halve the contact margins of the MuJoCo model; see `tasks.base.legacy_margins`.
+        num_envs: B, stepped one after the other, or by `options.workers` processes.
+        options: see `EnvOptions`; env i draws the seeds of its episodes from a generator of seed + i.
         discrete: the environment takes one of A actions; observations may be numbers of states, shown as
             one of all, and small pictures, shown flat.
 
     Raises:
         ConfigError: unknown id or option, missing package, or spaces that our agents cannot use.
+        EnvironmentFailure: the environment's own code failed while it was made.
     """
 
-    foreign = True
-
     def __init__(
-        self,
-        gym_id: str,
-        num_envs: int = 1,
-        *,
-        device: torch.device | str = "cpu",
-        seed: Seeds = 0,
-        dtype: torch.dtype = torch.float32,
-        max_episode_steps: int | None = None,
-        observation_keys: Sequence[str] | None = None,
-        render: bool = False,
-        options: Mapping[str, Any] | None = None,
-        legacy_margin: bool = False,
-        discrete: bool = False,
+        self, gym_id: str, num_envs: int = 1, options: EnvOptions | None = None, *, discrete: bool = False
     ) -> None:
-        arguments: dict[str, Any] = {**(options or {}), **({"render_mode": "rgb_array"} if render else {})}
-        if max_episode_steps is not None:
-            arguments["max_episode_steps"] = max_episode_steps
+        options = options or EnvOptions()
+        arguments = _arguments(gym_id, options)
+        first = _make(gym_id, arguments)
+        spec = first.spec
+        assert spec is not None
+        halved, keys = options.legacy_margin, options.observation_keys
+        if halved and not isinstance(getattr(first.unwrapped, "model", None), mujoco.MjModel):
+            raise ConfigError(f'"gym:{gym_id}" has no MuJoCo model whose contact margins could be halved')
+
+        def prepare(env: gymnasium.Env) -> gymnasium.Env:
+            if halved:
+                halve_margins(env.get_wrapper_attr("model"))
+            return _flattened(env, keys)
 
         def build() -> gymnasium.Env:
-            env = gymnasium.make(gym_id, **arguments)
-            if legacy_margin:
-                halve_margins(env.get_wrapper_attr("model"))
-            return _flattened(env, observation_keys)
+            return prepare(
+                gymnasium.make(spec, **arguments)
+            )  # the record: a worker's registry may lack the id
 
-        spec, first = _make(gym_id, arguments)
-        if legacy_margin and not isinstance(getattr(first.unwrapped, "model", None), mujoco.MjModel):
-            raise ConfigError(f'"gym:{gym_id}" has no MuJoCo model whose contact margins could be halved')
-        if discrete:
-            _check_discrete(gym_id, first.observation_space, first.action_space)
-        else:
-            _check_spaces(gym_id, first.observation_space, first.action_space)
-        picture = first.observation_space.shape or ()
-        first.close()
-        self._vector = SyncVectorEnv([build] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
-        actions = self._vector.single_action_space
-        if isinstance(actions, gymnasium.spaces.Discrete):
-            self._first_action = int(actions.start)
-            high = np.ones(int(actions.n))
-            low = -high
-        else:
-            assert isinstance(actions, gymnasium.spaces.Box)
-            low, high = actions.low, actions.high
-        observations = self._vector.single_observation_space
-        assert observations.shape is not None
-        super().__init__(
+        with _blamed(f"gym:{gym_id}", "cannot be made"):
+            shown, taken = first.observation_space, first.action_space
+            (_check_discrete if discrete else _check_spaces)(gym_id, shown, taken)
+            flat = prepare(first)
+            size = flat.observation_space.shape
+            builders: list[Callable[[], gymnasium.Env]] = [build] * num_envs
+            if options.workers:
+                flat.close()
+                self._copies: Copies = WorkerCopies(builders, options.workers, options.step_timeout)
+            else:
+                self._copies = LocalCopies([lambda: flat, *builders[1:]])
+        assert size is not None
+        picture = tuple(shown.shape or ()) if discrete and len(shown.shape or ()) == PICTURE_AXES else None
+        self._actions = Actions(taken)
+        facts = EnvFacts(
             env_id=f"gym:{gym_id}",
             engine_name="gym",
             num_envs=num_envs,
-            observation_size=observations.shape[0],
-            action_low=low,
-            action_high=high,
-            max_episode_steps=spec.max_episode_steps if max_episode_steps is None else max_episode_steps,
+            observation_size=size[0],
+            action_low=self._actions.low,
+            action_high=self._actions.high,
+            max_episode_steps=arguments.get("max_episode_steps", spec.max_episode_steps),
             packages=("gymnasium", "mujoco"),
-            device=device,
-            dtype=dtype,
+            fps=float(first.metadata.get("render_fps") or DEFAULT_FPS),
+            discrete=discrete,
+            picture=picture,
+            foreign=True,
         )
-        self._render, self.discrete = render, discrete
-        if discrete and len(picture) == PICTURE_AXES:
-            self.picture = tuple(picture)
-        self._set_seed(seed)
+        super().__init__(facts, options)
+        self._render = options.render
+        self._set_seed(options.seed)
 
-    def frame(self, world: int = 0) -> np.ndarray:
-        """Return a picture of one world, uint8 `[height, width, 3]`.
+    def frame(self, index: int = 0) -> np.ndarray:
+        """Return a picture of one env, uint8 `[height, width, 3]`.
 
         Raises:
             ConfigError: the environment was made without `render=True`, or cannot draw here.
@@ -118,60 +108,72 @@ class GymEnv(ReplayedEnv):
         if not self._render:
             raise ConfigError(f"{self.env_id} was made without pictures; use make_env(..., render=True)")
         try:
-            return np.asarray(self._vector.envs[world].render(), np.uint8)
+            drawn = self._copies.render(index)
         except gymnasium.error.DependencyNotInstalled as error:
             raise ConfigError(f"pictures of {self.env_id} need a missing package: {error}") from error
-        except (RuntimeError, TypeError, gymnasium.error.Error) as error:  # pygame's own is a RuntimeError
-            raise ConfigError(f"{self.env_id} gives no pictures: {error}") from error
+        except Exception as error:
+            raise ConfigError(f"{self.env_id} gives no pictures: {said(error)}") from error
+        return checked_picture(drawn, self.env_id)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
-        """Close all copies."""
-        if "_vector" in self.__dict__ and not self._vector.closed:
-            self._vector.close()
+        """Close all copies; an environment that cannot be closed is left to the process's end."""
+        copies = self.__dict__.pop("_copies", None)
+        if copies is not None:
+            try:
+                copies.close()
+            except Exception as error:  # noqa: BLE001 - other people's code may raise anything
+                logger.warning("%s could not be closed: %s", self.env_id, said(error))
         super().close(raise_if_closed=raise_if_closed)
 
     def _begin(self, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        with _Blamed(self):
-            observation, _ = self._vector.reset(seed=seeds.tolist(), options={"reset_mask": mask})
-        return observation.astype(np.float64)
+        with _Timed(self):
+            return self._copies.reset(mask, seeds)
 
     def _play(self, action: np.ndarray) -> Outcome:
-        with _Blamed(self):
-            observation, reward, terminated, truncated, _ = self._vector.step(self._native(action))
-        return Outcome(
-            observation=torch.from_numpy(observation.astype(np.float64)),
-            reward=torch.from_numpy(reward.astype(np.float64)),
-            terminated=torch.from_numpy(terminated.copy()),
-            truncated=torch.from_numpy(truncated.copy()),
-        )
+        with _Timed(self):
+            played = self._copies.step(self._actions.native(action))
+        return Outcome(*played)
 
-    def _replay(self, world: int, seed: int, actions: np.ndarray) -> None:
-        # A single copy can be played on its own: the vector environment keeps nothing but its last outputs.
-        env = self._vector.envs[world]
-        with _Blamed(self):
-            env.reset(seed=seed)
-            for action in self._native(actions):
-                env.step(action)
-
-    def _native(self, action: np.ndarray) -> np.ndarray:
-        if self.discrete:
-            return action.argmax(-1) + self._first_action
-        return action.astype(self._vector.single_action_space.dtype)
+    def _replay(self, index: int, seed: int, actions: np.ndarray) -> None:
+        with _Timed(self):
+            self._copies.replay(index, seed, self._actions.native(actions))
 
 
-def _flattened(env: gymnasium.Env, keys: Sequence[str] | None) -> gymnasium.Env:
-    """Wrap an environment so that it shows vectors."""
-    space = env.observation_space
-    if isinstance(space, gymnasium.spaces.Dict):
-        return FlatObservation(env, keys)
-    if keys is not None:
-        raise ConfigError(f"{env} shows {space}, which has no parts to choose from: {', '.join(keys)}")
-    flat = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
-    return env if flat else gymnasium.wrappers.FlattenObservation(env)
+class Actions:
+    """The way from our action vectors to an environment's own actions.
+
+    Args:
+        space: a Box of any shape, or Discrete.
+
+    Attributes:
+        low: least action of each, `[A]`; -1 of scores.
+        high: greatest action.
+    """
+
+    def __init__(self, space: spaces.Space) -> None:
+        self._space = space
+        if isinstance(space, spaces.Discrete):
+            self.high = np.ones(int(space.n))
+            self.low = -self.high
+        else:
+            assert isinstance(space, spaces.Box)
+            self.low, self.high = (side.astype(np.float64).ravel() for side in (space.low, space.high))
+
+    def native(self, action: np.ndarray) -> Sequence[Any]:
+        """Return what the environment takes for each of actions `[K, A]` in its units."""
+        space = self._space
+        if isinstance(space, spaces.Discrete):
+            return list(action.argmax(-1) + space.start)
+        assert isinstance(space, spaces.Box)
+        inside = np.clip(action, self.low, self.high)  # the last digit of a sum may lie outside
+        if np.issubdtype(space.dtype, np.integer):
+            inside = np.rint(inside)
+        rows = inside.reshape(len(action), *space.shape).astype(space.dtype)
+        return [np.asarray(row) for row in rows]
 
 
-class _Blamed:
-    """Times foreign environment code, and turns what it raises into an EnvironmentFailure that names it."""
+class _Timed:
+    """Says how long foreign environment code has been at work, and names the environment that raises there."""
 
     def __init__(self, env: VectorEnv) -> None:
         self._env = env
@@ -181,14 +183,52 @@ class _Blamed:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._env.foreign_since = None
-        if isinstance(error, Exception):
-            raise EnvironmentFailure(f"{self._env.env_id} failed: {type(error).__name__}: {error}") from error
+        if isinstance(error, Exception | SystemExit) and not isinstance(error, RLSuiteError):
+            raise EnvironmentFailure(f"{self._env.env_id} failed: {said(error)}") from error
 
 
-def _make(gym_id: str, arguments: dict[str, Any]) -> tuple[Any, gymnasium.Env]:
-    """Make one environment for its spaces; return its registration too."""
+@contextmanager
+def _blamed(name: str, what: str) -> Iterator[None]:
+    """Turn what other people's code raises into an EnvironmentFailure of one line."""
     try:
-        env = gymnasium.make(gym_id, **arguments)
+        yield
+    except RLSuiteError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise EnvironmentFailure(f"{name} {what}: {said(error)}") from error
+
+
+def said(error: BaseException) -> str:
+    """Return an error's type and message in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _flattened(env: gymnasium.Env, keys: Sequence[str] | None) -> gymnasium.Env:
+    """Wrap an environment so that it shows vectors."""
+    space = env.observation_space
+    if isinstance(space, spaces.Dict):
+        return FlatObservation(env, keys)
+    if keys is not None:
+        raise ConfigError(f"{env} shows {space}, which has no parts to choose from: {', '.join(keys)}")
+    flat = isinstance(space, spaces.Box) and len(space.shape) == 1
+    return env if flat else gymnasium.wrappers.FlattenObservation(env)
+
+
+def _arguments(gym_id: str, options: EnvOptions) -> dict[str, Any]:
+    """Return the arguments of `gymnasium.make`."""
+    arguments = {**options.options, **({"render_mode": "rgb_array"} if options.render else {})}
+    if options.max_episode_steps is not None:
+        arguments["max_episode_steps"] = options.max_episode_steps
+    limit = arguments.get("max_episode_steps")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise ConfigError(f'"gym:{gym_id}": max_episode_steps = {limit}: must be a whole number, at least 1')
+    return arguments
+
+
+def _make(gym_id: str, arguments: Mapping[str, Any]) -> gymnasium.Env:
+    """Make one environment."""
+    try:
+        return gymnasium.make(gym_id, **arguments)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ConfigError(f'"gym:{gym_id}" needs a package that is not installed: {error}') from error
     except ModuleNotFoundError as error:
@@ -202,45 +242,44 @@ def _make(gym_id: str, arguments: dict[str, Any]) -> tuple[Any, gymnasium.Env]:
         ) from error
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigError(f'"gym:{gym_id}": {error}') from error
-    except AssertionError as error:  # FrankaKitchen-v1 asserts on the names that newer MuJoCo gives its model
-        said = f": {error}" if str(error) else " in its constructor"
-        raise EnvironmentFailure(f'"gym:{gym_id}" cannot be made: AssertionError{said}') from error
-    except TypeError as error:
-        if not arguments:
-            raise
-        raise ConfigError(f'"gym:{gym_id}" does not take {", ".join(arguments)}: {error}') from error
-    return env.spec, env
+    except (Exception, SystemExit) as error:
+        if isinstance(error, TypeError) and arguments:
+            raise ConfigError(f'"gym:{gym_id}" does not take {", ".join(arguments)}: {error}') from error
+        raise EnvironmentFailure(f"gym:{gym_id} cannot be made: {said(error)}") from error
 
 
 def _registered() -> list[str]:
     return [f"gym:{name}" for name in gymnasium.registry]
 
 
-def has_discrete_actions(gym_id: str, options: Mapping[str, Any] | None) -> bool:
+def has_discrete_actions(gym_id: str, options: EnvOptions) -> bool:
     """Whether a Gymnasium environment takes one of A actions; raises as `GymEnv` for what cannot be made."""
-    _, env = _make(gym_id, dict(options or {}))
-    found = isinstance(env.action_space, gymnasium.spaces.Discrete)
-    env.close()
-    return found
+    env = _make(gym_id, _arguments(gym_id, options))
+    with _blamed(f"gym:{gym_id}", "cannot be made"):
+        discrete = isinstance(env.action_space, spaces.Discrete)
+        env.close()
+    return discrete
 
 
-def _check_discrete(gym_id: str, observations: gymnasium.Space, actions: gymnasium.Space) -> None:
+def _check_discrete(gym_id: str, observations: spaces.Space, actions: spaces.Space) -> None:
     """Raise ConfigError for spaces that agents of discrete actions cannot use."""
-    if not isinstance(actions, gymnasium.spaces.Discrete):
+    if not isinstance(actions, spaces.Discrete):
         raise ConfigError(f'"gym:{gym_id}" takes actions {actions}, and not one of a few')
-    if not isinstance(gymnasium.spaces.flatten_space(observations), gymnasium.spaces.Box):
+    if not isinstance(spaces.flatten_space(observations), spaces.Box):
         raise ConfigError(f'"gym:{gym_id}" shows {observations}, which cannot be flattened to a vector')
 
 
-def _check_spaces(gym_id: str, observations: gymnasium.Space, actions: gymnasium.Space) -> None:
+def _check_spaces(gym_id: str, observations: spaces.Space, actions: spaces.Space) -> None:
     """Raise ConfigError for spaces that our agents cannot use."""
-    if not isinstance(actions, gymnasium.spaces.Box) or len(actions.shape) != 1:
-        discrete = isinstance(actions, gymnasium.spaces.Discrete)
+    if not isinstance(actions, spaces.Box):
+        hint = f'; agents of discrete actions take "discrete:gym:{gym_id}"'
         raise ConfigError(
-            f'"gym:{gym_id}" takes actions {actions}; our agents need a flat Box (continuous)'
-            + (f'; agents of discrete actions take "discrete:gym:{gym_id}"' if discrete else "")
+            f'"gym:{gym_id}" takes actions {actions}; our agents need a Box (continuous)'
+            + (hint if isinstance(actions, spaces.Discrete) else "")
         )
+    if not np.prod(actions.shape):
+        raise ConfigError(f'"gym:{gym_id}" takes actions {actions}, which have no numbers')
     if len(observations.shape or ()) == PICTURE_AXES:
         raise ConfigError(f'"gym:{gym_id}" shows pictures {observations}; our agents need vectors')
-    if not isinstance(gymnasium.spaces.flatten_space(observations), gymnasium.spaces.Box):
+    if not isinstance(spaces.flatten_space(observations), spaces.Box):
         raise ConfigError(f'"gym:{gym_id}" shows {observations}, which cannot be flattened to a vector')

@@ -2,200 +2,165 @@
 
 import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-import torch
-
 from rlsuite.envs.base import VectorEnv
-from rlsuite.envs.engines.warp_options import WarpOptions
 from rlsuite.envs.names import (
     NO_ENV,
     added_tasks,
     env_names,
     suite_tasks_by_name,
     tasks_by_name,
-    worlds_by_name,
+    toys_by_name,
 )
-from rlsuite.envs.seeding import Seeds
-from rlsuite.envs.tasks.base import legacy_margins, load_task, task_module
+from rlsuite.envs.options import ENGINES, EnvOptions, changed
+from rlsuite.envs.tasks.base import Task, legacy_margins, load_task, task_module
 from rlsuite.errors import ConfigError, unknown_name
 from rlsuite.strict import from_mapping
 
-__all__ = ["ENGINES", "env_names", "make_env"]
+__all__ = ["ENGINES", "EnvOptions", "env_names", "make_env"]
 
-ENGINES = ("auto", "native", "warp", "gym", "dmc")
 VERSION = re.compile(r"v\d+")
 
 
 def make_env(
-    env_id: str,
-    num_envs: int = 1,
-    *,
-    engine: str = "auto",
-    device: torch.device | str = "cpu",
-    seed: Seeds = 0,
-    dtype: torch.dtype = torch.float32,
-    threads: int = 0,
-    max_episode_steps: int | None = None,
-    observation_keys: Sequence[str] | None = None,
-    render: bool = False,
-    options: Mapping[str, Any] | None = None,
-    legacy_margin: bool = False,
-    warp: WarpOptions | None = None,
+    env_id: str, num_envs: int = 1, env_options: EnvOptions | None = None, **changes: Any
 ) -> VectorEnv:
-    """Make an environment of `num_envs` worlds.
+    """Make an environment of `num_envs` envs that are stepped together.
 
     Args:
         env_id: `HalfCheetah` (= `HalfCheetah-v5`), `gym:ID` for any Gymnasium id, `dmc:domain-task`;
             `discrete:ID` of any of them has discrete actions, `stock:ID` a stock.
-        num_envs: worlds stepped together.
-        engine: who integrates: `auto` takes the native engine for our own tasks; `warp` runs them on a GPU;
-            `gym` and `dmc` are Gymnasium's and dm_control's own environments.
-        device: where tensors are handed out, and where `warp` runs.
-        seed: of world 0, world i using seed + i; or one for every world.
-        dtype: of observations, rewards and actions.
-        threads: of the native engine; 0 takes all cores.
-        max_episode_steps: instead of the environment's registered limit.
-        observation_keys: which parts of a `gym:` dictionary observation, in this order; by default all, the
-            state first and the goal last.
-        render: `frame()` will be called; only Gymnasium's own environments must know beforehand.
-        options: Gymnasium's constructor arguments by name, e.g. `{"healthy_z_range": (0.5, 2.0)}`; those of
-            the wrappers have prefixes (`stock_gamma`, `discrete_bins`).
-        legacy_margin: contacts begin where they did before MuJoCo 3.5, as in all literature up to 3.4; of
-            Gymnasium's tasks Ant, Hopper, Humanoid, HumanoidStandup and Pusher have margins at all.
-        warp: settings of the engine `warp`.
+        num_envs: how many.
+        env_options: how; None for the defaults.
+        changes: fields of `EnvOptions` that are different: `make_env("Ant", 64, seed=3, threads=2)`.
 
     Raises:
         ConfigError: no such environment, version, engine or option, a missing package, a space we cannot use.
+        EnvironmentFailure: other people's environment failed while it was made.
     """
-    if engine not in ENGINES:
-        raise unknown_name("an engine", engine, ENGINES, "rlsuite train --help")
     if num_envs < 1:
         raise ConfigError(f"num_envs = {num_envs}: must be at least 1")
-    if max_episode_steps is not None and max_episode_steps < 1:
-        raise ConfigError(f"max_episode_steps = {max_episode_steps}: must be at least 1")
-    common: dict[str, Any] = {
-        "device": device,
-        "seed": seed,
-        "dtype": dtype,
-        "max_episode_steps": max_episode_steps,
-    }
+    chosen = changed(env_options, changes)
     family, _, rest = env_id.partition(":")
-    if family == "d4rl" and rest:
-        from rlsuite.envs.adroit import gym_id
-
-        family, rest = "gym", gym_id(rest)
     if env_id == NO_ENV:
         from rlsuite.envs.absent import AbsentEnv, AbsentOptions
 
-        return AbsentEnv(
-            env_id, from_mapping(AbsentOptions, options or {}, f"options of {env_id}"), num_envs, **common
-        )
-    if family in WRAPPERS and rest:
-        own, others = _own_options(options, f"{family}_")
-        inner_arguments: dict[str, Any] = {
-            **common,
-            "engine": engine,
-            "threads": threads,
-            "observation_keys": observation_keys,
-            "render": render,
-            "options": others,
-            "legacy_margin": legacy_margin,
-            "warp": warp,
-        }
-        return WRAPPERS[family](rest, num_envs, own, inner_arguments)
-    if observation_keys is not None and family != "gym":
+        sizes = from_mapping(AbsentOptions, chosen.options, f"options of {env_id}")
+        return AbsentEnv(env_id, sizes, num_envs, chosen)
+    if family in FAMILIES and rest:
+        return FAMILIES[family](rest, num_envs, chosen)
+    if chosen.observation_keys is not None:
         raise ConfigError(f"{env_id} shows one vector: observation_keys are for gym: dictionaries")
-    if family == "dmc" and rest:
-        batched = rest in suite_tasks_by_name()
-        _refuse_engine(env_id, engine, "auto", "dmc", *(("native", "warp") if batched else ()))
-        if options or legacy_margin:
-            asked = [*(options or ()), *(["legacy_margin"] if legacy_margin else [])]
-            raise ConfigError(f"{env_id} takes no options, and {', '.join(asked)} came")
-        if engine == "dmc" or not batched:
-            from rlsuite.envs.dmc import DMControlEnv
+    if (module := _toy_module(env_id)) is not None:
+        return _toy(module, env_id, num_envs, chosen)
+    return _task_env(env_id, num_envs, chosen)
 
-            return DMControlEnv(rest, num_envs, **common)
-        from rlsuite.envs.tasks.dmc.base import load_suite_task
 
-        task = load_suite_task(rest)
-    elif family == "gym" and rest:
-        _refuse_engine(env_id, engine, "auto", "gym")
-        from rlsuite.envs.gym import GymEnv
+def _toy(module: ModuleType, env_id: str, num_envs: int, options: EnvOptions) -> VectorEnv:
+    _refuse_engine(env_id, options.engine, "auto")
+    _refuse_workers(env_id, options)
+    if options.legacy_margin:
+        raise ConfigError(f"{env_id} has no contacts, and so no legacy_margin")
+    arguments = from_mapping(module.Options, options.options, f"options of {env_id}")
+    env: VectorEnv = module.Env(env_id, arguments, num_envs, options)
+    return env
 
-        return GymEnv(
-            rest,
-            num_envs,
-            observation_keys=observation_keys,
-            render=render,
-            options=options,
-            legacy_margin=legacy_margin,
-            **common,
-        )
-    elif (module := _world_module(env_id)) is not None:
-        _refuse_engine(env_id, engine, "auto")
-        if legacy_margin:
-            raise ConfigError(f"{env_id} has no contacts, and so no legacy_margin")
-        chosen_options = from_mapping(module.Options, options or {}, f"options of {env_id}")
-        world: VectorEnv = module.World(env_id, chosen_options, num_envs, **common)
-        return world
-    else:
-        name, version = _split_version(env_id)
-        if name not in tasks_by_name() and name not in added_tasks():
-            raise _unknown(env_id)
-        _refuse_engine(
-            env_id, engine, "auto", "native", "warp", *(("gym",) if name in tasks_by_name() else ())
-        )
-        task = load_task(name, version, options)
-        if engine == "gym":
-            from rlsuite.envs.gym import GymEnv
 
-            return GymEnv(
-                task.env_id, num_envs, render=render, options=options, legacy_margin=legacy_margin, **common
-            )
+def _task_env(env_id: str, num_envs: int, options: EnvOptions) -> VectorEnv:
+    """Make one of Gymnasium's MuJoCo tasks, or another package's, by its name and version."""
+    name, version = _split_version(env_id)
+    ours = name in tasks_by_name()
+    if not ours and name not in added_tasks():
+        raise _unknown(env_id)
+    _refuse_engine(env_id, options.engine, "auto", "native", "warp", *(("gym",) if ours else ()))
+    task = load_task(name, version, options.options)
+    if options.engine == "gym":
+        return _gymnasium(task.env_id, num_envs, replace(options, engine="auto"))
+    _refuse_workers(env_id, options)
+    return _on_engine(task, num_envs, options)
+
+
+def _on_engine(task: Task, num_envs: int, options: EnvOptions) -> VectorEnv:
     from rlsuite.envs.mujoco import MujocoEnv
 
-    if legacy_margin:
+    if options.legacy_margin:
         task = replace(task, model=legacy_margins(task.model))
-    chosen = "native" if engine == "auto" else engine
-    return MujocoEnv(task, num_envs, engine=chosen, threads=threads, warp=warp, **common)
+    return MujocoEnv(task, num_envs, options)
 
 
-def _with_stock(rest: str, num_envs: int, own: dict[str, Any], arguments: dict[str, Any]) -> VectorEnv:
+def _gymnasium(gym_id: str, num_envs: int, options: EnvOptions) -> VectorEnv:
+    _refuse_engine(f"gym:{gym_id}", options.engine, "auto", "gym")
+    from rlsuite.envs.gym import GymEnv
+
+    return GymEnv(gym_id, num_envs, options)
+
+
+def _d4rl(name: str, num_envs: int, options: EnvOptions) -> VectorEnv:
+    from rlsuite.envs.adroit import gym_id
+
+    return _gymnasium(gym_id(name), num_envs, options)
+
+
+def _dm_control(name: str, num_envs: int, options: EnvOptions) -> VectorEnv:
+    env_id, batched = f"dmc:{name}", name in suite_tasks_by_name()
+    if options.observation_keys is not None:
+        raise ConfigError(f"{env_id} shows one vector: observation_keys are for gym: dictionaries")
+    _refuse_engine(env_id, options.engine, "auto", "dmc", *(("native", "warp") if batched else ()))
+    _refuse_workers(env_id, options)
+    if options.options or options.legacy_margin:
+        asked = [*options.options, *(["legacy_margin"] if options.legacy_margin else [])]
+        raise ConfigError(f"{env_id} takes no options, and {', '.join(asked)} came")
+    if options.engine == "dmc" or not batched:
+        from rlsuite.envs.dmc import DMControlEnv
+
+        return DMControlEnv(name, num_envs, options)
+    from rlsuite.envs.tasks.dmc.base import load_suite_task
+
+    return _on_engine(load_suite_task(name), num_envs, options)
+
+
+def _with_stock(rest: str, num_envs: int, options: EnvOptions) -> VectorEnv:
     from rlsuite.envs.stock import StockEnv, StockOptions
 
+    own, others = _own_options(options.options, "stock_")
     chosen = from_mapping(StockOptions, own, f"options stock_* of stock:{rest}")
-    return StockEnv(make_env(rest, num_envs, **arguments), chosen, arguments["seed"])
+    return StockEnv(make_env(rest, num_envs, replace(options, options=others)), chosen, options.seed)
 
 
-def _with_discrete_actions(
-    rest: str, num_envs: int, own: dict[str, Any], arguments: dict[str, Any]
-) -> VectorEnv:
+def _with_discrete_actions(rest: str, num_envs: int, options: EnvOptions) -> VectorEnv:
     from rlsuite.envs.discrete import DiscreteOptions, DiscretisedEnv
     from rlsuite.envs.gym import GymEnv, has_discrete_actions
 
+    own, others = _own_options(options.options, "discrete_")
+    inner = replace(options, options=others)
     chosen = from_mapping(DiscreteOptions, own, f"options discrete_* of discrete:{rest}")
     family, _, gym_id = rest.partition(":")
-    if family == "gym" and has_discrete_actions(gym_id, arguments["options"]):
-        _refuse_engine(rest, arguments["engine"], "auto", "gym")
+    if family == "gym" and has_discrete_actions(gym_id, inner):
+        _refuse_engine(rest, options.engine, "auto", "gym")
         if own:
             raise ConfigError(f"{rest} has discrete actions already: discrete_bins has no use")
-        names = ("device", "seed", "dtype", "max_episode_steps", "observation_keys", "render", "options")
-        return GymEnv(gym_id, num_envs, discrete=True, **{name: arguments[name] for name in names})
-    return DiscretisedEnv(make_env(rest, num_envs, **arguments), chosen)
+        return GymEnv(gym_id, num_envs, inner, discrete=True)
+    return DiscretisedEnv(make_env(rest, num_envs, inner), chosen)
 
 
-WRAPPERS: dict[str, Callable[..., VectorEnv]] = {"stock": _with_stock, "discrete": _with_discrete_actions}
+FAMILIES: dict[str, Callable[[str, int, EnvOptions], VectorEnv]] = {
+    "gym": _gymnasium,
+    "d4rl": _d4rl,
+    "dmc": _dm_control,
+    "stock": _with_stock,
+    "discrete": _with_discrete_actions,
+}
+"""What stands before the colon of an id."""
 
 
-def _own_options(options: Mapping[str, Any] | None, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _own_options(options: Mapping[str, Any], prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options with a prefix, without it, and all others."""
-    given = dict(options or {})
-    own = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
-    return own, {key: value for key, value in given.items() if not key.startswith(prefix)}
+    own = {key.removeprefix(prefix): value for key, value in options.items() if key.startswith(prefix)}
+    return own, {key: value for key, value in options.items() if not key.startswith(prefix)}
 
 
 def _split_version(env_id: str) -> tuple[str, str]:
@@ -204,18 +169,23 @@ def _split_version(env_id: str) -> tuple[str, str]:
     return (name, version) if dash and VERSION.fullmatch(version) else (env_id, "")
 
 
-def _world_module(env_id: str) -> ModuleType | None:
+def _toy_module(env_id: str) -> ModuleType | None:
     """Import the module of an environment without a physics engine; None where `env_id` is none."""
-    own = worlds_by_name()
-    if env_id in own:
-        return importlib.import_module(f"rlsuite.envs.worlds.{own[env_id].stem}")
+    toys = toys_by_name()
+    if env_id in toys:
+        return importlib.import_module(f"rlsuite.envs.toys.{toys[env_id].stem}")
     module = task_module(env_id) if env_id in added_tasks() else None
-    return module if hasattr(module, "World") else None
+    return module if hasattr(module, "Env") else None
 
 
 def _refuse_engine(env_id: str, engine: str, *allowed: str) -> None:
     if engine not in allowed:
         raise ConfigError(f'engine "{engine}" cannot run {env_id}; allowed: {", ".join(allowed)}')
+
+
+def _refuse_workers(env_id: str, options: EnvOptions) -> None:
+    if options.workers:
+        raise ConfigError(f"{env_id} is stepped by threads: workers are for gym: environments")
 
 
 def _unknown(env_id: str) -> ConfigError:

@@ -1,6 +1,6 @@
 """Names of environments, from file names and docstrings: imports neither torch nor MuJoCo.
 
-The docstring of a file in `tasks/` or `worlds/` starts with `Name: one-line summary`, that of a file in
+The docstring of a file in `tasks/` or `toys/` starts with `Name: one-line summary`, that of a file in
 `tasks/dmc/` with `Domain (task, task): one-line summary`.
 """
 
@@ -15,7 +15,7 @@ from rlsuite import extensions
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
 SUITE_FOLDER = TASK_FOLDER / "dmc"
-WORLD_FOLDER = Path(__file__).parent / "worlds"
+TOY_FOLDER = Path(__file__).parent / "toys"
 NOT_TASKS = ("__init__", "base", "common", "rewards")
 DOMAIN = re.compile(r".+ \((.+)\)")
 
@@ -23,14 +23,14 @@ NO_ENV = "none"
 
 FOREIGN = (
     (NO_ENV, "with --dataset: learn without an environment, and so without evaluations"),
-    ("gym:ID", "any Gymnasium id with a flat box of actions, e.g. gym:Pendulum-v1"),
+    ("gym:ID", "any Gymnasium id with a box of actions, e.g. gym:Pendulum-v1"),
     ("discrete:ID", "any of these with discrete actions: its own, or a grid of its continuous ones"),
     ("stock:ID", "any of these with a stock that the return is added to, e.g. stock:RiskyGrid"),
     (
         "d4rl:AdroitHandTASK",
         "Door, Hammer, Pen, Relocate with D4RL's rewards and ends, e.g. d4rl:AdroitHandPen",
     ),
-    ("dmc:DOMAIN-TASK", "any other task of dm_control, one world after the other, e.g. dmc:fish-swim"),
+    ("dmc:DOMAIN-TASK", "any other task of dm_control, one copy after the other, e.g. dmc:fish-swim"),
 )
 
 
@@ -48,25 +48,25 @@ def tasks_by_name() -> dict[str, TaskFile]:
 
 
 @cache
-def worlds_by_name() -> dict[str, TaskFile]:
+def toys_by_name() -> dict[str, TaskFile]:
     """Return the files of environments without a physics engine by their name, in alphabetical order."""
-    return dict(_task_files(WORLD_FOLDER))
+    return dict(_task_files(TOY_FOLDER))
 
 
 @cache
 def suite_tasks_by_name() -> dict[str, TaskFile]:
     """Return the files of dm_control's batched tasks by `domain-task`, in alphabetical order of domains."""
-    found: dict[str, TaskFile] = {}
+    tasks: dict[str, TaskFile] = {}
     for head, task in _task_files(SUITE_FOLDER):
         match = DOMAIN.fullmatch(head)
         assert match, f"tasks/dmc/{task.stem}.py: its docstring does not start with `Domain (task, task): `"
-        found |= {f"{task.stem}-{name}": task for name in match[1].split(", ")}
-    return found
+        tasks |= {f"{task.stem}-{name}": task for name in match[1].split(", ")}
+    return tasks
 
 
 def env_names() -> list[tuple[str, str]]:
     """Return (id, one-line summary) of every environment that `make_env` understands."""
-    own = [(name, task.summary) for name, task in (tasks_by_name() | worlds_by_name()).items()]
+    own = [(name, task.summary) for name, task in (tasks_by_name() | toys_by_name()).items()]
     suite = [(f"dmc:{name}", task.summary) for name, task in suite_tasks_by_name().items()]
     added = [(name, f"from {target}") for name, target in added_tasks().items()]
     return [*own, *suite, *added, *FOREIGN]
@@ -74,7 +74,7 @@ def env_names() -> list[tuple[str, str]]:
 
 def added_tasks() -> dict[str, str]:
     """Return the tasks that other packages or `--import` added, by name: the module each lives in."""
-    own = tasks_by_name() | worlds_by_name()
+    own = tasks_by_name() | toys_by_name()
     return {name: target for name, target in extensions.targets("task").items() if name not in own}
 
 

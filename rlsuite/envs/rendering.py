@@ -1,4 +1,4 @@
-"""Pictures of a MuJoCo world without a display; imported by nobody until OpenGL is asked for."""
+"""Pictures of a MuJoCo scene without a display; imported by nobody until OpenGL is asked for."""
 
 import importlib
 import os
@@ -9,12 +9,13 @@ from math import ceil, sqrt
 import mujoco
 import numpy as np
 
-from rlsuite.errors import EnvironmentFailure
+from rlsuite.errors import ConfigError, EnvironmentFailure
 
 WIDTH, HEIGHT = 480, 480  # pixels, Gymnasium's default
 HEADLESS = ("egl", "osmesa")
 FOLLOWER = "track"  # a model's own camera that goes with the robot; Gymnasium films through it, too
 PLACED = {"trackbodyid", "lookat", "type", "fixedcamid"}  # settings that say where a camera is
+CHANNELS = 3
 MAX_SIDE = 1440  # pixels of a mosaic: what players decode without effort
 
 
@@ -55,10 +56,26 @@ class SceneCamera:
         self._renderer.close()
 
 
+def checked_picture(drawn: object, name: str) -> np.ndarray:
+    """Return what an environment's `render` gave as uint8 `[height, width, 3]`.
+
+    Raises:
+        ConfigError: it is no such picture.
+    """
+    picture = np.asarray(drawn)
+    if picture.ndim != 3 or picture.shape[-1] != CHANNELS or not picture.size or picture.dtype != np.uint8:
+        raise ConfigError(
+            f"{name} gives no pictures: render() returned {picture.dtype} of shape {list(picture.shape)}, and "
+            "uint8 [height, width, 3] is needed"
+        )
+    return picture
+
+
 def mosaic(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Lay pictures `[height, width, 3]` of one size out in a square, row by row, what is left over black.
 
-    Where the square would be wider or higher than MAX_SIDE, every second, third, ... pixel is taken.
+    Where the square would be wider or higher than MAX_SIDE, every second, third, ... pixel is taken. Height and
+    width of the whole are even, as video codecs need them: a black line is added where they are not.
     """
     columns = ceil(sqrt(len(pictures)))
     rows = ceil(len(pictures) / columns)
@@ -66,11 +83,15 @@ def mosaic(pictures: Sequence[np.ndarray]) -> np.ndarray:
     stride = max(1, ceil(max(columns * width, rows * height) / MAX_SIDE))
     small = [picture[::stride, ::stride] for picture in pictures]
     height, width, channels = small[0].shape
-    sheet = np.zeros((rows * height, columns * width, channels), np.uint8)
+    sheet = np.zeros((_even(rows * height), _even(columns * width), channels), np.uint8)
     for place, picture in enumerate(small):
         row, column = divmod(place, columns)
         sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = picture
     return sheet
+
+
+def _even(size: int) -> int:
+    return size + size % 2
 
 
 def _open_renderer(model: mujoco.MjModel) -> mujoco.Renderer:

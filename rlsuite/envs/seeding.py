@@ -15,7 +15,7 @@ LOW_64 = (1 << 64) - 1
 
 
 Seeds = int | Sequence[int] | None
-"""Of world 0, world i having seed + i; or of every world; or None for any."""
+"""Of env 0, env i having seed + i; or of every env; or None for any."""
 
 
 def make_generators(seed: Seeds, count: int) -> list[np.random.Generator]:
@@ -27,7 +27,7 @@ def make_generators(seed: Seeds, count: int) -> list[np.random.Generator]:
     if seed is None or not isinstance(seed, Sequence):
         return [np_random(None if seed is None else seed + i)[0] for i in range(count)]
     if len(seed) != count:
-        raise ValueError(f"{len(seed)} seeds for {count} worlds")
+        raise ValueError(f"{len(seed)} seeds for {count} envs")
     return [np_random(own)[0] for own in seed]
 
 
@@ -46,7 +46,7 @@ def unpack_generators(words: Tensor) -> list[np.random.Generator]:
     """Return the generators that `pack_generators` saved; raise DataError where it is none of its tensors."""
     if words.ndim != 2 or words.shape[1] != WORDS or words.dtype != torch.int64:
         raise DataError(
-            f"generator states must be int64 [worlds, {WORDS}], not {words.dtype} {list(words.shape)}"
+            f"generator states must be int64 [envs, {WORDS}], not {words.dtype} {list(words.shape)}"
         )
     generators = []
     for row in words.cpu().contiguous().numpy().view(np.uint64).tolist():

@@ -1,6 +1,6 @@
-"""Where episodes begin: initial states drawn world by world on the host, or all at once on a device.
+"""Where episodes begin: initial states drawn env by env on the host, or all at once on a device.
 
-Legend: B worlds, Q positions, V velocities.
+Legend: B envs, Q positions, V velocities.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlsuite.envs.arrays import Array
 from rlsuite.envs.base import take
 from rlsuite.envs.seeding import WORDS, Seeds, make_generators, pack_generators, unpack_generators
 from rlsuite.envs.tasks.base import InitialStates, Start, pick_starts, stack_starts
@@ -18,14 +19,14 @@ from rlsuite.errors import DataError
 
 
 class Starts(ABC):
-    """Draws initial states of B worlds around the rest pose; its state is saved with the environment."""
+    """Draws initial states of B envs around the rest pose; its state is saved with the environment."""
 
     @abstractmethod
     def seed(self, seed: Seeds) -> None:
-        """Begin the random stream, or one stream a world, anew."""
+        """Begin the random stream, or one stream an env, anew."""
 
     @abstractmethod
-    def draw(self, mask: Tensor) -> Start[Tensor]:
+    def draw(self, mask: Array) -> Start[Array]:
         """Return B rows, of which those of `mask` `[B]` bool are new initial states."""
 
     @abstractmethod
@@ -38,26 +39,26 @@ class Starts(ABC):
 
 
 class HostStarts(Starts):
-    """World i draws for itself from the generator of `gymnasium.make(id).reset(seed=seed + i)`, float64."""
+    """Env i draws for itself from the generator of `gymnasium.make(id).reset(seed=seed + i)`, float64 arrays."""
 
-    def __init__(self, initial: InitialStates, worlds: int, qpos0: Tensor, qvel0: Tensor) -> None:
+    def __init__(self, initial: InitialStates, num_envs: int, qpos0: Tensor, qvel0: Tensor) -> None:
         self._initial = initial
         self._rest = qpos0.numpy(), qvel0.numpy()
-        self._worlds = worlds
+        self._num_envs = num_envs
         self.seed(0)
 
     def seed(self, seed: Seeds) -> None:
-        """Give every world a generator of its own."""
-        self._generators = make_generators(seed, self._worlds)
+        """Give every env a generator of its own."""
+        self._generators = make_generators(seed, self._num_envs)
 
-    def draw(self, mask: Tensor) -> Start[Tensor]:
-        """Draw for the worlds of `mask`; the others' generators do not move."""
-        chosen = mask.nonzero().flatten().tolist()
-        if not chosen:
-            return Start(*(torch.from_numpy(rest).expand(self._worlds, -1) for rest in self._rest))
+    def draw(self, mask: np.ndarray) -> Start[np.ndarray]:
+        """Draw for the envs of `mask`; the others' generators do not move."""
+        chosen = np.flatnonzero(mask)
+        if not len(chosen):
+            return Start(*(np.broadcast_to(rest, (self._num_envs, len(rest))) for rest in self._rest))
         drawn = stack_starts(self._initial.draw(self._generators[i], *self._rest) for i in chosen)
-        # Every world needs a row; those that are not reset get one that nobody reads.
-        return pick_starts(drawn, mask.cumsum(0) - 1)
+        # Every env needs a row; those that are not reset get one that nobody reads.
+        return pick_starts(drawn, mask.cumsum() - 1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the generators' states, int64 `[B, 6]`."""
@@ -67,17 +68,17 @@ class HostStarts(Starts):
         """Take back what `state_dict` returned.
 
         Raises:
-            DataError: other tensors, or of another number of worlds.
+            DataError: other tensors, or of another number of envs.
         """
-        self._generators = unpack_generators(take(state, "generators", (self._worlds, WORDS)))
+        self._generators = unpack_generators(take(state, "generators", (self._num_envs, WORDS)))
 
 
 class DeviceStarts(Starts):
-    """All worlds draw from one generator on the device, on every call, so that nobody need be asked."""
+    """All envs draw from one generator on the device, on every call, so that nobody need be asked."""
 
-    def __init__(self, initial: InitialStates, worlds: int, qpos0: Tensor, qvel0: Tensor) -> None:
+    def __init__(self, initial: InitialStates, num_envs: int, qpos0: Tensor, qvel0: Tensor) -> None:
         self._initial = initial
-        self._worlds = worlds
+        self._num_envs = num_envs
         self._rest = qpos0, qvel0
         self._generator = torch.Generator(qpos0.device)
 
@@ -92,8 +93,8 @@ class DeviceStarts(Starts):
             self._generator.manual_seed(seed)
 
     def draw(self, mask: Tensor) -> Start[Tensor]:
-        """Draw for all worlds."""
-        return self._initial.sample(self._worlds, *self._rest, self._generator)
+        """Draw for all envs."""
+        return self._initial.sample(self._num_envs, *self._rest, self._generator)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the generator's state, uint8; its layout is the kind of device's own."""

@@ -4,13 +4,13 @@ c_0 is drawn at each episode's start, c' = (c + r) / gamma after each step, so t
 E f(c + G) at every step maximises E f(c_0 + G_0) of the whole episode (rlsuite.returns.objectives).
 `stock:ID` wraps any environment of ours; `StockTransform` does the same to any of TorchRL's.
 
-Legend: B worlds, m components of the stock.
+Legend: B envs, m components of the stock.
 """
 
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class StockOptions:
     low: float | tuple[float, ...] | None = None
     """Least first stock, of each component; None: minus the greatest return of environments that know it."""
     high: float | tuple[float, ...] | None = None
-    """Greatest first stock, of each component; equal to `low` it is always the same."""
+    """Greatest first stock, of each component; where it is the least, too, it is always the same."""
     shaped: str = ""
     """Name of a utility f: rewards become gamma f(c') - f(c), for agents that know nothing of stocks."""
     embedded: bool = False
@@ -66,8 +66,8 @@ class StockEnv(WrappedEnv):
     Args:
         inner: the environment inside, simulated on the host.
         options: discount and first stocks.
-        seed: of world 0, world i using seed + i; or one for every world. First stocks have streams of their
-            own: the inner environment's episodes are what they are without a stock.
+        seed: of env 0, env i using seed + i; or one for every env. First stocks have streams of their own:
+            the inner environment's episodes are what they are without a stock.
 
     Raises:
         ConfigError: first stocks that are not finite or not known, a utility that cannot be shaped, an engine
@@ -75,16 +75,20 @@ class StockEnv(WrappedEnv):
     """
 
     def __init__(self, inner: VectorEnv, options: StockOptions, seed: Seeds = 0) -> None:
-        if not inner._host_asks:
+        if inner.facts.on_device:
             raise ConfigError(f"{inner.env_id} on the engine warp cannot have a stock: use --engine native")
         if inner.env_id.startswith("stock:"):
             raise ConfigError(f"{inner.env_id} has a stock already: one is enough")
         space = _space(inner, options)
-        shown = inner.observation_spec["observation"].shape[-1]
         width = space.size * (EMBEDDING_SIZE if options.embedded else 1)
-        super().__init__(inner, f"stock:{inner.env_id}", shown + width)
+        facts = replace(
+            inner.facts,
+            env_id=f"stock:{inner.env_id}",
+            observation_size=inner.facts.observation_size + width,
+            stock=None if options.embedded or options.shaped else space,
+        )
+        super().__init__(inner, facts)
         self.space, self.options = space, options
-        self.stock = None if options.embedded or options.shaped else space
         self._utility = make_utility(options.shaped) if options.shaped else None
         if self._utility is not None:
             check_shaping(self._utility, space.gamma)
@@ -100,11 +104,11 @@ class StockEnv(WrappedEnv):
         return self._stock.clone()
 
     def restock(self, row: TensorDictBase, stock: Tensor | Sequence[float]) -> TensorDictBase:
-        """Choose the stocks of all worlds, right after a reset; return its row with them.
+        """Choose the stocks of all envs, right after a reset; return its row with them.
 
         Args:
             row: what `reset` returned.
-            stock: `[m]`, or one for each world, `[B, m]`.
+            stock: `[m]`, or one for each env, `[B, m]`.
 
         Raises:
             ConfigError: a stock is not finite.
@@ -122,30 +126,30 @@ class StockEnv(WrappedEnv):
         self.inner._set_seed(seed)
         self._generators = make_generators(_own_seeds(seed, self.num_envs), self.num_envs)
 
-    def _advance(self, action: Tensor) -> Outcome:
+    def _advance(self, action: np.ndarray) -> Outcome:
         outcome = self.inner._advance(action)
-        reward = outcome.reward if self.vector_reward is None else self.vector_reward
+        reward = torch.from_numpy(outcome.reward if outcome.rewards is None else outcome.rewards)
         before = self._stock
         self._stock = advance(before, reward.double().reshape(before.shape), self.space.gamma)
         if self._utility is not None:
             pair = (before, self._stock) if self._utility.vector else (before[:, 0], self._stock[:, 0])
             paid = shaped_reward(self._utility, *pair, self.space.gamma)
-            outcome = outcome._replace(reward=paid.to(outcome.reward))
+            outcome = outcome._replace(reward=paid.numpy())
         return outcome._replace(observation=self._shown(outcome.observation))
 
-    def _restart(self, mask: Tensor) -> Tensor:
+    def _restart(self, mask: np.ndarray) -> np.ndarray:
         observation = self.inner._restart(mask)
-        self._stock = self._stock.clone()  # the old one has been handed out
-        for world in mask.nonzero().flatten().tolist():
-            draw = torch.from_numpy(self._generators[world].random(self.space.size))
-            self._stock[world] = self._low + (self._high - self._low) * draw
+        self._stock = self._stock.clone()  # the old one may have been handed out
+        for index in np.flatnonzero(mask):
+            draw = torch.from_numpy(self._generators[index].random(self.space.size))
+            self._stock[index] = self._low + (self._high - self._low) * draw
         return self._shown(observation)
 
     def _features(self) -> Tensor:
         return embed(self._stock, self._bound) if self.options.embedded else self._stock
 
-    def _shown(self, observation: Tensor) -> Tensor:
-        return torch.cat((observation, self._features().to(observation)), -1)
+    def _shown(self, observation: np.ndarray) -> np.ndarray:
+        return np.concatenate((observation, self._features().numpy()), -1)
 
     def _own_state(self) -> dict[str, Tensor]:
         inner = {f"inner/{key}": value for key, value in self.inner._own_state().items()}
@@ -224,20 +228,20 @@ def checked_space(gamma: float, low: tuple[float, ...], high: tuple[float, ...])
 
 
 def _space(inner: VectorEnv, options: StockOptions) -> StockSpace:
-    components = 1 if inner.vector_reward is None else inner.vector_reward.shape[-1]
+    components = inner.facts.reward_size or 1
     low, high = options.low, options.high
     if low is None or high is None:
-        if inner.return_range is None:
+        if inner.facts.return_range is None:
             raise ConfigError(
                 f"stock:{inner.env_id} needs --env-option stock_low=A stock_high=B, the range of first "
                 "stocks: minus the greatest return to expect, and minus the least"
             )
-        least, greatest = default_range(*inner.return_range)
+        least, greatest = default_range(*inner.facts.return_range)
         low, high = least if low is None else low, greatest if high is None else high
     wide = [value if isinstance(value, tuple) else (value,) * components for value in (low, high)]
     if len(wide[0]) != components:
         raise ConfigError(f"stock_low and stock_high have {len(wide[0])} components, the reward {components}")
-    gamma = inner.return_gamma if options.gamma is None else options.gamma
+    gamma = inner.facts.return_gamma if options.gamma is None else options.gamma
     return checked_space(gamma, wide[0], wide[1])
 
 
@@ -245,6 +249,6 @@ def _own_seeds(seed: Seeds, count: int) -> Seeds:
     """Return the seeds of the first stocks' streams, unrelated to those of the inner environment."""
     if seed is None:
         return None
-    each = list(seed) if isinstance(seed, Sequence) else [seed + world for world in range(count)]
+    each = list(seed) if isinstance(seed, Sequence) else [seed + index for index in range(count)]
     digests = [hashlib.sha256(f"stock {int(own)}".encode()).digest() for own in each]
     return [int(np.frombuffer(digest[:8], np.uint64)[0] % EPISODE_SEEDS) for digest in digests]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rlsuite.envs.base import Outcome, VectorEnv
+from rlsuite.envs.arrays import Array
+from rlsuite.envs.base import EnvFacts, Outcome, VectorEnv
+from rlsuite.envs.options import EnvOptions
 from rlsuite.envs.seeding import Seeds
-
-DEFAULT_FPS = 30.0  # of a video
 
 
 class WrappedEnv(VectorEnv):
@@ -21,68 +21,25 @@ class WrappedEnv(VectorEnv):
 
     Args:
         inner: the environment inside, of any kind; it belongs to this one from now on.
-        env_id: the name that makes this environment again.
-        observation_size: numbers shown.
-        action_low: least action, one number each; by default the inner environment's.
-        action_high: greatest action.
+        facts: the inner environment's, with what is different replaced.
     """
 
-    def __init__(
-        self,
-        inner: VectorEnv,
-        env_id: str,
-        observation_size: int,
-        action_low: np.ndarray | None = None,
-        action_high: np.ndarray | None = None,
-    ) -> None:
-        middle, half = np.array(inner.middle), np.array(inner.half_range)
-        super().__init__(
-            env_id=env_id,
-            engine_name=inner.engine_name,
-            num_envs=inner.num_envs,
-            observation_size=observation_size,
-            action_low=middle - half if action_low is None else action_low,
-            action_high=middle + half if action_high is None else action_high,
-            max_episode_steps=inner.max_episode_steps,
-            packages=[name for name in inner.versions if name != "python"],
-            device=inner.device,
-            dtype=inner.dtype,
-            simulation_device=inner.simulation_device,
-            simulation_dtype=inner._precision,
-            host_asks=inner._host_asks,
-        )
+    def __init__(self, inner: VectorEnv, facts: EnvFacts) -> None:
+        super().__init__(facts, EnvOptions(device=inner.device, dtype=inner.dtype))
         self.inner = inner
-        self.discrete, self.picture = inner.discrete, inner.picture
-        self.stock = inner.stock
-        self.return_range, self.return_gamma = inner.return_range, inner.return_gamma
-
-    @property
-    def vector_reward(self) -> Tensor | None:  # type: ignore[override]
-        """Return the inner environment's."""
-        return self.inner.vector_reward
-
-    @property
-    def foreign(self) -> bool:  # type: ignore[override]
-        """Whether the inner environment calls other people's code."""
-        return self.inner.foreign
 
     @property
     def foreign_since(self) -> float | None:  # type: ignore[override]
-        """When the inner environment went into such code."""
+        """When the inner environment went into foreign code."""
         return self.inner.foreign_since
 
     def episode_seeds(self) -> list[int]:
         """Return the inner environment's."""
         return self.inner.episode_seeds()
 
-    @property
-    def fps(self) -> float:
-        """Pictures per second of a video in real time, 30 where the environment does not know."""
-        return float(getattr(self.inner, "fps", DEFAULT_FPS))
-
-    def frame(self, world: int = 0) -> np.ndarray:
-        """Return the inner environment's picture of one world."""
-        return self.inner.frame(world)
+    def frame(self, index: int = 0) -> np.ndarray:
+        """Return the inner environment's picture of one env."""
+        return self.inner.frame(index)
 
     def stream(self) -> AbstractContextManager[None]:
         """Return the inner environment's context."""
@@ -90,7 +47,7 @@ class WrappedEnv(VectorEnv):
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Close the inner environment, too."""
-        inner: Any = self.__dict__.get("inner")
+        inner: Any = self.__dict__.get("_modules", {}).get("inner")
         if inner is not None and not inner.is_closed:
             inner.close()
         super().close(raise_if_closed=raise_if_closed)
@@ -98,10 +55,10 @@ class WrappedEnv(VectorEnv):
     def _set_seed(self, seed: Seeds) -> None:
         self.inner._set_seed(seed)
 
-    def _advance(self, action: Tensor) -> Outcome:
+    def _advance(self, action: Array) -> Outcome:
         return self.inner._advance(action)
 
-    def _restart(self, mask: Tensor) -> Tensor:
+    def _restart(self, mask: Array) -> Array:
         return self.inner._restart(mask)
 
     def _own_state(self) -> dict[str, Tensor]:

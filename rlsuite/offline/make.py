@@ -31,7 +31,7 @@ from rlsuite.offline.collect import (
 from rlsuite.offline.data import EVALUATED_KEY, RECIPE_KEY, OfflineData
 from rlsuite.offline.names import Recipe
 from rlsuite.offline.scores import find_d4rl_reference
-from rlsuite.offline.write import D4RLWriter, MinariWriter, Recorded, Spaces, Tally, write_all
+from rlsuite.offline.write import D4RLWriter, MinariWriter, Recorded, RecordedSpaces, Tally, write_all
 from rlsuite.version import __version__
 
 Layout = Literal["minari", "d4rl"]
@@ -52,7 +52,7 @@ class Source:
     """
 
     episodes: Iterator[Recorded]
-    spaces: Spaces
+    spaces: RecordedSpaces
     env: str
     policy: Mapping[str, Any]
     metadata: Mapping[str, Any] = field(default_factory=dict)

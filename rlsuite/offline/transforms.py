@@ -8,12 +8,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rlsuite.bounds import Bounds, check_bounds
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.data import OfflineData
 
@@ -32,23 +33,20 @@ RewardTransform = Literal["none", "antmaze", "locomotion"]
 class DataOptions:
     """What is done to a data set after reading."""
 
-    action_limit: float | None = ACTION_LIMIT
+    action_limit: Annotated[float | None, Bounds(0, 1, open_low=True)] = ACTION_LIMIT
     """Actions are clipped to plus and minus this; none leaves them as they are."""
     reward: RewardTransform = "none"
     """none; antmaze: reward - 1; locomotion: reward * 1000 / (best - worst return of an episode)."""
     next_action: bool = False
     """Add the column ("next", "action"); see `with_next_actions`."""
-    return_gamma: float | None = None
+    return_gamma: Annotated[float | None, Bounds(0, 1)] = None
     """Discount of a column "return", what the episode brings from each row on; none adds no column."""
     failure_reward: float | None = None
     """In "return": an episode that ends with this reward has failed; see `returns_to_go`."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a limit outside (0, 1], or a discount outside [0, 1]."""
-        if self.action_limit is not None and not 0 < self.action_limit <= 1:
-            raise ConfigError(f"action_limit = {self.action_limit}: must be in (0, 1]")
-        if self.return_gamma is not None and not 0 <= self.return_gamma <= 1:
-            raise ConfigError(f"return_gamma = {self.return_gamma}: must be in [0, 1]")
+        check_bounds(self)
         if self.failure_reward is not None and self.return_gamma in (None, 1):
             raise ConfigError("failure_reward needs return_gamma below 1: it is divided by 1 - return_gamma")
 

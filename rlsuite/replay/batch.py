@@ -53,3 +53,17 @@ def unbind(stacked: Batch) -> list[Batch]:
     count = len(columns[0])
     each = [discount] * count if isinstance(discount, float) else discount.unbind(0)
     return [Batch(*parts) for parts in zip(*columns, each, strict=True)]
+
+
+def columns_of(batch: Batch) -> dict[str, Tensor]:
+    """Return the columns by TorchRL's names, `[*lead, N, ...]`: what `unpack` reads from a TensorDict."""
+    columns = {
+        "observation": batch.observation,
+        "action": batch.action,
+        "next.observation": batch.next_observation,
+        "next.reward": batch.reward.unsqueeze(-1),
+        "next.terminated": batch.terminated.unsqueeze(-1),
+    }
+    if isinstance(batch.discount, Tensor):
+        columns["discount"] = batch.discount.unsqueeze(-1)
+    return columns

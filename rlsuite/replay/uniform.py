@@ -52,6 +52,10 @@ class _Ahead(NamedTuple):
     discounts: Tensor  # [K], gamma to 1 .. K
 
 
+class NoValidRows(RuntimeError):
+    """There is nothing to learn from: what the worlds gave was not finite."""
+
+
 class UniformReplay:
     """Ring of transitions with uniform sampling.
 
@@ -344,7 +348,7 @@ class UniformReplay:
                 return index
             rows = self._draw_rows(seed, tuple(index.shape))
             index = torch.where(valid, index, self._places(rows, seed * (self.num_envs // self.seeds)))
-        raise RuntimeError("no row of the replay is valid, or hardly one: the worlds failed at every step")
+        raise NoValidRows("no row of the replay is valid, or hardly one: the worlds failed at every step")
 
     def _gather(self, index: Tensor) -> Batch:
         assert self.layout is not None

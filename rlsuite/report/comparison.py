@@ -82,7 +82,7 @@ def blocks(records: Iterable[Mapping[str, Any]], episodes: int = 1) -> dict[int 
         records: lines of `metrics.jsonl`.
         episodes: of each evaluation.
     """
-    found: dict[int | None, dict[int, list[tuple[float, float]]]] = {}
+    sums: dict[int | None, dict[int, list[tuple[float, float]]]] = {}
     last = 0
     for record in records:
         last = max(last, record["step"])
@@ -91,10 +91,10 @@ def blocks(records: Iterable[Mapping[str, Any]], episodes: int = 1) -> dict[int 
         block = math.ceil(record["step"] / BLOCK_STEPS) * BLOCK_STEPS
         error = record.get("eval/stac_value_error")
         pair = (record["eval/return_mean"], math.nan if error is None else error)
-        found.setdefault(record.get(OWNER_KEY), {}).setdefault(block, []).append(pair)
+        sums.setdefault(record.get(OWNER_KEY), {}).setdefault(block, []).append(pair)
     return {
         seed: {block: _point(pairs, episodes) for block, pairs in sorted(curve.items()) if block <= last}
-        for seed, curve in found.items()
+        for seed, curve in sums.items()
     }
 
 
@@ -117,10 +117,10 @@ def our_curves(name: str, runs: Iterable[Path], env: str) -> Curves:
         if bare_id(train["env"]) != bare_id(env):
             raise ConfigError(f"{path} is a run on {train['env']}, and {env} is compared")
         for seed, curve in blocks(read_metrics(folder.metrics), train["eval_episodes"]).items():
-            own = train["seed"] if seed is None else seed
-            if own in by_seed:
-                raise ConfigError(f"{name} has seed {own} twice, once in {path}: leave one of the runs out")
-            by_seed[own] = curve
+            owner = train["seed"] if seed is None else seed
+            if owner in by_seed:
+                raise ConfigError(f"{name} has seed {owner} twice, once in {path}: leave one of the runs out")
+            by_seed[owner] = curve
     if not all(by_seed.values()) or not by_seed:
         raise ConfigError(
             f"{name} on {env} has not yet made {BLOCK_STEPS:,} env steps with evaluations: train on"
@@ -139,13 +139,13 @@ def read_published(path: Path, env: str, algorithm: str) -> dict[int, dict[int, 
     Returns:
         seed -> env step -> (mean return, mean value error); empty when the file has no such rows.
     """
-    found: dict[int, dict[int, tuple[float, float]]] = defaultdict(dict)
+    curves: dict[int, dict[int, tuple[float, float]]] = defaultdict(dict)
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             if bare_id(row["env"]) == bare_id(env) and row["algorithm"] == algorithm:
                 means = (float(row["mean_return"]), float(row["mean_value_error"]))
-                found[int(row["seed"])][int(row["env_step"])] = means
-    return dict(found)
+                curves[int(row["seed"])][int(row["env_step"])] = means
+    return dict(curves)
 
 
 def bare_id(env: str) -> str:
@@ -159,12 +159,12 @@ def published_curves(path: Path, env: str, algorithm: str) -> Curves:
     Raises:
         ConfigError: the file has no such rows.
     """
-    found = read_published(path, env, algorithm)
-    if not found:
+    published = read_published(path, env, algorithm)
+    if not published:
         raise ConfigError(f"{path} has no rows of {algorithm} on {env}: check --task, or plot ours alone")
     points = {
         seed: {step: Point(*means, PUBLISHED_EPISODES) for step, means in curve.items()}
-        for seed, curve in found.items()
+        for seed, curve in published.items()
     }
     return Curves(algorithm, points)
 
@@ -180,11 +180,11 @@ def summarize(curves: Curves, runs: str, env: str, step: int) -> dict[str, Any]:
     return dict(zip(SUMMARY_COLUMNS, (*row, len(errors)), strict=True))
 
 
-def improvement(one: Curves, other: Curves, step: int) -> str:
+def improvement(first: Curves, second: Curves, step: int) -> str:
     """Say how likely a run of `one` is above a run of `other` at `step`."""
-    scores = [[curves.returns([step])[:, 0]] for curves in (one, other)]
+    scores = [[curves.returns([step])[:, 0]] for curves in (first, second)]
     chance = bootstrap(probability_of_improvement, *scores)
-    return f"P({one.name} > {other.name}) = {chance.value:.2f} [{chance.low:.2f}, {chance.high:.2f}]"
+    return f"P({first.name} > {second.name}) = {chance.value:.2f} [{chance.low:.2f}, {chance.high:.2f}]"
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -237,16 +237,16 @@ def report(pairs: Sequence[tuple[Curves, Curves | None]], env: str, out: Path) -
         env: the task.
         out: an existing folder.
     """
-    ours = [own for own, _ in pairs]
-    step = min(own.steps()[-1] for own in ours)
+    ours = [curves for curves, _ in pairs]
+    step = min(curves.steps()[-1] for curves in ours)
     peers = [theirs for _, theirs in pairs if theirs is not None and step in theirs.steps()]
-    rows = [summarize(own, "ours", env, step) for own in ours]
+    rows = [summarize(curves, "ours", env, step) for curves in ours]
     rows += [summarize(theirs, "published", env, step) for theirs in peers]
     write_csv(out / "summary.csv", SUMMARY_COLUMNS, rows)
     points = (
-        (own.name, env, seed, at, *point)
-        for own in ours
-        for seed, curve in own.by_seed.items()
+        (curves.name, env, seed, at, *point)
+        for curves in ours
+        for seed, curve in curves.by_seed.items()
         for at, point in curve.items()
     )
     write_csv(

@@ -17,6 +17,7 @@ from rlsuite.report.study import (
     SUMMARY_COLUMNS,
     Group,
     Study,
+    counted,
     differences,
     improvements,
     profiles,
@@ -49,9 +50,10 @@ def write_page(study: Study, out: Path) -> Path:
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>rlsuite report</title>",
         f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body><h1>rlsuite report</h1>",
-        f"<p>{len(study.settings)} runs, {len(study.groups)} groups. Lines are interquartile means over "
-        "seeds with 95 % stratified bootstrap intervals, thin lines single seeds; with fewer than four seeds "
-        "nothing is trimmed. A score is the mean return of an evaluation's episodes.</p>",
+        f"<p>{counted(len(study.settings), 'run')}, {counted(len(study.groups), 'group')}. Lines are "
+        "interquartile means over seeds with 95 % stratified bootstrap intervals, thin lines single seeds; "
+        "with fewer than four seeds nothing is trimmed. A score is the mean return of an evaluation's "
+        "episodes.</p>",
         *(curves_figure(study.on(env), env, colors) for env in study.envs),
         "<h2>Final scores</h2>",
         table(SUMMARY_COLUMNS, ([row[key] for key in SUMMARY_COLUMNS] for row in summaries(study))),
@@ -64,7 +66,7 @@ def write_page(study: Study, out: Path) -> Path:
         difference_table(study),
         *pictures(study),
         "<h2>Where the numbers come from</h2>",
-        *(origin(run, own) for run, own in study.settings.items()),
+        *(origin(run, settings) for run, settings in study.settings.items()),
         "</body></html>",
     ]
     path = out / "report.html"
@@ -114,11 +116,11 @@ def curves_figure(groups: Sequence[Group], env: str, colors: dict[str, str]) -> 
             owners += [axis] * (2 + len(group.curves))
     axes = [
         {
-            "label": words,
+            "label": title,
             "method": "update",
-            "args": [{"visible": [owner == axis for owner in owners]}, {"xaxis.title.text": words}],
+            "args": [{"visible": [owner == axis for owner in owners]}, {"xaxis.title.text": title}],
         }
-        for axis, words in AXES.items()
+        for axis, title in AXES.items()
     ]
     figure.update_layout(
         title=escape(env),
@@ -145,7 +147,8 @@ def buttons(entries: list[dict[str, Any]], x: float, prefix: str = "") -> dict[s
 def scales(axis: str) -> list[dict[str, Any]]:
     """Return the buttons that choose a linear or a logarithmic axis."""
     return [
-        {"label": kind, "method": "relayout", "args": [{f"{axis}.type": kind}]} for kind in ("linear", "log")
+        {"label": scale, "method": "relayout", "args": [{f"{axis}.type": scale}]}
+        for scale in ("linear", "log")
     ]
 
 
@@ -153,9 +156,9 @@ def profile_figure(study: Study, colors: dict[str, str]) -> str:
     """Return the share of runs above each score, by label."""
     import plotly.graph_objects as go
 
-    taus, found = profiles(study)
+    taus, shares = profiles(study)
     figure = go.Figure()
-    for label, share in found.items():
+    for label, share in shares.items():
         figure.add_scatter(
             x=np.concatenate([taus, taus[::-1]]),
             y=np.concatenate([share.low, share.high[::-1]]),
@@ -194,33 +197,33 @@ def difference_table(study: Study) -> str:
 
 def pictures(study: Study) -> list[str]:
     """Return videos and pictures that lie in the run folders or in their folder `videos`."""
-    found = []
+    films = []
     for run in study.settings:
         for folder in (run, run / "videos", run / "pictures"):
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
                 if path.suffix in FILM_SUFFIXES and path.is_file() and not path.is_symlink():
-                    found.append(film(run, path))
-    return ["<h2>Pictures</h2>", *found] if found else []
+                    films.append(film(run, path))
+    return ["<h2>Pictures</h2>", *films] if films else []
 
 
 def film(run: Path, path: Path) -> str:
     """Return one embedded file with its name."""
-    words = escape(f"{run.name}: {path.name}")
+    caption = escape(f"{run.name}: {path.name}")
     if path.stat().st_size > MAX_FILM_BYTES:
-        return f"<p>{words} is larger than {MAX_FILM_BYTES // 1_000_000} MB and was left out</p>"
-    kind = FILM_SUFFIXES[path.suffix]
-    source = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        return f"<p>{caption} is larger than {MAX_FILM_BYTES // 1_000_000} MB and was left out</p>"
+    media_type = FILM_SUFFIXES[path.suffix]
+    source = f"data:{media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"
     inside = (
         f"<video controls loop src='{source}'></video>"
-        if kind.startswith("video")
+        if media_type.startswith("video")
         else f"<img src='{source}'>"
     )
-    return f"<figure>{inside}<figcaption>{words}</figcaption></figure>"
+    return f"<figure>{inside}<figcaption>{caption}</figcaption></figure>"
 
 
-def origin(run: Path, own: Any) -> str:
+def origin(run: Path, settings: Any) -> str:
     """Return what one run was made with: command, versions, seed and machine."""
-    meta, train = own["meta"], own["config"]["train"]
+    meta, train = settings["meta"], settings["config"]["train"]
     versions = ", ".join(f"{name} {version}" for name, version in meta.get("versions", {}).items())
     seeds = (
         f"{train['seed']}" if train.get("seeds", 1) == 1 else f"{train['seed']} and {train['seeds'] - 1} more"

@@ -77,6 +77,6 @@ def bootstrap(
     def drawn(scores: Scores) -> Scores:
         return [task[rng.integers(len(task), size=len(task))] for task in scores]
 
-    found = [statistic(*map(drawn, groups)) for _ in range(resamples)]
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    estimates = [statistic(*map(drawn, groups)) for _ in range(resamples)]
+    low, high = np.quantile(estimates, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return Estimate(np.asarray(statistic(*groups)), low, high)

@@ -40,6 +40,7 @@ FREE_FIELDS = (
     "loggers",
     "checkpoint_every",
     "log_every",
+    "eval_every",
     "guard",
 )
 MAX_DEPTH = 3  # of run folders below a folder of runs
@@ -108,6 +109,8 @@ class Group:
         if axis == "seconds":  # every seed has times of its own: as many points as one seed has
             grid = np.linspace(first, last, len(along[0]))
         grid = grid[(grid >= first) & (grid <= last)]
+        if not len(grid):  # on the clock alone: others share a point, see `together`
+            grid = np.array([last])
         pairs = zip(along, self.curves, strict=True)
         return grid, np.array([np.interp(grid, points, curve.returns) for points, curve in pairs])
 
@@ -165,17 +168,17 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     Raises:
         ConfigError: a path leads to no run.
     """
-    found: list[Path] = []
+    runs: list[Path] = []
     for path in paths:
         below = [path] if (path / CONFIG_FILE).is_file() else []
         for depth in range(1, MAX_DEPTH + 1):
-            below += sorted(one.parent for one in path.glob("/".join(["*"] * depth) + f"/{CONFIG_FILE}"))
+            below += sorted(run.parent for run in path.glob("/".join(["*"] * depth) + f"/{CONFIG_FILE}"))
             if below:
                 break
         if not below:
             raise ConfigError(f"{path} is no run folder and has none below it: rlsuite report RUN...")
-        found += [one for one in below if one not in found]
-    return found
+        runs += [run for run in below if run not in runs]
+    return runs
 
 
 def seed_curves(run: Path) -> list[SeedCurve]:
@@ -186,9 +189,9 @@ def seed_curves(run: Path) -> list[SeedCurve]:
     for record in read_metrics(folder.metrics) if folder.metrics.exists() else ():
         if record.get("eval/return_mean") is None:
             continue
-        numbers = (record["step"], record["updates"], record["seconds"], record["eval/return_mean"])
-        rows.setdefault(record.get(OWNER_KEY, only), []).append((*numbers, record["eval/return_std"] or 0.0))
-    tables = {seed: np.array(found, np.float64) for seed, found in sorted(rows.items())}
+        point = (record["step"], record["updates"], record["seconds"], record["eval/return_mean"])
+        rows.setdefault(record.get(OWNER_KEY, only), []).append((*point, record["eval/return_std"] or 0.0))
+    tables = {seed: np.array(points, np.float64) for seed, points in sorted(rows.items())}
     return [SeedCurve(run, seed, table[:, :3], table[:, 3], table[:, 4]) for seed, table in tables.items()]
 
 
@@ -198,7 +201,7 @@ def read_study(paths: Iterable[Path]) -> Study:
     Raises:
         ConfigError: a path leads to no run, none has an evaluation yet, or a group has a seed twice.
     """
-    found: dict[str, list[tuple[Path, dict[str, Any], list[SeedCurve]]]] = {}
+    alike: dict[str, list[tuple[Path, dict[str, Any], list[SeedCurve]]]] = {}
     settings, empty = {}, []
     for run in find_runs(paths):
         config = RunFolder.open(run).config()
@@ -209,22 +212,44 @@ def read_study(paths: Iterable[Path]) -> Study:
         meta = RunFolder.open(run).meta() if (run / META_FILE).is_file() else {}
         settings[run] = {"config": config, "meta": meta}
         key = json.dumps(comparable(config), sort_keys=True, default=str)
-        found.setdefault(key, []).append((run, config, curves))
-    if not found:
+        alike.setdefault(key, []).append((run, config, curves))
+    if not alike:
         raise ConfigError(f"no evaluation yet in {', '.join(empty)}: train on, with --eval-every above 0")
     groups = []
-    labels = label_groups([comparable(entries[0][1]) for entries in found.values()])
-    for label, entries in zip(labels, found.values(), strict=True):
-        curves = [curve for _, _, own in entries for curve in own]
+    labels = label_groups([comparable(entries[0][1]) for entries in alike.values()])
+    for label, entries in zip(labels, alike.values(), strict=True):
+        curves = [curve for _, _, of_run in entries for curve in of_run]
         seeds = [curve.seed for curve in curves]
         twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
         if twice:
             runs = ", ".join(str(run) for run, *_ in entries)
             raise ConfigError(f"seed {twice[0]} of {label} comes twice in {runs}: leave one of them out")
         env = entries[0][1]["train"]["env"] or entries[0][1]["train"].get("dataset", "")
-        groups.append(Group(env, label, tuple(curves), tuple(run for run, *_ in entries)))
+        for number, shared in enumerate(together(curves)):
+            runs_of = tuple(dict.fromkeys(curve.run for curve in shared))
+            name = label
+            if number:
+                each = ", ".join(str(curve.seed) for curve in shared)
+                name = f"{label}, seed {each} apart"
+                print(f"{name}: it shares no evaluation with the other seeds", flush=True)
+            groups.append(Group(env, name, tuple(shared), runs_of))
     order = {env: at for at, env in enumerate(dict.fromkeys(group.env for group in groups))}
     return Study(tuple(sorted(groups, key=lambda group: order[group.env])), settings)
+
+
+def together(curves: Sequence[SeedCurve]) -> list[list[SeedCurve]]:
+    """Split the seeds of a group so that those of each part have all passed some env step; the largest first.
+
+    A seed that was stopped before the first evaluation of the others cannot be averaged with them.
+    """
+    left, parts = list(curves), []
+    while left:
+        ends = [(curve.along("env_steps")[0], curve.along("env_steps")[-1]) for curve in left]
+        covered = {at: [low <= at <= high for low, high in ends] for _, at in ends}
+        at = max(covered, key=lambda at: (sum(covered[at]), at))
+        parts.append([curve for curve, inside in zip(left, covered[at], strict=True) if inside])
+        left = [curve for curve, inside in zip(left, covered[at], strict=True) if not inside]
+    return parts
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,12 +262,14 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 def label_groups(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name groups by their agents, with the fields that tell groups of one agent and environment apart."""
     labels = []
-    for own in settings:
-        rivals = [one for one in settings if (one["agent"], one["env"]) == (own["agent"], own["env"])]
-        fields = dict.fromkeys(key for one in rivals for key in one)
-        apart = [key for key in fields if any(one.get(key) != own.get(key) for one in rivals)]
-        words = ", ".join(f"{key.removeprefix('agent.')} {own.get(key, 'unset')}" for key in apart)
-        labels.append(f"{own['agent']} ({words})" if words else str(own["agent"]))
+    for mine in settings:
+        rivals = [
+            other for other in settings if (other["agent"], other["env"]) == (mine["agent"], mine["env"])
+        ]
+        fields = dict.fromkeys(key for other in rivals for key in other)
+        apart = [key for key in fields if any(other.get(key) != mine.get(key) for other in rivals)]
+        differing = ", ".join(f"{key.removeprefix('agent.')} {mine.get(key, 'unset')}" for key in apart)
+        labels.append(f"{mine['agent']} ({differing})" if differing else str(mine["agent"]))
     return labels
 
 
@@ -258,7 +285,7 @@ def summaries(study: Study) -> list[dict[str, Any]]:
             grid, returns = group.on_grid("env_steps")
             iqm = bootstrap(interquartile_mean, [group.final])
             spread = float(group.final.std(ddof=1)) if len(group.final) > 1 else math.nan
-            numbers = (
+            cells = (
                 *(env, group.label, len(group.curves), int(grid[-1]), float(group.final.mean()), spread),
                 *map(float, iqm),
                 float(interquartile_mean([returns]).max()),
@@ -269,7 +296,7 @@ def summaries(study: Study) -> list[dict[str, Any]]:
                 group.reached("seconds", goal),
                 float(np.mean([curve.along("seconds")[-1] for curve in group.curves])),
             )
-            rows.append(dict(zip(SUMMARY_COLUMNS, numbers, strict=True)))
+            rows.append(dict(zip(SUMMARY_COLUMNS, cells, strict=True)))
     return rows
 
 
@@ -283,14 +310,14 @@ def reach_score(finals: Sequence[np.ndarray], curves: Sequence[np.ndarray]) -> f
 def improvements(study: Study) -> list[dict[str, Any]]:
     """Return the chance that a run of one label beats one of another, over the environments both have."""
     rows = []
-    for one, other in itertools.permutations(study.labels, 2):
-        mine, theirs = study.scores(one), study.scores(other)
+    for label, rival in itertools.permutations(study.labels, 2):
+        mine, theirs = study.scores(label), study.scores(rival)
         shared = [env for env in study.envs if env in mine and env in theirs]
         if shared:
             groups = [mine[env] for env in shared], [theirs[env] for env in shared]
             chance = bootstrap(probability_of_improvement, *groups)
             rows.append(
-                {"x": one, "y": other, "envs": len(shared)}
+                {"x": label, "y": rival, "envs": len(shared)}
                 | dict(zip(("p", "low", "high"), map(float, chance), strict=True))
             )
     return rows
@@ -309,21 +336,24 @@ def profiles(study: Study) -> tuple[np.ndarray, dict[str, Estimate]]:
         low, width = (every.min(), np.ptp(every) or 1.0) if several else (0.0, 1.0)
         for group in study.on(env):
             scaled[group.label].append((group.final - low) / width)
-    pooled = np.concatenate([scores for own in scaled.values() for scores in own])
+    pooled = np.concatenate([scores for by_env in scaled.values() for scores in by_env])
     taus = np.linspace(pooled.min(), pooled.max(), PROFILE_POINTS)
-    found = {
-        label: bootstrap(lambda scores: performance_profile(scores, taus), own, resamples=CURVE_RESAMPLES)
-        for label, own in scaled.items()
+    shares = {
+        label: bootstrap(lambda scores: performance_profile(scores, taus), by_env, resamples=CURVE_RESAMPLES)
+        for label, by_env in scaled.items()
     }
-    return taus, found
+    return taus, shares
 
 
 def differences(study: Study) -> tuple[list[str], list[list[str]]]:
     """Return the fields in which runs differ, and one row of their values per run, its folder first."""
-    flat = {run: comparable(own["config"]) | seeds_of(own["config"]) for run, own in study.settings.items()}
-    fields = dict.fromkeys(key for one in flat.values() for key in one)
-    apart = [key for key in fields if len({str(one.get(key)) for one in flat.values()}) > 1]
-    return apart, [[str(run), *(str(one.get(key, "")) for key in apart)] for run, one in flat.items()]
+    flat = {
+        run: comparable(setting["config"]) | seeds_of(setting["config"])
+        for run, setting in study.settings.items()
+    }
+    fields = dict.fromkeys(key for values in flat.values() for key in values)
+    apart = [key for key in fields if len({str(values.get(key)) for values in flat.values()}) > 1]
+    return apart, [[str(run), *(str(values.get(key, "")) for key in apart)] for run, values in flat.items()]
 
 
 def seeds_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -362,8 +392,11 @@ def draw(study: Study, out: Path) -> None:
             color = colors[group.label]
             for curve in group.curves:
                 axes.plot(curve.along("env_steps"), curve.returns, color=color, alpha=0.3, linewidth=0.7)
-            axes.plot(grid, iqm.value, color=color, label=f"{group.label}, {len(group.curves)} seeds")
-            axes.fill_between(grid, iqm.low, iqm.high, color=color, alpha=0.15, linewidth=0)
+            axes.plot(
+                grid, iqm.value, color=color, label=f"{group.label}, {counted(len(group.curves), 'seed')}"
+            )
+            if len(group.curves) >= LEAST_SEEDS:
+                axes.fill_between(grid, iqm.low, iqm.high, color=color, alpha=0.15, linewidth=0)
             if (begun := study.online_from(group)) is not None:
                 axes.axvline(begun, color=color, linestyle=":", linewidth=1, label="online from here")
         axes.set(title=env, xlabel=AXES["env_steps"])
@@ -376,6 +409,14 @@ def draw(study: Study, out: Path) -> None:
             out / f"curves.{suffix}", metadata={"Software": None} if suffix == "png" else {"Date": None}
         )
     pyplot.close(figure)
+
+
+LEAST_SEEDS = 3  # of an interval: of fewer it would claim a certainty that nobody has
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 run, 2 runs."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")

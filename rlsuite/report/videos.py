@@ -28,11 +28,11 @@ def record_videos(study: Study) -> None:
 
 def first_runs(study: Study) -> list[Path]:
     """Return the first run of each agent on each environment."""
-    found: dict[tuple[str, str], Path] = {}
+    runs: dict[tuple[str, str], Path] = {}
     for group in study.groups:
         agent = str(study.settings[group.runs[0]]["config"]["agent_name"])
-        found.setdefault((agent, group.env), group.runs[0])
-    return list(found.values())
+        runs.setdefault((agent, group.env), group.runs[0])
+    return list(runs.values())
 
 
 def record(run: Path) -> Path:

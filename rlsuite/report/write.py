@@ -1,10 +1,12 @@
 """Write a report: tables, curves, videos where wanted, and the page over them."""
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlsuite.errors import ConfigError
 from rlsuite.report.page import write_page
-from rlsuite.report.study import draw, read_study, summaries, write_tables
+from rlsuite.report.study import LEAST_SEEDS, counted, draw, read_study, summaries, write_tables
 
 
 def write_report(runs: Sequence[Path], out: Path, *, videos: bool = False) -> list[str]:
@@ -16,8 +18,11 @@ def write_report(runs: Sequence[Path], out: Path, *, videos: bool = False) -> li
         videos: record an evaluation episode of each agent and environment that has no video.
 
     Raises:
-        ConfigError: there is nothing to report.
+        ConfigError: there is nothing to report, or a package is missing.
     """
+    for package in ("matplotlib", "plotly"):
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f'a report needs {package}: pip install "rlsuite[report]"')
     study = read_study(runs)
     out.mkdir(parents=True, exist_ok=True)
     write_tables(study, out)
@@ -29,8 +34,7 @@ def write_report(runs: Sequence[Path], out: Path, *, videos: bool = False) -> li
     page = write_page(study, out)
     lines = []
     for row in summaries(study):
-        interval = f"IQM {row['iqm']:,.1f} [{row['low']:,.1f}, {row['high']:,.1f}]"
-        lines.append(
-            f"{row['env']}: {row['group']} at {row['env_steps']:,}: {interval}, {row['seeds']} seeds"
-        )
+        interval = f" [{row['low']:,.1f}, {row['high']:,.1f}]" if row["seeds"] >= LEAST_SEEDS else ""
+        score = f"IQM {row['iqm']:,.1f}{interval}, {counted(row['seeds'], 'seed')}"
+        lines.append(f"{row['env']}: {row['group']} at {row['env_steps']:,}: {score}")
     return [*lines, f"report: {page}"]

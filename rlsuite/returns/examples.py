@@ -17,7 +17,7 @@ PLANE_HORIZON = 6
 
 
 def risky_grid(horizon: int = GRID_HORIZON) -> MDP:
-    """Return the 4 x 4 grid of `rlsuite.envs.worlds.risky_grid`: states (x, y, steps left).
+    """Return the 4 x 4 grid of `rlsuite.envs.toys.risky_grid`: states (x, y, steps left).
 
     From (0, 0); bumping stays put for nothing. Entering (1, 1) pays 1 each time, (2, 2) costs 1; (3, 3)
     pays 3 and (0, 3) pays 10 or costs 3, each with probability 1/2; both end the episode. The greatest

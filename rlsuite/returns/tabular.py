@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from rlsuite.errors import ConfigError
 from rlsuite.returns.laws import Choice, Law, best_cvar, best_mean_cvar, check_level
-from rlsuite.returns.mdp import MDP, Outcome, State, exact
+from rlsuite.returns.mdp import MDP, State, Transition, exact
 from rlsuite.returns.objectives import Lower, MeanCVaR, Upper, Utility, check_discount, next_stock, plus
 
 Policy = Callable[[State, Any, int], int]
@@ -108,7 +108,7 @@ class Solver:
 
 
 def backed_up(
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[Transition],
     following: Callable[[State, Any, int], Law],
     stock: Any,
     gamma: Any,
@@ -407,7 +407,7 @@ def every_law(mdp: MDP, steps: int, gamma: Any = 1, state: State | None = None) 
                 raise ConfigError(f"more than {MAX_LAWS} history-dependent policies: lower the horizon")
             for chosen in product(*below):
                 after = dict(enumerate(chosen))
-                numbered = [Outcome(o.probability, o.reward, index) for index, o in enumerate(outcomes)]
+                numbered = [Transition(o.probability, o.reward, index) for index, o in enumerate(outcomes)]
                 found.append(
                     backed_up(numbered, lambda i, _c, _n, after=after: after[i], mdp.zero, gamma, steps)  # type: ignore[misc]
                 )

@@ -65,7 +65,7 @@ class CheckpointWriteError(DataError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
+class SavedChunk:
     """A part of the replay that is written only when it changed.
 
     Attributes:
@@ -131,7 +131,7 @@ class CheckpointStore:
         *,
         tensors: Mapping[str, Mapping[str, Tensor]],
         documents: Mapping[str, Any],
-        chunks: Iterable[Chunk] = (),
+        chunks: Iterable[SavedChunk] = (),
         config_digest: str,
         score: float | None = None,
         written_by: Mapping[str, str] | None = None,
@@ -214,16 +214,16 @@ class CheckpointStore:
             DataError: there are checkpoints but none verifies; the step does not exist; the configuration
                 (unless `config_digest` is None) or the format is another one.
         """
-        found = self._folders()
-        if not found:
+        folders = self._folders()
+        if not folders:
             return None
         if step is not None:
-            steps = [_parse(path)[0] for path in found]
-            found = [path for path, at in zip(found, steps, strict=True) if at == step]
-            if not found:
+            steps = [_parse(path)[0] for path in folders]
+            folders = [path for path, at in zip(folders, steps, strict=True) if at == step]
+            if not folders:
                 known = ", ".join(map(str, steps))
                 raise DataError(f"{self.folder} has no checkpoint of step {step}; there are {known}")
-        return self._first_good(reversed(found), config_digest)
+        return self._first_good(reversed(folders), config_digest)
 
     def best(self, *, config_digest: str | None) -> Loaded | None:
         """Return the checkpoint of the highest score, the newest where none has one; else as `load`."""
@@ -234,6 +234,13 @@ class CheckpointStore:
             path for _, path in sorted(scored, key=lambda pair: (pair[0], _parse(pair[1])), reverse=True)
         ]
         return self._first_good(order, config_digest)
+
+    def keep_only(self, path: Path) -> None:
+        """Remove every checkpoint but `path`; what cannot be removed costs disk space alone."""
+        for other in self._folders():
+            if other != path:
+                with contextlib.suppress(OSError):
+                    self._fs.remove(other)
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, verified or not, ascending."""
@@ -301,7 +308,7 @@ class CheckpointStore:
         self._fs.write(path, data)
         return FileRecord(size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
-    def _write_chunk(self, path: Path, chunk: Chunk) -> FileRecord:
+    def _write_chunk(self, path: Path, chunk: SavedChunk) -> FileRecord:
         known = self._linkable.get((chunk.name, chunk.version))
         if known is not None:
             source, record = known

@@ -6,29 +6,19 @@ from typing import Annotated, Any, Literal
 
 from tyro import conf
 
+from rlsuite.bounds import (
+    AtLeastOne,
+    BatchSize,
+    Bounds,
+    EnvCount,
+    NotNegative,
+    SeedCount,
+    ThreadCount,
+    check_bounds,
+)
 from rlsuite.errors import ConfigError
 
 NO_ENV = "none"  # `--env none`: recorded data alone; `rlsuite.envs.absent` tells an agent their sizes
-
-AT_LEAST_ONE = (
-    "steps",
-    "num_envs",
-    "batch_size",
-    "replay_size",
-    "n_step",
-    "seeds",
-    "eval_episodes",
-    "log_every",
-)
-NOT_NEGATIVE = (
-    "warmup_steps",
-    "eval_every",
-    "checkpoint_every",
-    "threads",
-    "updates_per_step",
-    "step_timeout",
-    "then_online",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,20 +34,20 @@ class LearnConfig:
     """Fields of each plug-in, by its name (`--plugins NAME,NAME --NAME.FIELD VALUE`)."""
     legacy_margin: bool = False
     """Contacts of MuJoCo models begin where they did before MuJoCo 3.5, to compare with older results."""
-    batch_size: int = 256
-    """Replayed rows per update."""
-    eval_episodes: int = 10
+    batch_size: BatchSize = 256
+    """Replayed transitions per update."""
+    eval_episodes: EnvCount = 10
     """Deterministic episodes of each evaluation."""
-    seed: int = 0
+    seed: NotNegative = 0
     """Root of every random stream of the run."""
-    seeds: int = 1
-    """Independent agents trained together in one process, of seeds `seed`, `seed` + 1, ...; steps, worlds,
+    seeds: SeedCount = 1
+    """Independent agents trained together in one process, of seeds `seed`, `seed` + 1, ...; steps, envs,
     batch and replay size are those of each."""
     engine: Literal["auto", "native", "warp", "gym", "dmc"] = "auto"
     """Physics engine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks and the replay live."""
-    threads: int = 0
+    threads: ThreadCount = 0
     """CPU threads of torch and of the native engine; 0 takes all cores."""
     mixed_precision: bool = False
     """Compute the networks' products in bfloat16; weights, moments and losses stay in float32."""
@@ -69,11 +59,11 @@ class LearnConfig:
     """Where metrics go beside metrics.jsonl; TensorBoard is left out silently when not installed."""
     guard: bool = True
     """Stop with a dump when a loss or a gradient is not finite."""
-    step_timeout: float = 600.0
+    step_timeout: Annotated[float, Bounds(0)] = 600.0
     """Seconds for one call of a gym: environment, after which the run ends with exit code 5; 0: no limit."""
-    eval_every: int = 0
-    checkpoint_every: int = 0
-    log_every: int = 1_000
+    eval_every: NotNegative = 0
+    checkpoint_every: NotNegative = 0
+    log_every: AtLeastOne = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,37 +72,43 @@ class TrainConfig(LearnConfig):
 
     env: str
     """Environment: HalfCheetah, gym:Pendulum-v1, dmc:cheetah-run, ..."""
-    steps: int = 1_000_000
-    """Env steps of the whole run, over all worlds."""
-    num_envs: int = 1
-    """Worlds stepped together."""
-    updates_per_step: float = 1.0
+    steps: AtLeastOne = 1_000_000
+    """Env steps of the whole run, over all envs."""
+    num_envs: EnvCount = 1
+    """Envs stepped together."""
+    updates_per_step: Annotated[float, Bounds(0)] = 1.0
     """Gradient updates per env step; 0.05 is one update every 20 env steps."""
-    warmup_steps: int = 5_000
+    warmup_steps: NotNegative = 5_000
     """Env steps before the first update."""
     warmup_policy: Literal["uniform", "tanh_normal", "agent"] = "uniform"
     """Who acts before the first update: uniform actions, tanh of normal ones, or the untrained policy."""
-    replay_size: int = 1_000_000
+    replay_size: AtLeastOne = 1_000_000
     """Capacity of the replay, in env steps."""
-    n_step: int = 1
+    n_step: AtLeastOne = 1
     """Rewards summed before the bootstrap."""
-    eval_every: int = 10_000
-    """Env steps between evaluations; 0 evaluates never."""
-    checkpoint_every: int = 50_000
+    eval_every: NotNegative = 10_000
+    """Env steps between evaluations; 0 evaluates never. Unless it is given, steps / 20 in shorter runs."""
+    checkpoint_every: NotNegative = 50_000
     """Env steps between checkpoints; 0 saves at the end only."""
-    log_every: int = 1_000
+    log_every: AtLeastOne = 1_000
     """Env steps between lines of metrics."""
     ranks: Annotated[int, conf.Suppress] = 1
-    """Processes that share worlds, batches and replay (torchrun); found out at the start."""
+    """Processes that share envs, batches and replay (torchrun); found out at the start."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value that no run can use."""
-        _check(self)
+        check_bounds(self)
         if not self.env:
             raise ConfigError("env is empty: name one, e.g. --env HalfCheetah")
         if self.env == NO_ENV:
             raise ConfigError(
                 "env none: learning online needs an environment; with --dataset it does without"
+            )
+        least = self.num_envs * self.n_step
+        if self.replay_size < least:
+            raise ConfigError(
+                f"replay_size = {self.replay_size}: must hold n_step = {self.n_step} transitions of "
+                f"each of num_envs = {self.num_envs}, {least} in all"
             )
 
 
@@ -124,47 +120,59 @@ class OfflineConfig(LearnConfig):
     """Data to learn from: an id (rlsuite list datasets), a file or a folder."""
     env: str = ""
     """Environment of evaluation and of online steps; empty takes what the data name, none does without."""
-    steps: int = 1_000_000
+    steps: AtLeastOne = 1_000_000
     """Updates on the data."""
     reward: Literal["none", "antmaze", "locomotion"] = "none"
     """Reward transform: none; antmaze: reward - 1; locomotion: times 1000 / (best - worst return)."""
-    action_limit: float | None = 1 - 1e-5
+    action_limit: Annotated[float | None, Bounds(0, 1, open_low=True)] = 1 - 1e-5
     """Recorded actions are clipped to plus and minus this; none leaves them as they are."""
-    eval_every: int = 5_000
-    """Updates between evaluations; 0 evaluates never."""
-    checkpoint_every: int = 50_000
+    eval_every: NotNegative = 5_000
+    """Updates between evaluations; 0 evaluates never. Unless it is given, steps / 20 in shorter runs."""
+    checkpoint_every: NotNegative = 50_000
     """Updates between checkpoints; 0 saves at the end only."""
-    log_every: int = 1_000
+    log_every: AtLeastOne = 1_000
     """Updates between lines of metrics."""
     earlier_run: Annotated[str, conf.arg(name="from", metavar="RUN")] = ""
     """Run folder to take the stages from that this run does not repeat, for agents that learn in stages."""
     earlier_digest: Annotated[str, conf.Suppress] = ""
     """SHA-256 of the agent in the checkpoint that was taken; found out at the start."""
-    then_online: int = 0
+    then_online: NotNegative = 0
     """Env steps taken online afterwards, with the data in the replay."""
-    num_envs: int = 1
-    """Worlds stepped together online."""
-    updates_per_step: float = 1.0
+    num_envs: EnvCount = 1
+    """Envs stepped together online."""
+    updates_per_step: Annotated[float, Bounds(0)] = 1.0
     """Updates per env step online."""
-    replay_size: int = 2_000_000
-    """Capacity of the online replay, the data included, in rows."""
+    replay_size: AtLeastOne = 2_000_000
+    """Capacity of the online replay, the data included, in transitions."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value that no run can use."""
-        _check(self)
+        check_bounds(self)
         if not self.dataset:
             raise ConfigError("dataset is empty: name one, e.g. --dataset FILE")
         for name in ("eval_every", "then_online"):
             if self.env == NO_ENV and getattr(self, name):
                 raise ConfigError(f"{name} = {getattr(self, name)}: env none has nothing to play in; use 0")
-        if self.action_limit is not None and not 0 < self.action_limit <= 1:
-            raise ConfigError(f"action_limit = {self.action_limit}: must be in (0, 1]")
 
 
-def _check(config: LearnConfig) -> None:
-    for name in AT_LEAST_ONE:
-        if getattr(config, name, 1) < 1:
-            raise ConfigError(f"{name} = {getattr(config, name)}: must be at least 1")
-    for name in NOT_NEGATIVE:
-        if getattr(config, name, 0) < 0:
-            raise ConfigError(f"{name} = {getattr(config, name)}: must not be negative")
+def updates_of(config: LearnConfig) -> int:
+    """Return how many updates a run makes from its beginning to its end."""
+    if isinstance(config, TrainConfig):
+        return int(max(0, config.steps - config.warmup_steps) * config.updates_per_step)
+    assert isinstance(config, OfflineConfig)
+    return config.steps + int(config.then_online * config.updates_per_step)
+
+
+def check_learns(config: LearnConfig) -> None:
+    """Raise ConfigError for a run that ends before its first update."""
+    if isinstance(config, TrainConfig) and updates_of(config) < 1:
+        raise ConfigError(
+            f"nothing would be learnt: steps = {config.steps:,} and warmup_steps = {config.warmup_steps:,}, "
+            f"at updates_per_step = {config.updates_per_step:g}, leave no update; take more --steps, or "
+            f"--warmup-steps {config.steps // 5}"
+        )
+
+
+def spaced(most: int, steps: int) -> int:
+    """Return how many steps apart evaluations are unless told otherwise: 20 in a run, or every `most`."""
+    return max(1, min(most, steps // 20))

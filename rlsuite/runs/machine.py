@@ -20,7 +20,7 @@ GIT_SECONDS = 5  # a commit hash is not worth a longer wait
 
 def facts(device: str = "cpu") -> dict[str, Any]:
     """Return versions, hardware, command and commit; never environment variables or keys."""
-    found: dict[str, Any] = {
+    machine: dict[str, Any] = {
         "versions": versions(),
         "platform": platform.platform(),
         "device_name": device_name(device),
@@ -30,18 +30,18 @@ def facts(device: str = "cpu") -> dict[str, Any]:
         "started": utc_now(),
     }
     commit = _git_commit()
-    return found if commit is None else {**found, "commit": commit}
+    return machine if commit is None else {**machine, "commit": commit}
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
+    versions_by_name = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions_by_name[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions_by_name[package] = "not installed"
+    return versions_by_name
 
 
 def device_name(device: str) -> str:

@@ -93,12 +93,12 @@ def read(path: Path) -> Manifest:
         raise Broken(f"{path.name} cannot be read ({error.strerror})") from error
     if not isinstance(body, dict):
         raise Broken(f"{path.name} is not a JSON object")
-    found = body.pop("sha256", None)
+    claimed = body.pop("sha256", None)
     try:
-        own = hashlib.sha256(canonical(body)).hexdigest()
+        computed = hashlib.sha256(canonical(body)).hexdigest()
     except RecursionError as error:  # what the reader of JSON still takes may be too deep for its writer
         raise Broken(f"{path.name} is nested too deeply") from error
-    if not isinstance(found, str) or found != own:
+    if not isinstance(claimed, str) or claimed != computed:
         raise Broken(f"{path.name} does not match its own digest")
     number = _count(path, "format", body.get("format"))
     if number > FORMAT:
@@ -160,9 +160,9 @@ def _check_size(path: Path, record: FileRecord) -> None:
         raise Broken(f"{path.name} has {size} bytes, the manifest says {record.size}")
 
 
-def _check_digest(path: Path, found: str, record: FileRecord) -> None:
-    if not hmac.compare_digest(found, record.sha256):
-        raise Broken(f"{path.name} has digest {found[:12]}..., the manifest says {record.sha256[:12]}...")
+def _check_digest(path: Path, digest: str, record: FileRecord) -> None:
+    if not hmac.compare_digest(digest, record.sha256):
+        raise Broken(f"{path.name} has digest {digest[:12]}..., the manifest says {record.sha256[:12]}...")
 
 
 def _regular_size(path: Path) -> int:

@@ -1,13 +1,12 @@
 """The folder of a run: its configuration, where and how it ran, and the lock of its only writer.
 
 ```
-runs/<name>/  config.toml  meta.json  metrics.jsonl  ckpt/step-NNN/  run.lock (while it runs)
+runs/<name>/  config.toml  meta.json  metrics.jsonl  ckpt/step-NNN/  best/step-NNN/  run.lock (while it runs)
 ```
 """
 
 import datetime
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -19,7 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 import tomli_w
+from filelock import lock_descriptor
 
 from rlsuite.errors import ConfigError
 from rlsuite.runs import machine
@@ -33,6 +34,7 @@ META_FILE = "meta.json"
 METRICS_FILE = "metrics.jsonl"
 LOCK_FILE = "run.lock"
 CHECKPOINT_FOLDER = "ckpt"
+BEST_FOLDER = "best"  # the agent of the best evaluation
 BUNDLE_FILE = "rlsuite.json"  # in a run that was pulled from the Hub: the list of what came
 
 MAX_NAME_BYTES = 255  # NAME_MAX of Linux and macOS file systems
@@ -141,12 +143,12 @@ class RunFolder:
             ConfigError: the file is missing or is not a JSON object.
         """
         try:
-            found = json.loads(_text(self.path / META_FILE))
+            content = json.loads(_text(self.path / META_FILE))
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"cannot read {self.path / META_FILE}: {error}") from error
-        if not isinstance(found, dict):
-            raise ConfigError(f"{self.path / META_FILE} holds {type(found).__name__}, not an object")
-        return found
+        if not isinstance(content, dict):
+            raise ConfigError(f"{self.path / META_FILE} holds {type(content).__name__}, not an object")
+        return content
 
     def close(self) -> None:
         """Give the lock back; closing twice is fine."""
@@ -161,7 +163,7 @@ class RunFolder:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 
@@ -169,7 +171,12 @@ class RunFolder:
         """Take the lock: the kernel's for truth (it dies with its holder), the text for people."""
         path = self.path / LOCK_FILE
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot lock {self.path}, which a run writes to: {error.strerror}"
+                ) from error
             try:
                 free = _flock(descriptor)
                 holder = _read_holder(descriptor)
@@ -198,14 +205,11 @@ class RunFolder:
 def _flock(descriptor: int) -> bool | None:
     """True: locked. False: somebody else holds it. None: this file system has no such locks."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock_descriptor(descriptor, blocking=False)
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
             return None
         raise
-    return True
 
 
 def _text(path: Path) -> str:
@@ -234,12 +238,9 @@ def _is_dead(holder: Mapping[str, Any], *, kernel_says_free: bool) -> bool:
     if kernel_says_free:
         return True
     try:
-        os.kill(int(holder["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, KeyError, TypeError, ValueError, OverflowError):
+        return not psutil.pid_exists(int(holder["pid"]))
+    except (KeyError, TypeError, ValueError, OverflowError):
         return False
-    return False
 
 
 def _in_use(path: Path, holder: Mapping[str, Any]) -> str:

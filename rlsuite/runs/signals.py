@@ -23,7 +23,10 @@ class StopFlag:
         stop: name of the first signal received ("SIGTERM"), None while there was none.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)  # Slurm sends one of the last
+    # Slurm sends one of the last two; not every system has them.
+    SIGNALS = tuple(
+        getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+    )
 
     def __init__(self) -> None:
         self.stop: str | None = None
@@ -37,7 +40,7 @@ class StopFlag:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._old.items():
             # None means a handler installed from C, which Python can neither describe nor put back.

@@ -25,20 +25,20 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save(ready)
 
 
-def check_like(part: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def check_like(part: str, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Raise DataError unless `found` has the names, shapes and dtypes of `expected`; both values are named.
 
     To be called before a state is loaded, so that a checkpoint of another network or environment is
     refused with a clear message and with nothing half loaded.
     """
-    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
+    missing, extra = expected.keys() - given.keys(), given.keys() - expected.keys()
     if missing or extra:
         raise DataError(
             f'checkpoint part "{part}" does not fit this run: '
             f"missing {sorted(missing)[:SHOWN_NAMES]}, unknown {sorted(extra)[:SHOWN_NAMES]}"
         )
     for name, tensor in expected.items():
-        other = found[name]
+        other = given[name]
         if tuple(other.shape) != tuple(tensor.shape) or other.dtype != tensor.dtype:
             raise DataError(
                 f'checkpoint part "{part}": {name} is {tuple(other.shape)} {other.dtype}, '

@@ -92,11 +92,11 @@ def verified(agent: Agent, batch: Any, factory: Factory = GraphedUpdate) -> Upda
         logger.warning("updates stay eager: they could not be captured (%s)", str(error).split("\n")[0])
         before.restore()
         return agent.update
-    found = state.agent_tensors(agent)
+    given = state.agent_tensors(agent)
     wrong = [
         name
         for name, tensor in expected.items()
-        if not torch.allclose(found[name].double(), tensor.double(), rtol=RTOL, atol=ATOL)
+        if not torch.allclose(given[name].double(), tensor.double(), rtol=RTOL, atol=ATOL)
     ]
     before.restore()
     if wrong:

@@ -37,16 +37,17 @@ def outcome_code(result: "TrainResult") -> int:
 
 def say_outcome(config: RunConfig, path: Path, result: "TrainResult") -> int:
     """Print the learning curve and where the run lies; return the exit code."""
-    from rlsuite.training.recorder import curve_table
+    from rlsuite.training.recorder import curve_picture
 
     print(f"\n{title(config)}")
-    print(curve_table(path / "metrics.jsonl"))
+    print(curve_picture(path / "metrics.jsonl"))
     if result.interrupted:
         count = getattr(config.train, "ranks", 1)
         program = "rlsuite" if count == 1 else f"torchrun --nproc-per-node {count} -m rlsuite"
         print(f"interrupted, nothing lost; go on with: {program} resume {path}", flush=True)
         return outcome_code(result)
     if result.best_return is not None:
-        print(f"best return {result.best_return:,.1f}, final {result.final_return:,.1f}")
-    print(f"run folder: {path}; try: rlsuite eval {path}", flush=True)
+        final = "-" if result.final_return is None else f"{result.final_return:,.1f}"
+        print(f"best return {result.best_return:,.1f}, final {final}")
+    print(f"run folder: {path}; try: rlsuite eval {path} --checkpoint best", flush=True)
     return outcome_code(result)

@@ -1,8 +1,8 @@
 """One run in several processes (torchrun): what is refused, whose folder is whose, saving together.
 
 The first rank writes the run folder: configuration, metrics, checkpoints. The others keep checkpoints of what
-is theirs, worlds, replayed rows and random streams, in `ranks/1`, `ranks/2`, ... below it. Numbers of the
-configuration (worlds, batch, replay, env steps) are those of the run; every rank has its share.
+is theirs, envs, replayed transitions and random streams, in `ranks/1`, `ranks/2`, ... below it. What the
+configuration counts (envs, batch, replay, env steps) is the run's; every rank has its share.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ def share_out(config: TrainConfig | OfflineConfig, *, resume: bool = False) -> T
     """Return the configuration of a run in as many processes as have joined, checked.
 
     Raises:
-        ConfigError: a run on data or with plug-ins, worlds or rows that cannot be shared out evenly, or
+        ConfigError: a run on data or with plug-ins, envs or batches that cannot be shared out evenly, or
             other processes than the run was started with.
     """
     count = ranks.size()
@@ -44,8 +44,8 @@ def share_out(config: TrainConfig | OfflineConfig, *, resume: bool = False) -> T
         raise ConfigError("torchrun trains online agents only: for recorded data start one process")
     if config.plugins:
         raise ConfigError(
-            f"--plugins {','.join(config.plugins)}: plug-ins look at one process's rows, so they do not run "
-            "under torchrun; start one process, with --num-envs for many worlds"
+            f"--plugins {','.join(config.plugins)}: plug-ins look at one process's transitions, so they do "
+            "not run under torchrun; start one process, with --num-envs for many envs"
         )
     for name in SHARED:
         if getattr(config, name) % count:

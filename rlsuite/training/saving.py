@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from rlsuite.errors import DataError
@@ -12,11 +14,11 @@ from rlsuite.runs.checkpoint import Loaded
 from rlsuite.runs.tensorfile import check_like
 from rlsuite.strict import is_number
 from rlsuite.training import state
-from rlsuite.training.assembly import Clock, Learner, Run
+from rlsuite.training.assembly import Clock, OnlineRun, Run
 from rlsuite.training.recorder import Recorder
 
 
-def snapshot(run: Learner, recorder: Recorder) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
+def snapshot(run: Run, recorder: Recorder) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
     """Return everything but the replay's rows: tensors by part and JSON documents by name."""
     sums, counts = run.sums.state()
     tensors: dict[str, Mapping[str, Tensor]] = {
@@ -31,10 +33,10 @@ def snapshot(run: Learner, recorder: Recorder) -> tuple[dict[str, Mapping[str, T
     }
     if plugins:
         tensors["plugins"] = plugins
-    if isinstance(run, Run):
+    if isinstance(run, OnlineRun):
         tensors |= {
             "env": run.env.state_dict(),
-            "carried": state.carried_tensors(run.carried),
+            "carried": state.td_tensors(run.td),
             "episodes": run.episodes.state(),
         }
     documents = {
@@ -45,12 +47,12 @@ def snapshot(run: Learner, recorder: Recorder) -> tuple[dict[str, Mapping[str, T
     return tensors, documents
 
 
-def own_entries(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def entries_below(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the entries whose name begins with `prefix`, without it."""
     return {key[len(prefix) :]: value for key, value in saved.items() if key.startswith(prefix)}
 
 
-def restore(run: Learner, loaded: Loaded) -> None:
+def restore(run: Run, loaded: Loaded) -> None:
     """Put a checkpoint into a freshly built run.
 
     Raises:
@@ -62,19 +64,19 @@ def restore(run: Learner, loaded: Loaded) -> None:
         clock = saved_clock(counters["clock"], loaded.step)
         state.load_agent_tensors(run.agent, tensors["agent"])
         state.load_optimizer_tensors(run.agent, tensors["optim"])
-        if isinstance(run, Run):
+        if isinstance(run, OnlineRun):
             run.env.load_state_dict(tensors["env"])
             # Beyond what a reset gives there is what policies carry from step to step.
-            fresh = state.carried_tensors(run.carried)
+            fresh = state.td_tensors(run.td)
             check_like("carried", {key: tensors["carried"][key] for key in fresh}, fresh)
             check_rows("carried", tensors["carried"], run.env.num_envs)
-            run.carried = state.load_carried(tensors["carried"], run.env.num_envs, run.device)
+            run.td = state.load_td(tensors["carried"], run.env.num_envs, run.device)
             run.episodes.load(tensors["episodes"])
         for name, plugin in run.plugins.items():
-            plugin.load_state_dict(own_entries(tensors.get("plugins", {}), f"{name}/"))
+            plugin.load_state_dict(entries_below(tensors.get("plugins", {}), f"{name}/"))
         run.sums.load(tensors["sums"], counters["sums"])
         run.streams.load_state_dict(documents["rng"])
-        run.replay.load(counters["replay"], replay_rows(run, loaded))
+        run.replay.load(counters["replay"], replay_chunks(run, loaded))
         for name, value in asdict(clock).items():
             setattr(run.clock, name, value)
     except (KeyError, ValueError, AttributeError, TypeError) as error:
@@ -90,7 +92,13 @@ def saved_clock(values: Any, step: int) -> Clock:
     if not isinstance(values, Mapping):
         raise ValueError(f"clock = {values!r}: not an object")
     clock = Clock(**values)
+    if "best_returns" not in values and clock.best_return is not None:  # of before they were kept
+        clock.best_returns, clock.evaluated = [], clock.updates
     for name, value in asdict(clock).items():
+        if name == "best_returns":
+            if not isinstance(value, list) or not all(item is None or is_number(item) for item in value):
+                raise ValueError(f"clock: {name} = {value!r:.40}: must be a list of numbers or null")
+            continue
         returns = name.endswith("_return")
         fits = value is None or is_number(value) if returns else type(value) is int and value >= 0
         if not fits:
@@ -101,18 +109,26 @@ def saved_clock(values: Any, step: int) -> Clock:
     return clock
 
 
-def replay_rows(run: Learner, loaded: Loaded) -> Iterator[dict[str, Tensor]]:
-    """Yield the chunks of a checkpoint's replay, each with the columns that the run's own rows would have."""
-    for name, rows in loaded.chunks():
-        if isinstance(run, Run):
-            following = run.carried.clone(False).set("reward", run.env.reward_spec.zero())
-            step = run.carried.clone(False).set("action", run.env.action_spec.zero()).set("next", following)
-            own = run.replay.no_rows(step)
-            # Of any length: what must agree is what a row is.
-            named = chunk_columns(rows)
-            check_like(name, {key: named[key][:0] if named[key].dim() else named[key] for key in named}, own)
-            check_rows(name, named, len(named["observation"]))
-        yield rows
+def replay_chunks(run: Run, loaded: Loaded) -> Iterator[dict[str, Tensor]]:
+    """Yield the chunks of a checkpoint's replay, each with the columns that the run's own would have."""
+    for name, chunk in loaded.chunks():
+        if isinstance(run, OnlineRun):
+            columns = chunk_columns(chunk)
+            # Of any length: what must agree is what a transition is.
+            empty = {key: column[:0] if column.dim() else column for key, column in columns.items()}
+            check_like(name, empty, run.replay.no_rows(example_step(run)))
+            check_rows(name, columns, len(columns["observation"]))
+        yield chunk
+
+
+def example_step(run: OnlineRun) -> TensorDict:
+    """Return a vector step `[num_envs]` of the run's shapes and types."""
+    observation, size = run.td.get("observation"), [run.env.num_envs]
+    flag = torch.zeros(*size, 1, dtype=torch.bool, device=run.device)
+    flags = dict.fromkeys(("terminated", "truncated", "done", "valid"), flag)
+    after = {"observation": observation, "reward": run.env.reward_spec.zero(), **flags}
+    before = {"observation": observation, "action": run.env.action_spec.zero()}
+    return TensorDict({**before, "next": TensorDict(after, size)}, size)
 
 
 def check_rows(part: str, tensors: Mapping[str, Tensor], rows: int) -> None:

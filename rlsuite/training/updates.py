@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent, StagedAgent
 from rlsuite.agents.compiled import CompiledUpdate, compiled, kernel_folder, obstacle
 from rlsuite.errors import ConfigError
-from rlsuite.runs.config import LearnConfig, OfflineConfig, TrainConfig
+from rlsuite.runs.config import LearnConfig, updates_of
 from rlsuite.training.graphs import verified
 
 logger = logging.getLogger(__name__)
@@ -19,12 +19,14 @@ logger = logging.getLogger(__name__)
 Update = Callable[[Any], dict[str, Tensor]]
 
 REPAID = 20_000  # updates of two layers of 256: building takes 20 to 40 s, and each is then 2 to 3 ms shorter
-EAGER, COMPILED = "off", "on"
+Mode = Literal["off", "on"]
+EAGER: Mode = "off"
+COMPILED: Mode = "on"
 
 
 def compile_mode(
     agent_class: type[Agent], agent_config: Any, config: LearnConfig, device: str
-) -> tuple[str, str]:
+) -> tuple[Mode, str]:
     """Return whether a run that begins now compiles its updates, "on" or "off", and why, in words.
 
     Args:
@@ -54,14 +56,6 @@ def compile_mode(
     return COMPILED, f"{updates:,} updates repay it"
 
 
-def updates_of(config: LearnConfig) -> int:
-    """Return how many updates a run makes from its beginning to its end."""
-    if isinstance(config, TrainConfig):
-        return int(max(0, config.steps - config.warmup_steps) * config.updates_per_step)
-    assert isinstance(config, OfflineConfig)
-    return config.steps + int(config.then_online * config.updates_per_step)
-
-
 class Updates:
     """Carries out the updates of one agent, eagerly wherever somebody looks into them.
 
@@ -71,7 +65,7 @@ class Updates:
         graphs: on CUDA, replay eager updates as graphs, after a check that they equal eager ones.
     """
 
-    def __init__(self, agent: Agent, mode: str, *, graphs: bool) -> None:
+    def __init__(self, agent: Agent, mode: Mode, *, graphs: bool) -> None:
         self.agent = agent
         on_cuda = next(agent.parameters()).device.type == "cuda"
         # Messages between processes are not captured, and stages change what an update does.

@@ -153,7 +153,7 @@ class ValueTrace:
 
 
 def value_trace(agent: Agent) -> ValueTrace:
-    """Return an empty trace for an agent's evaluation; flat rows of all worlds go to their own seed."""
+    """Return an empty trace for an agent's evaluation; flat observations of all envs go to their own seed."""
 
     def per_seed(flat: Tensor) -> Tensor:
         return flat.unflatten(0, (*agent.lead, -1))

@@ -17,6 +17,13 @@ NAMES = tuple(filter(is_tested, agent_names()))
 WITH_CRITICS = tuple(name for name in NAMES if agent_class(name).values is not Agent.values)
 # Observations are normalised by a data set's statistics.
 FROM_DATA = tuple(name for name in NAMES if agent_class(name).adopts_statistics)
+
+
+def with_field(field: str) -> tuple[str, ...]:
+    """Names of the agents whose `Config` has a field."""
+    return tuple(name for name in NAMES if field in agent_class(name).Config.__dataclass_fields__)
+
+
 # What makes an agent's noiseless behaviour its evaluation's action, where the two differ by design.
 MODE_FIELDS = {"stac": {"evaluation": "mode", "dropout_actor": 0.0}}
 SPACES = Spaces(observation=4, action=2, half_range=(2.0, 0.5))

@@ -129,7 +129,7 @@ def test_a_gradient_that_is_not_finite_moves_no_weight(done):
     assert all(torch.equal(t, state.agent_tensors(agent)[n]) for n, t in before.items())
     assert all(t.isfinite().all() for t in state.optimizer_tensors(agent).values())
     if data.priorities is not None:
-        data.reprioritise(batch["index"], batch["priority"])
+        data.reprioritise(batch["index"], metrics["priority"])
         assert data.priorities.all().isfinite().all()
 
 

@@ -25,7 +25,7 @@ def test_state_values_are_repeatable_and_draw_from_no_stream_of_the_agent(name):
         assert torch.equal(before[key], g.get_state())
     for key, tensor in state.agent_tensors(agent).items():
         assert torch.equal(tensor, weights[key])
-    assert bool(first.bonus.any()) == (name not in ("d_eta_n", "iql", "td3", "td3_bc"))
+    assert bool(first.bonus.any()) == hasattr(agent, "log_alpha")
 
 
 @pytest.mark.parametrize("name", WITH_CRITICS)

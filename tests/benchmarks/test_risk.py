@@ -7,7 +7,7 @@ import torch
 from risk import PATH_COLUMNS, PathTrace, berth, crosses, main, play, write_paths
 from tensordict import TensorDict
 
-from rlsuite.envs.worlds.risky_pointmass import RADIUS
+from rlsuite.envs.toys.risky_pointmass import RADIUS
 
 nan = float("nan")
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import soak
 import whole_runs as runs
-from soak import Session, verdict
+from soak import SoakSession, verdict
 
 from rlsuite.errors import ConfigError
 from rlsuite.runs.config import TrainConfig
 
-STEADY = Session(
+STEADY = SoakSession(
     session=0,
     seconds=120.0,
     env_steps=900,

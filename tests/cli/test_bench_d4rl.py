@@ -10,7 +10,7 @@ import pytest
 
 from rlsuite.bench import d4rl
 from rlsuite.errors import ConfigError
-from rlsuite.launch.plan import Plan
+from rlsuite.launch.plan import RunPlan
 
 TASK = "InvertedPendulum-v4"
 EVERY_GROUP = sorted({name for group in d4rl.GROUPS.values() for name in group})
@@ -110,7 +110,7 @@ def test_the_last_ten_evaluations_of_every_seed():
         (seed, updates) for seed in (0, 1) for updates in range(3, 13)
     ]
     facts = d4rl.DataFacts("x", "D4RL", 1.0, 2.0)
-    plan = Plan(None, SimpleNamespace(preset="default", train=SimpleNamespace(eval_episodes=7)), ())
+    plan = RunPlan(None, SimpleNamespace(preset="default", train=SimpleNamespace(eval_episodes=7)), ())
     row = d4rl.table_row(facts, "iql", plan, found, 0.031)
     assert (row["score"], row["return_mean"], row["late_evaluations"]) == (12.0, 62.0, 20)
     assert row["late_score"] == pytest.approx(7.5)
@@ -148,8 +148,8 @@ def test_nothing_is_said_of_values_where_there_are_none(tmp_path):
 def test_moving_values_are_named(tmp_path, monkeypatch, capsys):
     records = [{"step": k, "updates": k, "q/mean": float(k)} for k in range(10, 110, 10)]
     records.append({"step": 100, "updates": 100, "eval/return_mean": 1.0, "eval/return_std": 0.0})
-    line = d4rl.D4rlLine(out=tmp_path)
-    plan = Plan(None, SimpleNamespace(preset="default", train=SimpleNamespace(eval_episodes=7)), ())
+    line = d4rl.D4rlArgs(out=tmp_path)
+    plan = RunPlan(None, SimpleNamespace(preset="default", train=SimpleNamespace(eval_episodes=7)), ())
     written_run(d4rl.folder_of(tmp_path, "hopper-medium-v2", "iql"), records)
     facts = d4rl.DataFacts("hopper-medium-v2", "D4RL", 1.0, 2.0)
     d4rl.write_tables({("hopper-medium-v2", "iql"): plan}, {"hopper-medium-v2": facts}, line)

@@ -7,11 +7,11 @@ from gymnasium_tasks import NAMES
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import check_env_specs
 
-from rlsuite.envs.names import suite_tasks_by_name, worlds_by_name
+from rlsuite.envs.names import suite_tasks_by_name, toys_by_name
 from rlsuite.errors import ConfigError, EnvironmentFailure
 
 FOREIGN = ("gym:Pendulum-v1", "gym:Hopper-v5", "dmc:fish-upright", "dmc:point_mass-easy")
-OURS = (*NAMES, *worlds_by_name())
+OURS = (*NAMES, *toys_by_name())
 SUITE = tuple(f"dmc:{name}" for name in suite_tasks_by_name())
 END_KEYS = ("done", "terminated", "truncated")
 
@@ -220,7 +220,7 @@ def test_actions_are_clamped_scaled_and_checked(make, env_id):
     assert torch.equal(left["next", "observation"], right["next", "observation"])
     bad = ones.clone()
     bad[1] = torch.nan
-    with pytest.raises(EnvironmentFailure, match=r"NaN in world\(s\) \[1\]"):
+    with pytest.raises(EnvironmentFailure, match=r"NaN in env\(s\) \[1\]"):
         inside.step(inside.reset().set("action", bad))
     with pytest.raises(ConfigError, match="shape"):
         inside.step(inside.reset().set("action", torch.ones(2, 50)))

@@ -70,8 +70,8 @@ def test_the_count_of_diverged_worlds_is_saved(make):
 def test_dm_controls_physics_errors_are_truncations(make):
     env = make("dmc:cheetah-run", 3, engine="dmc")
     td = env.reset()
-    with env._worlds[1].physics.reset_context():
-        env._worlds[1].physics.data.qvel[:] = np.nan
+    with env._originals[1].physics.reset_context():
+        env._originals[1].physics.data.qvel[:] = np.nan
     td["action"] = torch.zeros(3, 6)
     td = env.step(td)
     assert td["next", "valid"].flatten().tolist() == [True, False, True]

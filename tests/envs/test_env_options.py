@@ -63,8 +63,8 @@ def test_a_model_of_ones_own(make, tmp_path):
 def test_gymnasiums_own_environments_get_their_arguments(make):
     own = make("gym:Pendulum-v1", 1, options={"g": 2.0}, seed=0)
     usual = make("gym:Pendulum-v1", 1, seed=0)
-    assert own._vector.envs[0].unwrapped.g == 2.0
-    assert usual._vector.envs[0].unwrapped.g == 10.0
+    assert own._copies.envs[0].unwrapped.g == 2.0
+    assert usual._copies.envs[0].unwrapped.g == 10.0
 
 
 @pytest.mark.parametrize("legacy_margin", [False, True])
@@ -76,7 +76,7 @@ def test_engine_gym_has_the_options_and_margins_of_our_own(make, legacy_margin):
         for engine in ("native", "gym")
     )
     ours, theirs = own.reset(), gym.reset()
-    data = gym._vector.envs[0].unwrapped.data
+    data = gym._copies.envs[0].unwrapped.data
     state = (torch.from_numpy(part.copy())[None] for part in (data.qpos, data.qvel))
     own.engine.set_state(torch.tensor([True]), *state)
     for action in random_actions(own, 10):
@@ -91,7 +91,7 @@ def test_legacy_margins_need_a_mujoco_model(make):
         make("gym:Pendulum-v1", legacy_margin=True)
     with pytest.raises(ConfigError, match="legacy_margin came"):
         make("dmc:cartpole-swingup", legacy_margin=True)
-    margins = make("gym:Hopper-v5", legacy_margin=True)._vector.envs[0].unwrapped.model.geom_margin
+    margins = make("gym:Hopper-v5", legacy_margin=True)._copies.envs[0].unwrapped.model.geom_margin
     np.testing.assert_array_equal(margins * 2, gymnasium.make("Hopper-v5").unwrapped.model.geom_margin)
 
 

@@ -17,11 +17,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date")
 FALLING = {"Hopper", "Humanoid", "InvertedDoublePendulum", "InvertedPendulum", "Walker2d"}
 ULPS = 1e-15  # numpy's sine may differ from the C library's in the last digit
 SINGLE = 1e-4  # float32 against float64, relative to max(1, |x|)
+KINDS = {torch.float64: ULPS, torch.float32: SINGLE, float: ULPS}  # tensors, and numpy's arrays
 
 
 def fields_of(task, data, dtype=torch.float64):
-    """The fields of one mjData as a batch of one world."""
-    return {name: torch.from_numpy(getattr(data, name).copy()).to(dtype).unsqueeze(0) for name in task.fields}
+    """The fields of one mjData as a batch of one world: tensors, or of the type float arrays."""
+    arrays = {name: getattr(data, name)[None].copy() for name in task.fields}
+    if dtype is float:
+        return arrays
+    return {name: torch.from_numpy(array).to(dtype) for name, array in arrays.items()}
 
 
 def follow_gymnasium(name, version, options, steps):
@@ -34,20 +38,20 @@ def follow_gymnasium(name, version, options, steps):
     ends = 0
     for _ in range(steps):
         action = rng.uniform(-half, half)
-        before = {
-            dtype: task.before(fields_of(task, data, dtype)) for dtype in (torch.float32, torch.float64)
-        }
+        before = {dtype: task.before(fields_of(task, data, dtype)) for dtype in KINDS}
         observation, reward, terminated, _, _ = env.step(action)
-        for dtype, tolerance in ((torch.float64, ULPS), (torch.float32, SINGLE)):
+        for dtype, tolerance in KINDS.items():
             fields = fields_of(task, data, dtype)
-            taken = torch.from_numpy(action).to(dtype).unsqueeze(0)
+            taken = action[None] if dtype is float else torch.from_numpy(action).to(dtype).unsqueeze(0)
             ended = task.terminated(fields)
             ours = task.observation(fields)
             assert ours.dtype == dtype
             assert ended.tolist() == [terminated]
             np.testing.assert_allclose(ours[0], observation, rtol=tolerance, atol=tolerance)
-            if dtype == torch.float64:
+            assert isinstance(ours, np.ndarray) is isinstance(ended, np.ndarray) is (dtype is float)
+            if dtype in (torch.float64, float):
                 paid = task.reward(before[dtype], fields, taken, ended)
+                assert paid.shape == (1,)
                 assert abs(paid.item() - reward) <= 1e-12
             else:
                 assert task.reward(before[dtype], fields, taken, ended).dtype == dtype

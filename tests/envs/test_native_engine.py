@@ -7,7 +7,7 @@ import torch
 
 from rlsuite.envs.engines.native import NativeEngine
 from rlsuite.envs.tasks.base import gymnasium_model
-from rlsuite.errors import DataError
+from rlsuite.errors import DataError, EnvironmentFailure
 
 FIELDS = ("qpos", "qvel", "xpos", "cfrc_ext", "qfrc_actuator")
 
@@ -61,13 +61,17 @@ def test_a_saved_state_fits_its_own_model_only():
     engine.close()
 
 
-def test_closing_twice_is_allowed_and_stepping_goes_on_inline():
-    engine = NativeEngine(ant(), 3, threads=2)
-    engine.close()
-    engine.close()
-    before = engine.read()["qpos"].clone()
+def test_closing_twice_is_allowed_and_stepping_a_closed_engine_is_refused():
+    engine = NativeEngine(ant(), 3, FIELDS, threads=2)
     engine.step(torch.ones(3, 8, dtype=torch.float64), 1)
-    assert not torch.equal(before, engine.read()["qpos"])
+    views, before = engine.read(), engine.state_dict()
+    engine.close()
+    engine.close()
+    for name, value in engine.state_dict().items():
+        assert torch.equal(before[name], value), name
+    assert all(torch.equal(before[name], view) for name, view in views.items())  # their memory is still there
+    with pytest.raises(EnvironmentFailure, match="closed"):
+        engine.step(torch.ones(3, 8, dtype=torch.float64), 1)
 
 
 def test_sane_tells_which_worlds_are_lost():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from env_helpers import play, random_actions
 
-from rlsuite.envs.worlds.risky_pointmass import (
+from rlsuite.envs.toys.risky_pointmass import (
     PENALTY,
     RADIUS,
     distance_to_center,
@@ -47,9 +47,9 @@ def test_the_goal_is_a_quarter_disc_at_the_origin():
 
 
 def step(env, position, action):
-    env._position = torch.tensor(position, dtype=torch.float64).expand(env.num_envs, 2).clone()
+    env._position = np.tile(np.array(position), (env.num_envs, 1))
     td = env.reset().set("action", torch.tensor(action).expand(env.num_envs, 2).clone())
-    env._position[:] = torch.tensor(position, dtype=torch.float64)
+    env._position[:] = position
     return env.step(td)["next"]
 
 

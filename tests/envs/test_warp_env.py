@@ -173,7 +173,7 @@ def test_first_observations_are_those_of_the_native_engine(make, make_warp):
     state = native.engine.read()
     every = torch.ones(3, dtype=torch.bool)
     ours.engine.set_state(every, state["qpos"], state["qvel"])
-    expected, found = (env.task.observation(env._fields).double() for env in (native, ours))
+    expected, found = (torch.as_tensor(env.task.observation(env._fields)).double() for env in (native, ours))
     assert expected[:, 45:].abs().max() > 0  # inertias and velocities of bodies
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 

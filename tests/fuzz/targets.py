@@ -39,7 +39,7 @@ from rlsuite.runs.machine import difference, maker
 from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.runs.metrics import DISCARDED_FILE, MetricsFile, read_metrics
 from rlsuite.runs.runfolder import RunFolder
-from rlsuite.training.assembly import Run, build
+from rlsuite.training.assembly import OnlineRun, build
 from rlsuite.training.online import train_steps
 from rlsuite.training.recorder import Recorder, curve_table
 from rlsuite.training.saving import restore
@@ -92,7 +92,7 @@ class Checkpoint(Target):
         runs.train(path, "sac", {"hidden": (4,)}, **config)
         kind = agent_class("sac")
         train = TrainConfig(**{**runs.QUICK, **config})
-        self.run: Run = build(kind, kind.Config(hidden=(4,)), train)
+        self.run: OnlineRun = build(kind, kind.Config(hidden=(4,)), train)
         self.checkpoint = runs.newest(path)
         for older in self.checkpoint.parent.iterdir():  # nothing to go back to
             if older != self.checkpoint:

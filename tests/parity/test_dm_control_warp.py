@@ -51,7 +51,7 @@ def compare(name: str, steps: int) -> None:
     warp = WarpEngine(task.model(), WORLDS, task.fields, device="cpu", **options)
     rng, nothing = np.random.default_rng(0), np.zeros(0)
     start = stack_starts(task.initial.draw(rng, nothing, nothing) for _ in range(WORLDS))
-    goal = torch.zeros(WORLDS, 0, dtype=torch.float64) if start.goal is None else start.goal
+    goal = torch.zeros(WORLDS, 0, dtype=torch.float64) if start.goal is None else torch.from_numpy(start.goal)
     everyone = torch.ones(WORLDS, dtype=torch.bool)
     trajectory.set_state(everyone, start.qpos, start.qvel, start.act, start.warmstart)
     low, high = torch.from_numpy(native.model.actuator_ctrlrange).unbind(-1)

@@ -14,7 +14,7 @@ import torch
 from rlsuite.errors import DataError
 from rlsuite.runs import checkpoint as module
 from rlsuite.runs import manifest as manifests
-from rlsuite.runs.checkpoint import CheckpointStore, Chunk, check_like, config_digest
+from rlsuite.runs.checkpoint import CheckpointStore, SavedChunk, check_like, config_digest
 from rlsuite.runs.files import FileLayer
 
 
@@ -30,13 +30,13 @@ def save(store: CheckpointStore, step: int, **changes: Any) -> Path:
     )
 
 
-def chunk(name: str, version: int, calls: list[str] | None = None) -> Chunk:
+def chunk(name: str, version: int, calls: list[str] | None = None) -> SavedChunk:
     def rows() -> dict[str, torch.Tensor]:
         if calls is not None:
             calls.append(name)
         return {"x": torch.arange(4) + version}
 
-    return Chunk(name=name, version=version, rows=rows)
+    return SavedChunk(name=name, version=version, rows=rows)
 
 
 def test_no_checkpoint_is_none_and_creates_nothing(tmp_path: Path) -> None:
@@ -161,7 +161,11 @@ def test_only_one_chunk_is_in_memory_at_a_time(tmp_path: Path) -> None:
         alive.append(weakref.ref(tensor))
         return {"x": tensor}
 
-    save(CheckpointStore(tmp_path), 1, chunks=[Chunk(name=f"c{i}", version=0, rows=rows) for i in range(5)])
+    save(
+        CheckpointStore(tmp_path),
+        1,
+        chunks=[SavedChunk(name=f"c{i}", version=0, rows=rows) for i in range(5)],
+    )
     assert len(alive) == 5
 
 
@@ -242,7 +246,7 @@ def test_unsafe_names_are_refused_before_anything_is_written(tmp_path: Path, nam
     for changes in (
         {"tensors": {name: {}}},
         {"documents": {name: 1}},
-        {"chunks": [Chunk(name=name, version=0, rows=dict)]},
+        {"chunks": [SavedChunk(name=name, version=0, rows=dict)]},
     ):
         with pytest.raises(ValueError, match="cannot name a file of a checkpoint"):
             save(store, 1, **changes)
@@ -275,7 +279,7 @@ def test_an_error_in_the_rows_leaves_no_stage(tmp_path: Path) -> None:
 
     store = CheckpointStore(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        save(store, 1, chunks=[Chunk(name="a", version=0, rows=rows)])
+        save(store, 1, chunks=[SavedChunk(name="a", version=0, rows=rows)])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -99,9 +99,9 @@ class Shards:
     def __len__(self):
         return sum(map(len, self.each))
 
-    def extend(self, step):
-        for replay, rows in zip(self.each, step.chunk(2), strict=True):
-            replay.extend(rows)
+    def extend_arrays(self, *columns):
+        for replay, own in zip(self.each, zip(*[c.chunk(2) for c in columns], strict=True), strict=True):
+            replay.extend_arrays(*own)
 
     def batches(self, count):
         return [TensorDict.cat([replay.sample() for replay in self.each]) for _ in range(count)]

@@ -11,7 +11,7 @@ are written for the last axes; leading axes are independent seeds, whose losses 
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -37,6 +37,8 @@ from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.quantiles import quantile_huber_loss, select
 from rlsuite.replay.batch import Batch, unpack
 from rlsuite.returns.stock import split
+
+UNTOLD_UPDATES = 20_000  # length of a run that does not say how long it is
 
 
 def critic_loss(
@@ -71,6 +73,13 @@ class DEtaN(Agent):
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.target_critic = self.add_target("target_critic", self.critic)
         self.policy = policy_module(GreedyPolicy(self.worth, self.generators["act"], config.epsilon_start))
+        self.begin(UNTOLD_UPDATES)
+
+    def begin(self, updates: int) -> None:
+        """Let exploration end within its share of a run of so many updates."""
+        config = self.config
+        span = config.epsilon_updates or max(1.0, config.epsilon_share * updates)
+        self.epsilon_fall = (config.epsilon_start - config.epsilon_final) / span
 
     def quantiles(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Return stocks `[*lead, N, m]` and quantiles `[*lead, N, A, K, m]` at raw observations."""
@@ -107,7 +116,7 @@ class DEtaN(Agent):
 
         return stocked(shown, self.size, self.utility, self.config, edit)
 
-    def step(self, batch: Batch, noise: Noise, **phase: bool | str) -> dict[str, Tensor]:
+    def step(self, batch: Batch, noise: Noise, **phase: Any) -> dict[str, Tensor]:
         """Edit stocks, which no statistics normalise, and learn from the batch."""
         return self.learn(self.stocked(batch, noise, observe=True), noise, **phase)
 
@@ -125,8 +134,7 @@ class DEtaN(Agent):
         polyak(self.target_critic, self.critic, config.tau)
         epsilon = self.policy.module.epsilon
         with torch.no_grad():  # in place and on the device: a compiled or captured update follows it
-            fall = (config.epsilon_start - config.epsilon_final) / config.epsilon_updates
-            epsilon.sub_(fall).clamp_(*sorted((config.epsilon_start, config.epsilon_final)))
+            epsilon.sub_(self.epsilon_fall).clamp_(*sorted((config.epsilon_start, config.epsilon_final)))
         metrics["epsilon"] = epsilon.clone()
         return metrics
 

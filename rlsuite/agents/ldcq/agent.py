@@ -61,6 +61,7 @@ class LDCQ(StagedAgent):
     """
 
     Config: ClassVar[type] = LDCQConfig
+    needs_data = True
     adopts_statistics: ClassVar[bool] = True
     stages: ClassVar[tuple[str, ...]] = STAGES
 
@@ -304,7 +305,7 @@ class LDCQ(StagedAgent):
             key if isinstance(key, str) else ".".join(key): tensor for key, tensor in batch.items(True, True)
         }
 
-    def phase(self) -> dict[str, bool | str]:
+    def phase(self) -> dict[str, Any]:
         """Return the stage that is due, and whether its latents come from the diffusion prior."""
         return {"stage": self.stage, "diffuses": self.actor.diffuses()}
 
@@ -315,7 +316,7 @@ class LDCQ(StagedAgent):
             return None
         return "stage values draws its candidates anew in every update (--agent.stored 0)"
 
-    def step(self, batch: dict[str, Tensor], noise: Noise, **phase: bool | str) -> dict[str, Tensor]:
+    def step(self, batch: dict[str, Tensor], noise: Noise, **phase: Any) -> dict[str, Tensor]:
         """Learn from the windows; every stage normalises the observations that it reads."""
         return self.learn(batch, noise, **phase)
 

@@ -6,11 +6,9 @@ Source: Gymnasium's ant_v5; ant_v4 leaves contact forces out of observation and 
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, all_finite, clip, copied, flat, join, sum_of_squares
 from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model, never
-from rlsuite.envs.tasks.common import TaskOptions, body_id, step_seconds, sum_of_squares, survival
+from rlsuite.envs.tasks.common import TaskOptions, body_id, step_seconds, survival
 
 VERSIONS = {
     "v5": frozenset({"use_contact_forces"}),
@@ -69,33 +67,31 @@ def build(version: str, options: Options) -> Task:
         observed, charged = options.include_cfrc_ext_in_observation, True
         first_body = 1
 
-    def forces(fields: Fields) -> Tensor:
-        low, high = options.contact_force_range
-        return fields["cfrc_ext"].clamp(low, high)
+    def forces(fields: Fields) -> Array:
+        return clip(fields["cfrc_ext"], *options.contact_force_range)
 
-    def observation(fields: Fields) -> Tensor:
-        state = (fields["qpos"][:, skip:], fields["qvel"])
-        shown = (forces(fields)[:, first_body:].flatten(1),) if observed else ()
-        return torch.cat((*state, *shown), dim=-1)
+    def observation(fields: Fields) -> Array:
+        shown = (flat(forces(fields)[:, first_body:]),) if observed else ()
+        return join(fields["qpos"][:, skip:], fields["qvel"], *shown)
 
-    def healthy(fields: Fields) -> Tensor:
+    def healthy(fields: Fields) -> Array:
         height, (low, high) = fields["qpos"][:, 2], options.healthy_z_range
-        state = torch.cat((fields["qpos"], fields["qvel"]), dim=-1)
-        return torch.isfinite(state).all(-1) & (height >= low) & (height <= high)
+        finite = all_finite(fields["qpos"]) & all_finite(fields["qvel"])
+        return finite & (height >= low) & (height <= high)
 
-    def terminated(fields: Fields) -> Tensor:
+    def terminated(fields: Fields) -> Array:
         return ~healthy(fields)
 
-    def before(fields: Fields) -> Tensor:
-        return fields["xpos"][:, body, 0].clone()
+    def before(fields: Fields) -> Array:
+        return copied(fields["xpos"][:, body, 0])
 
     bonus = survival(version, options.healthy_reward, options.terminate_when_unhealthy, healthy)
 
-    def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+    def reward(x_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
         velocity = (fields["xpos"][:, body, 0] - x_before) / dt
         cost = options.ctrl_cost_weight * sum_of_squares(action)
         if charged:
-            cost += options.contact_cost_weight * sum_of_squares(forces(fields).flatten(1))
+            cost = cost + options.contact_cost_weight * sum_of_squares(flat(forces(fields)))
         return options.forward_reward_weight * velocity + bonus(fields, ended) - cost
 
     return Task(
@@ -111,4 +107,5 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated if options.terminate_when_unhealthy else never,
         camera={"trackbodyid": body, "distance": 4.0},
+        arrays="any",
     )

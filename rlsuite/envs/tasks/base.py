@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import gymnasium
 import mujoco
@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from rlsuite import extensions
+from rlsuite.envs.arrays import Array
 from rlsuite.envs.names import added_tasks, tasks_by_name
 from rlsuite.errors import ConfigError, unknown_name
 from rlsuite.strict import from_mapping
 
-Fields = Mapping[str, Tensor]
-"""Arrays of MuJoCo's mjData by name, each with a leading axis of B worlds."""
+Fields = Mapping[str, Array]
+"""Arrays of MuJoCo's mjData by name, each with a leading axis of B envs."""
 
 DEFAULT_VERSION = "v5"
 GYMNASIUM_MODELS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
@@ -100,11 +101,11 @@ def halve_margins(model: mujoco.MjModel) -> None:
     model.geom_margin *= LEGACY_MARGIN
 
 
-Array = TypeVar("Array", np.ndarray, Tensor)
+Rows = TypeVar("Rows", np.ndarray, Tensor)
 
 
-class Start(NamedTuple, Generic[Array]):
-    """Initial states: of one world as arrays, of many as tensors with a leading axis.
+class Start(NamedTuple, Generic[Rows]):
+    """Initial states: of one env, or of many with a leading axis.
 
     Attributes:
         qpos: joint positions `[Q]`.
@@ -114,20 +115,20 @@ class Start(NamedTuple, Generic[Array]):
         warmstart: accelerations that the constraint solver starts from `[V]`; None is zero.
     """
 
-    qpos: Array
-    qvel: Array
-    goal: Array | None = None
-    act: Array | None = None
-    warmstart: Array | None = None
+    qpos: Rows
+    qvel: Rows
+    goal: Rows | None = None
+    act: Rows | None = None
+    warmstart: Rows | None = None
 
 
-def stack_starts(starts: Iterable[Start[np.ndarray]]) -> Start[Tensor]:
-    """Join the states of K single worlds, `[K, ...]` on the CPU."""
+def stack_starts(starts: Iterable[Start[np.ndarray]]) -> Start[np.ndarray]:
+    """Join the states of K single envs, `[K, ...]`."""
     columns = zip(*starts, strict=True)
-    return Start._make(None if part[0] is None else torch.from_numpy(np.stack(part)) for part in columns)
+    return Start._make(None if part[0] is None else np.stack(part) for part in columns)
 
 
-def pick_starts(starts: Start[Tensor], rows: Tensor) -> Start[Tensor]:
+def pick_starts(starts: Start[Rows], rows: Rows) -> Start[Rows]:
     """Return the states of the given rows, `[len(rows), ...]`."""
     return Start._make(None if part is None else part[rows] for part in starts)
 
@@ -181,19 +182,22 @@ def symmetric(count: int, like: Tensor, generator: torch.Generator) -> Tensor:
     return 2 * uniform - 1
 
 
-def nothing(fields: Fields) -> Tensor:
+def nothing(fields: Fields) -> Array:
     """Remember nothing of the moment before the step, `[B, 0]`."""
-    return fields["qpos"].new_empty(fields["qpos"].shape[0], 0)
+    return fields["qpos"][:, :0]
 
 
-def never(fields: Fields) -> Tensor:
+def never(fields: Fields) -> Array:
     """End no episode, `[B]`."""
-    return fields["qpos"].new_zeros(fields["qpos"].shape[0], dtype=torch.bool)
+    qpos = fields["qpos"]
+    if isinstance(qpos, np.ndarray):
+        return np.zeros(len(qpos), np.bool_)
+    return qpos.new_zeros(len(qpos), dtype=torch.bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One MuJoCo task. All functions are pure, keep device and dtype, and return new tensors.
+    """One MuJoCo task. All functions are pure, keep device and dtype, and return new arrays.
 
     Attributes:
         name: Gymnasium's name without the version; `dmc:domain-task` for dm_control's.
@@ -218,6 +222,8 @@ class Task:
         show_goal: writes one world's goal `[G]` into the model that a picture is made of; None where the
             model shows it anyway.
         packages: what made the model and the initial states, for the record of versions.
+        arrays: what the functions take: "torch" for tensors alone; "any" for numpy arrays, too (written with
+            `rlsuite.envs.arrays`), which engine `native` then hands them, at a tenth of the cost.
     """
 
     name: str
@@ -230,13 +236,14 @@ class Task:
     refresh: bool = False
     goal_size: int = 0
     initial: InitialStates
-    observation: Callable[[Fields], Tensor]
-    before: Callable[[Fields], Tensor] = nothing
-    reward: Callable[[Tensor, Fields, Tensor, Tensor], Tensor]
-    terminated: Callable[[Fields], Tensor] = never
+    observation: Callable[[Fields], Array]
+    before: Callable[[Fields], Array] = nothing
+    reward: Callable[[Array, Fields, Array, Array], Array]
+    terminated: Callable[[Fields], Array] = never
     camera: Mapping[str, object] = field(default_factory=dict)
     show_goal: Callable[[mujoco.MjModel, np.ndarray], None] | None = None
     packages: tuple[str, ...] = ("gymnasium",)
+    arrays: Literal["torch", "any"] = "torch"
 
     @property
     def env_id(self) -> str:
@@ -288,8 +295,8 @@ def task_module(name: str) -> ModuleType:
     if name not in added:
         raise unknown_name("an environment", name, [*known, *added], "rlsuite list envs")
     module = extensions.module_of("task", name)
-    wanted = ("Options", "World") if hasattr(module, "World") else ("Options", "VERSIONS", "build")
-    lacking = [one for one in wanted if not hasattr(module, one)]
+    wanted = ("Options", "Env") if hasattr(module, "Env") else ("Options", "VERSIONS", "build")
+    lacking = [name for name in wanted if not hasattr(module, name)]
     if lacking:
         raise ConfigError(f"{module.__name__} is no task: it lacks {', '.join(lacking)} (docs/extending.md)")
     return module

@@ -6,13 +6,11 @@ Legend: B worlds, N numbers of one world, O observation.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import mujoco
 import numpy as np
-import torch
-from torch import Tensor
 
+from rlsuite.envs.arrays import Array, flat, join
 from rlsuite.envs.tasks.base import Fields
 from rlsuite.errors import ConfigError
 
@@ -69,37 +67,7 @@ def body_id(model: mujoco.MjModel, body: int | str) -> int:
         ) from error
 
 
-def constant(values: np.ndarray) -> Callable[[Tensor], Tensor]:
-    """Return a function that gives `values` on the device and in the dtype of a tensor, copied there once."""
-
-    @cache
-    def on(device: torch.device, dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, device=device, dtype=dtype)
-
-    return lambda like: on(like.device, like.dtype)
-
-
-def sum_of_squares(values: Tensor) -> Tensor:
-    """Sum the squares of `[B, N]` to `[B]`.
-
-    On the CPU numpy does it in double precision: it adds in another order than torch, and Gymnasium's
-    rewards are its sums.
-    """
-    if values.device.type == "cpu" and values.dtype == torch.float64:
-        return torch.from_numpy(np.add.reduce(np.square(values.numpy()), axis=-1))
-    return torch.linalg.vecdot(values, values)
-
-
-def circle(angles: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines.
-
-    On a CPU `polar` calls the C library's, as numpy does; torch's own are a last digit off at times.
-    """
-    points = torch.polar(torch.ones_like(angles), angles)
-    return points.real, points.imag
-
-
-def within(value: Tensor, bounds: tuple[float, float]) -> Tensor:
+def within(value: Array, bounds: tuple[float, float]) -> Array:
     """Say where low < value < high; nowhere for nan."""
     return (value > bounds[0]) & (value < bounds[1])
 
@@ -108,8 +76,8 @@ def survival(
     version: str,
     healthy_reward: float,
     terminate_when_unhealthy: bool,
-    healthy: Callable[[Fields], Tensor],
-) -> Callable[[Fields, Tensor], Tensor]:
+    healthy: Callable[[Fields], Array],
+) -> Callable[[Fields, Array], Array]:
     """Return (fields, terminated `[B]`) -> reward for being healthy, `[B]`.
 
     v4 pays on the step of the fall, too, where the fall ends the episode.
@@ -117,7 +85,7 @@ def survival(
     if not terminate_when_unhealthy:
         return lambda fields, ended: healthy_reward * healthy(fields)
     if version == "v4":
-        return lambda fields, ended: fields["qpos"].new_full(ended.shape, healthy_reward)
+        return lambda fields, ended: healthy_reward
     return lambda fields, ended: healthy_reward * ~ended
 
 
@@ -140,9 +108,7 @@ class BodyOptions(TaskOptions):
 BODY_OPTIONS_OF_V5 = frozenset(name for name in option_names(BodyOptions) if name.startswith("include_"))
 
 
-def body_observation(
-    version: str, options: BodyOptions
-) -> tuple[tuple[str, ...], Callable[[Fields], Tensor]]:
+def body_observation(version: str, options: BodyOptions) -> tuple[tuple[str, ...], Callable[[Fields], Array]]:
     """Return the names of the fields that a humanoid observes, and fields -> `[B, O]`.
 
     v4 also shows the world's body and the undriven root joint, whose numbers are always zero.
@@ -160,8 +126,8 @@ def body_observation(
         if included
     ]
 
-    def observe(fields: Fields) -> Tensor:
-        shown = [fields[name][:, start:].flatten(1) for name, start in parts]
-        return torch.cat((fields["qpos"][:, skip:], fields["qvel"], *shown), dim=-1)
+    def observe(fields: Fields) -> Array:
+        shown = [flat(fields[name][:, start:]) for name, start in parts]
+        return join(fields["qpos"][:, skip:], fields["qvel"], *shown)
 
     return tuple(name for name, _ in parts), observe

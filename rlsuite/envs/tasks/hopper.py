@@ -6,11 +6,9 @@ Source: Gymnasium's hopper_v5; hopper_v4 also pays for staying healthy on the st
 from dataclasses import dataclass
 from math import inf
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, clip, copied, join, sum_of_squares
 from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model, never
-from rlsuite.envs.tasks.common import TaskOptions, step_seconds, sum_of_squares, survival, within
+from rlsuite.envs.tasks.common import TaskOptions, step_seconds, survival, within
 
 VERSIONS = {"v5": frozenset[str](), "v4": frozenset({"xml_file", "frame_skip"})}
 VELOCITY_CLIP = 10.0  # of observed velocities, m/s or rad/s
@@ -48,26 +46,25 @@ def build(version: str, options: Options) -> Task:
     dt = step_seconds(load(), options)
     skip = 1 if options.exclude_current_positions_from_observation else 0
 
-    def observation(fields: Fields) -> Tensor:
-        velocity = fields["qvel"].clamp(-VELOCITY_CLIP, VELOCITY_CLIP)
-        return torch.cat((fields["qpos"][:, skip:], velocity), dim=-1)
+    def observation(fields: Fields) -> Array:
+        return join(fields["qpos"][:, skip:], clip(fields["qvel"], -VELOCITY_CLIP, VELOCITY_CLIP))
 
-    def healthy(fields: Fields) -> Tensor:
+    def healthy(fields: Fields) -> Array:
         qpos = fields["qpos"]
-        state = torch.cat((qpos[:, 2:], fields["qvel"]), dim=-1)
+        state = join(qpos[:, 2:], fields["qvel"])
         bounded = within(state, options.healthy_state_range).all(-1)
         upright = within(qpos[:, 2], options.healthy_angle_range)
         return bounded & within(qpos[:, 1], options.healthy_z_range) & upright
 
-    def terminated(fields: Fields) -> Tensor:
+    def terminated(fields: Fields) -> Array:
         return ~healthy(fields)
 
-    def before(fields: Fields) -> Tensor:
-        return fields["qpos"][:, 0].clone()
+    def before(fields: Fields) -> Array:
+        return copied(fields["qpos"][:, 0])
 
     bonus = survival(version, options.healthy_reward, options.terminate_when_unhealthy, healthy)
 
-    def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+    def reward(x_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
         velocity = (fields["qpos"][:, 0] - x_before) / dt
         gain = options.forward_reward_weight * velocity + bonus(fields, ended)
         return gain - options.ctrl_cost_weight * sum_of_squares(action)
@@ -84,4 +81,5 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated if options.terminate_when_unhealthy else never,
         camera={"trackbodyid": 2, "distance": 3.0, "lookat": (0.0, 0.0, 1.15), "elevation": -20.0},
+        arrays="any",
     )

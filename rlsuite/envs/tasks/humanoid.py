@@ -7,16 +7,13 @@ and also pays for staying healthy on the step on which it falls.
 from dataclasses import dataclass
 from math import inf
 
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, clip, constant, flat, sum_of_squares
 from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model, never
 from rlsuite.envs.tasks.common import (
     BODY_OPTIONS_OF_V5,
     BodyOptions,
     body_observation,
-    constant,
     step_seconds,
-    sum_of_squares,
     survival,
     within,
 )
@@ -60,25 +57,25 @@ def build(version: str, options: Options) -> Task:
     observed, observation = body_observation(version, options)
     charged = version != "v4"
 
-    def centre(fields: Fields) -> Tensor:
+    def centre(fields: Fields) -> Array:
         # Added one after the other, as numpy's einsum does.
         weighted = masses(fields["xipos"]) * fields["xipos"][:, :, 0]
         return weighted.cumsum(-1)[:, -1] / total_mass
 
-    def healthy(fields: Fields) -> Tensor:
+    def healthy(fields: Fields) -> Array:
         return within(fields["qpos"][:, 2], options.healthy_z_range)
 
-    def terminated(fields: Fields) -> Tensor:
+    def terminated(fields: Fields) -> Array:
         return ~healthy(fields)
 
     bonus = survival(version, options.healthy_reward, options.terminate_when_unhealthy, healthy)
 
-    def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+    def reward(x_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
         velocity = (centre(fields) - x_before) / dt
         cost = options.ctrl_cost_weight * sum_of_squares(action)
         if charged:
-            contacts = options.contact_cost_weight * sum_of_squares(fields["cfrc_ext"].flatten(1))
-            cost += contacts.clamp(*options.contact_cost_range)
+            contacts = options.contact_cost_weight * sum_of_squares(flat(fields["cfrc_ext"]))
+            cost = cost + clip(contacts, *options.contact_cost_range)
         return options.forward_reward_weight * velocity + bonus(fields, ended) - cost
 
     return Task(
@@ -96,4 +93,5 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated if options.terminate_when_unhealthy else never,
         camera={"trackbodyid": 1, "distance": 4.0, "lookat": (0.0, 0.0, 2.0), "elevation": -20.0},
+        arrays="any",
     )

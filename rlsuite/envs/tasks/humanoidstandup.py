@@ -6,15 +6,13 @@ Source: Gymnasium's humanoidstandup_v5; v4 observes 28 numbers more, which are a
 from dataclasses import dataclass
 from math import inf
 
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, clip, flat, sum_of_squares
 from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
 from rlsuite.envs.tasks.common import (
     BodyOptions,
     body_observation,
     option_names,
     step_seconds,
-    sum_of_squares,
 )
 
 CONSTANT_REWARD = 1.0  # per step
@@ -48,11 +46,11 @@ def build(version: str, options: Options) -> Task:
     timestep = model.opt.timestep
     observed, observation = body_observation(version, options)
 
-    def reward(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+    def reward(_: Array, fields: Fields, action: Array, ended: Array) -> Array:
         height = fields["qpos"][:, 2] / timestep
-        impacts = options.impact_cost_weight * sum_of_squares(fields["cfrc_ext"].flatten(1))
+        impacts = options.impact_cost_weight * sum_of_squares(flat(fields["cfrc_ext"]))
         control = options.ctrl_cost_weight * sum_of_squares(action)
-        return height - control - impacts.clamp(*options.impact_cost_range) + CONSTANT_REWARD
+        return height - control - clip(impacts, *options.impact_cost_range) + CONSTANT_REWARD
 
     return Task(
         name="HumanoidStandup",
@@ -65,4 +63,5 @@ def build(version: str, options: Options) -> Task:
         observation=observation,
         reward=reward,
         camera={"trackbodyid": 1, "distance": 4.0, "lookat": (0.0, 0.0, 0.8925), "elevation": -20.0},
+        arrays="any",
     )

@@ -6,11 +6,9 @@ also pays on the step on which the poles fall.
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, circle, clip, join
 from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
-from rlsuite.envs.tasks.common import TaskOptions, circle, option_names, step_seconds
+from rlsuite.envs.tasks.common import TaskOptions, option_names, step_seconds
 
 TIP_TARGET = 2.0  # metres
 TIP_MIN = 1.0  # metres
@@ -43,22 +41,22 @@ def build(version: str, options: Options) -> Task:
     load = gymnasium_model(options.xml_file)
     forces = 3 if version == "v4" else 1
 
-    def observation(fields: Fields) -> Tensor:
+    def observation(fields: Fields) -> Array:
         qpos = fields["qpos"]
         cosines, sines = circle(qpos[:, 1:])
-        velocities = fields["qvel"].clamp(-CLIP, CLIP)
-        shown = fields["qfrc_constraint"][:, :forces].clamp(-CLIP, CLIP)
-        return torch.cat((qpos[:, :1], sines, cosines, velocities, shown), dim=-1)
+        velocities = clip(fields["qvel"], -CLIP, CLIP)
+        shown = clip(fields["qfrc_constraint"][:, :forces], -CLIP, CLIP)
+        return join(qpos[:, :1], sines, cosines, velocities, shown)
 
-    def terminated(fields: Fields) -> Tensor:
+    def terminated(fields: Fields) -> Array:
         return fields["site_xpos"][:, 0, 2] <= TIP_MIN
 
-    def reward(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+    def reward(_: Array, fields: Fields, action: Array, ended: Array) -> Array:
         tip_x, tip_z = fields["site_xpos"][:, 0, 0], fields["site_xpos"][:, 0, 2]
         lower, upper = fields["qvel"][:, 1], fields["qvel"][:, 2]
-        distance = SIDEWAYS_COST * tip_x.square() + (tip_z - TIP_TARGET).square()
-        haste = VELOCITY_COST[0] * lower.square() + VELOCITY_COST[1] * upper.square()
-        bonus = options.healthy_reward * (torch.ones_like(ended) if version == "v4" else ~ended)
+        distance = SIDEWAYS_COST * tip_x**2 + (tip_z - TIP_TARGET) ** 2
+        haste = VELOCITY_COST[0] * lower**2 + VELOCITY_COST[1] * upper**2
+        bonus = options.healthy_reward * (1.0 if version == "v4" else ~ended)
         return bonus - distance - haste
 
     return Task(
@@ -73,4 +71,5 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated,
         camera={"distance": 4.1225, "lookat": (0.0, 0.0, 0.1225)},
+        arrays="any",
     )

@@ -5,9 +5,7 @@ Source: Gymnasium's inverted_pendulum_v5; inverted_pendulum_v4 also pays on the 
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, all_finite, join, number
 from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
 from rlsuite.envs.tasks.common import TaskOptions, option_names, step_seconds
 
@@ -31,15 +29,14 @@ def build(version: str, options: Options) -> Task:
     """Build the task; observations are the positions of cart and pole, then their velocities, `[B, 4]`."""
     load = gymnasium_model(options.xml_file)
 
-    def observation(fields: Fields) -> Tensor:
-        return torch.cat((fields["qpos"], fields["qvel"]), dim=-1)
+    def observation(fields: Fields) -> Array:
+        return join(fields["qpos"], fields["qvel"])
 
-    def terminated(fields: Fields) -> Tensor:
-        return (fields["qpos"][:, 1].abs() > ANGLE_LIMIT) | ~torch.isfinite(observation(fields)).all(-1)
+    def terminated(fields: Fields) -> Array:
+        return (abs(fields["qpos"][:, 1]) > ANGLE_LIMIT) | ~all_finite(observation(fields))
 
-    def reward(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
-        paid = torch.ones_like(ended) if version == "v4" else ~ended
-        return paid.to(action.dtype)
+    def reward(_: Array, fields: Fields, action: Array, ended: Array) -> Array:
+        return number(ended | True if version == "v4" else ~ended, action)
 
     return Task(
         name="InvertedPendulum",
@@ -52,4 +49,5 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated,
         camera={"trackbodyid": 0, "distance": 2.04},
+        arrays="any",
     )

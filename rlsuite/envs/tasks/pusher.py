@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlsuite.envs.arrays import Array, join, norm, sum_of_squares
 from rlsuite.envs.tasks.base import Fields, Start, Task, gymnasium_model, symmetric
-from rlsuite.envs.tasks.common import TaskOptions, body_id, step_seconds, sum_of_squares
+from rlsuite.envs.tasks.common import TaskOptions, body_id, step_seconds
 
 VERSIONS = {"v5": frozenset[str]()}
 REFUSED = {
@@ -85,14 +86,14 @@ def build(version: str, options: Options) -> Task:
     model = load()
     tip, thing, goal = (body_id(model, name) for name in ("tips_arm", "object", "goal"))
 
-    def observation(fields: Fields) -> Tensor:
+    def observation(fields: Fields) -> Array:
         places = [fields["xpos"][:, body] for body in (tip, thing, goal)]
-        return torch.cat((fields["qpos"][:, :JOINTS], fields["qvel"][:, :JOINTS], *places), dim=-1)
+        return join(fields["qpos"][:, :JOINTS], fields["qvel"][:, :JOINTS], *places)
 
-    def reward(_: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+    def reward(_: Array, fields: Fields, action: Array, ended: Array) -> Array:
         places = fields["xpos"]
-        near = torch.linalg.vector_norm(places[:, thing] - places[:, tip], dim=-1)
-        distance = torch.linalg.vector_norm(places[:, thing] - places[:, goal], dim=-1)
+        near = norm(places[:, thing] - places[:, tip])
+        distance = norm(places[:, thing] - places[:, goal])
         control = sum_of_squares(action) * options.reward_control_weight
         return -distance * options.reward_dist_weight - control - near * options.reward_near_weight
 
@@ -108,4 +109,5 @@ def build(version: str, options: Options) -> Task:
         observation=observation,
         reward=reward,
         camera={"distance": 4.0},
+        arrays="any",
     )

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlsuite.envs.arrays import Array, circle, join, norm, sum_of_squares
 from rlsuite.envs.tasks.base import Fields, Start, Task, gymnasium_model, nothing, symmetric
-from rlsuite.envs.tasks.common import TaskOptions, body_id, circle, option_names, step_seconds, sum_of_squares
+from rlsuite.envs.tasks.common import TaskOptions, body_id, option_names, step_seconds
 
 TARGET_RADIUS = 0.2  # metres; targets are uniform in this disc
 POSITION_NOISE = 0.1  # radians, half width
@@ -73,17 +74,17 @@ def build(version: str, options: Options) -> Task:
     fingertip, target = body_id(model, "fingertip"), body_id(model, "target")
     axes = 3 if version == "v4" else 2
 
-    def gap(fields: Fields) -> Tensor:
+    def gap(fields: Fields) -> Array:
         return fields["xpos"][:, fingertip] - fields["xpos"][:, target]
 
-    def observation(fields: Fields) -> Tensor:
+    def observation(fields: Fields) -> Array:
         qpos = fields["qpos"]
         velocities = fields["qvel"][:, :2]
-        return torch.cat((*circle(qpos[:, :2]), qpos[:, 2:], velocities, gap(fields)[:, :axes]), dim=-1)
+        return join(*circle(qpos[:, :2]), qpos[:, 2:], velocities, gap(fields)[:, :axes])
 
-    def reward(gap_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+    def reward(gap_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
         way = gap_before if version == "v4" else gap(fields)
-        near = -torch.linalg.vector_norm(way, dim=-1) * options.reward_dist_weight
+        near = -norm(way) * options.reward_dist_weight
         return near - sum_of_squares(action) * options.reward_control_weight
 
     return Task(
@@ -99,4 +100,5 @@ def build(version: str, options: Options) -> Task:
         before=gap if version == "v4" else nothing,
         reward=reward,
         camera={"distance": 0.8, "lookat": (0.0, 0.0, 0.0), "elevation": -70.0},
+        arrays="any",
     )

@@ -5,11 +5,9 @@ Source: Gymnasium's swimmer_v5 (v4 is the same task).
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, copied, join, sum_of_squares
 from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
-from rlsuite.envs.tasks.common import TaskOptions, step_seconds, sum_of_squares
+from rlsuite.envs.tasks.common import TaskOptions, step_seconds
 
 VERSIONS = {"v5": frozenset[str](), "v4": frozenset({"xml_file", "frame_skip"})}
 
@@ -36,13 +34,13 @@ def build(version: str, options: Options) -> Task:
     dt = step_seconds(load(), options)
     skip = 2 if options.exclude_current_positions_from_observation else 0
 
-    def observation(fields: Fields) -> Tensor:
-        return torch.cat((fields["qpos"][:, skip:], fields["qvel"]), dim=-1)
+    def observation(fields: Fields) -> Array:
+        return join(fields["qpos"][:, skip:], fields["qvel"])
 
-    def before(fields: Fields) -> Tensor:
-        return fields["qpos"][:, 0].clone()
+    def before(fields: Fields) -> Array:
+        return copied(fields["qpos"][:, 0])
 
-    def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+    def reward(x_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
         velocity = (fields["qpos"][:, 0] - x_before) / dt
         return options.forward_reward_weight * velocity - options.ctrl_cost_weight * sum_of_squares(action)
 
@@ -56,4 +54,5 @@ def build(version: str, options: Options) -> Task:
         observation=observation,
         before=before,
         reward=reward,
+        arrays="any",
     )

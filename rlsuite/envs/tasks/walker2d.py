@@ -6,11 +6,9 @@ for staying healthy on the step on which it falls.
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, clip, copied, join, sum_of_squares
 from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model, never
-from rlsuite.envs.tasks.common import TaskOptions, step_seconds, sum_of_squares, survival, within
+from rlsuite.envs.tasks.common import TaskOptions, step_seconds, survival, within
 
 VERSIONS = {"v5": frozenset[str](), "v4": frozenset({"xml_file", "frame_skip"})}
 MODEL_OF_V4 = "walker2d.xml"
@@ -47,23 +45,22 @@ def build(version: str, options: Options) -> Task:
     dt = step_seconds(load(), options)
     skip = 1 if options.exclude_current_positions_from_observation else 0
 
-    def observation(fields: Fields) -> Tensor:
-        velocity = fields["qvel"].clamp(-VELOCITY_CLIP, VELOCITY_CLIP)
-        return torch.cat((fields["qpos"][:, skip:], velocity), dim=-1)
+    def observation(fields: Fields) -> Array:
+        return join(fields["qpos"][:, skip:], clip(fields["qvel"], -VELOCITY_CLIP, VELOCITY_CLIP))
 
-    def healthy(fields: Fields) -> Tensor:
+    def healthy(fields: Fields) -> Array:
         height, angle = fields["qpos"][:, 1], fields["qpos"][:, 2]
         return within(height, options.healthy_z_range) & within(angle, options.healthy_angle_range)
 
-    def terminated(fields: Fields) -> Tensor:
+    def terminated(fields: Fields) -> Array:
         return ~healthy(fields)
 
-    def before(fields: Fields) -> Tensor:
-        return fields["qpos"][:, 0].clone()
+    def before(fields: Fields) -> Array:
+        return copied(fields["qpos"][:, 0])
 
     bonus = survival(version, options.healthy_reward, options.terminate_when_unhealthy, healthy)
 
-    def reward(x_before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+    def reward(x_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
         velocity = (fields["qpos"][:, 0] - x_before) / dt
         gain = options.forward_reward_weight * velocity + bonus(fields, ended)
         return gain - options.ctrl_cost_weight * sum_of_squares(action)
@@ -80,4 +77,5 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated if options.terminate_when_unhealthy else never,
         camera={"trackbodyid": 2, "distance": 4.0, "lookat": (0.0, 0.0, 1.15), "elevation": -20.0},
+        arrays="any",
     )

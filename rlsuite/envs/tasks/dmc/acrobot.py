@@ -2,9 +2,7 @@
 
 from functools import partial
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, join, norm
 from rlsuite.envs.tasks.base import Fields, Task
 from rlsuite.envs.tasks.dmc.base import XZ, ZZ, suite_task
 from rlsuite.envs.tasks.dmc.rewards import tolerance
@@ -15,16 +13,16 @@ TARGET_RADIUS = 0.2  # metres
 MARGINS = {"swingup": 1.0, "swingup_sparse": 0.0}  # metres around the target that are worth something
 
 
-def observation(fields: Fields) -> Tensor:
+def observation(fields: Fields) -> Array:
     """Sines, then cosines of both arms' angles to the vertical, velocities: `[B, 6]`."""
     arms = fields["xmat"][:, UPPER_ARM : LOWER_ARM + 1]
-    return torch.cat((arms[..., XZ], arms[..., ZZ], fields["qvel"]), dim=-1)
+    return join(arms[..., XZ], arms[..., ZZ], fields["qvel"])
 
 
-def reward(margin: float, fields: Fields, action: Tensor) -> Tensor:
+def reward(margin: float, fields: Fields, action: Array) -> Array:
     """1 where the tip is in the target, falling with the distance unless the margin is 0, `[B]`."""
     sites = fields["site_xpos"]
-    distance = torch.linalg.vector_norm(sites[:, TARGET] - sites[:, TIP], dim=-1)
+    distance = norm(sites[:, TARGET] - sites[:, TIP])
     return tolerance(distance, (0, TARGET_RADIUS), margin=margin)
 
 

@@ -1,8 +1,6 @@
 """Ball in cup (catch): a cup that moves in the plane catches a ball on a string."""
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, join, number
 from rlsuite.envs.tasks.base import Fields
 from rlsuite.envs.tasks.dmc.base import suite_task
 
@@ -11,16 +9,16 @@ TARGET = 1  # site
 SLACK = 0.05 - 0.025  # metres: half the target's width and height less the ball's radius
 
 
-def observation(fields: Fields) -> Tensor:
+def observation(fields: Fields) -> Array:
     """Positions and velocities: `[B, 8]`."""
-    return torch.cat((fields["qpos"], fields["qvel"]), dim=-1)
+    return join(fields["qpos"], fields["qvel"])
 
 
-def reward(fields: Fields, action: Tensor) -> Tensor:
+def reward(fields: Fields, action: Array) -> Array:
     """1 where the whole ball is in the cup, `[B]`."""
-    way = (fields["site_xpos"][:, TARGET] - fields["xpos"][:, BALL]).abs()
+    way = abs(fields["site_xpos"][:, TARGET] - fields["xpos"][:, BALL])
     inside = (way[:, 0] < SLACK) & (way[:, 2] < SLACK)
-    return inside.to(way.dtype)
+    return number(inside, way)
 
 
 TASKS = {

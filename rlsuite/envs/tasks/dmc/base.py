@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlsuite.envs.arrays import Array
 from rlsuite.envs.names import suite_tasks_by_name
 from rlsuite.envs.seeding import EPISODE_SEEDS
 from rlsuite.envs.tasks.base import Fields, Start, Task, loading, pick_starts, stack_starts
@@ -29,7 +30,7 @@ POOL_SIZE = 4096  # states
 
 XX, XZ, ZX, ZZ = 0, 2, 6, 8  # elements of a rotation matrix as MuJoCo stores it; z is up
 
-Reward = Callable[[Fields, Tensor], Tensor]
+Reward = Callable[[Fields, Array], Array]
 """(fields, action in actuator units `[B, A]`) -> `[B]`."""
 
 Goal = Callable[[Any], np.ndarray]
@@ -160,7 +161,7 @@ def _pool(starts: SuiteStarts, device: torch.device, dtype: torch.dtype) -> Star
     """Return the pool `[P, ...]` on a device."""
     rng, rest = np.random.default_rng(POOL_SEED), np.zeros(0)
     drawn = stack_starts(starts.draw(rng, rest, rest) for _ in range(starts.pool_size))
-    return Start._make(None if part is None else part.to(device, dtype) for part in drawn)
+    return Start._make(None if part is None else torch.from_numpy(part).to(device, dtype) for part in drawn)
 
 
 def suite_task(
@@ -169,7 +170,7 @@ def suite_task(
     *,
     substeps: int,
     dt: float,
-    observation: Callable[[Fields], Tensor],
+    observation: Callable[[Fields], Array],
     reward: Reward,
     fields: tuple[str, ...] = (),
     places: Mapping[str, int] | None = None,
@@ -209,16 +210,17 @@ def suite_task(
         camera=FIRST_CAMERA,
         show_goal=show_goal,
         packages=("dm_control",),
+        arrays="any",
     )
 
 
-def into_frame(vectors: Tensor, frame: Tensor) -> Tensor:
+def into_frame(vectors: Array, frame: Array) -> Array:
     """Turn vectors `[B, K, 3]` of the world into a body's frame (rotation matrices `[B, 9]`)."""
     # A sum of products: matrix products may lose digits on devices.
-    return (vectors.unsqueeze(-1) * frame.unflatten(-1, (3, 3)).unsqueeze(1)).sum(-2)
+    return (vectors[..., None] * frame.reshape(len(frame), 1, 3, 3)).sum(-2)
 
 
-def _paid(reward: Reward, before: Tensor, fields: Fields, action: Tensor, ended: Tensor) -> Tensor:
+def _paid(reward: Reward, before: Array, fields: Fields, action: Array, ended: Array) -> Array:
     """Pay for the state after the step alone, as the whole suite does."""
     return reward(fields, action)
 

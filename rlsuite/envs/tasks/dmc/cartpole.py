@@ -1,8 +1,6 @@
 """Cartpole (balance, balance_sparse, swingup, swingup_sparse): a cart swings a pole up and balances it."""
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, join
 from rlsuite.envs.tasks.base import Fields, Task
 from rlsuite.envs.tasks.dmc.base import XZ, ZZ, suite_task
 from rlsuite.envs.tasks.dmc.rewards import tolerance
@@ -14,14 +12,13 @@ MARGIN_POSITION = 2.0  # metres
 MARGIN_VELOCITY = 5.0  # rad/s
 
 
-def observation(fields: Fields) -> Tensor:
+def observation(fields: Fields) -> Array:
     """Position of the cart, cosine and sine of the pole's angle, velocities: `[B, 5]`."""
     pole = fields["xmat"][:, POLE]
-    angle = torch.stack((pole[:, ZZ], pole[:, XZ]), dim=-1)
-    return torch.cat((fields["qpos"][:, :1], angle, fields["qvel"]), dim=-1)
+    return join(fields["qpos"][:, :1], pole[:, ZZ, None], pole[:, XZ, None], fields["qvel"])
 
 
-def smooth(fields: Fields, action: Tensor) -> Tensor:
+def smooth(fields: Fields, action: Array) -> Array:
     """Upright, calm, in the middle, with little force: a product of the four, `[B]`."""
     upright = (fields["xmat"][:, POLE, ZZ] + 1) / 2
     centered = (1 + tolerance(fields["qpos"][:, 0], margin=MARGIN_POSITION)) / 2
@@ -30,7 +27,7 @@ def smooth(fields: Fields, action: Tensor) -> Tensor:
     return upright * ((4 + effort) / 5) * calm * centered
 
 
-def sparse(fields: Fields, action: Tensor) -> Tensor:
+def sparse(fields: Fields, action: Array) -> Array:
     """1 where the pole is upright and the cart in the middle, `[B]`."""
     in_middle = tolerance(fields["qpos"][:, 0], CART_RANGE)
     return in_middle * tolerance(fields["xmat"][:, POLE, ZZ], ANGLE_COSINE_RANGE)

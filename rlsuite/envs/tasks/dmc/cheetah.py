@@ -2,9 +2,7 @@
 
 import math
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, join
 from rlsuite.envs.tasks.base import Fields
 from rlsuite.envs.tasks.dmc.base import suite_task
 from rlsuite.envs.tasks.dmc.rewards import tolerance
@@ -13,12 +11,12 @@ SPEED = 0  # sensordata: velocity x of the centre of mass, m/s
 RUN_SPEED = 10.0  # m/s, full reward from here
 
 
-def observation(fields: Fields) -> Tensor:
+def observation(fields: Fields) -> Array:
     """Positions without x, then velocities: `[B, 17]`."""
-    return torch.cat((fields["qpos"][:, 1:], fields["qvel"]), dim=-1)
+    return join(fields["qpos"][:, 1:], fields["qvel"])
 
 
-def reward(fields: Fields, action: Tensor) -> Tensor:
+def reward(fields: Fields, action: Array) -> Array:
     """Speed as a part of the wanted one, `[B]`."""
     return tolerance(
         fields["sensordata"][:, SPEED],

@@ -3,9 +3,7 @@
 import math
 from functools import partial
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, join, namespace
 from rlsuite.envs.tasks.base import Fields, Task
 from rlsuite.envs.tasks.dmc.base import ZX, ZZ, into_frame, suite_task
 from rlsuite.envs.tasks.dmc.rewards import tolerance
@@ -20,7 +18,7 @@ UPRIGHT_COSINE = math.cos(math.radians(30))
 SPEEDS = {"stand": None, "walk": 1.0, "trot": 3.0, "run": 9.0}  # m/s, full reward from here to twice that
 
 
-def observation(fields: Fields) -> Tensor:
+def observation(fields: Fields) -> Array:
     """Joints, heights, verticals, velocity, inertial sensors, forces, touch, activations: `[B, 223]`.
 
     The verticals are those of skull, torso and pelvis in their own frames; the velocity is the centre of
@@ -39,16 +37,16 @@ def observation(fields: Fields) -> Tensor:
         sensors[:, TOUCH:FORCES],
         fields["act"],
     )
-    return torch.cat(parts, dim=-1)
+    return join(*parts)
 
 
-def velocity(fields: Fields) -> Tensor:
+def velocity(fields: Fields) -> Array:
     """Velocity of the centre of mass in the torso's frame, `[B, 3]`, m/s."""
     world = fields["sensordata"][:, None, VELOCITY : VELOCITY + 3]
-    return into_frame(world, fields["xmat"][:, TORSO]).squeeze(1)
+    return into_frame(world, fields["xmat"][:, TORSO])[:, 0]
 
 
-def stand(fields: Fields, action: Tensor) -> Tensor:
+def stand(fields: Fields, action: Array) -> Array:
     """Torso and pelvis high, skull, torso and pelvis upright, the weight on the paws: a product, `[B]`."""
     xpos, xmat = fields["xpos"], fields["xmat"]
     factors = [
@@ -72,10 +70,10 @@ def stand(fields: Fields, action: Tensor) -> Tensor:
         value_at_margin=0.9,
         sigmoid="linear",
     )
-    return torch.stack([*factors, weight]).prod(0)
+    return namespace(weight).stack([*factors, weight]).prod(0)
 
 
-def move(speed: float, fields: Fields, action: Tensor) -> Tensor:
+def move(speed: float, fields: Fields, action: Array) -> Array:
     """Standing, times up to five for the speed ahead, `[B]`."""
     ahead = tolerance(
         velocity(fields)[:, 0],

@@ -8,9 +8,8 @@ from typing import Any
 
 import mujoco
 import numpy as np
-import torch
-from torch import Tensor
 
+from rlsuite.envs.arrays import Array, join, namespace, norm, number
 from rlsuite.envs.tasks.base import Fields, Task
 from rlsuite.envs.tasks.dmc.base import suite_task
 
@@ -33,53 +32,53 @@ SPIN_VELOCITY = -15.0  # rad/s of the hinge, reward from here down
 TARGET_RADII = {"turn_easy": 0.07, "turn_hard": 0.03}  # metres
 
 
-def observation(fields: Fields) -> Tensor:
+def observation(fields: Fields) -> Array:
     """Angles of the finger, tip of the body from its hinge, velocities, logarithms of touch: `[B, 9]`."""
     sensors = fields["sensordata"]
     parts = (
         sensors[:, JOINTS:VELOCITIES],
         tip(fields),
         sensors[:, VELOCITIES:TIP],
-        sensors[:, TOUCH : TOUCH + 2].log1p(),
+        namespace(sensors).log1p(sensors[:, TOUCH : TOUCH + 2]),
     )
-    return torch.cat(parts, dim=-1)
+    return join(*parts)
 
 
-def tip(fields: Fields) -> Tensor:
+def tip(fields: Fields) -> Array:
     """Position (x, z) of the body's tip from its hinge, `[B, 2]`, metres."""
     return in_plane(fields, TIP) - in_plane(fields, SPINNER)
 
 
-def in_plane(fields: Fields, sensor: int) -> Tensor:
+def in_plane(fields: Fields, sensor: int) -> Array:
     """Elements x and z of a position in sensordata, `[B, 2]`, metres."""
     return fields["sensordata"][:, sensor : sensor + 3 : 2]
 
 
-def spin(fields: Fields, action: Tensor) -> Tensor:
+def spin(fields: Fields, action: Array) -> Array:
     """1 where the body spins fast enough, `[B]`."""
     hinge = fields["sensordata"][:, HINGE]
-    return (hinge <= SPIN_VELOCITY).to(hinge.dtype)
+    return number(hinge <= SPIN_VELOCITY, hinge)
 
 
-def target(fields: Fields) -> Tensor:
+def target(fields: Fields) -> Array:
     """Position (x, z) of the target from the hinge, `[B, 2]`, metres."""
     return fields["goal"] - in_plane(fields, SPINNER)
 
 
-def distance(radius: float, fields: Fields) -> Tensor:
+def distance(radius: float, fields: Fields) -> Array:
     """Distance of the tip to the target's surface, negative inside, `[B]`, metres."""
-    return torch.linalg.vector_norm(target(fields) - tip(fields), dim=-1) - radius
+    return norm(target(fields) - tip(fields)) - radius
 
 
-def turn_observation(radius: float, fields: Fields) -> Tensor:
+def turn_observation(radius: float, fields: Fields) -> Array:
     """The observation, the target and the distance to it: `[B, 12]`."""
-    return torch.cat((observation(fields), target(fields), distance(radius, fields).unsqueeze(-1)), dim=-1)
+    return join(observation(fields), target(fields), distance(radius, fields)[:, None])
 
 
-def turn(radius: float, fields: Fields, action: Tensor) -> Tensor:
+def turn(radius: float, fields: Fields, action: Array) -> Array:
     """1 where the tip is in the target, `[B]`."""
     way = distance(radius, fields)
-    return (way <= 0).to(way.dtype)
+    return number(way <= 0, way)
 
 
 def goal(physics: Any) -> np.ndarray:

@@ -2,9 +2,7 @@
 
 import math
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, join, namespace
 from rlsuite.envs.tasks.base import Fields, Task
 from rlsuite.envs.tasks.dmc.base import Reward, suite_task
 from rlsuite.envs.tasks.dmc.rewards import tolerance
@@ -16,25 +14,25 @@ STAND_HEIGHTS = (0.6, 2.0)  # metres, torso over foot
 HOP_SPEED = 2.0  # m/s, full reward from here
 
 
-def observation(fields: Fields) -> Tensor:
+def observation(fields: Fields) -> Array:
     """Positions without x, velocities, logarithms of the foot's touch: `[B, 15]`."""
-    touch = fields["sensordata"][:, TOUCH : TOUCH + 2].log1p()
-    return torch.cat((fields["qpos"][:, 1:], fields["qvel"], touch), dim=-1)
+    touch = fields["sensordata"][:, TOUCH : TOUCH + 2]
+    return join(fields["qpos"][:, 1:], fields["qvel"], namespace(touch).log1p(touch))
 
 
-def standing(fields: Fields) -> Tensor:
+def standing(fields: Fields) -> Array:
     """1 where the torso is high enough above the foot, `[B]`."""
     height = fields["xipos"][:, TORSO, 2] - fields["xipos"][:, FOOT, 2]
     return tolerance(height, STAND_HEIGHTS)
 
 
-def stand(fields: Fields, action: Tensor) -> Tensor:
+def stand(fields: Fields, action: Array) -> Array:
     """Standing, at best with little force, `[B]`."""
     effort = tolerance(action, margin=1, value_at_margin=0, sigmoid="quadratic").mean(-1)
     return standing(fields) * ((effort + 4) / 5)
 
 
-def hop(fields: Fields, action: Tensor) -> Tensor:
+def hop(fields: Fields, action: Array) -> Array:
     """Standing, times the part of the wanted speed, `[B]`."""
     speed = fields["sensordata"][:, SPEED]
     hopping = tolerance(

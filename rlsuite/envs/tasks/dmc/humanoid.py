@@ -3,9 +3,7 @@
 import math
 from functools import partial
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, flat, join, namespace, norm
 from rlsuite.envs.tasks.base import Fields, Task
 from rlsuite.envs.tasks.dmc.base import ZX, ZZ, into_frame, suite_task
 from rlsuite.envs.tasks.dmc.rewards import tolerance
@@ -20,25 +18,28 @@ REST_SPEED = 2.0  # m/s at which standing still is worth a tenth
 SPEEDS = {"stand": 0.0, "walk": 1.0, "run": 10.0}  # m/s, full reward from here
 
 
-def observation(fields: Fields) -> Tensor:
+def observation(fields: Fields) -> Array:
     """Joint angles, height of the head, hands and feet, the vertical, velocities: `[B, 67]`.
 
     Hands, feet and the vertical are seen from the torso.
     """
     xpos, frame = fields["xpos"], fields["xmat"][:, TORSO]
-    limbs = torch.stack([xpos[:, body] for body in EXTREMITIES.values()], dim=1) - xpos[:, TORSO : TORSO + 1]
+    limbs = (
+        namespace(xpos).stack([xpos[:, body] for body in EXTREMITIES.values()], axis=1)
+        - xpos[:, TORSO : TORSO + 1]
+    )
     parts = (
         fields["qpos"][:, ROOT:],
         xpos[:, HEAD, 2:],
-        into_frame(limbs, frame).flatten(1),
+        flat(into_frame(limbs, frame)),
         frame[:, ZX : ZZ + 1],
         fields["sensordata"][:, VELOCITY : VELOCITY + 3],
         fields["qvel"],
     )
-    return torch.cat(parts, dim=-1)
+    return join(*parts)
 
 
-def reward(speed: float, fields: Fields, action: Tensor) -> Tensor:
+def reward(speed: float, fields: Fields, action: Array) -> Array:
     """Standing upright with little force, times standing still or the part of the wanted speed, `[B]`."""
     standing = tolerance(fields["xpos"][:, HEAD, 2], (STAND_HEIGHT, math.inf), margin=STAND_HEIGHT / 4)
     upright = tolerance(
@@ -54,7 +55,7 @@ def reward(speed: float, fields: Fields, action: Tensor) -> Tensor:
     if speed == 0:
         return stood * tolerance(velocity, margin=REST_SPEED).mean(-1)
     moved = tolerance(
-        torch.linalg.vector_norm(velocity, dim=-1),
+        norm(velocity),
         (speed, math.inf),
         margin=speed,
         value_at_margin=0,

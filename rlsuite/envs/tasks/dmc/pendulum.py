@@ -2,9 +2,7 @@
 
 import math
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, join
 from rlsuite.envs.tasks.base import Fields
 from rlsuite.envs.tasks.dmc.base import XZ, ZZ, suite_task
 from rlsuite.envs.tasks.dmc.rewards import tolerance
@@ -13,13 +11,13 @@ POLE = 1  # body
 COSINE_RANGE = (math.cos(math.radians(8)), 1.0)
 
 
-def observation(fields: Fields) -> Tensor:
+def observation(fields: Fields) -> Array:
     """Cosine and sine of the angle, angular velocity: `[B, 3]`."""
     pole = fields["xmat"][:, POLE]
-    return torch.cat((torch.stack((pole[:, ZZ], pole[:, XZ]), dim=-1), fields["qvel"]), dim=-1)
+    return join(pole[:, ZZ, None], pole[:, XZ, None], fields["qvel"])
 
 
-def reward(fields: Fields, action: Tensor) -> Tensor:
+def reward(fields: Fields, action: Array) -> Array:
     """1 where the pole is within 8 degrees of upright, `[B]`."""
     return tolerance(fields["xmat"][:, POLE, ZZ], COSINE_RANGE)
 

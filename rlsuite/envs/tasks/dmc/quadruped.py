@@ -3,9 +3,7 @@
 import math
 from functools import partial
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, join, namespace
 from rlsuite.envs.tasks.base import Fields, Task
 from rlsuite.envs.tasks.dmc.base import ZZ, suite_task
 from rlsuite.envs.tasks.dmc.rewards import tolerance
@@ -17,7 +15,7 @@ SPEEDS = {"walk": 0.5, "run": 5.0}  # m/s, full reward from here
 POOL_SIZE = 1024  # states; a draw lifts the robot off the ground by centimetres, about 8 ms
 
 
-def observation(fields: Fields) -> Tensor:
+def observation(fields: Fields) -> Array:
     """Joints and activations, velocity, uprightness, inertial sensors, forces at the toes: `[B, 78]`."""
     sensors = fields["sensordata"]
     parts = (
@@ -27,12 +25,12 @@ def observation(fields: Fields) -> Tensor:
         sensors[:, VELOCITY:FORCES],
         fields["xmat"][:, TORSO, ZZ:],
         sensors[:, IMU:VELOCITY],
-        sensors[:, FORCES:END].asinh(),
+        namespace(sensors).arcsinh(sensors[:, FORCES:END]),
     )
-    return torch.cat(parts, dim=-1)
+    return join(*parts)
 
 
-def reward(speed: float, fields: Fields, action: Tensor) -> Tensor:
+def reward(speed: float, fields: Fields, action: Array) -> Array:
     """Uprightness times the part of the wanted speed, `[B]`."""
     upright = tolerance(
         fields["xmat"][:, TORSO, ZZ], (1, math.inf), margin=2, value_at_margin=0, sigmoid="linear"

@@ -8,9 +8,8 @@ from typing import Any
 
 import mujoco
 import numpy as np
-import torch
-from torch import Tensor
 
+from rlsuite.envs.arrays import Array, join, norm
 from rlsuite.envs.tasks.base import Fields, Task
 from rlsuite.envs.tasks.dmc.base import suite_task
 from rlsuite.envs.tasks.dmc.rewards import tolerance
@@ -20,19 +19,19 @@ FINGER_RADIUS = 0.01  # metres
 TARGET_RADII = {"easy": 0.05, "hard": 0.015}  # metres
 
 
-def observation(fields: Fields) -> Tensor:
+def observation(fields: Fields) -> Array:
     """Positions, way from the finger to the target, velocities: `[B, 6]`."""
-    return torch.cat((fields["qpos"], way(fields), fields["qvel"]), dim=-1)
+    return join(fields["qpos"], way(fields), fields["qvel"])
 
 
-def way(fields: Fields) -> Tensor:
+def way(fields: Fields) -> Array:
     """Way from the finger to the target, `[B, 2]`, metres."""
     return fields["goal"] - fields["geom_xpos"][:, FINGER, :2]
 
 
-def reward(radius: float, fields: Fields, action: Tensor) -> Tensor:
+def reward(radius: float, fields: Fields, action: Array) -> Array:
     """1 where finger and target touch, `[B]`."""
-    return tolerance(torch.linalg.vector_norm(way(fields), dim=-1), (0, radius + FINGER_RADIUS))
+    return tolerance(norm(way(fields)), (0, radius + FINGER_RADIUS))
 
 
 def goal(physics: Any) -> np.ndarray:

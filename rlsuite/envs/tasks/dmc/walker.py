@@ -3,9 +3,7 @@
 import math
 from functools import partial
 
-import torch
-from torch import Tensor
-
+from rlsuite.envs.arrays import Array, flat, join, namespace
 from rlsuite.envs.tasks.base import Fields, Task
 from rlsuite.envs.tasks.dmc.base import XX, XZ, ZZ, suite_task
 from rlsuite.envs.tasks.dmc.rewards import tolerance
@@ -16,14 +14,14 @@ STAND_HEIGHT = 1.2  # metres
 SPEEDS = {"stand": 0.0, "walk": 1.0, "run": 8.0}  # m/s, full reward from here
 
 
-def observation(fields: Fields) -> Tensor:
+def observation(fields: Fields) -> Array:
     """Orientation of every body in the plane, height of the torso, velocities: `[B, 24]`."""
     turned = fields["xmat"][:, TORSO:]
-    orientations = torch.stack((turned[..., XX], turned[..., XZ]), dim=-1).flatten(1)
-    return torch.cat((orientations, fields["xpos"][:, TORSO, 2:], fields["qvel"]), dim=-1)
+    orientations = namespace(turned).stack((turned[..., XX], turned[..., XZ]), axis=-1)
+    return join(flat(orientations), fields["xpos"][:, TORSO, 2:], fields["qvel"])
 
 
-def reward(speed: float, fields: Fields, action: Tensor) -> Tensor:
+def reward(speed: float, fields: Fields, action: Array) -> Array:
     """Standing upright, times up to six for the speed, `[B]`."""
     height = fields["xpos"][:, TORSO, 2]
     standing = tolerance(height, (STAND_HEIGHT, math.inf), margin=STAND_HEIGHT / 2)

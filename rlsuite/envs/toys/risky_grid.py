@@ -6,9 +6,9 @@ be had for sure, and 12 or -1 has the greatest mean. Our choice.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-from rlsuite.envs.table import TableWorld
+from rlsuite.envs.options import EnvOptions
+from rlsuite.envs.table import TableEnv, TableFacts
 from rlsuite.returns.examples import GRID_HORIZON, SIDE, risky_grid
 from rlsuite.returns.mdp import State
 
@@ -33,17 +33,14 @@ def features(state: State, horizon: int) -> list[float]:
     return shown
 
 
-class World(TableWorld):
-    """B grids; see `TableWorld`."""
+class Env(TableEnv):
+    """B grids; see `TableEnv`."""
 
-    def __init__(self, env_id: str, options: Options, num_envs: int = 1, **common: Any) -> None:
-        # The horizon ends the return, and is seen: the limit never cuts.
-        common["max_episode_steps"] = common.get("max_episode_steps") or options.horizon + 1
-        super().__init__(
-            env_id,
-            risky_grid(options.horizon),
-            lambda state: features(state, options.horizon),
-            num_envs,
+    def __init__(self, env_id: str, arguments: Options, num_envs: int, options: EnvOptions) -> None:
+        table = TableFacts(
+            env_id=env_id,
+            features=lambda state: features(state, arguments.horizon),
+            horizon=arguments.horizon,
             return_range=RETURNS,
-            **common,
         )
+        super().__init__(risky_grid(arguments.horizon), table, num_envs, options)

@@ -4,7 +4,7 @@ The risk task of the STAC paper (arXiv 2601.00737, its section on risk sensitivi
 (arXiv 2107.06106). A point in the unit square moves by at most 0.1 along each axis and slips; a step costs
 its distance to the origin and 0.1 more.
 
-Legend: B worlds.
+Legend: B envs.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlsuite.envs.base import Outcome, VectorEnv, take
+from rlsuite.envs.arrays import Array, clip, constant, namespace, norm
+from rlsuite.envs.base import EnvFacts, Outcome, VectorEnv, take
+from rlsuite.envs.options import EnvOptions
 from rlsuite.envs.seeding import WORDS, Seeds, make_generators, pack_generators, unpack_generators
 
 STRIDE = 0.1  # largest move along each axis in a step
@@ -29,6 +31,8 @@ MAX_EPISODE_STEPS = 200  # of the author's code; the text names none
 RETURNS = (-40.0, 0.0)  # discounted by 0.99, of policies that walk
 PICTURE = 200  # pixels of a picture's sides
 
+_center = constant(np.array(CENTER))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -40,116 +44,100 @@ class Options:
     at most 0.002, reward and end of the place left."""
 
 
-def distance_to_center(position: Tensor) -> Tensor:
+def distance_to_center(position: Array) -> Array:
     """Distance of positions `[..., 2]` to the middle of the disc, `[...]`."""
-    return torch.linalg.vector_norm(position - position.new_tensor(CENTER), dim=-1)
+    return norm(position - _center(position))
 
 
-def risk(position: Tensor) -> Tensor:
+def risk(position: Array) -> Array:
     """Chance of the penalty at positions `[..., 2]`, `[...]`: zero outside the disc."""
-    distance = distance_to_center(position)
-    inside = RISK * torch.exp(-RISK_DECAY * (distance / RADIUS).square())
-    return torch.where(distance <= RADIUS, inside, 0.0)
+    distance, functions = distance_to_center(position), namespace(position)
+    inside = RISK * functions.exp(-RISK_DECAY * (distance / RADIUS) ** 2)
+    return functions.where(distance <= RADIUS, inside, 0.0)
 
 
-def move(position: Tensor, action: Tensor, slip: Tensor) -> Tensor:
+def move(position: Array, action: Array, slip: Array) -> Array:
     """Next positions `[B, 2]`: at most a stride, and the slip, kept in the unit square."""
-    return (position + STRIDE * action + slip).clamp(0.0, 1.0)
+    return clip(position + STRIDE * action + slip, 0.0, 1.0)
 
 
-def reward(position: Tensor, draw: Tensor) -> Tensor:
+def reward(position: Array, draw: Array) -> Array:
     """Reward at positions `[B, 2]`, `[B]`; `draw` is uniform in [0, 1), `[B]`, and decides the penalty."""
-    distance = torch.linalg.vector_norm(position, dim=-1)
-    return -distance - STEP_COST - PENALTY * (draw < risk(position))
+    return -norm(position) - STEP_COST - PENALTY * (draw < risk(position))
 
 
-def reached(position: Tensor) -> Tensor:
+def reached(position: Array) -> Array:
     """Whether positions `[B, 2]` are at the goal, `[B]` bool."""
-    return torch.linalg.vector_norm(position, dim=-1) < GOAL_RADIUS
+    return norm(position) < GOAL_RADIUS
 
 
-class World(VectorEnv):
+class Env(VectorEnv):
     """B points in unit squares of their own; see `VectorEnv` for the contract. Observation: the position.
 
     Args:
         env_id: the name that makes this environment again.
-        options: which of the two descriptions to follow.
+        arguments: which of the two descriptions to follow.
         num_envs: B.
-        device: where tensors are handed out; all worlds are simulated on the CPU.
-        seed: of world 0, world i using seed + i; or one for every world.
-        dtype: of observations, rewards and actions.
-        max_episode_steps: instead of the 200 of the author's code.
+        options: see `EnvOptions`; the time limit is the 200 of the author's code unless one is given.
     """
 
-    def __init__(
-        self,
-        env_id: str,
-        options: Options,
-        num_envs: int = 1,
-        *,
-        device: torch.device | str = "cpu",
-        seed: Seeds = 0,
-        dtype: torch.dtype = torch.float32,
-        max_episode_steps: int | None = None,
-    ) -> None:
-        super().__init__(
+    def __init__(self, env_id: str, arguments: Options, num_envs: int, options: EnvOptions) -> None:
+        facts = EnvFacts(
             env_id=env_id,
             engine_name="none",
             num_envs=num_envs,
             observation_size=2,
             action_low=-np.ones(2),
             action_high=np.ones(2),
-            max_episode_steps=max_episode_steps or MAX_EPISODE_STEPS,
+            max_episode_steps=options.max_episode_steps or MAX_EPISODE_STEPS,
             packages=(),
-            device=device,
-            dtype=dtype,
+            return_range=RETURNS,
         )
-        self.options = options
-        self.return_range = RETURNS
-        self._position = torch.zeros(num_envs, 2, dtype=torch.float64)
-        self._set_seed(seed)
+        super().__init__(facts, options)
+        self.arguments = arguments
+        self._position = np.zeros((num_envs, 2))
+        self._set_seed(options.seed)
 
-    def frame(self, world: int = 0) -> np.ndarray:
-        """Return a picture of one world, uint8 `[height, width, 3]`: disc red, goal green, point black."""
+    def frame(self, index: int = 0) -> np.ndarray:
+        """Return a picture of one env, uint8 `[height, width, 3]`: disc red, goal green, point black."""
         places = (np.arange(PICTURE) + 0.5) / PICTURE
-        grid = torch.from_numpy(np.stack(np.meshgrid(places, places[::-1]), axis=-1))
+        grid = np.stack(np.meshgrid(places, places[::-1]), axis=-1)
         picture = np.full((PICTURE, PICTURE, 3), 255, np.uint8)
         picture[distance_to_center(grid) <= RADIUS] = (230, 120, 120)
         picture[reached(grid)] = (60, 170, 60)
-        point = torch.linalg.vector_norm(grid - self._position[world], dim=-1) < 2.5 / PICTURE
-        picture[point] = 0
+        picture[norm(grid - self._position[index]) < 2.5 / PICTURE] = 0
         return picture
 
     def _set_seed(self, seed: Seeds) -> None:
         self._generators = make_generators(seed, self.num_envs)
 
-    def _advance(self, action: Tensor) -> Outcome:
-        draws = torch.from_numpy(np.stack([generator.random(3) for generator in self._generators]))
-        as_told = self.options.variant == "paper"
+    def _advance(self, action: np.ndarray) -> Outcome:
+        draws = np.stack([generator.random(3) for generator in self._generators])
+        as_told = self.arguments.variant == "paper"
         slip = SLIP * (2 * draws[:, :2] - 1)
-        left, self._position = (
-            self._position,
-            move(self._position, action, slip if as_told else STRIDE * slip),
-        )
+        left = self._position
+        self._position = move(left, action, slip if as_told else STRIDE * slip)
         judged = self._position if as_told else left
         return Outcome(self._position, reward(judged, draws[:, 2]), reached(judged))
 
-    def _restart(self, mask: Tensor) -> Tensor:
-        self._position = self._position.clone()  # the old one has been handed out
-        for world in mask.nonzero().flatten().tolist():
-            self._position[world] = self._start(self._generators[world])
+    def _restart(self, mask: np.ndarray) -> np.ndarray:
+        for index in np.flatnonzero(mask):
+            self._position[index] = self._start(self._generators[index])
         return self._position
 
-    def _start(self, generator: np.random.Generator) -> Tensor:
+    def _start(self, generator: np.random.Generator) -> np.ndarray:
         while True:
-            place = torch.from_numpy(generator.uniform(*START_RANGE, size=2))
-            if self.options.variant == "code" or distance_to_center(place) > RADIUS:
+            place = generator.uniform(*START_RANGE, size=2)
+            if self.arguments.variant == "code" or distance_to_center(place) > RADIUS:
                 return place
 
     def _own_state(self) -> dict[str, Tensor]:
-        return {"position": self._position.clone(), "generators": pack_generators(self._generators)}
+        return {
+            "position": torch.from_numpy(self._position.copy()),
+            "generators": pack_generators(self._generators),
+        }
 
     def _load_own_state(self, state: dict[str, Tensor]) -> None:
         position = take(state, "position", self._position.shape)
         self._generators = unpack_generators(take(state, "generators", (self.num_envs, WORDS)))
-        self._position = position.double()
+        self._position = position.double().numpy().copy()

@@ -5,9 +5,9 @@ stock (`stock:Homeostasis`), and the optimal value is minus what is left of its 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-from rlsuite.envs.table import TableWorld
+from rlsuite.envs.options import EnvOptions
+from rlsuite.envs.table import TableEnv, TableFacts
 from rlsuite.returns.examples import PLANE_HORIZON, homeostasis
 
 
@@ -19,18 +19,15 @@ class Options:
     """Moves until the episode ends."""
 
 
-class World(TableWorld):
-    """B planes; see `TableWorld`."""
+class Env(TableEnv):
+    """B planes; see `TableEnv`."""
 
-    def __init__(self, env_id: str, options: Options, num_envs: int = 1, **common: Any) -> None:
-        # The horizon ends the return, and is seen: the limit never cuts.
-        common["max_episode_steps"] = common.get("max_episode_steps") or options.horizon + 1
-        horizon = options.horizon
-        super().__init__(
-            env_id,
-            homeostasis(horizon),
-            lambda left: [float(left == steps) for steps in range(1, horizon + 1)],
-            num_envs,
+    def __init__(self, env_id: str, arguments: Options, num_envs: int, options: EnvOptions) -> None:
+        horizon = arguments.horizon
+        table = TableFacts(
+            env_id=env_id,
+            features=lambda left: [float(left == steps) for steps in range(1, horizon + 1)],
+            horizon=horizon,
             return_range=(-float(horizon), float(horizon)),
-            **common,
         )
+        super().__init__(homeostasis(horizon), table, num_envs, options)
