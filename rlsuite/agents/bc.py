@@ -36,6 +36,8 @@ class BCConfig:
     """Feed the actor observations in deviations from the mean, both of the data set."""
     loss: Literal["mse", "likelihood"] = "mse"
     """Fit one action by squared error, or a Gaussian with one deviation per action by likelihood."""
+    fraction: Annotated[float, Bounds(0, 1, open_low=True)] = 1.0
+    """Share of the recorded episodes to learn from, those with the highest returns; 0.1 is CORL's 10%BC."""
     dropout: DropoutRate = 0.0
     """Dropout of the hidden layers, in the loss only."""
     exploration_noise: Annotated[float | None, Bounds(0)] = None

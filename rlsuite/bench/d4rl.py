@@ -1,4 +1,7 @@
-"""Offline agents on data sets: one table of last-checkpoint scores, published numbers beside them.
+"""Offline agents on data sets: one table of scores at the end of training, published numbers beside them.
+
+Beside the last evaluation stands the mean of the last ten, with their deviation: the score of one checkpoint
+can be far off. Where the critics' values still move, the table says so.
 
 Every pair of agent and data set is one run folder with all its seeds, so what is finished stays and what was
 interrupted goes on. Data sets that are not here are listed with the command that would bring them.
@@ -20,7 +23,7 @@ from rlsuite.launch.plan import RunPlan, resolve, tasks_of
 from rlsuite.launch.queue import run_all, worst
 from rlsuite.offline.load import load_dataset
 from rlsuite.offline.locate import is_here, locate
-from rlsuite.offline.names import KINDS, OWN_NAMESPACE, known_sets, recipes
+from rlsuite.offline.names import OWN_NAMESPACE, known_sets, recipes
 from rlsuite.presets import preset_names
 from rlsuite.registry import check_agent_name, plain_dataset_name
 from rlsuite.report.comparison import write_csv
@@ -33,7 +36,11 @@ GROUPS = {
     "locomotion": tuple(
         f"{task}-{kind}-v2" for kind in ("medium", "medium-replay", "medium-expert") for task in LOCOMOTION
     ),
-    "locomotion-all": tuple(f"{task}-{kind}-v2" for kind in KINDS for task in LOCOMOTION),
+    "locomotion-all": tuple(
+        f"{task}-{kind}-v2"
+        for kind in ("random", "medium", "expert", "medium-replay", "medium-expert")
+        for task in LOCOMOTION
+    ),
     "adroit": tuple(
         f"{task}-{kind}-v1" for task in ("pen", "door", "hammer", "relocate") for kind in ("human", "cloned")
     ),
@@ -42,14 +49,29 @@ GROUPS = {
 PUBLISHED = Path(__file__).with_name("d4rl_published.csv")
 SOURCES = {"paper": "the IQL paper, arXiv 2110.06169, table 1", "corl": "CORL, last scores, arXiv 2210.07105"}
 CURVE_COLUMNS = ("dataset", "data", "agent", "seed", "updates", "return_mean", "return_std", "score")
-SCORES = ("score", "score_std", "return_mean", "return_std", "behaviour_score", "behaviour_return")
+LATE = 10  # evaluations of a seed that the second mean of the table is over
+MOVING = 0.02  # of the critics' values, from one tenth of the run to the next: above, a run has not converged
+Q_MEAN = "q/mean"
+SCORES = ("score", "score_std", "return_mean", "return_std")
+LATE_SCORES = ("late_score", "late_score_std", "late_return", "late_return_std", "late_evaluations")
+BEHAVIOUR = ("behaviour_score", "behaviour_return")
 FACTS = ("dataset", "data", "agent", "preset", "updates", "seeds", "episodes")
-TABLE_COLUMNS = (*FACTS, *SCORES, "paper", "paper_std", "corl", "corl_std")
+TABLE_COLUMNS = (
+    *FACTS,
+    *SCORES,
+    *LATE_SCORES,
+    "q_drift",
+    *BEHAVIOUR,
+    "paper",
+    "paper_std",
+    "corl",
+    "corl_std",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class D4rlArgs(LaunchFlags):
-    """Trains offline agents on data sets and writes one table of their last scores."""
+    """Trains offline agents on data sets and writes one table of their scores at the end."""
 
     datasets: str = "locomotion"
     """Data sets, separated by commas: ids, files, folders, or the groups locomotion, locomotion-all, adroit,
@@ -62,8 +84,8 @@ class D4rlArgs(LaunchFlags):
     """Updates of every run; by default the preset's, a million."""
     seeds: SeedCount = 5
     """Independent agents of each pair, seeds 0, 1, ..., trained in one process."""
-    evaluations: AtLeastOne = 10
-    """Evaluations during a run, the last one on its last checkpoint; the table has the last."""
+    evaluations: AtLeastOne = 50
+    """Evaluations during a run, the last one on its last checkpoint; the table has it and the last ten."""
     threads: ThreadCount = 1
     """CPU threads of each; 0 takes all cores."""
     out: Path = Path("runs/d4rl")
@@ -149,6 +171,7 @@ def how_to_get(name: str) -> str | None:
     recipe = {candidate.dataset_id: candidate for candidate in recipes().values()}.get(name)
     if recipe is not None and not is_here(name):
         needs = {"medium-replay": " --policy RUN", "medium-expert": " --parts A B"}
+        needs["random-expert"] = " --parts A B --shares 0.99 0.01"
         policy = " --policy RUN_OR_FILE" if recipe.kind in ("medium", "expert") else ""
         return f"rlsuite data make {recipe.name}{needs.get(recipe.kind, policy)}"
     known = locate(name).known
@@ -250,10 +273,47 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def late_evaluations(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the last evaluations of every seed, `LATE` of them or all there are."""
+    by_seed: dict[Any, list[Mapping[str, Any]]] = {}
+    for entry in sorted(entries, key=lambda entry: entry["updates"]):
+        by_seed.setdefault(entry["seed"], []).append(entry)
+    return [entry for seed in by_seed.values() for entry in seed[-LATE:]]
+
+
+def drift(run: Path) -> float:
+    """Return how far the critics' mean value moved in the last tenth of a run, as a share of where it was.
+
+    Means over the logged lines of the last tenth and of the one before; of several seeds the greatest change.
+    nan for agents without critics, or runs with too few lines.
+    """
+    tenths: dict[Any, dict[int, list[float]]] = {}
+    records = [record for record in read_metrics(RunFolder.open(run).metrics) if Q_MEAN in record]
+    last = max((record["updates"] for record in records), default=0)
+    for record in records:
+        tenth = math.ceil(10 * record["updates"] / last)
+        tenths.setdefault(record.get(OWNER_KEY), {}).setdefault(tenth, []).append(record[Q_MEAN])
+    changes = []
+    for seed in tenths.values():
+        if 9 not in seed or 10 not in seed:
+            continue
+        before, after = statistics.fmean(seed[9]), statistics.fmean(seed[10])
+        changes.append((after - before) / abs(before) if before else math.copysign(math.inf, after))
+    return max(changes, key=abs, default=math.nan)
+
+
 def table_row(
-    facts: DataFacts, agent: str, plan: RunPlan, entries: Sequence[Mapping[str, Any]]
+    facts: DataFacts, agent: str, plan: RunPlan, entries: Sequence[Mapping[str, Any]], moved: float
 ) -> dict[str, Any]:
-    """Return one row of the table from a run's evaluations, the last of each seed."""
+    """Return one row of the table.
+
+    Args:
+        facts: of the data set.
+        agent: its name.
+        plan: its run.
+        entries: the run's evaluations.
+        moved: what `drift` says of it.
+    """
     train = plan.config.train
     last = [row for row in entries if row["updates"] == max(entry["updates"] for entry in entries)]
     row: dict[str, Any] = dict(
@@ -264,6 +324,11 @@ def table_row(
         values = [row[key] for row in last]
         row[key] = statistics.fmean(values)
         row[spread] = statistics.stdev(values) if len(values) > 1 else math.nan
+    late = late_evaluations(entries)
+    for key, name in (("score", "late_score"), ("return_mean", "late_return")):
+        row[name] = statistics.fmean(entry[key] for entry in late)
+        row[f"{name}_std"] = statistics.stdev(entry[key] for entry in late) if len(late) > 1 else math.nan
+    row |= {"late_evaluations": len(late), "q_drift": moved}
     row |= {"behaviour_score": facts.behaviour_score, "behaviour_return": facts.behaviour_return}
     for source in SOURCES:
         row[source], row[f"{source}_std"] = published_score(facts.label, agent, source)
@@ -276,39 +341,69 @@ def write_tables(
     """Write `table.csv`, `table.md` and `curves.csv` (every evaluation of every seed); print the table."""
     curves, rows = [], []
     for (name, agent), pair_plan in plans.items():
-        entries = evaluations(folder_of(args.out, name, agent))
+        run = folder_of(args.out, name, agent)
+        entries = evaluations(run)
         owner = {"dataset": facts[name].label, "data": facts[name].origin, "agent": agent}
         curves += [owner | entry for entry in entries]
-        rows.append(table_row(facts[name], agent, pair_plan, entries))
+        rows.append(table_row(facts[name], agent, pair_plan, entries, drift(run)))
     write_csv(args.out / "curves.csv", CURVE_COLUMNS, curves)
     write_csv(args.out / "table.csv", TABLE_COLUMNS, rows)
     text = markdown(rows)
     (args.out / "table.md").write_text(text)
     print(f"\n{text}\ntables: {args.out}", flush=True)
+    for row in rows:
+        if abs(row["q_drift"]) > MOVING:
+            print(
+                f"not converged: {row['agent']} on {row['dataset']}: {Q_MEAN} moved by {row['q_drift']:+.0%} "
+                f"in the last tenth of {row['updates']:,} updates (more than {MOVING:.0%}): train longer",
+                flush=True,
+            )
 
 
 def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the table to read: scores as mean +- standard deviation over seeds."""
+    """Return the table to read.
+
+    Scores are mean +- standard deviation: the last one over seeds, late ones over seeds and evaluations.
+    """
     heads = (
         "data set",
         "data",
         "behaviour",
         "agent",
-        "score",
+        "last score",
+        f"last {LATE} evaluations",
         "IQL paper",
         "CORL",
         "return",
+        "values moved",
         "updates, seeds",
     )
     lines = [f"| {' | '.join(heads)} |", f"| {' | '.join(['---'] * len(heads))} |"]
     for row in rows:
         score, paper, corl = (with_spread(row[key], row[f"{key}_std"]) for key in ("score", "paper", "corl"))
         reached = with_spread(row["return_mean"], row["return_std"])
+        late = with_spread(row["late_score"], row["late_score_std"])
+        moved = "" if math.isnan(row["q_drift"]) else f"{row['q_drift']:+.1%}"
         behaviour = with_spread(row["behaviour_score"], math.nan)
         size = f"{row['updates']:,}, {row['seeds']}"
-        cells = (row["dataset"], row["data"], behaviour, row["agent"], score, paper, corl, reached, size)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        cells = (
+            row["dataset"],
+            row["data"],
+            behaviour,
+            row["agent"],
+            score,
+            late,
+            paper,
+            corl,
+            reached,
+            moved,
+        )
+        lines.append(f"| {' | '.join(map(str, (*cells, size)))} |")
     notes = [f"{key}: {source}" for key, source in SOURCES.items()]
+    notes.append(
+        f"values moved: change of {Q_MEAN} from the last but one tenth of the run to the last; beyond "
+        f"{MOVING:.0%} a run has not converged"
+    )
     return "\n".join([*lines, "", "Published numbers are of D4RL's own data. " + "; ".join(notes) + ".", ""])
 
 

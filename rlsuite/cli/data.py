@@ -63,6 +63,8 @@ class MakeArgs:
     """Envs stepped together."""
     parts: Annotated[tuple[str, ...], conf.arg(metavar="DATASET DATASET")] = ()
     """Data sets of a mixture, by file, folder or id."""
+    shares: tuple[float, ...] = ()
+    """Of the parts in a mixture, together 1; by default the same for each."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
@@ -192,15 +194,21 @@ def _make(args: MakeArgs) -> int:
 
 def _check_flags(args: MakeArgs, chosen: "Recipe") -> None:
     """Raise ConfigError for a policy or parts that are missing, or that nobody would read."""
+    from rlsuite.offline.names import MIXTURES
+
     wants_policy = chosen.kind in ("medium", "expert", "medium-replay")
     if wants_policy and args.policy is None:
         what = "a run folder" if chosen.kind == "medium-replay" else "a run folder or a safetensors file"
         raise ConfigError(f"{chosen.name} needs --policy: {what}")
     if args.policy is not None and not wants_policy:
         raise ConfigError(f"{chosen.name} takes no --policy: {chosen.summary}")
-    if bool(args.parts) != (chosen.kind == "medium-expert"):
+    if bool(args.parts) != (chosen.kind in MIXTURES):
         raise ConfigError(
             f"--parts A B belongs to mixtures, and to all of them; {chosen.name}: {chosen.summary}"
+        )
+    if bool(args.shares) != (chosen.kind == "random-expert"):
+        raise ConfigError(
+            f"--shares belong to random-expert, and to no other; {chosen.name}: {chosen.summary}"
         )
     if args.noise and chosen.kind not in ("medium", "expert"):
         raise ConfigError(f"{chosen.name} takes no --noise: {chosen.summary}")
@@ -210,14 +218,15 @@ def _source(args: MakeArgs, chosen: "Recipe", tell: Callable[[int], None]) -> "S
     from rlsuite.envs.make import make_env
     from rlsuite.offline.load import load_dataset
     from rlsuite.offline.make import mixture_source, pointmaze_source, rollout_source
+    from rlsuite.offline.names import MIXTURES
     from rlsuite.training.savedrun import load_run
 
     steps = args.steps or DEFAULT_STEPS
     if chosen.kind == "pointmaze":
         return pointmaze_source(chosen, steps, args.seed)
-    if chosen.kind == "medium-expert":
+    if chosen.kind in MIXTURES:
         parts = [load_dataset(name) for name in args.parts]
-        return mixture_source(parts, chosen.env, args.steps)
+        return mixture_source(parts, chosen.env, args.steps, args.shares)
     run = None
     if args.policy is not None and (args.policy.is_dir() or chosen.kind == "medium-replay"):
         check_run(args.policy)

@@ -12,7 +12,7 @@ from rlsuite import registry
 from rlsuite.command.arguments import first_pass, given, option_values, parse, wants_help
 from rlsuite.errors import ConfigError
 from rlsuite.presets import load_preset, preset_names
-from rlsuite.runs.config import OfflineConfig, TrainConfig, spaced
+from rlsuite.runs.config import NO_ENV, OfflineConfig, TrainConfig, spaced
 from rlsuite.strict import from_mapping, to_mapping
 
 if TYPE_CHECKING:
@@ -72,11 +72,16 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
         kind_of_run = OfflineConfig
         env_id = env_id or environment_of(dataset)
         if env_id is None:
-            raise ConfigError(f"{dataset} does not say which environment it is of: name it with --env")
+            raise ConfigError(
+                f"{dataset} does not say which environment it is of: name it with --env, or learn without "
+                f"evaluations with --env {NO_ENV}"
+            )
         fixed = {"dataset": dataset, "env": env_id}
     elif env_id is None and not wants_help(argv):
         raise ConfigError(f"no environment: name one, e.g. {PROG} {agent} --env HalfCheetah")
     train_values, agent_values = load_preset(agent, preset, env_id or "", dataset)
+    if env_id == NO_ENV:
+        train_values["eval_every"] = 0
     agent_class = registry.agent_class(agent)
     where = f'preset "{preset}" of {agent}'
     # One dataclass for tyro, so that one help text and one error know every flag.

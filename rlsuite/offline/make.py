@@ -5,6 +5,7 @@ seed, versions, what acted and its digest, and how well it did. Such data are ou
 under their own name, next to the behaviour policy's.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,32 +145,53 @@ def replay_source(
     )
 
 
-def mixture_source(parts: Sequence[OfflineData], env: str, steps: int | None = None) -> Source:
-    """Take the same number of steps from every part, one part after the other.
+def mixture_source(
+    parts: Sequence[OfflineData], env: str, steps: int | None = None, shares: Sequence[float] = ()
+) -> Source:
+    """Take steps from every part, one part after the other.
+
+    Args:
+        parts: data sets of one shape.
+        env: what `--env` says for evaluation.
+        steps: of the whole; None is as many as the parts have.
+        shares: of the parts in the whole; by default the same for each.
 
     Raises:
-        ConfigError: less than two parts, parts that do not fit each other, or with fewer steps than asked.
+        ConfigError: less than two parts, parts that do not fit each other, or with fewer steps than asked;
+            shares that are not one each, positive and 1 together.
     """
     if len(parts) < 2:
         raise ConfigError(f"a mixture of {len(parts)} data sets: name at least two, --parts A B")
     shapes = [(part.parts, part.rows["action"].shape[-1]) for part in parts]
     if any(shape != shapes[0] for shape in shapes):
         raise ConfigError(f"data sets of different shapes cannot be mixed: {shapes[0]} and {shapes[-1]}")
-    share = min(len(part.rows) for part in parts) if steps is None else steps // len(parts)
-    short = next((part for part in parts if len(part.rows) < share), None)
-    if short is not None:
-        raise ConfigError(f"{short.name} has {len(short.rows):,} steps, {share:,} were asked for")
+    shares = tuple(shares) or (1 / len(parts),) * len(parts)
+    if (
+        len(shares) != len(parts)
+        or not all(share > 0 for share in shares)
+        or not math.isclose(sum(shares), 1)
+    ):
+        asked = ", ".join(map(str, shares))
+        raise ConfigError(f"shares {asked} of {len(parts)} parts: give one for each, positive and 1 together")
+    if steps is None:
+        steps = int(min(len(part.rows) / share for part, share in zip(parts, shares, strict=True)) + 1e-6)
+    counts = [int(steps * share + 1e-6) for share in shares]
+    for part, count in zip(parts, counts, strict=True):
+        if len(part.rows) < count:
+            raise ConfigError(f"{part.name} has {len(part.rows):,} steps, {count:,} were asked for")
 
     def mix() -> Iterator[Recorded]:
-        for part in parts:
-            yield from first_steps(episodes_of_data(part), share)
+        for part, count in zip(parts, counts, strict=True):
+            yield from first_steps(episodes_of_data(part), count)
 
-    behaviours = [part.recipe.get("behaviour") for part in parts]
+    facts: dict[str, Any] = {"name": "mixture", "parts": [part.name for part in parts], "steps": counts}
+    for key in ("policy", "behaviour"):  # whether both halves are of one run stands in their policies
+        facts[key] = [part.recipe.get(key) for part in parts]
     return Source(
         episodes=mix(),
         spaces=spaces_of_data(parts[0]),
         env=env,
-        policy={"name": "mixture", "parts": [part.name for part in parts], "behaviours": behaviours},
+        policy=facts,
         metadata={"algorithm_name": "mixture", "combined_datasets": [part.name for part in parts]},
     )
 

@@ -89,7 +89,7 @@ def read_minari(folder: Path, *, keys: Sequence[str] | None = None) -> OfflineDa
         folder = folder / "data"
     metadata = read_metadata(folder)
     where = str(folder / METADATA_FILE)
-    leaves = choose_boxes(parse_space(metadata, "observation_space", where), keys, where)
+    leaves = choose_boxes(parse_space(metadata, "observation_space", where, keys), keys, where)
     actions = parse_space(metadata, "action_space", where)
     if len(actions) != 1:
         raise DataError(f"{where}: action_space: found {len(actions)} boxes, expected one")
@@ -278,7 +278,9 @@ class _HDF5Episodes:
             raise DataError(f"{self._path}: {key}: found values of type {dtype}, expected numbers")
 
     def _check(self, found: tuple[int, ...], expected: tuple[int, ...], key: str) -> None:
-        if found != expected or not expected[0]:
+        if not expected[0]:
+            raise DataError(f"{self._path}: {key}: found an episode of no steps, expected at least one")
+        if found != expected:
             raise DataError(f"{self._path}: {key}: found shape {list(found)}, expected {list(expected)}")
 
 

@@ -18,6 +18,8 @@ from rlsuite.bounds import (
 )
 from rlsuite.errors import ConfigError
 
+NO_ENV = "none"  # `--env none`: recorded data alone; `rlsuite.envs.absent` tells an agent their sizes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnConfig:
@@ -25,6 +27,9 @@ class LearnConfig:
 
     env_options: Annotated[Mapping[str, Any], conf.Suppress] = field(default_factory=dict)
     """Constructor arguments of the environment, by name (`--env-option KEY=VALUE`)."""
+    observation_keys: tuple[str, ...] = ()
+    """Parts of a dictionary observation, of a gym: environment and of Minari's data, in this order; by
+    default all, the state first and the goal last."""
     plugins: Annotated[Mapping[str, Any], conf.Suppress] = field(default_factory=dict)
     """Fields of each plug-in, by its name (`--plugins NAME,NAME --NAME.FIELD VALUE`)."""
     legacy_margin: bool = False
@@ -95,6 +100,10 @@ class TrainConfig(LearnConfig):
         check_bounds(self)
         if not self.env:
             raise ConfigError("env is empty: name one, e.g. --env HalfCheetah")
+        if self.env == NO_ENV:
+            raise ConfigError(
+                "env none: learning online needs an environment; with --dataset it does without"
+            )
         least = self.num_envs * self.n_step
         if self.replay_size < least:
             raise ConfigError(
@@ -110,7 +119,7 @@ class OfflineConfig(LearnConfig):
     dataset: str
     """Data to learn from: an id (rlsuite list datasets), a file or a folder."""
     env: str = ""
-    """Environment of evaluation and of online steps; empty takes what the data name."""
+    """Environment of evaluation and of online steps; empty takes what the data name, none does without."""
     steps: AtLeastOne = 1_000_000
     """Updates on the data."""
     reward: Literal["none", "antmaze", "locomotion"] = "none"
@@ -141,6 +150,9 @@ class OfflineConfig(LearnConfig):
         check_bounds(self)
         if not self.dataset:
             raise ConfigError("dataset is empty: name one, e.g. --dataset FILE")
+        for name in ("eval_every", "then_online"):
+            if self.env == NO_ENV and getattr(self, name):
+                raise ConfigError(f"{name} = {getattr(self, name)}: env none has nothing to play in; use 0")
 
 
 def updates_of(config: LearnConfig) -> int:

@@ -237,6 +237,7 @@ def make_envs(
         engine=engine,
         device=pick_device(config.device),
         threads=config.threads,
+        observation_keys=config.observation_keys or None,
         options=config.env_options,
         legacy_margin=config.legacy_margin,
     )

@@ -321,6 +321,7 @@ def evaluate_run(
         episodes * (len(indices) if together else 1),
         engine=eval_engine(train.engine),
         render=video is not None,
+        observation_keys=train.observation_keys or None,
         options=train.env_options,
         legacy_margin=train.legacy_margin,
     )

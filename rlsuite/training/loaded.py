@@ -66,6 +66,7 @@ class LoadedPolicy:
             train.env,
             1,
             engine=eval_engine(train.engine),
+            observation_keys=train.observation_keys or None,
             options=train.env_options,
             legacy_margin=train.legacy_margin,
         )

@@ -5,18 +5,19 @@ Offline, the clock's env steps count updates; online they count on from there, s
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from rlsuite.agents.base import Agent, StagedAgent, WindowShape
 from rlsuite.blocks.noise import Source
 from rlsuite.errors import ConfigError, DataError
+from rlsuite.offline.collect import spaces_of_data
 from rlsuite.offline.data import OfflineData
 from rlsuite.offline.load import load_dataset
-from rlsuite.offline.transforms import DataOptions, moments, reward_transform, transformed
+from rlsuite.offline.transforms import DataOptions, best_episodes, moments, reward_transform, transformed
 from rlsuite.replay.offline import OfflineReplay, split_where
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.runs.checkpoint import CheckpointStore, Loaded
-from rlsuite.runs.config import LearnConfig, OfflineConfig, TrainConfig
+from rlsuite.runs.config import NO_ENV, LearnConfig, OfflineConfig, TrainConfig
 from rlsuite.runs.runfolder import RunFolder
 from rlsuite.runs.signals import StopFlag
 from rlsuite.training.assembly import (
@@ -30,6 +31,14 @@ from rlsuite.training.assembly import (
 from rlsuite.training.loop import Session, TrainResult, update
 from rlsuite.training.online import act_and_learn
 from rlsuite.training.savedrun import load_agent
+
+
+@runtime_checkable
+class ChoosesEpisodes(Protocol):
+    """The configuration of an agent that learns from the best of the recorded episodes."""
+
+    fraction: float
+
 
 GOAL_KEYS = ("desired_goal", "infos/goal")  # parts of observations: Minari's, D4RL's
 
@@ -58,9 +67,13 @@ def train_offline(
         DataError: the data, or all checkpoints, are damaged.
         NumericalError: a loss or gradient was not finite; `dump/` says more.
     """
-    recorded = load_dataset(config.dataset)
+    recorded = load_dataset(config.dataset, dictionary_keys=config.observation_keys or None)
     options = DataOptions(action_limit=config.action_limit, reward=config.reward)
     data = transformed(recorded, options)
+    if isinstance(agent_config, ChoosesEpisodes) and agent_config.fraction < 1:
+        data = best_episodes(data, agent_config.fraction)
+    if config.env == NO_ENV:
+        config = with_sizes(config, data, folder)
     learner = build_learner(agent_class, agent_config, config, env_of(config, data))
     run = offline_run(learner, data)
     loaded = CheckpointStore(folder.checkpoints).load(config_digest=run.digest) if resume else None
@@ -93,6 +106,21 @@ def train_offline(
     return act_and_learn(online, folder, goal, stop, resume=False, loaded=None, seconds=result.seconds)
 
 
+def with_sizes(config: OfflineConfig, data: OfflineData, folder: RunFolder) -> OfflineConfig:
+    """Return the configuration with the data's sizes in place of an environment; the folder keeps it."""
+    action = spaces_of_data(data).action
+    sizes = {
+        "observation": data.rows["observation"].shape[-1],
+        "action_low": list(action["low"]),
+        "action_high": list(action["high"]),
+    }
+    if config.env_options != sizes:
+        saved = folder.config()
+        saved["train"]["env_options"] = sizes
+        folder.replace_config(saved)
+    return replace(config, env_options=sizes)
+
+
 def offline_run(learner: Learner, data: OfflineData) -> OfflineRun:
     """Join a learner with the data: its replay, its observations' statistics, its scores.
 
@@ -105,7 +133,9 @@ def offline_run(learner: Learner, data: OfflineData) -> OfflineRun:
     if widths != (spaces.observation, spaces.action):
         raise ConfigError(
             f"{data.name} has {widths[0]} observations and {widths[1]} actions, {learner.eval_env.env_id} "
-            f"has {spaces.observation} and {spaces.action}: name the environment of the data with --env"
+            f"has {spaces.observation} and {spaces.action}: name the environment of the data with --env, "
+            "choose parts of its observation with --observation-keys, or do without evaluations "
+            f"(--env {NO_ENV})"
         )
     agent.adopt_statistics(*moments(data.rows["observation"]))
     there = replace(data, rows=data.rows.to(learner.device), episodes=data.episodes.to(learner.device))

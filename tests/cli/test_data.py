@@ -155,6 +155,25 @@ def test_mixtures_and_conversions(rlsuite, root, tmp_path):
     assert back["env"] == whole["env"]
 
 
+def test_a_hundredth_of_an_expert(rlsuite, root):
+    words = ["--num-envs", "2", "--steps"]
+    policy = str(shared("policies/Hopper-tqc.safetensors"))
+    assert rlsuite("data", "make", "hopper/random", *words, "198").code == 0
+    assert rlsuite("data", "make", "hopper/expert", *words, "4", "--policy", policy).code == 0
+    parts = ["--parts", "rlsuite/hopper/random-v0", "rlsuite/hopper/expert-v0"]
+    answer = rlsuite("data", "make", "hopper/random-expert", *parts, "--shares", "0.99", "0.01")
+    assert answer.code == 0, answer.err
+    mixed = load_dataset("rlsuite/hopper/random-expert-v0")
+    expert = load_dataset("rlsuite/hopper/expert-v0")
+    assert len(mixed.rows) == 200 and mixed.recipe["policy"]["steps"] == [198, 2]
+    assert mixed.recipe["policy"]["policy"][1]["sha256"] == expert.recipe["policy"]["sha256"]
+    assert mixed.rows["action"][198:].tolist() == expert.rows["action"][:2].tolist()
+    wrong = rlsuite("data", "make", "walker2d/random-expert", *parts, "--shares", "0.5", "0.6")
+    assert (wrong.code, "1 together" in wrong.err) == (2, True)
+    wrong = rlsuite("data", "make", "walker2d/medium-expert", *parts, "--shares", "0.5", "0.5")
+    assert (wrong.code, "--shares belong to random-expert" in wrong.err) == (2, True)
+
+
 def test_goal_mazes_keep_their_goals_when_converted(rlsuite, root, tmp_path, monkeypatch):
     write_minari(root, episodes_of([3, 4], keys=("observation", "achieved_goal", "desired_goal"), width=2))
     flat = str(tmp_path / "maze.hdf5")

@@ -14,8 +14,8 @@ from rlsuite.errors import ConfigError
 from rlsuite.runs.config import TrainConfig
 from rlsuite.runs.mapping import from_mapping
 
-MAX_FLAGS = 64  # per command; --help shows the usual ones
-MAX_FLAGS_IN_STAGES = 90  # of an agent that is three learners, one after the other
+MAX_FLAGS = 65  # per command; --help shows the usual ones
+MAX_FLAGS_IN_STAGES = 92  # of an agent that is three learners, one after the other
 AGENTS = list(registry.agent_names())
 PRESETS = [(agent, preset) for agent in AGENTS for preset in presets.preset_names(agent)]
 ENVS_WITH_OVERRIDES = ("", "gym:Hopper-v5", "gym:Pendulum-v1")
@@ -106,7 +106,16 @@ def test_plain_env_name(name):
 
 
 def test_agent_of_the_users_own_module(rlsuite, loop, own_agent, tmp_path):
-    words = ["train", "own", "--import", own_agent, "--env", "gym:Pendulum-v1", "--out", str(tmp_path / "run")]
+    words = [
+        "train",
+        "own",
+        "--import",
+        own_agent,
+        "--env",
+        "gym:Pendulum-v1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     answer = rlsuite(*words, "--agent.boldness", "0.9", "--agent.no-polite")
     assert answer.code == 0, answer.err
     assert loop.calls[0]["class"].__name__ == "Own"
