@@ -89,7 +89,8 @@ def check_bounds(config: Any) -> None:
 def check_numbers(config: Any, prefix: str = "") -> None:
     """Raise ConfigError for numbers in a dataclass, or in those inside it, that nothing can use.
 
-    Refused are nan; infinities, unless the field's default is one; and whole numbers of more than 64 bits.
+    Refused are nan; infinities, unless the field's default is one or the number is an end of a range; and
+    whole numbers of more than 64 bits.
     """
     for field in fields(config):
         value, name = getattr(config, field.name), f"{prefix}{field.name}"
@@ -98,7 +99,8 @@ def check_numbers(config: Any, prefix: str = "") -> None:
             continue
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, float) and not math.isfinite(item):
-                infinite = isinstance(field.default, float) and math.isinf(field.default)
+                default = field.default
+                infinite = isinstance(value, tuple) or (isinstance(default, float) and math.isinf(default))
                 if math.isnan(item) or not infinite:
                     raise ConfigError(f"{name} = {item}: must be a finite number")
             if type(item) is int and not COUNTED.holds(item):

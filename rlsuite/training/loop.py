@@ -223,8 +223,10 @@ def _merge(lines: list[dict[str, float]], parts: list[list[dict[str, float]]]) -
 
 
 def update(run: Run, guard: LearnerGuard | None, count: int = 1) -> None:
-    """Take `count` gradient updates, each on a batch of its own."""
+    """Take `count` gradient updates, each on a batch of its own; none where fewer than one is due."""
     replay = run.replay
+    if count < 1:
+        return
     if not isinstance(replay, WindowReplay):
         for batch in replay.batches(count):
             update_on(run, guard, batch)

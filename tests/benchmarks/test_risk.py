@@ -84,4 +84,4 @@ def test_a_trace_ends_with_its_episode():
     found = trace.paths()
     torch.testing.assert_close(found[:, 0, 0], torch.tensor([0.5, 0.4, 0.3], dtype=torch.float64))
     assert found[:, 1, 0].isnan().tolist() == [False, False, True]
-    assert trace.errors() is None
+    assert trace.errors() == {}
