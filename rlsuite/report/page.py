@@ -11,17 +11,8 @@ from typing import Any
 import numpy as np
 
 from rlsuite.errors import ConfigError
-from rlsuite.report.study import (
-    AXES,
-    PALETTE,
-    SUMMARY_COLUMNS,
-    Group,
-    Study,
-    differences,
-    improvements,
-    profiles,
-    summaries,
-)
+from rlsuite.report.study import AXES, Group, Study
+from rlsuite.report.tables import PALETTE, SUMMARY_COLUMNS, differences, improvements, profiles, summaries
 
 FILM_SUFFIXES = {".mp4": "video/mp4", ".png": "image/png", ".svg": "image/svg+xml"}
 MAX_FILM_BYTES = 20_000_000  # of one file; larger ones are named, not embedded

@@ -148,7 +148,8 @@ def lines_of_every_command():
     for action, kind in data.ACTIONS.items():
         yield f"data {action}", kind
     for agent in AGENTS:
-        line, _ = parse_train(agent, ["--env", "gym:X"])
+        data_of = ["--dataset", "any.hdf5"] if registry.agent_class(agent).needs_data else []
+        line, _ = parse_train(agent, ["--env", "gym:X", *data_of])
         yield f"train {agent}", type(line)
 
 
