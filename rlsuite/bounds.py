@@ -32,7 +32,7 @@ class Bounds:
                 return "not be negative"
             return f"be {'above' if self.open_low else 'at least'} {self.low:,}"
         left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
-        return f"be in {left}{self.low:,}, {self.high:,}{right}"
+        return f"be in {left}{self.low:.12g}, {self.high:.12g}{right}"
 
 
 AtLeastOne = Annotated[int, Bounds(1)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from rlsuite.bounds import AtLeastOne, Bounds, SeedCount, ThreadCount
-from rlsuite.errors import ConfigError
+from rlsuite.errors import ConfigError, DataError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import RunPlan, resolve, tasks_of
 from rlsuite.launch.queue import run_all, worst
@@ -22,7 +22,7 @@ from rlsuite.offline.load import load_dataset
 from rlsuite.offline.locate import is_here, locate
 from rlsuite.offline.names import KINDS, OWN_NAMESPACE, known_sets, recipes
 from rlsuite.presets import preset_names
-from rlsuite.registry import plain_dataset_name
+from rlsuite.registry import check_agent_name, plain_dataset_name
 from rlsuite.report.comparison import write_csv
 from rlsuite.runs.metrics import read_metrics
 from rlsuite.runs.runfolder import RunFolder
@@ -101,12 +101,18 @@ def main(args: D4rlArgs, extra: Sequence[str] = ()) -> int:
 
     Raises:
         ConfigError: a name is unknown, or a run folder holds something else.
+        DataError: none of the data is here.
     """
+    for agent in names(args.agents):
+        check_agent_name(agent.partition(":")[0])
     wanted = list(
         dict.fromkeys(dataset for name in names(args.datasets) for dataset in GROUPS.get(name, (name,)))
     )
     missing = {name: how for name in wanted if (how := how_to_get(name)) is not None}
     here = [name for name in wanted if name not in missing]
+    if not here:
+        first = next(iter(missing))
+        raise DataError(f"none of {len(wanted)} data sets is here; {first}: {missing[first]}")
     plans: dict[tuple[str, str], RunPlan] = {
         (name, agent): plan(name, agent, args, extra) for name in here for agent in names(args.agents)
     }

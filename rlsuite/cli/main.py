@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -91,7 +92,11 @@ def main() -> None:
         os.environ.setdefault(name, value)
     logging.basicConfig(format="rlsuite: %(message)s", level=logging.WARNING)
     argv = sys.argv[1:]
-    with lenient_streams() as console:
+    with lenient_streams() as console, warnings.catch_warnings():
+        if (
+            not sys.warnoptions
+        ):  # what other libraries warn of, the user can hardly change; python -W shows it
+            warnings.simplefilter("ignore")
         code = guarded(argv)
         console.flush()
     if console.lost and not code and argv[:1] and argv[0] not in RUNNING:

@@ -6,7 +6,8 @@ from typing import NoReturn
 from tyro import MISSING
 
 from rlsuite import registry
-from rlsuite.command.arguments import first_pass, import_modules, parse, wants_help
+from rlsuite.command.arguments import first_pass, import_modules, wants_help
+from rlsuite.command.helptext import help_text
 from rlsuite.command.train import PROG, TrainArgs, parse_train
 from rlsuite.errors import ConfigError
 from rlsuite.runs.config import TrainConfig, check_learns
@@ -18,7 +19,7 @@ def run(argv: Sequence[str]) -> int:
     import_modules(first_pass(argv).imports)
     if not argv or argv[0].startswith("-"):
         if wants_help(argv):
-            _print_help()
+            _print_help(everything="--help-all" in argv)
         raise ConfigError(f"name the agent first: {PROG} AGENT --env ENV; rlsuite list agents shows them")
     agent = argv[0]
     args, agent_class = parse_train(agent, argv[1:])
@@ -33,10 +34,20 @@ def run(argv: Sequence[str]) -> int:
     return start(agent_class, config, args.out)
 
 
-def _print_help() -> NoReturn:
-    """Print the flags that every agent shares, and the agents; imports none of them."""
-    names = "\n".join(f"{name}: {summary}" for name, summary in registry.agent_names().items())
-    description = f"{names}\n\n`{PROG} AGENT --help` adds the agent's own flags, as --agent.NAME."
-    default = TrainArgs(train=TrainConfig(env=MISSING))
-    parse(TrainArgs, ["--help"], prog=f"{PROG} AGENT", default=default, description=description)
-    raise AssertionError("tyro prints help and leaves")
+def _print_help(*, everything: bool) -> NoReturn:
+    """Print the agents as a list, and the flags that every agent shares; imports none of them."""
+    agents = registry.agent_names()
+    width = max(map(len, agents))
+    lines = [
+        f"  {name:<{width}}  {', '.join(filter(None, registry.agent_traits(name)))}: {summary}"
+        for name, summary in agents.items()
+    ]
+    text = help_text(
+        TrainArgs(train=TrainConfig(env=MISSING)),
+        prog=f"{PROG} AGENT",
+        summary="\n".join(["agents:", *lines, "", f"`{PROG} AGENT --help` adds the agent's own flags."]),
+        examples=[f"{PROG} sac --env gym:Pendulum-v1 --steps 10_000", f"{PROG} dsac_t --env HalfCheetah"],
+        everything=everything,
+    )
+    print(text)
+    raise SystemExit(0)

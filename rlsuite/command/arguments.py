@@ -221,7 +221,7 @@ def option_values(args: Sequence[str], flag: str) -> dict[str, Any]:
 
 def wants_help(argv: Sequence[str]) -> bool:
     """Say whether the line asks for help."""
-    return "-h" in argv or "--help" in argv
+    return any(arg in argv for arg in ("-h", "--help", "--help-all"))
 
 
 def import_modules(names: Sequence[str]) -> None:

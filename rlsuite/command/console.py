@@ -59,8 +59,9 @@ class Console:
         reader_left = isinstance(error, OSError) and error.errno == errno.EPIPE
         self.lost = self.lost or not reader_left
         with contextlib.suppress(OSError, ValueError):  # what is held back would fail again at the very end
+            below = stream.fileno()
             descriptor = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(descriptor, stream.fileno())
+            os.dup2(descriptor, below)
             os.close(descriptor)
         if not reader_left:
             logger.warning("standard output fails (%s): going on without it", error)
@@ -76,7 +77,7 @@ def lenient_streams() -> Iterator[Console]:
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors="replace")
     before, console = sys.stdout, Console(sys.stdout)
-    sys.stdout = console  # type: ignore[assignment]
+    sys.stdout = console
     try:
         yield console
         console.flush()

@@ -1,9 +1,10 @@
 """From the arguments of `rlsuite train` to a run's configuration; `bench` and `launch` read them here too."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from tyro import MISSING, conf
 
@@ -103,6 +104,8 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
         **plugins,
     )
     description = f"{registry.agent_names()[agent]}\n\n{where}: {preset_names(agent)[preset]}"
+    if wants_help(argv):
+        say_help(default, agent, description, everything="--help-all" in argv)
     args = parse(shape, argv, prog=f"{PROG} {agent}", default=default, description=description)
     env_options = {**args.train.env_options, **option_values(args.env_option, "--env-option")}
     changed = {
@@ -116,6 +119,27 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
         every = spaced(args.train.eval_every, args.train.steps)
         args = dataclasses.replace(args, train=dataclasses.replace(args.train, eval_every=every))
     return args, agent_class
+
+
+def say_help(defaults: Any, agent: str, summary: str, *, everything: bool) -> NoReturn:
+    """Print the flags of an agent's runs by topic, and leave."""
+    from rlsuite.command.helptext import help_text
+
+    begin = f"{PROG} {agent}"
+    source = "--env HalfCheetah"
+    if registry.agent_traits(agent)[0] == "offline":
+        source = "--dataset hopper-medium-v2"
+        summary += f"\n\n{agent} learns from recorded data: name some with --dataset DATA."
+    elif registry.agent_traits(agent)[1] == "discrete":
+        source = "--env discrete:gym:CartPole-v1"
+    examples = [
+        f"{begin} {source}",
+        f"{begin} {source} --seeds 4 --out runs/mine",
+        f"rlsuite list presets    # then: {begin} {source} --preset NAME",
+    ]
+    text = help_text(defaults, prog=begin, summary=summary, examples=examples, everything=everything)
+    sys.stdout.write(f"{text}\n")
+    raise SystemExit(0)
 
 
 def staged(args: Any, agent_class: "type[Agent]", steps_given: bool) -> Any:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 OWN_FLAGS = ("--seed", "--seeds", "--processes", "--launcher", "--launcher-option", "--out")
 LOG_FOLDER = "logs"
-NOT_COMPARED = ("steps", "threads")  # what may differ when a run goes on
+NOT_COMPARED = ("steps", "threads", "eval_every")  # what may differ when a run goes on
 
 
 class RunPlan(NamedTuple):

@@ -12,7 +12,15 @@ import numpy as np
 
 from rlsuite.errors import ConfigError
 from rlsuite.report.study import AXES, Group, Study
-from rlsuite.report.tables import PALETTE, SUMMARY_COLUMNS, differences, improvements, profiles, summaries
+from rlsuite.report.tables import (
+    PALETTE,
+    SUMMARY_COLUMNS,
+    counted,
+    differences,
+    improvements,
+    profiles,
+    summaries,
+)
 
 FILM_SUFFIXES = {".mp4": "video/mp4", ".png": "image/png", ".svg": "image/svg+xml"}
 MAX_FILM_BYTES = 20_000_000  # of one file; larger ones are named, not embedded
@@ -40,9 +48,10 @@ def write_page(study: Study, out: Path) -> Path:
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>rlsuite report</title>",
         f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body><h1>rlsuite report</h1>",
-        f"<p>{len(study.settings)} runs, {len(study.groups)} groups. Lines are interquartile means over "
-        "seeds with 95 % stratified bootstrap intervals, thin lines single seeds; with fewer than four seeds "
-        "nothing is trimmed. A score is the mean return of an evaluation's episodes.</p>",
+        f"<p>{counted(len(study.settings), 'run')}, {counted(len(study.groups), 'group')}. Lines are "
+        "interquartile means over seeds with 95 % stratified bootstrap intervals, thin lines single seeds; "
+        "with fewer than four seeds nothing is trimmed. A score is the mean return of an evaluation's "
+        "episodes.</p>",
         *(curves_figure(study.on(env), env, colors) for env in study.envs),
         "<h2>Final scores</h2>",
         table(SUMMARY_COLUMNS, ([row[key] for key in SUMMARY_COLUMNS] for row in summaries(study))),

@@ -36,6 +36,7 @@ FREE_FIELDS = (
     "loggers",
     "checkpoint_every",
     "log_every",
+    "eval_every",
     "guard",
 )
 MAX_DEPTH = 3  # of run folders below a folder of runs

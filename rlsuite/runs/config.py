@@ -98,8 +98,8 @@ class TrainConfig(LearnConfig):
         least = self.num_envs * self.n_step
         if self.replay_size < least:
             raise ConfigError(
-                f"replay_size = {self.replay_size:,}: must hold n_step = {self.n_step:,} transitions of "
-                f"each of num_envs = {self.num_envs:,}, {least:,} in all"
+                f"replay_size = {self.replay_size}: must hold n_step = {self.n_step} transitions of "
+                f"each of num_envs = {self.num_envs}, {least} in all"
             )
 
 

@@ -204,7 +204,7 @@ class _video_writer:
             self.frames[index] = frame_of(self.env, index)
         if not filmed:
             return
-        frame = even(mosaic([frame for frame in self.frames if frame is not None]))
+        frame = mosaic([frame for frame in self.frames if frame is not None])
         try:
             self.writer.append_data(frame)
         except (OSError, ValueError, RuntimeError) as error:  # ffmpeg's complaint comes as any of these
@@ -246,12 +246,6 @@ def frame_of(env: VectorEnv, index: int) -> np.ndarray:
         ) from error
 
 
-def even(frame: np.ndarray) -> np.ndarray:
-    """Return a frame whose height and width are even, as H.264 wants: the last row or column twice."""
-    height, width = frame.shape[:2]
-    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-
 def check_film(path: Path) -> None:
     """Raise ValueError unless the file can be opened and shows a frame."""
     import imageio.v2 as imageio
@@ -259,7 +253,7 @@ def check_film(path: Path) -> None:
     if not path.stat().st_size:
         raise ValueError("the file is empty")
     with imageio.get_reader(path, "ffmpeg") as reader:
-        reader.get_data(0)
+        reader.get_data(0)  # type: ignore[attr-defined]
 
 
 def _first_line(error: BaseException) -> str:

@@ -29,7 +29,7 @@ class LoadedPolicy:
         policy: the TorchRL policy, `observation -> action` in [-1, 1].
         middle: (high + low) / 2 of each action in the environment's units, `[A]`, float32.
         half_range: (high - low) / 2, `[A]`.
-        low, high: ends of each action's range, `[A]`; no action is outside.
+        bounds: attributes low and high, the ends of each action's range, `[A]`; no action is outside.
         observation_size: O, numbers of an observation as a vector.
         agent_name, env_id: of the run.
         facts: run, agent, environment, env steps, seed and versions, for a record.

@@ -47,12 +47,17 @@ def train(
                 f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
             )
         return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume)
-    if issubclass(agent_class, StagedAgent):
+    check_data(agent_class, config)
+    return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)
+
+
+def check_data(agent_class: type[Agent], config: TrainConfig | OfflineConfig) -> None:
+    """Raise ConfigError for an agent of recorded data in a run that has none: it would copy its own noise."""
+    if agent_class.needs_data and not isinstance(config, OfflineConfig):
         raise ConfigError(
             f"{agent_class.__name__} learns from recorded data: name some with --dataset "
             "(rlsuite list datasets)"
         )
-    return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)
 
 
 def start(cls: type[Agent], config: RunConfig, out: Path | None) -> int:
@@ -104,6 +109,7 @@ def try_out(cls: type[Agent], config: RunConfig) -> None:
         EnvironmentFailure: it cannot be made.
     """
     train = config.train
+    check_data(cls, train)
     if not train.env:
         return  # the data know it
     try:
@@ -141,7 +147,8 @@ def least_bytes(config: RunConfig, spaces: Spaces) -> int:
     train = config.train
     row = 4 * (2 * spaces.observation + spaces.action + 4)
     envs = (train.num_envs + train.eval_episodes) * train.seeds
-    widths = tuple(getattr(config.agent, "hidden", ()))
+    hidden = getattr(config.agent, "hidden", ())
+    widths = hidden if isinstance(hidden, tuple) else (hidden,)
     pairs = zip((spaces.observation, *widths), (*widths, spaces.action), strict=True) if widths else ()
     weights = sum(rows * columns for rows, columns in pairs) * train.seeds
     # An actor and a critic at the least, each with gradient and two moments.

@@ -10,7 +10,7 @@ sys.path.append(str(Path(__file__).parents[1] / "offline"))
 from offline_helpers import shared
 from toys import EPISODE
 
-from rlsuite.bench.paper import CONTENDERS, PaperLine, env_id, plan
+from rlsuite.bench.paper import CONTENDERS, PaperArgs, env_id, plan
 from rlsuite.presets import load_preset
 from rlsuite.report import comparison
 from rlsuite.training import start
@@ -165,12 +165,12 @@ def test_every_published_task_is_an_environment(task):
     ],
 )
 def test_runs_have_the_papers_options_of_the_task(name, task, options):
-    train = plan(name, 0, PaperLine(task=task), ()).config.train
+    train = plan(name, 0, PaperArgs(task=task), ()).config.train
     assert (train.env, train.env_options) == (env_id(task), options)
 
 
 def test_flags_win_over_the_papers_options():
-    line = PaperLine(task="LunarLander-v3")
+    line = PaperArgs(task="LunarLander-v3")
     train = plan("stac", 0, line, ("--env-option", "wind_power=3.0")).config.train
     assert train.env_options == WIND | {"wind_power": 3.0}
 

@@ -14,6 +14,7 @@ import whole_runs as runs
 from training.test_offline_training import learn as learn_offline
 from training.test_stages import learn as learn_in_stages
 
+from rlsuite.agents.base import StagedAgent
 from rlsuite.registry import agent_class, agent_names
 from rlsuite.runs.checkpoint import CheckpointStore
 
@@ -68,7 +69,7 @@ class Case:
         more: dict[str, Any] = {"seeds": self.seeds, "resume": resume}
         if self.plugins:
             more["plugins"] = {name: PLUGINS[name] for name in self.plugins}
-        if kind.stages:
+        if issubclass(kind, StagedAgent):
             learn_in_stages(path, recorded, **more)
         elif self.online:
             steps = {"steps": OFFLINE_STEPS, "then_online": ONLINE_STEPS, "eval_every": 50}

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from training.test_offline_training import learn
 
 from rlsuite import registry
-from rlsuite.agents.base import Spaces, make_generators
+from rlsuite.agents.base import Spaces, StagedAgent, make_generators
 from rlsuite.command import train as command
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.grama import GraMaConfig, GraMaPlugin
@@ -99,7 +99,7 @@ def test_changing_one_seed_leaves_the_others_bit_equal(agent):
     assert (ours.plugins["grama"].resets["critic"].resets["trunk.0"].sum(-1) > 0).all()
 
 
-STAGED = [name for name in registry.agent_names() if agent_class(name).stages]
+STAGED = [name for name in registry.agent_names() if issubclass(agent_class(name), StagedAgent)]
 
 
 @pytest.mark.parametrize("lead", [(), (2,)])

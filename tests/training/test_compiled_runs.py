@@ -1,4 +1,4 @@
-"""Runs whose updates are compiled: resumed bit for bit, seen by plug-ins, refused where there is no compiler."""
+"""Runs whose updates are compiled: resumed bit for bit, seen by plug-ins, refused without a compiler."""
 
 import dataclasses
 
