@@ -72,6 +72,7 @@ def apply(change: Change, task: int, env: VectorEnv) -> None:
         model.opt.gravity[:] *= (-1.0) ** task
     else:
         model.actuator_gear[:] *= signs(change, task, model.nu)[:, None]
+    env.engine.follow_model()
 
 
 def plugins(arm: str) -> dict[str, Any]:

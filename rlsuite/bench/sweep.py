@@ -28,8 +28,7 @@ from rlsuite.runs.runfolder import METRICS_FILE
 from rlsuite.runs.signals import StopFlag
 from rlsuite.training.recorder import EVAL_RETURN, OWNER_KEY
 
-STUDY_FILE, TRIALS_FILE = "study.log", "trials.csv"
-BEST_FILE, IMPORTANCE_FILE = "best.sh", "importance.png"
+STUDY_FILE, TRIALS_FILE, BEST_FILE, IMPORTANCE_FILE = "study.log", "trials.csv", "best.sh", "importance.png"
 FOLDER_KEY = "folder"  # of a trial's attributes
 STARTUP_TRIALS = 5  # drawn at random, and finished before any is pruned
 FAILURES = 5  # runs in a row: a wrong flag fails them all, a bad node or value only some

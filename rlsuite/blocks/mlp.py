@@ -175,7 +175,7 @@ class MLP(Layers):
         dropout_generator: draws the dropout masks.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what NetShape holds, spelt out once)
         self,
         inputs: int,
         hidden: Sequence[int],

@@ -70,7 +70,9 @@ def _lines(command: str, module: Any) -> Iterator[tuple[str, type]]:
     """Yield the words of every form of a command, and the dataclass that parses what follows."""
     if command == "train":
         for agent in registry.agent_names():
-            for args in (["--env", ANY_ENV], ["--env", ANY_ENV, "--dataset", ANY_DATASET]):
+            online, offline = ["--env", ANY_ENV], ["--env", ANY_ENV, "--dataset", ANY_DATASET]
+            forms = [offline] if registry.agent_class(agent).needs_data else [online, offline]
+            for args in forms:
                 parsed, _ = parse_train(agent, args)
                 yield f"train {agent}", type(parsed)
     elif command == "data":

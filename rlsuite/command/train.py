@@ -64,28 +64,35 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
     env_id, dataset, preset = early.env, early.dataset, early.preset
     if env_id is not None:
         registry.check_env_name(env_id)
-    fixed: dict[str, Any] = {"env": env_id if env_id is not None else MISSING}
-    kind_of_run: type[TrainConfig] | type[OfflineConfig] = TrainConfig
     if dataset is not None:
         from rlsuite.offline.load import environment_of
 
-        kind_of_run = OfflineConfig
         env_id = env_id or environment_of(dataset)
         if env_id is None:
             raise ConfigError(
                 f"{dataset} does not say which environment it is of: name it with --env, or learn without "
                 f"evaluations with --env {NO_ENV}"
             )
-        fixed = {"dataset": dataset, "env": env_id}
     elif env_id is None and not wants_help(argv):
         raise ConfigError(f"no environment: name one, e.g. {PROG} {agent} --env HalfCheetah")
-    train_values, agent_values = load_preset(agent, preset, env_id or "", dataset)
+    agent_class = registry.agent_class(agent)
+    offline = dataset is not None or agent_class.needs_data
+    if offline and dataset is None and not wants_help(argv):
+        raise ConfigError(
+            f"{agent} learns from recorded data: name some with --dataset (rlsuite list datasets), or take "
+            "an agent that acts (rlsuite list agents)"
+        )
+    train_values, agent_values = load_preset(
+        agent, preset, env_id or "", (dataset or "") if offline else None
+    )
     if env_id == NO_ENV:
         train_values["eval_every"] = 0
-    agent_class = registry.agent_class(agent)
     where = f'preset "{preset}" of {agent}'
     # One dataclass for tyro, so that one help text and one error know every flag.
-    base = TrainArgs if dataset is None else OfflineArgs
+    base, config_class = (OfflineArgs, OfflineConfig) if offline else (TrainArgs, TrainConfig)
+    fixed = {"env": MISSING if env_id is None else env_id}
+    if offline:
+        fixed["dataset"] = MISSING if dataset is None else dataset
     plugins = plugin_configs(early.plugins, train_values.pop("plugins", {}), where)
     shape = dataclasses.make_dataclass(
         base.__name__,
@@ -96,7 +103,7 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
     )
     shape.__doc__ = TrainArgs.__doc__
     default = shape(
-        train=from_mapping(kind_of_run, train_values, where, **fixed),
+        train=from_mapping(config_class, train_values, where, **fixed),
         agent=from_mapping(agent_class.Config, agent_values, where),
         preset=preset,
         **plugins,
@@ -111,7 +118,7 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
         "plugins": {name: to_mapping(getattr(args, name)) for name in plugins},
     }
     args = dataclasses.replace(args, train=dataclasses.replace(args.train, **changed))
-    if dataset is not None:
+    if offline:
         args = staged(args, agent_class, early.steps is not None)
     if "eval_every" not in train_values and not given(argv, "--eval-every"):
         every = spaced(args.train.eval_every, args.train.steps)

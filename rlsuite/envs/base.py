@@ -488,7 +488,7 @@ class VectorEnv(EnvBase):
         """Return the seeds that the running episodes began from, where the environment has such."""
         return []
 
-    def state_dict(  # type: ignore[override]
+    def state_dict(
         self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
     ) -> dict[str, Tensor]:
         """Return everything that the environment's future depends on, as flat named tensors.
@@ -505,7 +505,7 @@ class VectorEnv(EnvBase):
         destination.update(named)
         return destination
 
-    def load_state_dict(  # type: ignore[override]
+    def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
     ) -> None:
         """Continue from what `state_dict` returned, bit for bit, in the middle of episodes too.
@@ -536,7 +536,7 @@ class VectorEnv(EnvBase):
             self.load_state_dict(own)
 
     def _steps(self) -> Tensor:
-        """Return the env steps of each running episode, `[B]` int64, a new tensor on the simulation's device."""
+        """Return the env steps of each running episode, `[B]` int64: a new tensor."""
         return self._device_steps.clone() if self._on_device else torch.from_numpy(self._clock.counts())
 
     def _fresh(self, mask: Tensor | None) -> dict[str, Tensor]:

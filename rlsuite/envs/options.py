@@ -24,8 +24,8 @@ class EnvOptions:
     """
 
     engine: str = "auto"
-    """Physics: `auto` takes the native engine for our own tasks; `warp` runs them on a GPU; `gym` and `dmc` are
-    Gymnasium's and dm_control's own environments."""
+    """Physics: `auto` takes the native engine for our own tasks; `warp` runs them on a GPU; `gym` and `dmc`
+    are Gymnasium's and dm_control's own environments."""
     device: torch.device | str = "cpu"
     """Where tensors are handed out, and where `warp` runs."""
     seed: Seeds = 0
@@ -41,7 +41,7 @@ class EnvOptions:
     max_episode_steps: int | None = None
     """Instead of the environment's registered limit."""
     observation_keys: Sequence[str] | None = None
-    """Parts of a gym: dictionary observation, in this order; by default all, the state first, the goal last."""
+    """Parts of a gym: dictionary observation, in this order; by default all, the state first."""
     render: bool = False
     """`frame()` will be called; only Gymnasium's own environments must know beforehand."""
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -128,6 +128,7 @@ def _leaves(
         return
     if problem:
         raise DataError(f"{where}: {here} {problem}")
+    assert shape is not None and dtype is not None  # else there is a problem
     width = math.prod(shape)
     yield Box(path, width, dtype, _bounds(space, "low", width), _bounds(space, "high", width))
 

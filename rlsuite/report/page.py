@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from rlsuite.errors import ConfigError
-from rlsuite.report.study import (
-    AXES,
+from rlsuite.report.study import AXES, Group, Study
+from rlsuite.report.tables import (
     PALETTE,
     SUMMARY_COLUMNS,
-    Group,
-    Study,
     counted,
     differences,
     improvements,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rlsuite.errors import ConfigError
 from rlsuite.report.page import write_page
-from rlsuite.report.study import LEAST_SEEDS, counted, draw, read_study, summaries, write_tables
+from rlsuite.report.study import read_study
+from rlsuite.report.tables import LEAST_SEEDS, counted, draw, summaries, write_tables
 
 
 def write_report(runs: Sequence[Path], out: Path, *, videos: bool = False) -> list[str]:

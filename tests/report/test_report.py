@@ -11,7 +11,7 @@ import pytest
 
 from rlsuite.errors import ConfigError
 from rlsuite.registry import agent_class
-from rlsuite.report import page
+from rlsuite.report import page, tables
 from rlsuite.report import study as report
 from rlsuite.report.statistics import interquartile_mean, performance_profile, probability_of_improvement
 from rlsuite.runs.config import TrainConfig
@@ -52,7 +52,7 @@ def test_seeds_form_a_group_and_settings_part_them(tmp_path):
     grid, returns = group.on_grid("updates")
     np.testing.assert_array_equal(grid, [5, 10])
     np.testing.assert_array_equal(returns, [[1, 2], [3, 4], [5, 6]])
-    fields, rows = report.differences(study)
+    fields, rows = tables.differences(study)
     assert {"agent", "agent.gamma", "seed", "seeds"} <= set(fields) and len(rows) == 4
 
 
@@ -79,14 +79,14 @@ def test_summary_numbers(tmp_path):
     for seed in range(4):
         make_run(tmp_path / f"b{seed}", [0.0, 1.0], agent="td3", seed=seed, seconds=7.0)
     study = report.read_study([tmp_path])
-    sac, td3 = report.summaries(study)
+    sac, td3 = tables.summaries(study)
     assert (sac["mean"], sac["iqm"], sac["seeds"], sac["env_steps"]) == (40.0, 25.0, 4, 20)
     assert sac["std"] == pytest.approx(np.std([10, 20, 30, 100], ddof=1))
     assert sac["low"] < sac["iqm"] < sac["high"] and sac["area"] == pytest.approx(20.0)
     assert sac["steps_to_reach"] == 20 and np.isnan(td3["steps_to_reach"]) and td3["seconds"] == 14.0
-    better, worse = report.improvements(study)
+    better, worse = tables.improvements(study)
     assert (better["x"], better["p"], worse["p"]) == ("sac", 1.0, 0.0)
-    taus, found = report.profiles(study)
+    taus, found = tables.profiles(study)
     assert found["sac"].value[0] == 1.0 and found["sac"].value[-1] == 0.0 and taus[-1] == 100.0
 
 
@@ -95,7 +95,7 @@ def test_several_environments_are_scaled_one_by_one(tmp_path):
     make_run(tmp_path / "b", [0.0, 50.0], seed=0, agent="td3")
     make_run(tmp_path / "c", [0.0, 2.0], seed=0, env="gym:Acrobot-v1")
     make_run(tmp_path / "d", [0.0, 4.0], seed=0, env="gym:Acrobot-v1", agent="td3")
-    taus, found = report.profiles(report.read_study([tmp_path]))
+    taus, found = tables.profiles(report.read_study([tmp_path]))
     assert (taus[0], taus[-1]) == (0.0, 1.0)
     assert found["sac"].value[50] == found["td3"].value[50] == 0.5
 

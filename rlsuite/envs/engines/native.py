@@ -1,8 +1,8 @@
 """MuJoCo's C engine on the CPU, in float64: all envs in one call, on a few threads.
 
 Every env sees exactly the calls that Gymnasium makes, hence bitwise the same numbers (`mujoco.rollout` does
-not carry the solver's warm start). With `refresh` it sees the calls of dm_control's `Physics.step` instead, to
-the same effect.
+not carry the solver's warm start). With `refresh` it sees the calls of dm_control's `Physics.step` instead,
+to the same effect.
 
 Legend: B envs, Q positions, V velocities, A actuators.
 """
@@ -115,6 +115,10 @@ class NativeEngine:
         simulations.forward(chosen)
         if self._refresh:
             simulations.run_on(None)
+
+    def follow_model(self) -> None:
+        """Let all envs run on `model` as it is now: they run on a copy of what it was at first."""
+        self._open().run_on(self.model)
 
     def step(self, ctrl: Rows, substeps: int) -> None:
         """Advance all envs by `substeps` physics steps under controls `[B, A]` in actuator units.
