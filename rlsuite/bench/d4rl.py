@@ -402,7 +402,7 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
     notes = [f"{key}: {source}" for key, source in SOURCES.items()]
     notes.append(
         f"values moved: change of {Q_MEAN} from the last but one tenth of the run to the last; beyond "
-        f"{MOVING:.0%} a run has not converged"
+        f"{MOVING:.0%} a run still moves"
     )
     return "\n".join([*lines, "", "Published numbers are of D4RL's own data. " + "; ".join(notes) + ".", ""])
 

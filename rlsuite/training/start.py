@@ -14,7 +14,7 @@ from rlsuite.errors import ConfigError
 from rlsuite.registry import agent_class, agent_names, agent_traits
 from rlsuite.replay.memory import host_free_bytes
 from rlsuite.runs.checkpoint import CheckpointStore
-from rlsuite.runs.config import OfflineConfig, TrainConfig
+from rlsuite.runs.config import NO_ENV, OfflineConfig, TrainConfig
 from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.runs.runfolder import RunFolder, default_run_path
 from rlsuite.runs.signals import StopFlag
@@ -110,14 +110,15 @@ def try_out(cls: type[Agent], config: RunConfig) -> None:
     """
     train = config.train
     check_data(cls, train)
-    if not train.env:
-        return  # the data know it
+    if train.env in ("", NO_ENV):
+        return  # the data know it, or there is none
     try:
         env = make_env(
             train.env,
             1,
             engine=eval_engine(train.engine),
             options=train.env_options,
+            observation_keys=train.observation_keys or None,
             legacy_margin=train.legacy_margin,
         )
         try:
