@@ -35,13 +35,13 @@ class Fields:
 FIELDS = st.builds(
     Fields,
     whole=st.integers(-(2**63), 2**63 - 1),
-    real=st.floats(allow_nan=False),
+    real=st.floats(allow_nan=False, allow_infinity=False),
     flag=st.booleans(),
     text=st.text(st.characters(exclude_categories=["Cs"])),
     choice=st.sampled_from(["a", "b"]),
     widths=st.lists(st.integers(0, 9)).map(tuple),
     pair=st.tuples(st.integers(0, 9), st.floats(allow_nan=False)),
-    maybe=st.none() | st.floats(allow_nan=False),
+    maybe=st.none() | st.floats(allow_nan=False, allow_infinity=False),
     table=st.dictionaries(st.text("abc", min_size=1), st.floats(allow_nan=False)),
 )
 

@@ -63,6 +63,7 @@ def seeds_of(task):
 
 def test_seeds_are_shared_out_and_the_same_line_goes_on(rlsuite, began, tmp_path):
     words = ("train", "sac", "--env", TASK, "--seed", "4", "--seeds=5", "--processes", "2", "--steps", "300")
+    words += ("--warmup-steps", "9")
     answer = rlsuite(*words, "--out", str(tmp_path / "x"))
     assert answer.code == 0
     assert [seeds_of(task) for task in began] == [("s4-6", "4", "3"), ("s7-8", "7", "2")]
