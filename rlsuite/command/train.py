@@ -75,6 +75,7 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
             )
     elif env_id is None and not wants_help(argv):
         raise ConfigError(f"no environment: name one, e.g. {PROG} {agent} --env HalfCheetah")
+    load_preset(agent, preset, env_id or "", dataset)  # a wrong name is refused before torch is imported
     agent_class = registry.agent_class(agent)
     offline = dataset is not None or agent_class.needs_data
     if offline and dataset is None and not wants_help(argv):

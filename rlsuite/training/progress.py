@@ -118,7 +118,7 @@ class Live(Silent):
         self._progress = Progress(
             BarColumn(bar_width=24),
             TaskProgressColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[line]}"),
             console=console,
             refresh_per_second=LIVE_PER_SECOND,
         )

@@ -11,7 +11,7 @@ from torch import nn
 from rlsuite.blocks import heads
 from rlsuite.blocks.chains import hidden_layers
 from rlsuite.blocks.convolution import ConvTrunk
-from rlsuite.blocks.networks import NETWORKS, RESIDUAL, network
+from rlsuite.blocks.networks import NETWORKS, RESIDUAL, NetShape, network
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.grama import GraMa
 from rlsuite.plugins.neurons.chains import chain
@@ -78,10 +78,10 @@ HEADS = [each for each in HEADS if issubclass(each, nn.Module) and not each.__na
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: head.__name__)
 def test_every_actor_and_critic_knows_its_hidden_layers(head, lead):
     needed = inspect.signature(head.__init__).parameters
-    fields = {"activation": "relu", "lead": lead}
-    sizes, example = (4, (8, 8)), (torch.randn(*lead, 6, 4),)
+    shape, fields = NetShape(hidden=(8, 8), lead=lead), {}
+    sizes, example = (4, shape), (torch.randn(*lead, 6, 4),)
     if "action" in needed:
-        sizes = (4, 3, (8, 8))
+        sizes = (4, 3, shape)
     if "log_std_range" in needed:
         fields["log_std_range"] = (-5, 2)
     if "members" in needed:
@@ -96,7 +96,7 @@ def test_networks_of_others_are_traced():
 
     for net in (
         nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)),
-        Own(3, (4,), activation="relu"),
+        Own(3, NetShape(hidden=(4,))),
         ConvTrunk((4, 4, 1), (8,), 2),
     ):
         assert hidden_layers(net) is None

@@ -126,7 +126,7 @@ def test_neuron_resets_know_every_agent(plugin, name, lead):
 @pytest.mark.parametrize("plugin", ["grama", "redo", "least"])
 def test_agents_that_learn_in_stages_take_no_plugins(plugin, name):
     with pytest.raises(ConfigError, match="learns in stages"):
-        new_plugin(plugin, {}, agent_class(name), None)
+        new_plugin(plugin, {}, object.__new__(agent_class(name)), None)
 
 
 def test_offline_and_then_online(tmp_path, recorded):

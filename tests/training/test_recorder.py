@@ -223,13 +223,13 @@ def test_a_logger_that_fails_is_dropped_with_one_warning(
 ) -> None:
     good, bad = FakeLogger(), FakeLogger(fail_at=7)
 
-    def broken(folder: Path) -> FakeLogger:
+    def broken(folder: Path, after: int | None) -> FakeLogger:
         raise RuntimeError("not logged in")
 
     monkeypatch.setattr(
         logger_module,
         "FACTORIES",
-        {"wandb": lambda folder: bad, "tensorboard": lambda folder: good, "trackio": broken},
+        {"wandb": lambda folder, after: bad, "tensorboard": lambda folder, after: good, "trackio": broken},
     )
     with recorder(tmp_path, loggers=("wandb", "tensorboard", "trackio")) as record:
         for step in range(5):
