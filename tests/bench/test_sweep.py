@@ -13,6 +13,7 @@ from rlsuite.cli.main import run as rlsuite
 from rlsuite.command.train import parse_train
 from rlsuite.errors import ConfigError, RLSuiteError
 from rlsuite.launch.task import LaunchTask
+from rlsuite.registry import agent_class
 from rlsuite.runs.mapping import RunConfig, config_to_dict
 from rlsuite.runs.runfolder import RunFolder
 
@@ -259,8 +260,9 @@ def test_flags_that_do_not_exist_are_refused_before_anything_runs(study):
 def test_every_space_of_ours_has_flags_of_its_agent(path):
     line = sweep.SweepArgs(agent=path.stem, env=ENV)
     space = spaces.read_space(line.agent)
+    data = ("--dataset", "rlsuite/pointmaze/umaze-v0") if agent_class(line.agent).needs_data else ()
     for pick in (sweep.example, lambda _, entry: entry.get("high", entry.get("choices", [0])[-1])):
-        sweep.plan_of(line, (), {name: pick(name, entry) for name, entry in space.items()})
+        sweep.plan_of(line, data, {name: pick(name, entry) for name, entry in space.items()})
 
 
 def test_a_real_sweep(tmp_path, capsys):
