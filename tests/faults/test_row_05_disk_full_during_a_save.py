@@ -137,6 +137,8 @@ def test_a_failed_save_in_the_middle_is_counted_and_at_the_end_it_is_an_error(tm
     real, calls = CheckpointStore.save, []
 
     def full_twice(self, step, **kwargs):
+        if self.folder.name == "best":  # not a checkpoint of the run
+            return real(self, step, **kwargs)
         calls.append(step)
         if len(calls) <= 2:
             raise CheckpointWriteError("disk full", needed=10, free=1)

@@ -243,7 +243,7 @@ DAMAGES = {
     ),
     "an empty episode": (
         swap("episode_1/actions", np.ones((0, 2), "f4")),
-        "episode_1/actions: found shape [0, 2]",
+        "episode_1/actions: found an episode of no steps",
     ),
     "an external link": (
         swap("episode_1/rewards", h5py.ExternalLink("/etc/hostname", "x")),

@@ -74,7 +74,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path, count) -> None:
     precious.write_text("data")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / LOCK_FILE).symlink_to(precious)
-    with pytest.raises(ConfigError, match="cannot write the run folder"):
+    with pytest.raises(ConfigError, match="cannot lock"):
         RunFolder.create(tmp_path / "run", {}, {})
     assert precious.read_text() == "data"
     count(REFUSED)
