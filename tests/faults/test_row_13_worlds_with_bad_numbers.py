@@ -32,7 +32,7 @@ def test_a_world_with_a_bad_number_is_reset_counted_and_never_learnt_from(tmp_pa
 
 def test_too_many_bad_worlds_end_the_run_with_a_dump(tmp_path, monkeypatch, count):
     monkeypatch.setitem(gymnasium.registry["ToyPoisoned-v0"].kwargs, "every", 20)
-    with pytest.raises(NumericalError, match=r"worlds .* dump"):
+    with pytest.raises(NumericalError, match=r"envs .* dump"):
         runs.train(tmp_path / "run", env="gym:ToyPoisoned-v0", eval_every=0, steps=800)
     report = json.loads((tmp_path / "run" / "dump" / "metrics.json").read_text())
     assert report["nan_resets"] > 10
