@@ -164,7 +164,7 @@ def test_long_discounted_episodes_keep_finite_stocks(make):
     ("stock:Hopper", {}, "stock_low=A stock_high=B"),
     ("stock:RiskyGrid", {"stock_gamma": 0.0}, r"outside \(0, 1\]"),
     ("stock:RiskyGrid", {"stock_gama": 1.0}, "gamma"),
-    ("stock:RiskyGrid", {"stock_low": float("nan")}, "must be finite"),
+    ("stock:RiskyGrid", {"stock_low": float("nan")}, "must be a finite number"),
     ("stock:RiskyGrid", {"stock_low": 3.0, "stock_high": 1.0}, "the least one first"),
     ("stock:Homeostasis", {"stock_low": (1.0, 1.0, 1.0), "stock_high": 2.0}, "components"),
     ("stock:RiskyGrid", {"stock_shaped": "range", "stock_gamma": 0.9}, "gamma = 1"),
