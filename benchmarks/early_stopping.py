@@ -1,10 +1,10 @@
-"""What early stopping leaves in the replay: ends of their own, values and returns of several runs, by env steps.
+"""What early stopping leaves in the replay: episodes that end by themselves, values and returns, by step.
 
     python benchmarks/early_stopping.py plain=runs/plain run_on_0.25=runs/least --out FOLDER
 
-Reads the metrics of finished runs (any agent, task and number of seeds) and writes `early_stopping.csv`: for every
-run, seed and stretch between two evaluations, the episodes that ended by themselves (by failing or in time; the
-rest was stopped), these per 10,000 env steps, and what the evaluation at its end says.
+Reads the metrics of finished runs (any agent, task and number of seeds) and writes `early_stopping.csv`: for
+every run, seed and stretch between two evaluations, the episodes that ended by themselves (by failing or in
+time; the rest was stopped), these per 10,000 env steps, and what the evaluation at its end says.
 """
 
 import argparse
