@@ -26,7 +26,7 @@ class LEASTTransform(Transform):
 
     Args:
         least: the rule; its state is the transform's.
-        evaluate: a step's TensorDict, with "next" in it, -> value and squared TD error, one number per world.
+        evaluate: a step's TensorDict, with "next" in it, -> value and squared TD error, one number per env.
     """
 
     def __init__(self, least: LEAST, evaluate: Callable[[TensorDictBase], tuple[Tensor, Tensor]]) -> None:
@@ -61,7 +61,7 @@ class LEASTVectorEnv(gymnasium.vector.VectorWrapper):
         env: made with `autoreset_mode=AutoresetMode.DISABLED`, so that an episode can be ended from outside.
         least: the rule.
         evaluate: (observation, action, reward, next observation, terminated), as arrays, -> value and squared
-            TD error, one number per world.
+            TD error, one number per env.
     """
 
     def __init__(self, env: gymnasium.vector.VectorEnv, least: LEAST, evaluate: Evaluate) -> None:
@@ -80,18 +80,18 @@ class LEASTVectorEnv(gymnasium.vector.VectorWrapper):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Reset all worlds; running episodes are forgotten."""
+        """Reset all envs; running episodes are forgotten."""
         self.least.forget()
         self._observation, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         return self._observation, infos
 
     def step(self, actions: Any) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Step all worlds, end and reset episodes."""
+        """Step all envs, end and reset episodes."""
         observation, reward, terminated, truncated, infos = self.env.step(actions)
         if self.stopping:
             q, error = self.evaluate(self._observation, actions, reward, observation, terminated)
-            numbers = (q, error, terminated, truncated)
-            stop = self.least.stop(*(torch.as_tensor(each).flatten() for each in numbers))
+            values = (q, error, terminated, truncated)
+            stop = self.least.stop(*(torch.as_tensor(each).flatten() for each in values))
             truncated = truncated | stop.cpu().numpy()
         ended = np.logical_or(terminated, truncated)
         self._observation = observation

@@ -85,3 +85,27 @@ def test_costs_are_measured(tmp_path, monkeypatch):
     assert len(found) == 9
     assert all(number > 0 for number in found.values())
     assert found["grama: per update at period 1,000"] < found["update"]
+
+
+@pytest.mark.parametrize("net", plasticity.PLANTINGS)
+def test_planted_units_are_found_and_the_network_recovers(net):
+    at = plasticity.Planted(seeds=1)
+    (plain,), (grama,) = (plasticity.plant(net, arm, at) for arm in ("plain", "grama"))
+    saturated = "saturated" in net
+    for row in (plain, grama):
+        assert row["recall_by_gradient"] == 1
+        assert row["recall_by_activation"] == (0 if saturated else 1)
+        assert row["recall_without_scales"] == (1 if saturated else 0)
+    assert plain["accuracy"] <= 0.85
+    assert grama["accuracy"] >= 0.99
+
+
+def test_the_table_of_planted_units(tmp_path, denormals, capsys):
+    small = plasticity.Planted(seeds=2, samples=32, hidden=(8, 8, 8), updates=3, period=2)
+    plasticity.main(["--experiment", "planted", "--out", str(tmp_path)], planted=small)
+    with (tmp_path / "planted.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    arms = {net: set(planting.arms) for net, planting in plasticity.PLANTINGS.items()}
+    assert {net: {row["arm"] for row in rows if row["network"] == net} for net in arms} == arms
+    assert len(rows) == 2 * 7
+    assert capsys.readouterr().out.count("CPU s") == 7

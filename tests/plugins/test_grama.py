@@ -48,12 +48,12 @@ def test_scores_by_weight_and_by_preactivation():
     by_preact = GraMa(tau=0.01, mode="preact").attach(net)
     backward(net)
     torch.testing.assert_close(net[0].weight.grad, torch.tensor([[0.5, 0.5], [0, 0], [0, 0], [0, 0]]))
-    one, two = by_weight.report()["0"], by_preact.report()["0"]
-    torch.testing.assert_close(one.score, torch.tensor([4.0, 0, 0, 0]))
-    torch.testing.assert_close(two.score, torch.tensor([0.8, 3.2, 0, 0]))
-    assert flagged(one.inactive) == {1, 2, 3}  # unit 1: the samples' gradients cancel
-    assert flagged(two.inactive) == {2, 3}
-    assert one.fraction.item() == 0.75
+    weight, preact = by_weight.report()["0"], by_preact.report()["0"]
+    torch.testing.assert_close(weight.score, torch.tensor([4.0, 0, 0, 0]))
+    torch.testing.assert_close(preact.score, torch.tensor([0.8, 3.2, 0, 0]))
+    assert flagged(weight.inactive) == {1, 2, 3}  # unit 1: the samples' gradients cancel
+    assert flagged(preact.inactive) == {2, 3}
+    assert weight.fraction.item() == 0.75
 
 
 def test_a_dead_unit_still_gets_a_gradient_at_its_output():
@@ -71,14 +71,14 @@ def test_a_dead_unit_still_gets_a_gradient_at_its_output():
 
 @pytest.mark.parametrize("mode", ["weight", "preact"])
 def test_scores_do_not_depend_on_the_scale_of_the_loss(mode):
-    found = []
+    scores = []
     for scale in (1.0, 1000.0):
         net = network()
         reset = GraMa(mode=mode).attach(net)
         backward(net, scale)
-        found.append(reset.report()["0"].score)
-    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=0)
-    assert found[0].mean().item() == pytest.approx(1, abs=1e-6)
+        scores.append(reset.report()["0"].score)
+    torch.testing.assert_close(scores[0], scores[1], rtol=1e-6, atol=0)
+    assert scores[0].mean().item() == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize(("unit", "change"), [(2, [0.0, 0, 0, 0]), (1, [-2.0, -3, -3, -1])])
@@ -201,14 +201,14 @@ def test_period_report_state_and_detach():
     net = network()
     optimizer = torch.optim.Adam(net.parameters())
     reset = GraMa(tau=0.01, period=3).attach(net, optimizer)
-    found = []
+    reset_now = []
     for _ in range(6):
         backward(net)
         before = [p.detach().clone() for p in net.parameters()]
         reset.report()
         assert all(torch.equal(p, b) for p, b in zip(net.parameters(), before, strict=True))
-        found.append(reset.step() is not None)
-    assert found == [False, False, True] * 2
+        reset_now.append(reset.step() is not None)
+    assert reset_now == [False, False, True] * 2
     again = GraMa(tau=0.01, period=3).attach(net, optimizer)
     again.load_state_dict(reset.state_dict())
     assert again.count == 6

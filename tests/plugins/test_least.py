@@ -25,8 +25,8 @@ EAGER = LEASTConfig(start=0.0, min_index=0, min_values=1, noise=False, run_on=0.
 FLAGS = torch.zeros(1, dtype=torch.bool)
 
 
-def t(*numbers):
-    return torch.tensor(numbers, dtype=torch.float32)
+def t(*values):
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def test_medians():
@@ -50,10 +50,10 @@ def test_medians():
     ],
 )
 def test_stop_rule(eps, q, error, omega, limit, stops):
-    found = weight(t(1), t(error), RAW)
-    torch.testing.assert_close(found, t(omega))
-    assert threshold(t(eps), found).item() == pytest.approx(limit)
-    assert (q < threshold(t(eps), found).item()) == stops
+    factor = weight(t(1), t(error), RAW)
+    torch.testing.assert_close(factor, t(omega))
+    assert threshold(t(eps), factor).item() == pytest.approx(limit)
+    assert (q < threshold(t(eps), factor).item()) == stops
     if eps < 0 and omega != 1:
         assert (q < eps * omega) != stops or q == -7  # the naive product flips decisions
 

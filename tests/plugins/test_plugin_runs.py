@@ -59,9 +59,9 @@ def test_a_resumed_run_is_the_unbroken_one(agent, tmp_path):
     runs.train(tmp_path / "whole", agent, **fields)
     runs.train(tmp_path / "parts", agent, **{**fields, "steps": 302})
     runs.train(tmp_path / "parts", agent, resume=True, **fields)
-    one, two = runs.weights(tmp_path / "whole"), runs.weights(tmp_path / "parts")
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    whole, parts = runs.weights(tmp_path / "whole"), runs.weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
     whole, parts = plugin_tensors(tmp_path / "whole"), plugin_tensors(tmp_path / "parts")
     assert whole.keys() == parts.keys()
     for key in whole:
@@ -74,12 +74,12 @@ def test_a_resumed_run_is_the_unbroken_one(agent, tmp_path):
 
 
 def trained(agent, roots):
-    kind = agent_class(agent)
+    chosen = agent_class(agent)
     config = TrainConfig(
         **{**runs.QUICK, "updates_per_step": 1.0, "seeds": len(roots), "plugins": ALL, "warmup_steps": 100}
     )
     torch.set_num_threads(1)
-    run = build(kind, kind.Config(**runs.TINY), config, roots)
+    run = build(chosen, chosen.Config(**runs.TINY), config, roots)
     train_steps(run, 160)
     run.env.close()
     run.eval_env.close()
@@ -94,8 +94,8 @@ def test_changing_one_seed_leaves_the_others_bit_equal(agent):
         assert torch.equal(a[2], b[2]), name
     weight = "actor.trunk.0.weight"
     assert not torch.equal(ours.agent.get_parameter(weight)[1], theirs.agent.get_parameter(weight)[1])
-    one, two = ours.plugins["least"].least, theirs.plugins["least"].least
-    assert torch.equal(one.stops[[0, 2]], two.stops[[0, 2]])
+    ours_least, theirs_least = ours.plugins["least"].least, theirs.plugins["least"].least
+    assert torch.equal(ours_least.stops[[0, 2]], theirs_least.stops[[0, 2]])
     assert (ours.plugins["grama"].resets["critic"].resets["trunk.0"].sum(-1) > 0).all()
 
 
@@ -106,20 +106,20 @@ STAGED = [name for name in registry.agent_names() if issubclass(agent_class(name
 @pytest.mark.parametrize("name", sorted(set(registry.agent_names()) - set(STAGED)))
 @pytest.mark.parametrize("plugin", ["grama", "redo"])
 def test_neuron_resets_know_every_agent(plugin, name, lead):
-    kind = agent_class(name)
+    chosen = agent_class(name)
     spaces = Spaces(observation=4, action=2, half_range=(1.0, 1.0))
     seed = (0, 1) if lead else 0
-    agent = kind(spaces, kind.Config(hidden=(16, 16)), make_generators(seed), lead=lead)
+    agent = chosen(spaces, chosen.Config(hidden=(16, 16)), make_generators(seed), lead=lead)
     plugin_kind = plugin_class(plugin)
-    own = plugin_kind(plugin_kind.Config(period=2, tau=0.5), agent, make_generators(seed)["learn"])
+    plugin_made = plugin_kind(plugin_kind.Config(period=2, tau=0.5), agent, make_generators(seed)["learn"])
     trained_parts = {p.name for p in agent.parts() if p.optimizer is not None and p.name != "alpha"}
-    assert set(own.resets) == trained_parts
+    assert set(plugin_made.resets) == trained_parts
     logged = set()
     for update in range(4):
         agent.update(random_batch(rows=16, lead=lead, seed=update))
-        logged |= set(own.after_update(agent))
+        logged |= set(plugin_made.after_update(agent))
     assert logged == {f"{plugin}/inactive_{part}" for part in trained_parts}
-    assert all(reset.count == 4 for reset in own.resets.values())
+    assert all(reset.count == 4 for reset in plugin_made.resets.values())
 
 
 @pytest.mark.parametrize("name", STAGED)
@@ -134,8 +134,8 @@ def test_offline_and_then_online(tmp_path, recorded):
     learn(tmp_path / "whole", recorded, then_online=60, **fields)
     learn(tmp_path / "parts", recorded, then_online=50, **fields)
     learn(tmp_path / "parts", recorded, then_online=60, resume=True, **fields)
-    one, two = runs.weights(tmp_path / "whole"), runs.weights(tmp_path / "parts")
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    whole, parts = runs.weights(tmp_path / "whole"), runs.weights(tmp_path / "parts")
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
     state = plugin_tensors(tmp_path / "whole")
     assert state["least/steps"] == 60
     assert state["grama/actor/count"] == state["grama/critic/count"] == 40 + 30
@@ -176,25 +176,27 @@ def test_mistakes_on_the_command_line(words, said):
 
 
 def test_what_a_run_cannot_do():
-    kind = agent_class("sac")
+    chosen = agent_class("sac")
     spaces = Spaces(observation=4, action=2, half_range=(1.0, 1.0))
-    agent = kind(spaces, kind.Config(hidden=(16, 16)), make_generators(0))
+    agent = chosen(spaces, chosen.Config(hidden=(16, 16)), make_generators(0))
     source = make_generators(0)["act"]
     with pytest.raises(ConfigError, match="no trained network"):
         GraMaPlugin(GraMaConfig(parts=("critics",)), agent, source)
     with pytest.raises(ConfigError, match="time limit"):
         LEASTPlugin(LEASTConfig(), agent, source).begin(1, None, 100)
-    kind = agent_class("bc")
-    cloned = LEASTPlugin(LEASTConfig(), kind(spaces, kind.Config(hidden=(16,)), make_generators(0)), source)
+    chosen = agent_class("bc")
+    cloned = LEASTPlugin(
+        LEASTConfig(), chosen(spaces, chosen.Config(hidden=(16,)), make_generators(0)), source
+    )
     cloned.begin(4, 10, 100)
     with pytest.raises(ConfigError, match="critics"):
         cloned.stop_mask(random_batch(rows=4))
 
 
 def test_early_stopping_draws_nothing_from_the_agents_streams():
-    kind = agent_class("sac")
+    chosen = agent_class("sac")
     spaces = Spaces(observation=4, action=2, half_range=(1.0, 1.0))
-    agent = kind(spaces, kind.Config(hidden=(16, 16)), make_generators(0))
+    agent = chosen(spaces, chosen.Config(hidden=(16, 16)), make_generators(0))
     plugin = LEASTPlugin(LEASTConfig(start=0.0, min_values=1, min_index=0), agent, torch.Generator())
     plugin.begin(8, 10, 100)
     before = [g.get_state() for g in agent.generators.values()]

@@ -28,15 +28,15 @@ class Net(nn.Module):
         return self.function(self, *inputs)
 
 
-def found(module, *example):
+def readers_of(module, *example):
     """By layer: (readers with first column and repeat, shared)."""
     chains = find_chains(module, example or (X,))
     return {
-        own.name: (
-            [(r.layer.name.removesuffix(".weight"), r.start, r.repeat) for r in own.readers],
-            own.shared,
+        each.name: (
+            [(r.layer.name.removesuffix(".weight"), r.start, r.repeat) for r in each.readers],
+            each.shared,
         )
-        for own in chains
+        for each in chains
     }
 
 
@@ -45,7 +45,7 @@ def test_functional_style_and_methods():
         lambda self, x: self.c(torch.tanh(self.b(F.elu(self.a(x)).mul(2).clamp(-1, 1)))).exp(),
         a=nn.Linear(3, 5), b=nn.Linear(5, 4), c=nn.Linear(4, 2),
     )  # fmt: skip
-    assert found(net) == {"a": ([("b", 0, 1)], False), "b": ([("c", 0, 1)], False)}
+    assert readers_of(net) == {"a": ([("b", 0, 1)], False), "b": ([("c", 0, 1)], False)}
 
 
 def test_concatenation_moves_columns():
@@ -53,12 +53,12 @@ def test_concatenation_moves_columns():
         lambda self, x, y: self.c(torch.cat((x, self.a(x).relu(), self.b(y).relu()), -1)),
         a=nn.Linear(3, 5), b=nn.Linear(2, 4), c=nn.Linear(12, 2),
     )  # fmt: skip
-    assert found(net, X, X[:, :2]) == {"a": ([("c", 3, 1)], False), "b": ([("c", 8, 1)], False)}
+    assert readers_of(net, X, X[:, :2]) == {"a": ([("c", 3, 1)], False), "b": ([("c", 8, 1)], False)}
 
 
 def test_a_skip_from_the_input_makes_units_shared():
     net = Net(lambda self, x: self.b(x + self.a(x).relu()), a=nn.Linear(3, 3), b=nn.Linear(3, 2))
-    assert found(net) == {"a": ([], True)}
+    assert readers_of(net) == {"a": ([], True)}
 
 
 def test_several_readers_and_several_heads():
@@ -66,7 +66,7 @@ def test_several_readers_and_several_heads():
         lambda self, x: (self.v(h := self.a(x).relu()), self.p(h).log_softmax(-1)),
         a=nn.Linear(3, 5), v=nn.Linear(5, 1), p=nn.Linear(5, 2),
     )  # fmt: skip
-    assert found(net) == {"a": ([("v", 0, 1), ("p", 0, 1)], False)}
+    assert readers_of(net) == {"a": ([("v", 0, 1), ("p", 0, 1)], False)}
 
 
 def test_duelling_heads_are_no_hidden_layers():
@@ -74,7 +74,7 @@ def test_duelling_heads_are_no_hidden_layers():
         lambda self, x: self.v(h := self.a(x).relu()) + self.p(h) - self.p(h).mean(-1, keepdim=True),
         a=nn.Linear(3, 5), v=nn.Linear(5, 1), p=nn.Linear(5, 2),
     )  # fmt: skip
-    assert set(found(net)) == {"a"}
+    assert set(readers_of(net)) == {"a"}
 
 
 def test_pooling_means_and_permutations_of_images():
@@ -83,12 +83,12 @@ def test_pooling_means_and_permutations_of_images():
         a=nn.Conv2d(1, 3, 3), b=nn.Conv2d(3, 4, 3), d=nn.Linear(16, 2),
     )  # fmt: skip
     image = torch.randn(2, 1, 9, 9)
-    assert found(net, image) == {"a": ([("b", 0, 1)], False), "b": ([("d", 0, 4)], False)}
+    assert readers_of(net, image) == {"a": ([("b", 0, 1)], False), "b": ([("d", 0, 4)], False)}
     net.function = lambda self, x: self.e(self.b(self.a(x).relu()).relu().mean((2, 3)))
     net.e = nn.Linear(4, 2)
-    assert found(net, image)["b"] == ([("e", 0, 1)], False)
+    assert readers_of(net, image)["b"] == ([("e", 0, 1)], False)
     net.function = lambda self, x: self.e(self.b(self.a(x).relu()).relu().permute(0, 2, 3, 1))
-    assert found(net, image)["b"] == ([("e", 0, 1)], False)
+    assert readers_of(net, image)["b"] == ([("e", 0, 1)], False)
 
 
 def test_products_in_either_layout():
@@ -97,11 +97,11 @@ def test_products_in_either_layout():
         lambda self, x: torch.einsum("ebi,eoi->ebo", (x @ self.p["w"] + self.p["b"]).relu(), self.p["v"]),
         p=net,
     )
-    (own,) = find_chains(holder, (X,))
-    assert own.producer.lead == (2,)
-    assert own.producer.units == 5
-    assert own.bias is net["b"]
-    assert own.readers[0].layer.inputs == 5
+    (layer,) = find_chains(holder, (X,))
+    assert layer.producer.lead == (2,)
+    assert layer.producer.units == 5
+    assert layer.bias is net["b"]
+    assert layer.readers[0].layer.inputs == 5
     holder.function = lambda self, x: F.linear((x @ self.p["w"][0]).relu(), self.p["v"][0])
     with pytest.raises(ConfigError, match="not followed"):
         find_chains(holder, (X,))  # slices of a parameter are not that parameter
@@ -258,14 +258,14 @@ KEEPING = {
 def test_activations_of_ones_own_are_followed(name):
     change = KEEPING[name]
     net = Net(lambda self, x: self.b(change(self.a(x))), a=nn.Linear(3, 8), b=nn.Linear(8, 2))
-    assert found(net, torch.randn(8, 3)) == {"a": ([("b", 0, 1)], False)}
+    assert readers_of(net, torch.randn(8, 3)) == {"a": ([("b", 0, 1)], False)}
 
 
 def test_copies_of_units_are_all_its_columns():
     net = Net(
         lambda self, x: self.b(self.a(x).repeat_interleave(2, -1)), a=nn.Linear(3, 4), b=nn.Linear(8, 2)
     )
-    assert found(net) == {"a": ([("b", 0, 2)], False)}
+    assert readers_of(net) == {"a": ([("b", 0, 2)], False)}
 
 
 def test_transposed_convolutions_are_layers():
@@ -273,7 +273,7 @@ def test_transposed_convolutions_are_layers():
         nn.Conv2d(1, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3)
     )
     image = torch.randn(2, 1, 9, 9)
-    assert found(net, image) == {"0": ([("2", 0, 1)], False), "2": ([("4", 0, 1)], False)}
+    assert readers_of(net, image) == {"0": ([("2", 0, 1)], False), "2": ([("4", 0, 1)], False)}
     layer = chain(net, "2", ["4"]).producer
     assert (layer.out_axis, layer.in_axis) == (-3, -4)
     net[2] = nn.ConvTranspose2d(8, 8, 3, padding=1, groups=2)
@@ -286,16 +286,16 @@ def test_a_layer_called_on_several_layers_units_owns_no_columns_of_either():
         lambda self, x: self.c(self.a(x).relu()) + self.c(self.b(x).relu()),
         a=nn.Linear(3, 5), b=nn.Linear(3, 5), c=nn.Linear(5, 1),
     )  # fmt: skip
-    assert found(net) == {"a": ([], True), "b": ([], True)}
+    assert readers_of(net) == {"a": ([], True), "b": ([], True)}
     net.function = lambda self, x: self.c(self.a(x)) + self.c(self.a(-x).relu())
-    assert found(net) == {"a": ([("c", 0, 1)], False)}
+    assert readers_of(net) == {"a": ([("c", 0, 1)], False)}
 
 
 def test_a_scale_on_another_axis_belongs_to_no_unit():
     net = nn.Sequential(nn.Conv2d(1, 9, 3, padding=1), nn.LayerNorm(9), nn.Flatten(), nn.Linear(729, 1))
-    (own,) = find_chains(net, (torch.randn(2, 1, 9, 9),))
-    assert own.gains == ()
-    assert (own.readers[0].start, own.readers[0].repeat) == (0, 81)
+    (layer,) = find_chains(net, (torch.randn(2, 1, 9, 9),))
+    assert layer.gains == ()
+    assert (layer.readers[0].start, layer.readers[0].repeat) == (0, 81)
 
 
 def test_data_where_units_could_be_makes_them_shared():
@@ -303,7 +303,7 @@ def test_data_where_units_could_be_makes_them_shared():
         lambda self, x: self.b(torch.where(x[:, :1] > 0, self.a(x), torch.ones(4, 4))),
         a=nn.Linear(3, 4), b=nn.Linear(4, 2),
     )  # fmt: skip
-    assert found(net) == {"a": ([], True)}
+    assert readers_of(net) == {"a": ([], True)}
 
 
 def test_a_layer_called_again_shares_the_columns_that_change_hands_and_no_others():
@@ -314,12 +314,12 @@ def test_a_layer_called_again_shares_the_columns_that_change_hands_and_no_others
         return y
 
     net = Net(refined, a=nn.Linear(3, 5), b=nn.Linear(5, 4), c=nn.Linear(9, 2))
-    assert found(net) == {"a": ([("b", 0, 1)], False), "b": ([("c", 5, 1)], False)}
+    assert readers_of(net) == {"a": ([("b", 0, 1)], False), "b": ([("c", 5, 1)], False)}
     net = Net(
         lambda self, x: self.c(self.a(x).relu()) + self.c(self.b(x).relu()) + self.c(x[:, :1].expand(-1, 4)),
         a=nn.Linear(3, 4), b=nn.Linear(3, 4), c=nn.Linear(4, 1),
     )  # fmt: skip
-    assert found(net) == {"a": ([], True), "b": ([], True)}
+    assert readers_of(net) == {"a": ([], True), "b": ([], True)}
 
 
 def test_weights_that_two_products_use_in_two_ways():

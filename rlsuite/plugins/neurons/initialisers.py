@@ -16,7 +16,7 @@ Fresh = Callable[[Layer, Source], tuple[Tensor, Tensor]]
 def _uniform(layer: Layer, source: Source, weight_bound: float, bias_bound: float) -> tuple[Tensor, Tensor]:
     weight, bias = torch.empty_like(layer.weight), layer.weight.new_empty(*layer.lead, layer.units)
     for tensor, bound in ((weight, weight_bound), (bias, bias_bound)):
-        fill(tensor, source, lambda part, own, b=bound: part.uniform_(-b, b, generator=own))  # type: ignore[misc]
+        fill(tensor, source, lambda part, generator, b=bound: part.uniform_(-b, b, generator=generator))  # type: ignore[misc]
     return weight, bias
 
 
@@ -42,8 +42,8 @@ def lecun_init(layer: Layer, source: Source) -> tuple[Tensor, Tensor]:
     weight = torch.empty_like(layer.weight)
     std = 1 / math.sqrt(layer.fan_in)
 
-    def draw(part: Tensor, own: torch.Generator | None) -> None:
-        nn.init.trunc_normal_(part, 0.0, std, -2 * std, 2 * std, generator=own)
+    def draw(part: Tensor, generator: torch.Generator | None) -> None:
+        nn.init.trunc_normal_(part, 0.0, std, -2 * std, 2 * std, generator=generator)
 
     return fill(weight, source, draw), weight.new_zeros(*layer.lead, layer.units)
 

@@ -158,8 +158,8 @@ def _tagged(
         if id(leaf) in axes:
             axis = axes[id(leaf)]
             sizes.add((axis, leaf.shape[axis], math.prod(leaf.shape[axis:])))
-            numbers = torch.arange(leaf.shape[axis], dtype=torch.float64)
-            return numbers.view(-1, *[1] * (-axis - 1)).expand(leaf.shape).contiguous()
+            order = torch.arange(leaf.shape[axis], dtype=torch.float64)
+            return order.view(-1, *[1] * (-axis - 1)).expand(leaf.shape).contiguous()
         if leaf.is_floating_point():
             return torch.full(leaf.shape, math.nan, dtype=torch.float64)
         return leaf.cpu()  # an index
@@ -180,8 +180,8 @@ def _place(tags: Tensor, size: int) -> Place | None:
     for axis in range(-tags.dim(), 0):
         repeat, left = divmod(tags.shape[axis], size)
         if not left and repeat:
-            numbers = torch.arange(size, dtype=tags.dtype).repeat_interleave(repeat)
-            if bool((tags == numbers.view(-1, *[1] * (-axis - 1))).all()):
+            order = torch.arange(size, dtype=tags.dtype).repeat_interleave(repeat)
+            if bool((tags == order.view(-1, *[1] * (-axis - 1))).all()):
                 return axis, repeat
     return None
 
