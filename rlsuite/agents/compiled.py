@@ -88,25 +88,24 @@ class CompiledUpdate:
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
-        self._plans: dict[Any, PlannedNoise] = {}
-        self._graph: Callable[..., dict[str, Tensor]] | None = None
+        self._graphs: dict[Any, tuple[PlannedNoise, Callable[..., dict[str, Tensor]]]] = {}
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         """Take one gradient step; see `Agent.update`."""
         agent, phase = self.agent, self.agent.phase()
         tensors = agent.read(batch)
         key = _key(tensors, phase)
-        if key not in self._plans:
-            self._plans[key] = planned(agent, tensors, phase)
-        if self._graph is None:
-            self._graph = torch.compile(_own_code(_step), fullgraph=True, dynamic=False)
-        metrics = self._graph(agent, tensors, tuple(self._plans[key].redraw()), phase)
+        if key not in self._graphs:
+            graph = torch.compile(_own_code(_step), fullgraph=True, dynamic=False)
+            self._graphs[key] = planned(agent, tensors, phase), graph
+        plan, graph = self._graphs[key]
+        metrics = graph(agent, tensors, tuple(plan.redraw()), phase)
         agent.update_count += 1
         return metrics
 
     def knows(self, batch: Any) -> bool:
         """Return whether the graph for the next update on such a batch is there already."""
-        return _key(self.agent.read(batch), self.agent.phase()) in self._plans
+        return _key(self.agent.read(batch), self.agent.phase()) in self._graphs
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "CompiledUpdate":
         """Return one for the copy of the agent: compiled functions hold on to the tensors they met."""

@@ -40,11 +40,11 @@ _QUOTED = re.compile(r"'([^']*)'")
 def parse(
     cls: type[T], argv: Sequence[str], *, prog: str, default: T | None = None, description: str = ""
 ) -> T:
-    """Return `kind` built from the words of the command line.
+    """Return a dataclass filled from the command line.
 
     Args:
-        kind: a dataclass; its fields are the flags.
-        argv: the words after the command.
+        cls: a dataclass; its fields are the flags.
+        argv: the arguments after the command.
         prog: the command as typed, for the usage line and hints.
         default: values of the flags that are not given (a preset's).
         description: the paragraph on top of the help text.
@@ -85,15 +85,19 @@ def _prepared(cls: type, argv: Sequence[str]) -> list[str]:
     """Return the arguments with whole numbers like 1e5 written out.
 
     Raises:
-        ConfigError: an empty value, where a name, a number or a path belongs.
+        ConfigError: an empty value, or none, where a name, a number or a path belongs.
     """
     hints = dict(_fields(cls))
     prepared: list[str] = []
     flag = ""
-    for arg in argv:
+    for arg, following in zip(argv, [*argv[1:], "--"], strict=True):
         name, equals, value = arg.partition("=")
         if arg.startswith("--"):
             flag = name.replace("_", "-")
+            hint, default = hints.get(flag, (None, None))
+            # tyro takes a bare flag of a tuple as the empty one, which nobody means who forgot the value.
+            if not equals and following.startswith("--") and typing.get_origin(hint) is tuple and default:
+                raise ConfigError(f"{flag}: at least one value must follow")
             prepared.append(f"{name}={_checked(hints, flag, value)}" if equals else arg)
         else:
             prepared.append(_checked(hints, flag, arg))
