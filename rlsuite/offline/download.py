@@ -6,7 +6,6 @@ must be HTTPS, redirects included. Nothing is unpacked.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import shutil
@@ -16,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from filelock import lock_descriptor
 
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.hdf5 import SIGNATURE
@@ -239,10 +240,8 @@ def _alone(part: Path) -> Iterator[None]:
     """Hold the lock of one download; the system frees it when the process ends."""
     lock = part.with_name(f"{part.name}.lock")
     with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another process is downloading {part.stem}: wait for it") from error
+        if not lock_descriptor(file.fileno(), blocking=False):
+            raise ConfigError(f"another process is downloading {part.stem}: wait for it")
         try:
             yield
         finally:

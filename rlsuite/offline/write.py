@@ -9,6 +9,7 @@ Legend: T steps of an episode, O observation, A action.
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,13 @@ import numpy as np
 from rlsuite.errors import ConfigError
 from rlsuite.offline.hdf5 import import_h5py
 from rlsuite.offline.minari import MAIN_FILE, METADATA_FILE
-from rlsuite.runs.files import DISK, FileLayer
+from rlsuite.runs.files import DISK, FileLayer, remove_empty
 
 MINARI_VERSION = "0.5.3"  # of the layout written here; Minari 0.5.3 and later read it
 STAGE_PREFIX = ".stage-"
 GOAL_KEY = "desired_goal"
 D4RL_CHUNK_ROWS = 16_384  # of the compressed columns
+_ERROR_MESSAGE = re.compile("error message = '([^']+)'")  # inside what HDF5 says
 D4RL_GZIP = 4  # zlib's level; D4RL's files are gzip, too
 
 Observations = np.ndarray | Mapping[str, np.ndarray]
@@ -122,13 +124,18 @@ class _Staged:
         self.tally = Tally()
         self._target, self._fs = target, fs
         refuse_existing(target)
+        self._stage = target.parent / f"{STAGE_PREFIX}{target.name}-{os.getpid()}"
+        self._made = [folder for folder in target.parents if not folder.exists()]
         try:
             fs.make_folder(target.parent)
-            self._stage = target.parent / f"{STAGE_PREFIX}{target.name}-{os.getpid()}"
             fs.remove(self._stage)
             fs.make_folder(self._stage)
+            self._file = self._open()
         except OSError as error:
-            raise ConfigError(f"cannot write {target}: {error.strerror}; choose another --out") from error
+            self._discard()
+            raise ConfigError(
+                f"cannot write {target}: {error.strerror or error}; choose another --out"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -136,17 +143,30 @@ class _Staged:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError, RuntimeError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
             self._close()
-        with contextlib.suppress(OSError):
-            self._fs.remove(self._stage)
-        if isinstance(error, OSError):
+        self._discard()
+        if isinstance(error, OSError) or _ERROR_MESSAGE.search(str(error)):
             raise ConfigError(
-                f"cannot write {self._target}: {error.strerror or error}; nothing is left of it"
+                f"cannot write {self._target}: {_plain(error)}; nothing is left of it"
             ) from error
 
-    def _close(self) -> None:
+    def _open(self) -> Any:
+        """Return the new HDF5 file inside the stage."""
         raise NotImplementedError
+
+    def _close(self) -> None:
+        """Close the HDF5 file; OSError where the disk refuses what it still held back."""
+        try:
+            self._file.close()
+        except RuntimeError as error:  # how HDF5 says it at the very end
+            raise OSError(_plain(error)) from error
+
+    def _discard(self) -> None:
+        """Remove the stage, and folders that were made for a data set that is not there."""
+        with contextlib.suppress(OSError):
+            self._fs.remove(self._stage)
+        remove_empty(self._made)
 
     def _place(self, staged: Path) -> Path:
         """Give the finished file or folder its name."""
@@ -170,11 +190,13 @@ class MinariWriter(_Staged):
     """
 
     def __init__(self, root: Path, dataset_id: str, spaces: RecordedSpaces, *, fs: FileLayer = DISK) -> None:
-        super().__init__(root / dataset_id, fs)
         self._root, self._id, self._spaces = root, dataset_id, spaces
+        super().__init__(root / dataset_id, fs)
+
+    def _open(self) -> Any:
         self._folder = self._stage / "data"
-        fs.make_folder(self._folder)
-        self._file = self._h5py.File(self._folder / MAIN_FILE, "w", track_order=True)
+        self._fs.make_folder(self._folder)
+        return self._h5py.File(self._folder / MAIN_FILE, "w", track_order=True)
 
     def add(self, episode: Recorded) -> None:
         """Append one episode."""
@@ -228,9 +250,6 @@ class MinariWriter(_Staged):
         self._name_namespaces()
         return target
 
-    def _close(self) -> None:
-        self._file.close()
-
     def _name_namespaces(self) -> None:
         """Write the empty files by which Minari knows that the folders above are namespaces."""
         for parent in Path(self._id).parents:
@@ -262,11 +281,13 @@ class D4RLWriter(_Staged):
         keys: tuple[str, ...] = ("observation",),
         fs: FileLayer = DISK,
     ) -> None:
-        super().__init__(path, fs)
         self._spaces = spaces
         self._keys = keys
-        self._part = self._stage / path.name
-        self._file = self._h5py.File(self._part, "w")
+        super().__init__(path, fs)
+
+    def _open(self) -> Any:
+        self._part = self._stage / self._target.name
+        return self._h5py.File(self._part, "w")
 
     def add(self, episode: Recorded) -> None:
         """Append one episode."""
@@ -317,8 +338,11 @@ class D4RLWriter(_Staged):
         column.resize(len(column) + len(values), axis=0)
         column[-len(values) :] = values
 
-    def _close(self) -> None:
-        self._file.close()
+
+def _plain(error: BaseException | None) -> str:
+    """Return what the disk said, of HDF5's errors, too, which come as several types."""
+    said = _ERROR_MESSAGE.search(str(error))
+    return said[1] if said else getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def refuse_existing(target: Path) -> None:

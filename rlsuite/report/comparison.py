@@ -17,6 +17,7 @@ import numpy as np
 
 from rlsuite.errors import ConfigError
 from rlsuite.report.statistics import bootstrap, interquartile_mean, probability_of_improvement
+from rlsuite.runs.files import staged
 from rlsuite.runs.metrics import read_metrics
 from rlsuite.runs.runfolder import RunFolder
 from rlsuite.training.recorder import OWNER_KEY
@@ -188,8 +189,8 @@ def improvement(first: Curves, second: Curves, step: int) -> str:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows with numbers rounded to what can be told apart."""
-    with path.open("w", newline="") as file:
+    """Write rows with numbers rounded to what can be told apart; the whole file, or none."""
+    with staged(path) as stage, stage.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         for row in rows:
@@ -225,7 +226,8 @@ def plot(pairs: Sequence[tuple[Curves, Curves | None]], env: str, picture: Path)
         axes.legend(frameon=False, fontsize=8)
     panels[0][0].set_ylabel("evaluation return, mean of 10 episodes")
     figure.tight_layout()
-    figure.savefig(picture, metadata={"Software": None})
+    with staged(picture) as stage:
+        figure.savefig(stage, metadata={"Software": None})
     pyplot.close(figure)
 
 

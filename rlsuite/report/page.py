@@ -22,6 +22,7 @@ from rlsuite.report.tables import (
     summaries,
 )
 
+PAGE_FILE = "report.html"
 FILM_SUFFIXES = {".mp4": "video/mp4", ".png": "image/png", ".svg": "image/svg+xml"}
 MAX_FILM_BYTES = 20_000_000  # of one file; larger ones are named, not embedded
 STYLE = """
@@ -67,7 +68,7 @@ def write_page(study: Study, out: Path) -> Path:
         *(origin(run, settings) for run, settings in study.settings.items()),
         "</body></html>",
     ]
-    path = out / "report.html"
+    path = out / PAGE_FILE
     path.write_text("\n".join(parts), encoding="utf-8")
     return path
 

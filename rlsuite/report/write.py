@@ -1,17 +1,19 @@
 """Write a report: tables, curves, videos where wanted, and the page over them."""
 
 import importlib.util
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlsuite.errors import ConfigError
-from rlsuite.report.page import write_page
+from rlsuite.errors import ConfigError, DataError
+from rlsuite.report.page import PAGE_FILE, write_page
 from rlsuite.report.study import read_study
 from rlsuite.report.tables import LEAST_SEEDS, counted, draw, summaries, write_tables
+from rlsuite.runs.files import make_folders, remove_empty
 
 
 def write_report(runs: Sequence[Path], out: Path, *, videos: bool = False) -> list[str]:
-    """Write a report of some runs into `out` and return what it says in short, a line each.
+    """Write a report of some runs into `out`, whole or not at all; return what it says in short, a line each.
 
     Args:
         runs: run folders, or folders that have run folders below them.
@@ -20,22 +22,34 @@ def write_report(runs: Sequence[Path], out: Path, *, videos: bool = False) -> li
 
     Raises:
         ConfigError: there is nothing to report, or a package is missing.
+        DataError: the disk refused; what an earlier report left is as it was.
     """
     for package in ("matplotlib", "plotly"):
         if importlib.util.find_spec(package) is None:
             raise ConfigError(f'a report needs {package}: pip install "rlsuite[report]"')
     study = read_study(runs)
-    out.mkdir(parents=True, exist_ok=True)
-    write_tables(study, out)
-    draw(study, out)
-    if videos:
-        from rlsuite.report.videos import record_videos
+    made: list[Path] = []
+    try:
+        made = make_folders(out)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".report-") as folder:
+            stage = Path(folder)
+            write_tables(study, stage)
+            draw(study, stage)
+            if videos:
+                from rlsuite.report.videos import record_videos
 
-        record_videos(study)
-    page = write_page(study, out)
+                record_videos(study)
+            write_page(study, stage)
+            for file in sorted(stage.iterdir()):
+                file.replace(out / file.name)
+    except OSError as error:
+        remove_empty(made)
+        raise DataError(
+            f"the report cannot be written to {out}: {error.strerror or error}; nothing of it is left"
+        ) from error
     lines = []
     for row in summaries(study):
         interval = f" [{row['low']:,.1f}, {row['high']:,.1f}]" if row["seeds"] >= LEAST_SEEDS else ""
         score = f"IQM {row['iqm']:,.1f}{interval}, {counted(row['seeds'], 'seed')}"
         lines.append(f"{row['env']}: {row['group']} at {row['env_steps']:,}: {score}")
-    return [*lines, f"report: {page}"]
+    return [*lines, f"report: {out / PAGE_FILE}"]

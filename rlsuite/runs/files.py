@@ -3,8 +3,10 @@
 Tests replace `FileLayer` by one that fails, or ends the process, at a chosen operation.
 """
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -68,3 +70,36 @@ def write_atomic(path: Path, data: bytes, *, fs: FileLayer = DISK) -> None:
         stage.unlink(missing_ok=True)
         raise
     fs.sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to; what is there at the end takes the place of `path`.
+
+    After an error nothing is left of it, and an older `path` is intact.
+    """
+    stage = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield stage
+        stage.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            stage.unlink(missing_ok=True)
+
+
+def make_folders(path: Path) -> list[Path]:
+    """Make a folder with its missing parents; return those that were made, the innermost first."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        remove_empty(missing)
+        raise
+    return missing
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove folders that hold nothing, in this order; the others stay."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
