@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from rlsuite.bounds import AtLeastOne, Bounds, SeedCount, ThreadCount
+from rlsuite.command.helptext import HelpPage
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import RunPlan, resolve, tasks_of
@@ -27,6 +28,7 @@ from rlsuite.offline.names import OWN_NAMESPACE, known_sets, recipes
 from rlsuite.presets import preset_names
 from rlsuite.registry import check_agent_name, plain_dataset_name
 from rlsuite.report.comparison import write_csv
+from rlsuite.runs.files import write_atomic
 from rlsuite.runs.metrics import read_metrics
 from rlsuite.runs.runfolder import RunFolder
 from rlsuite.training.recorder import OWNER_KEY
@@ -66,6 +68,18 @@ TABLE_COLUMNS = (
     "paper_std",
     "corl",
     "corl_std",
+)
+
+
+PAGE = HelpPage(
+    topics={
+        "what is compared": ("datasets", "agents", "preset", "seeds", "steps", "out"),
+        "runs": ("evaluations", "jobs", "threads"),
+    },
+    examples=(
+        "rlsuite bench d4rl --datasets locomotion --agents bc,iql",
+        "rlsuite bench d4rl --datasets pointmaze --agents iql --seeds 2 --steps 100_000 --jobs 2",
+    ),
 )
 
 
@@ -349,7 +363,7 @@ def write_tables(
     write_csv(args.out / "curves.csv", CURVE_COLUMNS, curves)
     write_csv(args.out / "table.csv", TABLE_COLUMNS, rows)
     text = markdown(rows)
-    (args.out / "table.md").write_text(text)
+    write_atomic(args.out / "table.md", text.encode())
     print(f"\n{text}\ntables: {args.out}", flush=True)
     for row in rows:
         if abs(row["q_drift"]) > MOVING:

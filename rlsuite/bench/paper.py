@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from rlsuite.bounds import Bounds, NotNegative, ThreadCount
+from rlsuite.command.helptext import HelpPage
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import RunPlan, resolve, run_here, tasks_of
@@ -38,6 +39,18 @@ CONTENDERS = {
     "estac": Contender("stac", "estac", "ESTAC"),
     "sac": Contender("sac", "stac_paper", "SAC"),
 }
+
+
+PAGE = HelpPage(
+    topics={
+        "what is compared": ("task", "agents", "steps", "seeds", "published", "include", "out"),
+        "runs": ("jobs", "threads"),
+    },
+    examples=(
+        "rlsuite bench paper --task Swimmer-v4 --agents stac,sac",
+        "rlsuite bench paper --task Swimmer-v4 --seeds 0 --include runs/mine",
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

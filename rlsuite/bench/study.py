@@ -12,6 +12,7 @@ from typing import Annotated, NamedTuple
 
 from rlsuite.bench.d4rl import names
 from rlsuite.bounds import AtLeastOne, Bounds, SeedCount, ThreadCount
+from rlsuite.command.helptext import HelpPage
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import LOG_FOLDER, RunPlan, pending, resolve, seed_groups, task_of
@@ -26,6 +27,20 @@ from rlsuite.runs.runfolder import CHECKPOINT_FOLDER, METRICS_FILE
 REPORT_FOLDER = "report"
 FAILED_SUFFIX = ".failed"  # beside a log: the exit code of a run that failed
 STATES = ("finished", "running", "interrupted", "failed", "waiting")
+
+
+PAGE = HelpPage(
+    topics={
+        "what is compared": ("agents", "envs", "seeds", "steps", "out"),
+        "runs": ("jobs", "threads", "launcher"),
+        "report": ("report", "videos", "status"),
+    },
+    required=("envs",),
+    examples=(
+        "rlsuite bench study --agents sac,td3 --envs Hopper,Walker2d --seeds 4 --jobs 4",
+        "rlsuite bench study --agents dsac_t,dsac_t:paper --envs HalfCheetah --status",
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

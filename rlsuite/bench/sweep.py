@@ -17,12 +17,14 @@ from tyro import conf
 
 from rlsuite.bench.spaces import args_of, digest_of, example, is_whole, read_space
 from rlsuite.bounds import AtLeastOne, SeedCount, ThreadCount
+from rlsuite.command.helptext import HelpPage
 from rlsuite.errors import ConfigError, NumericalError, RLSuiteError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import RunPlan, resolve, task_of
 from rlsuite.launch.queue import Launcher, Restarted
 from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, LaunchTask
 from rlsuite.runs.config import check_learns
+from rlsuite.runs.files import staged, write_atomic
 from rlsuite.runs.metrics import read_metrics
 from rlsuite.runs.runfolder import METRICS_FILE
 from rlsuite.runs.signals import StopFlag
@@ -31,7 +33,21 @@ from rlsuite.training.recorder import EVAL_RETURN, OWNER_KEY
 STUDY_FILE, TRIALS_FILE, BEST_FILE, IMPORTANCE_FILE = "study.log", "trials.csv", "best.sh", "importance.png"
 FOLDER_KEY = "folder"  # of a trial's attributes
 STARTUP_TRIALS = 5  # drawn at random, and finished before any is pruned
+LEAST_COMPLETE = STARTUP_TRIALS  # of importances: fewer were all drawn at random, and show chance
 FAILURES = 5  # runs in a row: a wrong flag fails them all, a bad node or value only some
+
+
+PAGE = HelpPage(
+    topics={
+        "search": ("env", "dataset", "trials", "seeds", "steps", "space", "out"),
+        "runs": ("evaluations", "prune", "jobs", "threads"),
+    },
+    required=("env",),
+    examples=(
+        "rlsuite sweep sac --env Hopper --trials 30 --seeds 2 --steps 100_000 --jobs 2",
+        "rlsuite sweep iql --dataset hopper-medium-v2 --steps 50_000 -- --eval-episodes 5",
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,9 +392,13 @@ def write_results(study: Any, args: SweepArgs, extra: Sequence[str]) -> None:
     best = study.best_trial
     command = shlex.join(("rlsuite", "train", args.agent, *plan_of(args, extra, best.params).args))
     said = f"best of {len(complete)} complete trials: {best.value:,.1f}, {best.user_attrs.get(FOLDER_KEY)}"
-    (args.folder / BEST_FILE).write_text(f"# {said}\n{command}\n", encoding="utf-8")
+    write_atomic(args.folder / BEST_FILE, f"# {said}\n{command}\n".encode())
     print(f"{said}\n{command}", flush=True)
-    if len(complete) > 2 and len(names) > 1:
+    if len(complete) < LEAST_COMPLETE:
+        print(
+            f"{len(complete)} complete trials are too few to say what mattered: {LEAST_COMPLETE} are needed"
+        )
+    elif len(names) > 1:
         plot_importance(study, args.folder / IMPORTANCE_FILE)
 
 
@@ -396,5 +416,6 @@ def plot_importance(study: Any, path: Path) -> None:
     axes.barh(list(shares)[::-1], list(shares.values())[::-1], color="#0072b2")
     axes.set(xlabel="importance")
     figure.tight_layout()
-    figure.savefig(path, metadata={"Software": None})
+    with staged(path) as stage:
+        figure.savefig(stage, metadata={"Software": None})
     pyplot.close(figure)

@@ -32,7 +32,9 @@ def run(argv: Sequence[str]) -> int:
     cls_name = {"d4rl": "D4rlArgs", "paper": "PaperArgs", "study": "StudyArgs"}[name]
     cls = getattr(benchmark, cls_name)
     description = f"{cls.__doc__}\n\nFlags after `--` go to every `rlsuite train`."
-    code: int = benchmark.main(parse(cls, args, prog=f"{PROG} {name}", description=description), extra)
+    page = benchmark.PAGE
+    line = parse(cls, args, prog=f"{PROG} {name}", description=description, page=page)
+    code: int = benchmark.main(line, extra)
     return code
 
 

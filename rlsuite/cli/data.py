@@ -13,6 +13,7 @@ from tyro import conf
 
 from rlsuite.bounds import AtLeastOne, Bounds, check_bounds
 from rlsuite.command.arguments import check_run, parse, wants_help
+from rlsuite.command.helptext import HelpPage
 from rlsuite.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
@@ -103,6 +104,22 @@ class ConvertArgs:
     """Time limit, for old D4RL files without time-outs."""
 
 
+PAGES: dict[str, HelpPage] = {
+    "list": HelpPage(examples=(f"{PROG} list",)),
+    "make": HelpPage(
+        topics={
+            "what is made": ("steps", "seed", "out", "layout"),
+            "who acts": ("policy", "checkpoint", "mode", "noise", "num_envs"),
+            "mixtures": ("parts", "shares"),
+        },
+        examples=(
+            f"{PROG} make pointmaze/umaze",
+            f"{PROG} make hopper/medium --policy runs/hopper --steps 100_000",
+        ),
+    ),
+    "check": HelpPage(examples=(f"{PROG} check hopper-medium-v2", f"{PROG} check mine.hdf5 --json")),
+    "convert": HelpPage(examples=(f"{PROG} convert rlsuite/pointmaze/umaze-v0 umaze.hdf5",)),
+}
 ACTIONS: dict[str, type] = {"list": ListArgs, "make": MakeArgs, "check": CheckArgs, "convert": ConvertArgs}
 
 
@@ -126,7 +143,8 @@ def run(argv: Sequence[str]) -> int:
     if action not in ACTIONS:
         raise unknown_name("an action on data sets", action, ACTIONS, f"{PROG} --help")
     cls = ACTIONS[action]
-    return actions[action](parse(cls, rest, prog=f"{PROG} {action}", description=str(cls.__doc__)))
+    prog = f"{PROG} {action}"
+    return actions[action](parse(cls, rest, prog=prog, description=str(cls.__doc__), page=PAGES[action]))
 
 
 def _list(args: ListArgs) -> int:

@@ -10,9 +10,23 @@ from tyro import conf
 
 from rlsuite.bounds import Bounds, EnvCount, check_bounds
 from rlsuite.command.arguments import check_checkpoint, check_run, check_video, import_modules, parse
+from rlsuite.command.helptext import HelpPage
 from rlsuite.errors import ConfigError
 
 PROG = "rlsuite eval"
+
+
+PAGE = HelpPage(
+    topics={
+        "policy and episodes": ("checkpoint", "episodes", "seed", "seed_index", "same_episodes", "import"),
+        "output": ("video", "video_envs", "json"),
+    },
+    examples=(
+        f"{PROG} runs/pendulum --checkpoint best --episodes 20",
+        f"{PROG} runs/pendulum --checkpoint best --same-episodes    # its return, to the last digit",
+        f"{PROG} runs/pendulum --checkpoint best --episodes 9 --video film.mp4 --video-envs 9",
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +70,7 @@ class EvalArgs:
 
 def run(argv: Sequence[str]) -> int:
     """Evaluate what the words after `rlsuite eval` say; return 0."""
-    args = parse(EvalArgs, argv, prog=PROG, description=str(EvalArgs.__doc__))
+    args = parse(EvalArgs, argv, prog=PROG, description=str(EvalArgs.__doc__), page=PAGE)
     check_run(args.run)
     import_modules(args.imports)
 

@@ -8,9 +8,15 @@ from typing import Annotated, Literal
 from tyro import conf
 
 from rlsuite.command.arguments import check_checkpoint, check_run, import_modules, parse
+from rlsuite.command.helptext import HelpPage
 from rlsuite.errors import ConfigError
 
 PROG = "rlsuite export"
+
+
+PAGE = HelpPage(
+    examples=(f"{PROG} runs/pendulum --checkpoint best", f"{PROG} runs/pendulum --format torch --out p.pt2")
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +45,7 @@ class ExportArgs:
 
 def run(argv: Sequence[str]) -> int:
     """Export what the words after `rlsuite export` say; return 0."""
-    args = parse(ExportArgs, argv, prog=PROG, description=str(ExportArgs.__doc__))
+    args = parse(ExportArgs, argv, prog=PROG, description=str(ExportArgs.__doc__), page=PAGE)
     check_run(args.run)
     import_modules(args.imports)
 

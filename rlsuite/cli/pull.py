@@ -9,9 +9,13 @@ from typing import Annotated
 from tyro import conf
 
 from rlsuite.command.arguments import parse
+from rlsuite.command.helptext import HelpPage
 
 PROG = "rlsuite pull"
 SHOWN_NAMES = 5
+
+
+PAGE = HelpPage(examples=(f"{PROG} USER/pendulum --out runs/theirs",))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,7 @@ class PullArgs:
 
 def run(argv: Sequence[str]) -> int:
     """Pull what the words after `rlsuite pull` say; return 0."""
-    args = parse(PullArgs, argv, prog=PROG, description=str(PullArgs.__doc__))
+    args = parse(PullArgs, argv, prog=PROG, description=str(PullArgs.__doc__), page=PAGE)
 
     from rlsuite.hub.transfer import check_repo, pull
 

@@ -8,9 +8,19 @@ from typing import Annotated
 from tyro import conf
 
 from rlsuite.command.arguments import check_checkpoint, check_run, import_modules, parse
+from rlsuite.command.helptext import HelpPage
 from rlsuite.errors import ConfigError
 
 PROG = "rlsuite push"
+
+
+PAGE = HelpPage(
+    topics={
+        "repository": ("repo", "revision", "private", "license"),
+        "what is uploaded": ("checkpoint", "resumable", "import"),
+    },
+    examples=(f"{PROG} runs/pendulum --repo USER/pendulum --checkpoint best --license mit",),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +56,7 @@ class PushArgs:
 
 def run(argv: Sequence[str]) -> int:
     """Push what the words after `rlsuite push` say; return 0."""
-    args = parse(PushArgs, argv, prog=PROG, description=str(PushArgs.__doc__))
+    args = parse(PushArgs, argv, prog=PROG, description=str(PushArgs.__doc__), page=PAGE)
     check_run(args.run)
     import_modules(args.imports)
 

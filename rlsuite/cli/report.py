@@ -7,9 +7,13 @@ from pathlib import Path
 from tyro import conf
 
 from rlsuite.command.arguments import parse
+from rlsuite.command.helptext import HelpPage
 from rlsuite.errors import ConfigError
 
 PROG = "rlsuite report"
+
+
+PAGE = HelpPage(examples=(f"{PROG} runs/cheetah runs/cheetah-td3 --out runs/report", f"{PROG} runs --videos"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,7 @@ class ReportArgs:
 
 def run(argv: Sequence[str]) -> int:
     """Report on what the words after `rlsuite report` name; return 0."""
-    args = parse(ReportArgs, argv, prog=PROG, description=str(ReportArgs.__doc__))
+    args = parse(ReportArgs, argv, prog=PROG, description=str(ReportArgs.__doc__), page=PAGE)
 
     from rlsuite.report.write import write_report
 

@@ -8,8 +8,12 @@ from typing import Annotated
 from tyro import conf
 
 from rlsuite.command.arguments import check_run, import_modules, parse
+from rlsuite.command.helptext import HelpPage
 
 PROG = "rlsuite resume"
+
+
+PAGE = HelpPage(examples=(f"{PROG} runs/pendulum", f"{PROG} runs/pendulum --steps 20_000    # extends it"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,7 @@ class ResumeArgs:
 
 def run(argv: Sequence[str]) -> int:
     """Resume what the words after `rlsuite resume` say; return 0, or 75 when interrupted and resumable."""
-    args = parse(ResumeArgs, argv, prog=PROG, description=str(ResumeArgs.__doc__))
+    args = parse(ResumeArgs, argv, prog=PROG, description=str(ResumeArgs.__doc__), page=PAGE)
     check_run(args.run)
     import_modules(args.imports)
 

@@ -10,7 +10,8 @@ PROG = "rlsuite sweep"
 
 def run(argv: Sequence[str]) -> int:
     """Sweep as the words after `rlsuite sweep` say; return 0, or 75 when interrupted and resumable."""
-    from rlsuite.bench.sweep import SweepArgs, main
+    from rlsuite.bench.sweep import PAGE, SweepArgs, main
 
     args, extra = split_extra(argv)
-    return main(parse(SweepArgs, args, prog=PROG, description=str(SweepArgs.__doc__)), extra)
+    line = parse(SweepArgs, args, prog=PROG, description=str(SweepArgs.__doc__), page=PAGE)
+    return main(line, extra)

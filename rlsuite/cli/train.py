@@ -7,7 +7,7 @@ from tyro import MISSING
 
 from rlsuite import registry
 from rlsuite.command.arguments import first_pass, import_modules, wants_help
-from rlsuite.command.helptext import help_text
+from rlsuite.command.helptext import TRAIN, help_text
 from rlsuite.command.train import PROG, TrainArgs, parse_train
 from rlsuite.errors import ConfigError
 from rlsuite.runs.config import TrainConfig, check_learns
@@ -42,11 +42,12 @@ def _print_help(*, everything: bool) -> NoReturn:
         f"  {name:<{width}}  {', '.join(filter(None, registry.agent_traits(name)))}: {summary}"
         for name, summary in agents.items()
     ]
+    examples = (f"{PROG} sac --env gym:Pendulum-v1 --steps 10_000", f"{PROG} dsac_t --env HalfCheetah")
     text = help_text(
         TrainArgs(train=TrainConfig(env=MISSING)),
         prog=f"{PROG} AGENT",
         summary="\n".join(["agents:", *lines, "", f"`{PROG} AGENT --help` adds the agent's own flags."]),
-        examples=[f"{PROG} sac --env gym:Pendulum-v1 --steps 10_000", f"{PROG} dsac_t --env HalfCheetah"],
+        page=TRAIN._replace(examples=examples),
         everything=everything,
     )
     print(text)

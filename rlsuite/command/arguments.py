@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import difflib
 import importlib
+import inspect
 import io
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlsuite.bounds import check_numbers
+from rlsuite.command.helptext import PLAIN, HelpPage, help_text
 from rlsuite.errors import ConfigError, unknown_name
 
 RUN_MARK = "config.toml"  # every run folder has one
@@ -38,7 +40,13 @@ _QUOTED = re.compile(r"'([^']*)'")
 
 
 def parse(
-    cls: type[T], argv: Sequence[str], *, prog: str, default: T | None = None, description: str = ""
+    cls: type[T],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    default: T | None = None,
+    description: str = "",
+    page: HelpPage = PLAIN,
 ) -> T:
     """Return a dataclass filled from the command line.
 
@@ -48,11 +56,18 @@ def parse(
         prog: the command as typed, for the usage line and hints.
         default: values of the flags that are not given (a preset's).
         description: the paragraph on top of the help text.
+        page: what else the help text has: topics, examples.
 
     Raises:
         ConfigError: an unknown flag (with the nearest one), a missing or a wrong value.
         SystemExit: 0, after the help text was printed.
     """
+    if wants_help(argv):
+        fields, everything = cls if default is None else default, "--help-all" in argv
+        summary = inspect.cleandoc(description)
+        text = help_text(fields, prog=prog, summary=summary, page=page, everything=everything)
+        sys.stdout.write(f"{text}\n")
+        raise SystemExit(0)
     import tyro
 
     start: Any = {} if default is None else {"default": default}

@@ -1,4 +1,4 @@
-"""The help of `rlsuite train`: flags by topic, what must come first, ranges from the fields themselves."""
+"""The help of every command: flags by topic, what must come first, ranges from the fields themselves."""
 
 import ast
 import dataclasses
@@ -7,8 +7,9 @@ import math
 import shutil
 import textwrap
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from rlsuite.bounds import Bounds
@@ -24,92 +25,144 @@ TOPICS: dict[str, tuple[str, ...]] = {
     "evaluation and saving": ("eval_every", "eval_episodes", "checkpoint_every", "log_every", "loggers"),
     "machine": ("device", "threads", "compile", "mixed_precision", "processes", "launcher"),
 }
-"""Flags that most runs want, by topic and in their order. All others are shown by --help-all."""
-REQUIRED = ("env", "dataset")
+"""Flags of `rlsuite train` that most runs want, by topic and in their order."""
+
+
+class HelpPage(NamedTuple):
+    """What the help of a command says beside its fields.
+
+    Attributes:
+        topics: flags by topic, in their order, spelled as fields; all others are shown by --help-all. Without
+            any topic all are shown.
+        required: flags that lines need although their fields have a default.
+        examples: whole lines.
+    """
+
+    topics: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    required: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+
+    def topic_of(self, flag: "Flag") -> str:
+        """Return the topic of a flag; "" where only --help-all shows it."""
+        if "." in flag.name:
+            return flag.name.partition(".")[0]
+        return next((topic for topic, fields in self.topics.items() if flag.field in fields), "")
+
+
+PLAIN = HelpPage()
+TRAIN = HelpPage(topics=TOPICS, required=("env", "dataset"))
 
 
 class Flag(NamedTuple):
-    """One flag: its name without dashes, what it takes, its default, the text of its field."""
+    """One flag, or one argument without a name.
+
+    Attributes:
+        name: without dashes.
+        takes: its values, or their kind in capitals.
+        default: as it is typed; "" for none.
+        text: that of its field, with the range.
+        positional: whether it is given without its name.
+        needed: whether the field has no default.
+    """
 
     name: str
     takes: str
     default: str
     text: str
+    positional: bool = False
+    needed: bool = False
 
     @property
-    def topic(self) -> str:
-        """The topic it belongs to; "" where only --help-all shows it."""
-        if "." in self.name:
-            return self.name.partition(".")[0]
-        field = self.name.replace("-", "_")
-        return next((topic for topic, fields in TOPICS.items() if field in fields), "")
+    def field(self) -> str:
+        """Its name as a field's."""
+        return self.name.replace("-", "_")
+
+    @property
+    def usage(self) -> str:
+        """How it is given."""
+        return self.takes if self.positional else f"--{self.name} {self.takes}".rstrip()
 
 
-def help_text(defaults: Any, *, prog: str, summary: str, examples: Sequence[str], everything: bool) -> str:
+def help_text(fields: Any, *, prog: str, summary: str, page: HelpPage, everything: bool) -> str:
     """Return the help of a command.
 
     Args:
-        defaults: an instance of its dataclass.
+        fields: its dataclass, or an instance that has the defaults.
         prog: the command as typed.
-        summary: what it does.
-        examples: whole lines.
-        everything: show the flags, too, that few runs want.
+        summary: what it does; may be empty.
+        page: topics and examples.
+        everything: show the flags, too, that few lines want.
     """
-    flags = list(_flags(defaults))
-    required = [flag for flag in flags if flag.name in REQUIRED]
-    usage = " ".join(f"--{flag.name} {flag.takes}" for flag in required)
-    parts = [f"usage: {prog} {usage} [--FLAG VALUE ...]", summary]
-    topics = [*TOPICS, *dict.fromkeys(flag.topic for flag in flags if flag.topic not in TOPICS)]
+    every = list(_flags(fields))
+    flags = [flag for flag in every if not flag.positional]
+    first = [flag for flag in every if flag.positional]
+    first += [flag for flag in flags if flag.needed or flag.field in page.required]
+    parts = [" ".join(["usage:", prog, *(flag.usage for flag in first), "[--FLAG VALUE ...]"]), summary]
+    if arguments := [flag for flag in every if flag.positional]:
+        parts.append("\n".join(["arguments:", *map(_shown, arguments)]))
+    topics = list(dict.fromkeys([*page.topics, *map(page.topic_of, flags)]))
     for topic in topics:
-        of_topic = [flag for flag in flags if flag.topic == topic]
-        if topic in TOPICS:
-            order = TOPICS[topic]
-            of_topic.sort(key=lambda flag: order.index(flag.name.replace("-", "_")))
-        if of_topic and (topic or everything):
-            parts.append("\n".join([f"{topic or 'rarely needed'}:", *map(_shown, of_topic)]))
-    hidden = sum(not flag.topic for flag in flags)
+        of_topic = [flag for flag in flags if page.topic_of(flag) == topic]
+        if order := page.topics.get(topic):
+            of_topic.sort(key=lambda flag: order.index(flag.field))
+        rest = "rarely needed" if page.topics else "flags"
+        if of_topic and (topic or everything or not page.topics):
+            parts.append("\n".join([f"{topic or rest}:", *map(_shown, of_topic)]))
+    hidden = sum(not page.topic_of(flag) for flag in flags) if page.topics else 0
     if hidden and not everything:
-        parts.append(f"--help-all shows {hidden} flags more, which few runs need.")
-    parts.append("\n".join(["examples:", *(f"  {example}" for example in examples)]))
-    return "\n\n".join(parts)
+        parts.append(f"--help-all shows {hidden} {'flag' if hidden == 1 else 'flags'} more, rarely needed.")
+    if page.examples:
+        parts.append("\n".join(["examples:", *(f"  {example}" for example in page.examples)]))
+    return "\n\n".join(filter(None, parts))
 
 
 def _shown(flag: Flag) -> str:
     width = min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 24)).columns)
-    head = f"  --{flag.name} {flag.takes}".rstrip()
     note = f" (default {flag.default})" if flag.default else ""
     text = textwrap.wrap(flag.text + note, max(30, width - 8), break_on_hyphens=False)
-    return "\n".join([head, *(f"        {line}" for line in text)])
+    return "\n".join([f"  {flag.usage}", *(f"        {line}" for line in text)])
 
 
-def _flags(defaults: Any, prefix: str = "") -> Iterator[Flag]:
-    """Yield the flags of a dataclass instance, those of dataclasses inside it, too."""
+def _flags(source: Any, prefix: str = "") -> Iterator[Flag]:
+    """Yield the flags of a dataclass, or of an instance of one, those of dataclasses inside it, too."""
     from tyro import conf
 
-    hints = typing.get_type_hints(type(defaults), include_extras=True)
-    cls: Any = type(defaults)
+    cls: Any = source if isinstance(source, type) else type(source)
+    hints = typing.get_type_hints(cls, include_extras=True)
     texts = docstrings(cls)
-    for field in dataclasses.fields(defaults):
+    for field in dataclasses.fields(cls):
         hint: Any = hints[field.name]
         marks: list[Any] = []
         if typing.get_origin(hint) is typing.Annotated:
             hint, *marks = typing.get_args(hint)
         if conf.Suppress in marks:
             continue
-        value = getattr(defaults, field.name)
-        if dataclasses.is_dataclass(value):
+        value = _value(source, field)
+        if dataclasses.is_dataclass(hint) or dataclasses.is_dataclass(value):
             inner = prefix if conf.OmitArgPrefixes in marks else f"{prefix}{field.name}."
-            yield from _flags(value, inner.replace("_", "-"))
+            yield from _flags(hint if value is dataclasses.MISSING else value, inner.replace("_", "-"))
             continue
         renamed = [mark.name for mark in marks if getattr(mark, "name", None)]
         metavar = [mark.metavar for mark in marks if getattr(mark, "metavar", None)]
+        aliases = [alias for mark in marks for alias in getattr(mark, "aliases", None) or ()]
+        positional = conf.Positional in marks
         name = (renamed or [field.name])[0].replace("_", "-")
-        takes = (metavar or [_takes(hint, field.name)])[0]
+        takes = (metavar or [_takes(hint, field.name, positional)])[0]
         if hint is bool:
             takes = f"/ --{prefix}no-{name}"
         bounds = next((mark for mark in marks if isinstance(mark, Bounds)), None)
         text = texts.get(field.name, "") + (f" {allowed(bounds)}." if bounds is not None else "")
-        yield Flag(f"{prefix}{name}", takes, _default(value), text)
+        text += f" Also {', '.join(aliases)}." if aliases else ""
+        needed = value is dataclasses.MISSING and not positional
+        yield Flag(f"{prefix}{name}", takes, _default(value), text, positional, needed)
+
+
+def _value(source: Any, field: "dataclasses.Field[Any]") -> Any:
+    """Return the value of an instance's field, of a class the default, dataclasses.MISSING where none is."""
+    if not isinstance(source, type):
+        return getattr(source, field.name)
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def allowed(bounds: Bounds) -> str:
@@ -120,8 +173,12 @@ def allowed(bounds: Bounds) -> str:
     return ", ".join(ends).capitalize()
 
 
-def _takes(hint: Any, name: str) -> str:
+def _takes(hint: Any, name: str, positional: bool = False) -> str:
     """Return what a flag takes, as a word in capitals, or its choices."""
+    if positional and typing.get_origin(hint) is not typing.Literal:
+        several = typing.get_origin(hint) is tuple
+        word = name.upper().replace("_", "-")
+        return f"{word.removesuffix('S')}..." if several else word
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return "{" + ",".join(map(str, arguments)) + "}"
@@ -135,7 +192,9 @@ def _takes(hint: Any, name: str) -> str:
 
 
 def _default(value: Any) -> str:
-    if value is None or value in ("", ()) or type(value).__module__.startswith("tyro"):
+    if value is None or value is dataclasses.MISSING or value in ("", ()):
+        return ""
+    if type(value).__module__.startswith("tyro"):  # its mark of a value that is missing
         return ""
     if isinstance(value, bool):
         return "on" if value else "off"

@@ -1,15 +1,15 @@
 """From the arguments of `rlsuite train` to a run's configuration; `bench` and `launch` read them here too."""
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro import MISSING, conf
 
 from rlsuite import registry
 from rlsuite.command.arguments import first_pass, given, option_values, parse, wants_help
+from rlsuite.command.helptext import TRAIN
 from rlsuite.errors import ConfigError
 from rlsuite.presets import load_preset, preset_names
 from rlsuite.runs.config import NO_ENV, OfflineConfig, TrainConfig, spaced
@@ -110,9 +110,11 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
         **plugins,
     )
     description = f"{registry.agent_names()[agent]}\n\n{where}: {preset_names(agent)[preset]}"
-    if wants_help(argv):
-        say_help(default, agent, description, everything="--help-all" in argv)
-    args = parse(shape, argv, prog=f"{PROG} {agent}", default=default, description=description)
+    prog = f"{PROG} {agent}"
+    if registry.agent_traits(agent)[0] == "offline":
+        description += f"\n\n{agent} learns from recorded data: name some with --dataset DATA."
+    page = TRAIN._replace(examples=examples_of(agent))
+    args = parse(shape, argv, prog=prog, default=default, description=description, page=page)
     env_options = {**args.train.env_options, **option_values(args.env_option, "--env-option")}
     changed = {
         "env_options": env_options,
@@ -127,25 +129,18 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
     return args, agent_class
 
 
-def say_help(defaults: Any, agent: str, summary: str, *, everything: bool) -> NoReturn:
-    """Print the flags of an agent's runs by topic, and leave."""
-    from rlsuite.command.helptext import help_text
-
-    begin = f"{PROG} {agent}"
-    source = "--env HalfCheetah"
-    if registry.agent_traits(agent)[0] == "offline":
+def examples_of(agent: str) -> tuple[str, ...]:
+    """Return lines that train an agent, for its help."""
+    learns_from, actions, *_ = registry.agent_traits(agent)
+    source = "--env discrete:gym:CartPole-v1" if actions == "discrete" else "--env HalfCheetah"
+    if learns_from == "offline":
         source = "--dataset hopper-medium-v2"
-        summary += f"\n\n{agent} learns from recorded data: name some with --dataset DATA."
-    elif registry.agent_traits(agent)[1] == "discrete":
-        source = "--env discrete:gym:CartPole-v1"
-    examples = [
-        f"{begin} {source}",
-        f"{begin} {source} --seeds 4 --out runs/mine",
-        f"rlsuite list presets    # then: {begin} {source} --preset NAME",
-    ]
-    text = help_text(defaults, prog=begin, summary=summary, examples=examples, everything=everything)
-    sys.stdout.write(f"{text}\n")
-    raise SystemExit(0)
+    begin = f"{PROG} {agent} {source}"
+    return (
+        begin,
+        f"{begin} --seeds 4 --out runs/mine",
+        f"rlsuite list presets    # then: {begin} --preset NAME",
+    )
 
 
 def staged(args: Any, agent_class: "type[Agent]", steps_given: bool) -> Any:

@@ -166,7 +166,7 @@ def lines_of_every_command():
 def test_flags_are_few_and_all_in_the_help(command, kind, rlsuite):
     flags = arguments.flags(kind)
     assert 0 < len(flags) <= (MAX_FLAGS_IN_STAGES if command == "train ldcq" else MAX_FLAGS)
-    text = rlsuite(*command.split(), "--help-all" if command.startswith("train") else "--help").out
+    text = rlsuite(*command.split(), "--help-all").out
     meant = {"--help", "--help-all", "--preset", "--dataset"}  # by the text around the flags
     assert set(re.findall(r"(?<![\w`])--[a-z][\w.-]*", text)) - meant <= set(flags)
     assert all(flag in text for flag in flags)
