@@ -54,7 +54,7 @@ def evaluate(
     seeds: Seeds,
     video: Path | None = None,
     trace: EpisodeTrace | None = None,
-    video_envs: int = 1,
+    video_envs: int | range = 1,
     begin: Callable[[TensorDictBase], TensorDictBase] | None = None,
     stop: StopFlag | None = None,
 ) -> dict[str, list[float]]:
@@ -66,9 +66,9 @@ def evaluate(
         policy: observation -> action; exploration is switched off.
         env: for evaluation alone; `len(returns)` is its `num_envs`.
         seeds: of the initial states, of env 0 or one each; the same seeds give the same episodes.
-        video: mp4 file for the episodes of the first envs.
+        video: mp4 file for the episodes of some envs.
         trace: sees every step; see `rlsuite.training.value_error.value_trace`.
-        video_envs: how many of them, side by side; one whose episode is over stands still.
+        video_envs: which, or how many of the first, side by side; one whose episode is over stands still.
         begin: changes what the policy sees first; see `chosen_stocks`.
         stop: once it is set, an evaluation that does not end within `GRACE_SECONDS` is given up.
 
@@ -164,7 +164,7 @@ def summary(episodes: dict[str, list[float]]) -> dict[str, float]:
 
 
 class _video_writer:
-    """Context manager giving a function that appends a frame of the first envs while one of them runs.
+    """Context manager giving a function that appends a frame of some envs while one of them runs.
 
     The film is written beside its name, read back, and renamed at the end: a file of its name is whole.
 
@@ -172,9 +172,10 @@ class _video_writer:
         ConfigError: imageio is missing, or no film came of it.
     """
 
-    def __init__(self, path: Path | None, env: VectorEnv, count: int) -> None:
+    def __init__(self, path: Path | None, env: VectorEnv, envs: int | range) -> None:
         self.path, self.env = path, env
-        self.frames: list[np.ndarray | None] = [None] * count
+        self.shown = range(envs) if isinstance(envs, int) else envs
+        self.frames: list[np.ndarray | None] = [None] * len(self.shown)
         self.writer: Any = None
         self.stage: Path | None = None
 
@@ -199,9 +200,9 @@ class _video_writer:
         """Append a frame; envs that are not running `[B]` any more keep their last one."""
         if self.writer is None:
             return
-        filmed = running[: len(self.frames)].nonzero().flatten().tolist()
+        filmed = running[self.shown.start : self.shown.stop].nonzero().flatten().tolist()
         for index in filmed:
-            self.frames[index] = frame_of(self.env, index)
+            self.frames[index] = frame_of(self.env, self.shown[index])
         if not filmed:
             return
         frame = mosaic([frame for frame in self.frames if frame is not None])
@@ -314,11 +315,12 @@ def evaluate_run(
         episodes = best[0].episodes
     if not 1 <= video_envs <= episodes:
         raise ConfigError(f"video_envs = {video_envs}: must be from 1 to the number of episodes, {episodes}")
-    # Several agents' products are one batched product: what is to be the same is computed the same way.
-    together = same and len(indices) > 1
+    # Several agents' products are one batched product: what is to be the same is computed the same way,
+    # of one agent, too, whose evaluation was played beside the others'.
+    together = same and train.seeds > 1
     env = make_env(
         train.env,
-        episodes * (len(indices) if together else 1),
+        episodes * (train.seeds if together else 1),
         engine=eval_engine(train.engine),
         render=video is not None,
         observation_keys=train.observation_keys or None,
@@ -328,17 +330,19 @@ def evaluate_run(
     each = []
     try:
         if together:
-            agent = run.agents(env, SeedStreams([train.seed + index for index in indices]))
+            agent = run.agents(env, SeedStreams([train.seed + index for index in range(train.seeds)]))
+            first = episodes * indices[0]
             episodes_of_all = evaluate(
                 per_seed_policy(agent),
                 env,
                 seeds=env_seeds([evaluation.first_seed for evaluation in best], episodes),
                 video=video,
-                video_envs=video_envs,
+                video_envs=range(first, first + video_envs),
                 trace=value_trace(agent),
                 begin=chosen_stocks(agent, env),
             )
-            each = per_seed(episodes_of_all, len(indices))
+            played_by = per_seed(episodes_of_all, train.seeds)
+            each = [played_by[index] for index in indices]
         for index in () if together else indices:
             streams = SeedStreams([train.seed + index])
             agent = run.agent(env, streams, index)
