@@ -512,12 +512,15 @@ class VectorEnv(EnvBase):
 
         Args:
             state_dict: what `state_dict` returned; names that it does not know are ignored.
-            strict: without effect: an environment that lacks a part of its state cannot continue.
+            strict: whether a state that has nothing of this environment's is an error. TorchRL's EnvCreator
+                hands out such, and False then leaves the environment as it is; a part of one is an error.
             assign: without effect: numbers are copied.
 
         Raises:
             DataError: the state is of another environment or another number of envs.
         """
+        if not strict and "step_count" not in state_dict:
+            return
         steps = take(state_dict, "step_count", (self.num_envs, 1))
         counter = take(state_dict, "nan_resets", (1,))
         self._load_own_state(dict(state_dict))

@@ -16,7 +16,7 @@ from rlsuite.envs.names import (
     tasks_by_name,
     toys_by_name,
 )
-from rlsuite.envs.options import ENGINES, EnvOptions, changed
+from rlsuite.envs.options import ENGINES, EnvOptions, changed, check_whole
 from rlsuite.envs.tasks.base import Task, legacy_margins, load_task, task_module
 from rlsuite.errors import ConfigError, unknown_name
 from rlsuite.strict import from_mapping
@@ -42,8 +42,7 @@ def make_env(
         ConfigError: no such environment, version, engine or option, a missing package, a space we cannot use.
         EnvironmentFailure: other people's environment failed while it was made.
     """
-    if num_envs < 1:
-        raise ConfigError(f"num_envs = {num_envs}: must be at least 1")
+    check_whole("num_envs", num_envs, 1)
     chosen = changed(env_options, changes)
     family, _, rest = env_id.partition(":")
     if env_id == NO_ENV:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any
 
 import torch
@@ -56,17 +57,32 @@ class EnvOptions:
         """Check what holds for all environments."""
         if self.engine not in ENGINES:
             raise unknown_name("an engine", self.engine, ENGINES, "rlsuite train --help")
-        if self.max_episode_steps is not None and self.max_episode_steps < 1:
-            raise ConfigError(f"max_episode_steps = {self.max_episode_steps}: must be at least 1")
+        if self.max_episode_steps is not None:
+            check_whole("max_episode_steps", self.max_episode_steps, 1)
         for name in ("threads", "workers"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative (0: the default)")
+            check_whole(name, getattr(self, name), 0, " (0: the default)")
+        for seed in self.seed if isinstance(self.seed, Sequence) else (self.seed,):
+            if seed is not None:
+                check_whole("seed", seed, 0)
+        if self.observation_keys is not None and not self.observation_keys:
+            raise ConfigError("observation_keys names no part: leave it out for all of them")
         if not 0 <= self.step_timeout < float("inf"):
             raise ConfigError(
                 f"step_timeout = {self.step_timeout}: must be finite and not negative (0: none)"
             )
         if self.dtype not in (torch.float32, torch.float64):
             raise ConfigError(f"dtype = {self.dtype}: must be torch.float32 or torch.float64")
+
+
+def check_whole(name: str, value: Any, least: int, more: str = "") -> None:
+    """Raise ConfigError unless `value` is a whole number, of Python or numpy, and at least `least`."""
+    try:
+        index(value)
+    except TypeError as error:
+        raise ConfigError(f"{name} = {value!r}: must be a whole number") from error
+    if value < least:
+        demand = f"must be at least {least}" if least else "must not be negative"
+        raise ConfigError(f"{name} = {value}: {demand}{more}")
 
 
 def changed(base: EnvOptions | None, changes: Mapping[str, Any]) -> EnvOptions:
