@@ -1,15 +1,22 @@
 """Wrong command lines, made from the fields of every command's own dataclass, and what each must come to.
 
-    python tests/cli/wrong_lines.py [COUNT]    # all of them, or COUNT drawn at random
+    python tests/cli/wrong_lines.py [COUNT] [--seed S] [--from A] [--to B] [--csv FILE]
+
+COUNT lines are drawn at random by the seed, of every command some; --from and --to take a part of them.
 
 Every line ends with exit code 2 or 3 (5 where an environment is to blame) and one line on stderr, without a
 traceback, and leaves nothing on the disk. Lines run in this process: hundreds take minutes.
 """
 
+import argparse
 import contextlib
+import csv
+import dataclasses
 import io
-import os
+import itertools
+import math
 import random
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -78,10 +85,22 @@ def starts(run: str, data: str) -> list[Start]:
 
 def wrong_lines(run: str, data: str, draw: random.Random, count: int = COUNT) -> list[tuple[str, ...]]:
     """Return `count` different wrong lines, of every sort and every command some."""
-    every = list(dict.fromkeys(line for start in starts(run, data) for line in of_start(start, draw)))
-    every += [tuple(words) for words in places_and_files(run)]
-    draw.shuffle(every)
-    return every[:count]
+    groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for start in starts(run, data):
+        for line in of_start(start, draw):
+            groups.setdefault(command_of(start.words), []).append(line)
+    for line in places_and_files(run):
+        groups.setdefault(("files",), []).append(tuple(line))
+    for lines in groups.values():
+        draw.shuffle(lines)
+    turns = itertools.zip_longest(*groups.values())  # the first line of each, the second of each, ...
+    every = dict.fromkeys(line for turn in turns for line in turn if line is not None)
+    return list(every)[:count]
+
+
+def command_of(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words that name a command."""
+    return words[: 2 if words[0] in ("data", "bench") else 1]
 
 
 def of_start(start: Start, draw: random.Random) -> Iterator[tuple[str, ...]]:
@@ -100,7 +119,19 @@ def of_start(start: Start, draw: random.Random) -> Iterator[tuple[str, ...]]:
             yield (*words, flag, value)
         if default != ():
             yield (*words, flag)  # its value is missing
+        if flag in words:
+            yield (*words, flag, "")  # repeated: the last one counts
+    for flag, bounds in bounded(start.cls):
+        whole = isinstance(bounds.low, int) or isinstance(bounds.high, int)
+        ends = [(bounds.low, -1, bounds.open_low), (bounds.high, 1, bounds.open_high)]
+        for end, way, is_open in ends:
+            if math.isfinite(end):
+                beyond = end if is_open else end + way * (1 if whole else max(1.0, abs(end)))
+                yield (*words, f"{flag}={beyond}")
+        yield (*words, f"{flag}=-inf")
     yield (*words, "stray")
+    yield ("-v", *words)
+    yield (words[0], *reversed(words[1:]))
     yield (words[0], "--nothing", *words[1:])
     yield (words[0] + "x", *words[1:])
     yield words[:1] if words[0] != "list" else ("list",)
@@ -119,6 +150,26 @@ def values(hint: Any, default: Any, flag: str, draw: random.Random) -> list[str]
     if hint is Path or Path in members:
         return [""]
     return [""] if default != "" and hint is str else []
+
+
+def bounded(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the flags that have a range, with it."""
+    from tyro import conf
+
+    from rlsuite.bounds import Bounds
+
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        hint, *marks = typing.get_args(hints[field.name]) or (hints[field.name],)
+        if not hasattr(hints[field.name], "__metadata__"):
+            hint, marks = hints[field.name], []
+        if dataclasses.is_dataclass(hint):
+            inner = prefix if conf.OmitArgPrefixes in marks else f"{prefix}{field.name}."
+            yield from bounded(typing.cast(type, hint), inner)
+            continue
+        for mark in marks:
+            if isinstance(mark, Bounds):
+                yield f"--{prefix}{field.name}".replace("_", "-"), mark
 
 
 def typo(flag: str, draw: random.Random) -> str:
@@ -210,17 +261,42 @@ def failures(lines: list[tuple[str, ...]], folders: tuple[Path, ...]) -> list[st
     return texts
 
 
+COLUMNS = ("seed", "from", "to", "lines", "wrong", "command", "commit")
+
+
 def main() -> None:
     """Run the lines and print those that fail."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("count", nargs="?", type=int, default=COUNT)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--from", dest="begin", type=int, default=0)
+    parser.add_argument("--to", dest="end", type=int)
+    parser.add_argument("--csv", type=Path, help="file to append a line of the outcome to")
+    line = parser.parse_args()
     sys.path.insert(0, str(TESTS))
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         make_run(Path("run"))
-        lines = wrong_lines("run", "run/config.toml", random.Random(0), count)
+        lines = wrong_lines("run", "run/config.toml", random.Random(line.seed), line.count)
+        lines = lines[line.begin : line.end]
         texts = failures(lines, (Path(folder),))
-        print("\n".join([*texts, f"{len(lines)} wrong lines, {len(texts)} end wrongly"]))
+    print("\n".join([*texts, f"{len(lines)} wrong lines, {len(texts)} end wrongly"]))
+    if line.csv is not None:
+        note(line, len(lines), len(texts))
     sys.exit(bool(texts))
+
+
+def note(line: argparse.Namespace, count: int, wrong: int) -> None:
+    """Append the outcome to a CSV file, with the command that gives it and the commit of the code."""
+    git = ("git", "-C", str(TESTS), "describe", "--always", "--dirty")
+    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    part = f" --from {line.begin} --to {line.end}" if line.begin or line.end else ""
+    command = f"python tests/cli/wrong_lines.py {line.count} --seed {line.seed}{part}"
+    end = line.count if line.end is None else line.end
+    with line.csv.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if file.tell() == 0:
+            writer.writerow(COLUMNS)
+        writer.writerow((line.seed, line.begin, end, count, wrong, command, commit))
 
 
 if __name__ == "__main__":
