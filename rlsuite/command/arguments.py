@@ -134,13 +134,13 @@ def _checked(hints: Mapping[str, tuple[Any, Any]], flag: str, value: str) -> str
 
 
 def _takes_whole(hint: Any) -> bool:
-    """Whether a field holds whole numbers and no others."""
+    """Return whether a field holds whole numbers and no others."""
     members = [item for item in typing.get_args(hint) if item not in (type(None), ...)] or [hint]
     return all(member is int for member in members)
 
 
 def given(argv: Sequence[str], flag: str) -> bool:
-    """Whether a line has this flag, however it is spelled."""
+    """Return whether a line has this flag, however it is spelled."""
     return any(arg.partition("=")[0].replace("_", "-") == flag for arg in argv)
 
 
@@ -177,7 +177,7 @@ def _fields(cls: type, prefix: str = "") -> list[tuple[str, tuple[Any, Any]]]:
 
 
 class FirstPass(typing.NamedTuple):
-    """What a command line must be asked before its flags are known; None where a flag is absent.
+    """Values of a command line that decide which flags it has; None where a flag is absent.
 
     Attributes:
         imports: modules that may register agents, so that names of theirs are known.
