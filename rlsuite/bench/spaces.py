@@ -88,3 +88,11 @@ def args_of(values: Mapping[str, Any]) -> list[str]:
 def digest_of(values: Mapping[str, Any]) -> str:
     """Return ten letters that name a set of values: the same values have one run folder."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def suggest(trial: Any, name: str, entry: Mapping[str, Any]) -> Any:
+    """Draw one value."""
+    if "choices" in entry:
+        return trial.suggest_categorical(name, entry["choices"])
+    draw = trial.suggest_int if is_whole(entry) else trial.suggest_float
+    return draw(name, entry["low"], entry["high"], log=bool(entry.get("log")))

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 from tyro import conf
 
-from rlsuite.bench.spaces import args_of, digest_of, example, is_whole, read_space
+from rlsuite.bench.importance import LEAST_TRIALS, plot_importance
+from rlsuite.bench.spaces import args_of, digest_of, example, read_space, suggest
 from rlsuite.bounds import AtLeastOne, SeedCount, ThreadCount
 from rlsuite.command.helptext import HelpPage
 from rlsuite.errors import ConfigError, NumericalError, RLSuiteError
@@ -24,7 +25,7 @@ from rlsuite.launch.plan import RunPlan, resolve, task_of
 from rlsuite.launch.queue import Launcher, Restarted
 from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, LaunchTask
 from rlsuite.runs.config import check_learns
-from rlsuite.runs.files import staged, write_atomic
+from rlsuite.runs.files import write_atomic
 from rlsuite.runs.metrics import read_metrics
 from rlsuite.runs.runfolder import METRICS_FILE
 from rlsuite.runs.signals import StopFlag
@@ -33,7 +34,6 @@ from rlsuite.training.recorder import EVAL_RETURN, OWNER_KEY
 STUDY_FILE, TRIALS_FILE, BEST_FILE, IMPORTANCE_FILE = "study.log", "trials.csv", "best.sh", "importance.png"
 FOLDER_KEY = "folder"  # of a trial's attributes
 STARTUP_TRIALS = 5  # drawn at random, and finished before any is pruned
-LEAST_COMPLETE = STARTUP_TRIALS  # of importances: fewer were all drawn at random, and show chance
 FAILURES = 5  # runs in a row: a wrong flag fails them all, a bad node or value only some
 
 
@@ -280,14 +280,6 @@ def open_study(args: SweepArgs, space: Mapping[str, Any], extra: Sequence[str]) 
     return study
 
 
-def suggest(trial: Any, name: str, entry: Mapping[str, Any]) -> Any:
-    """Draw one value."""
-    if "choices" in entry:
-        return trial.suggest_categorical(name, entry["choices"])
-    draw = trial.suggest_int if is_whole(entry) else trial.suggest_float
-    return draw(name, entry["low"], entry["high"], log=bool(entry.get("log")))
-
-
 def plan_of(args: SweepArgs, extra: Sequence[str], values: Mapping[str, Any]) -> RunPlan:
     """Resolve the run of one set of values."""
     shared = ["--steps", str(args.steps), "--seeds", str(args.seeds), "--threads", str(args.threads)]
@@ -394,28 +386,7 @@ def write_results(study: Any, args: SweepArgs, extra: Sequence[str]) -> None:
     said = f"best of {len(complete)} complete trials: {best.value:,.1f}, {best.user_attrs.get(FOLDER_KEY)}"
     write_atomic(args.folder / BEST_FILE, f"# {said}\n{command}\n".encode())
     print(f"{said}\n{command}", flush=True)
-    if len(complete) < LEAST_COMPLETE:
-        print(
-            f"{len(complete)} complete trials are too few to say what mattered: {LEAST_COMPLETE} are needed"
-        )
+    if len(complete) < LEAST_TRIALS:
+        print(f"complete trials: {len(complete)}; to say what mattered {LEAST_TRIALS} are needed", flush=True)
     elif len(names) > 1:
         plot_importance(study, args.folder / IMPORTANCE_FILE)
-
-
-def plot_importance(study: Any, path: Path) -> None:
-    """Draw how much each flag mattered (PED-ANOVA, Watanabe et al. 2023, arXiv 2304.10255)."""
-    import matplotlib
-    import optuna
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    figure, axes = pyplot.subplots(figsize=(6, 0.5 * len(shares) + 1), dpi=150)
-    axes.barh(list(shares)[::-1], list(shares.values())[::-1], color="#0072b2")
-    axes.set(xlabel="importance")
-    figure.tight_layout()
-    with staged(path) as stage:
-        figure.savefig(stage, metadata={"Software": None})
-    pyplot.close(figure)

@@ -110,6 +110,14 @@ def test_trials_are_told_their_last_evaluation_and_more_can_be_asked_for(study):
     assert (study.out / "importance.png").exists()
 
 
+@pytest.mark.parametrize(("trials", "drawn"), [(1, False), (3, False), (4, False), (5, True)])
+def test_importances_want_enough_trials(study, capsys, trials, drawn):
+    assert study(trials) == 0
+    assert (study.out / "importance.png").exists() == drawn
+    said = f"complete trials: {trials}; to say what mattered 5 are needed"
+    assert (said in capsys.readouterr().out) != drawn
+
+
 def test_a_run_below_the_median_is_pruned(study, capsys):
     study.later = -1.0
     assert study(7) == 0

@@ -13,7 +13,7 @@ def test_wrong_lines_end_with_one_line_and_leave_nothing(tmp_path, monkeypatch, 
     wrong_lines.make_run(Path("run"))
     lines = wrong_lines.wrong_lines("run", "run/config.toml", random.Random(count), count)
     assert len(lines) == count
-    assert not wrong_lines.failures(lines, (tmp_path,))
+    assert not list(wrong_lines.failures(lines, (tmp_path,)))
 
 
 def test_the_check_sees_what_is_right(tmp_path, monkeypatch):

@@ -251,14 +251,12 @@ def make_run(folder: Path) -> None:
     assert result.code == 0, result.err
 
 
-def failures(lines: list[tuple[str, ...]], folders: tuple[Path, ...]) -> list[str]:
-    """Run all lines; return a text for each that does not end as it should."""
-    texts = []
+def failures(lines: list[tuple[str, ...]], folders: tuple[Path, ...]) -> Iterator[str]:
+    """Run all lines; yield a text for each that does not end as it should."""
     for words in lines:
         result = outcome(words, folders)
         if result.problem:
-            texts.append(f"{' '.join(map(repr, words))}: {result.problem}: {result.err[-300:]}")
-    return texts
+            yield f"{' '.join(map(repr, words))}: {result.problem}: {result.err[-300:]}"
 
 
 COLUMNS = ("seed", "from", "to", "lines", "wrong", "command", "commit")
@@ -278,11 +276,14 @@ def main() -> None:
         make_run(Path("run"))
         lines = wrong_lines("run", "run/config.toml", random.Random(line.seed), line.count)
         lines = lines[line.begin : line.end]
-        texts = failures(lines, (Path(folder),))
-    print("\n".join([*texts, f"{len(lines)} wrong lines, {len(texts)} end wrongly"]))
+        wrong = 0
+        for text in failures(lines, (Path(folder),)):
+            wrong += 1
+            print(text, flush=True)
+    print(f"{len(lines)} wrong lines, {wrong} end wrongly")
     if line.csv is not None:
-        note(line, len(lines), len(texts))
-    sys.exit(bool(texts))
+        note(line, len(lines), wrong)
+    sys.exit(bool(wrong))
 
 
 def note(line: argparse.Namespace, count: int, wrong: int) -> None:
