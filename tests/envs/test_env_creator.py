@@ -1,4 +1,4 @@
-"""Environments of ours as TorchRL makes them: EnvCreator, SerialEnv, ParallelEnv; and what make_env refuses."""
+"""Environments of ours as TorchRL makes them: EnvCreator, SerialEnv, ParallelEnv; what make_env refuses."""
 
 import functools
 
