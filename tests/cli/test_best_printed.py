@@ -1,4 +1,4 @@
-"""What a run prints as its best return is what `rlsuite eval` gives for its best weights, to the last digit."""
+"""What a run prints as its best return, `rlsuite eval` gives for its best weights, to the last digit."""
 
 import json
 import re
@@ -6,38 +6,17 @@ import re
 import pytest
 
 WORDS = (
-    *(
-        "--env",
-        "gym:Pendulum-v1",
-        "--env-option",
-        "max_episode_steps=20",
-        "--num-envs",
-        "2",
-        "--threads",
-        "1",
-    ),
-    *(
-        "--steps",
-        "160",
-        "--warmup-steps",
-        "20",
-        "--agent.hidden",
-        "8",
-        "--batch-size",
-        "8",
-        "--device",
-        "cpu",
-    ),
+    *("--env", "gym:Pendulum-v1", "--env-option", "max_episode_steps=20", "--num-envs", "2"),
+    *("--steps", "160", "--warmup-steps", "20", "--agent.hidden", "8", "--batch-size", "8"),
+    *("--threads", "1", "--device", "cpu"),
 )
 
 
 def bests(run, seeds):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "eval/return_mean" in line]
-    return [
-        max(line["eval/return_mean"] for line in lines if line.get("seed", 0) == seed)
-        for seed in range(seeds)
-    ]
+    of_seed = [[line for line in lines if line.get("seed", 0) == seed] for seed in range(seeds)]
+    return [max(line["eval/return_mean"] for line in own) for own in of_seed]
 
 
 @pytest.mark.parametrize(("seeds", "every", "episodes"), [(1, 20, 2), (1, 40, 3), (2, 20, 2), (3, 40, 1)])
