@@ -190,7 +190,9 @@ class _video_writer:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.stage.touch()
-                self.writer = imageio.get_writer(self.stage, fps=fps, macro_block_size=1)
+                self.writer = imageio.get_writer(  # ffmpeg's own words would stand beside our line
+                    self.stage, fps=fps, macro_block_size=1, ffmpeg_log_level="quiet"
+                )
             except (OSError, ValueError) as error:
                 self._discard()
                 raise ConfigError(f"the video {self.path} cannot be written: {_first_line(error)}") from error
