@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictParams
 from torch import nn
 from torchrl.objectives import LossModule
 
 from rlsuite.blocks.noise import Noise, Source
+from rlsuite.errors import ConfigError
 
 IN_KEYS = ["observation", "action", *(("next", key) for key in ("observation", "reward", "terminated"))]
 
@@ -37,6 +39,27 @@ class AgentLoss(LossModule):
         self.noise = Noise(generator)
         for name, network in networks.items():
             self.convert_to_functional(network, name, create_target_params=name in targets)
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """Return the losses of a batch; all its axes are joined: losses are means over transitions."""
+        if inputs and isinstance(inputs[0], TensorDictBase) and inputs[0].ndim > 1:
+            inputs = (inputs[0].reshape(-1), *inputs[1:])
+        return super().__call__(*inputs, **named)
+
+    def set_keys(self, **keys: Any) -> None:
+        """Raise ConfigError for any key: ours are fixed."""
+        if keys:
+            raise ConfigError(
+                f"{type(self).__name__} has fixed keys and cannot take {', '.join(keys)}: rename the batch's "
+                "entries (TorchRL's RenameTransform), e.g. to observation, action, (next, reward)"
+            )
+
+    def make_value_estimator(self, value_type: Any = None, **settings: Any) -> None:
+        """Raise ConfigError: the target is part of the loss, and its discount a field of the config."""
+        raise ConfigError(
+            f"{type(self).__name__} computes its own targets and takes no value estimator: set the discount "
+            "in its config; several steps are the replay's (a column `discount` beside summed rewards)"
+        )
 
     def net(self, name: str, *, target: bool = False, fixed: bool = False) -> Callable[..., Any]:
         """Return a network as a function: of its parameters, of its target's, or of constants (`fixed`)."""
