@@ -16,6 +16,7 @@ import io
 import itertools
 import math
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,13 @@ TINY = ("--steps", "40", "--warmup-steps", "20", "--eval-every", "0", "--agent.h
 NO_NUMBERS = ("abc", "", "nan", "1.5.5", "--", "½", "1e9999", "0x10", "ten", "1,000", "∞", "1 000")
 HUGE = ("99999999999999999999999", "1e39")
 NO_CHOICES = ("nonsense", "", "ÄÖÜ", "none of these", "'", "\t")
+DAMAGED = {
+    "empty": b"",
+    "torn": b'agent_name = "sac"\n[train',
+    "binary": bytes(range(256)),
+    "bare": b"[train]\n[agent]\n",
+    "other": b"agent_name = 7\npreset = []\n[train]\nenv = 1\n[agent]\n",
+}
 NO_NAMES = ("", "nobody", "../..", "☃", "a b", "x" * 300)
 
 
@@ -194,6 +202,10 @@ def places_and_files(run: str) -> Iterator[tuple[str, ...]]:
         yield ("report", run, "--out", f"{run}/{file}")
         yield ("train", "sac", "--import", "strange_envs", "--env", ENV, *TINY, "--out", f"{run}/{file}")
         yield ("data", "check", f"{run}/{file}")
+    for name in (*DAMAGED, "cut"):
+        for command in ("eval", "resume", "export", "report"):
+            if (name, command) != ("cut", "report"):  # curves need no checkpoint
+                yield (command, f"{run}-{name}")
     yield ("train", "sac", "--import", "strange_envs", "--env", ENV, *TINY, "--out", run)
     yield ("train", "sac", "--import", "strange_envs", "--env", "gym:strange/Unready-v0", *TINY)
     yield ("eval", run, "--import", "strange_envs", "--video", run)
@@ -245,10 +257,16 @@ def listing(folders: tuple[Path, ...]) -> set[str]:
 
 
 def make_run(folder: Path) -> None:
-    """Make a small run of `ENV` in `folder`."""
+    """Make a small run of `ENV` in `folder`, and damaged copies of it beside."""
     line = ("train", "sac", "--import", "strange_envs", "--env", ENV, *TINY, "--out", str(folder))
     result = outcome((*line, "--num-envs", "2", "--batch-size", "8"), ())
     assert result.code == 0, result.err
+    for name, content in DAMAGED.items():
+        shutil.copytree(folder, damaged := folder.with_name(f"{folder.name}-{name}"))
+        (damaged / "config.toml").write_bytes(content)
+    shutil.copytree(folder, cut := folder.with_name(f"{folder.name}-cut"))
+    for file in cut.glob("*/step-*/*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-5])
 
 
 def failures(lines: list[tuple[str, ...]], folders: tuple[Path, ...]) -> Iterator[str]:
