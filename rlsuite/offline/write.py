@@ -7,6 +7,7 @@ Legend: T steps of an episode, O observation, A action.
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -28,6 +29,7 @@ STAGE_PREFIX = ".stage-"
 GOAL_KEY = "desired_goal"
 D4RL_CHUNK_ROWS = 16_384  # of the compressed columns
 _ERROR_MESSAGE = re.compile("error message = '([^']+)'")  # inside what HDF5 says
+SPARE_BYTES = 16 << 20  # free, to begin or go on with a file: HDF5's caches may all be written at its end
 D4RL_GZIP = 4  # zlib's level; D4RL's files are gzip, too
 
 Observations = np.ndarray | Mapping[str, np.ndarray]
@@ -56,6 +58,14 @@ class Recorded:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        seen = self.observations
+        states = list(seen.values()) if isinstance(seen, Mapping) else [seen]
+        rest = (self.actions, self.rewards, self.terminations, self.truncations)
+        return sum(np.asarray(array).nbytes for array in (*states, *rest))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +140,7 @@ class _Staged:
             fs.make_folder(target.parent)
             fs.remove(self._stage)
             fs.make_folder(self._stage)
+            self.check_room()
             self._file = self._open()
         except OSError as error:
             self._discard()
@@ -150,6 +161,15 @@ class _Staged:
             raise ConfigError(
                 f"cannot write {self._target}: {_plain(error)}; nothing is left of it"
             ) from error
+
+    def check_room(self, episode: Recorded | None = None) -> None:
+        """Raise OSError unless the disk has room for an episode, and for what HDF5 holds back besides.
+
+        HDF5 ends the process where a file that is being closed finds no room: that is found out before.
+        """
+        needed = SPARE_BYTES + (0 if episode is None else 2 * episode.nbytes)
+        if self._fs.free_bytes(self._stage) < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _open(self) -> Any:
         """Return the new HDF5 file inside the stage."""
@@ -200,6 +220,7 @@ class MinariWriter(_Staged):
 
     def add(self, episode: Recorded) -> None:
         """Append one episode."""
+        self.check_room(episode)
         group = self._file.create_group(f"episode_{self.tally.episodes}")
         rewards = np.asarray(episode.rewards)
         group.attrs.update(
@@ -291,6 +312,7 @@ class D4RLWriter(_Staged):
 
     def add(self, episode: Recorded) -> None:
         """Append one episode."""
+        self.check_room(episode)
         seen = episode.observations
         if isinstance(seen, Mapping):
             missing = [key for key in self._keys if key not in seen]
