@@ -7,6 +7,7 @@ import difflib
 import importlib
 import inspect
 import io
+import itertools
 import os
 import re
 import sys
@@ -105,7 +106,7 @@ def _prepared(cls: type, argv: Sequence[str]) -> list[str]:
     hints = dict(_fields(cls))
     prepared: list[str] = []
     flag = ""
-    for arg, following in zip(argv, [*argv[1:], "--"], strict=True):
+    for arg, following in itertools.pairwise([*argv, "--"]):
         name, equals, value = arg.partition("=")
         if arg.startswith("--"):
             flag = name.replace("_", "-")

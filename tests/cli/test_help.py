@@ -113,3 +113,18 @@ def test_examples_are_lines_that_are_taken(example, monkeypatch):
     program, *words = shlex.split(example, comments=True)
     assert program == "rlsuite"
     assert parsed(words)
+
+
+@pytest.mark.parametrize("command", sorted(PAGES.keys() - {"data list", "bench d4rl"}))
+def test_a_line_without_words_is_one_line_of_an_answer(command, rlsuite):
+    answer = rlsuite(*command.split())
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert answer.out == ""
+
+
+def test_lists_of_data_need_no_word(rlsuite, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    answer = rlsuite("data", "list")
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith("no data sets in ")
