@@ -42,7 +42,7 @@ def make_env(
         ConfigError: no such environment, version, engine or option, a missing package, a space we cannot use.
         EnvironmentFailure: other people's environment failed while it was made.
     """
-    check_whole("num_envs", num_envs, 1)
+    num_envs = check_whole("num_envs", num_envs, 1)
     chosen = changed(env_options, changes)
     family, _, rest = env_id.partition(":")
     if env_id == NO_ENV:

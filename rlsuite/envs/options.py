@@ -61,9 +61,10 @@ class EnvOptions:
             check_whole("max_episode_steps", self.max_episode_steps, 1)
         for name in ("threads", "workers"):
             check_whole(name, getattr(self, name), 0, " (0: the default)")
-        for seed in self.seed if isinstance(self.seed, Sequence) else (self.seed,):
-            if seed is not None:
-                check_whole("seed", seed, 0)
+        if isinstance(self.seed, Sequence):
+            object.__setattr__(self, "seed", [check_whole("seed", seed, 0) for seed in self.seed])
+        elif self.seed is not None:
+            object.__setattr__(self, "seed", check_whole("seed", self.seed, 0))
         if self.observation_keys is not None and not self.observation_keys:
             raise ConfigError("observation_keys names no part: leave it out for all of them")
         if not 0 <= self.step_timeout < float("inf"):
@@ -74,15 +75,16 @@ class EnvOptions:
             raise ConfigError(f"dtype = {self.dtype}: must be torch.float32 or torch.float64")
 
 
-def check_whole(name: str, value: Any, least: int, more: str = "") -> None:
-    """Raise ConfigError unless `value` is a whole number, of Python or numpy, and at least `least`."""
+def check_whole(name: str, value: Any, least: int, more: str = "") -> int:
+    """Return a whole number, of Python or numpy, as an int; raise ConfigError unless it is at least `least`."""
     try:
-        index(value)
+        whole = index(value)
     except TypeError as error:
         raise ConfigError(f"{name} = {value!r}: must be a whole number") from error
-    if value < least:
+    if whole < least:
         demand = f"must be at least {least}" if least else "must not be negative"
         raise ConfigError(f"{name} = {value}: {demand}{more}")
+    return whole
 
 
 def changed(base: EnvOptions | None, changes: Mapping[str, Any]) -> EnvOptions:

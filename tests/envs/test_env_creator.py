@@ -78,5 +78,7 @@ def test_row_17_numbers_that_are_none_are_refused(name, fields, says):
 
 
 def test_row_17_whole_numbers_of_numpy_are_some():
-    env = make_env("gym:strange/Strange-v0", np.int64(2), seed=np.int32(1), threads=np.int8(1))
-    assert env.reset()["observation"].shape == (2, 3)
+    env = make_env("gym:strange/Strange-v0", np.int64(2), seed=np.int32(1))
+    plain = make_env("gym:strange/Strange-v0", 2, seed=[np.int64(1), 2])
+    assert torch.equal(env.reset()["observation"], plain.reset()["observation"])
+    assert type(env.num_envs) is int
