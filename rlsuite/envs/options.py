@@ -76,7 +76,7 @@ class EnvOptions:
 
 
 def check_whole(name: str, value: Any, least: int, more: str = "") -> int:
-    """Return a whole number, of Python or numpy, as an int; raise ConfigError unless it is at least `least`."""
+    """Return a whole number, of Python or numpy, as an int; ConfigError unless it is at least `least`."""
     try:
         whole = index(value)
     except TypeError as error:
