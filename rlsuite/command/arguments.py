@@ -90,7 +90,7 @@ def _prepared(cls: type, argv: Sequence[str]) -> list[str]:
     hints = dict(_fields(cls))
     prepared: list[str] = []
     flag = ""
-    for arg, following in zip(argv, [*argv[1:], "--"], strict=True):
+    for arg, following in zip(argv, [*argv[1:], "--"], strict=False):
         name, equals, value = arg.partition("=")
         if arg.startswith("--"):
             flag = name.replace("_", "-")
