@@ -161,6 +161,44 @@ def training(agent_name: str, threads: int, *, compile_it: bool = True, seeds: i
         act_and_learn(run, folder, FOREVER, stop, resume=False, loaded=None)  # type: ignore[arg-type]
 
 
+def acting(agent_name: str, threads: int) -> None:
+    """What training does beside updates, one env: policy, env step, store, sums; a unit is an env step."""
+    import torch
+    from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+    from rlsuite.registry import agent_class
+    from rlsuite.runs.config import TrainConfig
+    from rlsuite.training.assembly import build
+    from rlsuite.training.online import vector_step
+
+    cls = agent_class(agent_name)
+    config = TrainConfig(env=TASK, steps=FOREVER, warmup_steps=WARM_UP, threads=threads, device="cpu")
+    run = build(cls, cls.Config(), config)
+    with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
+        for _ in range(WARM_UP + SETTLE):
+            vector_step(run, None)
+        for count in turns():
+            for _ in range(count):
+                vector_step(run, None)
+
+
+def physics(threads: int) -> None:
+    """Step the task as Gymnasium has it, with actions drawn beforehand; a unit is an env step."""
+    import gymnasium
+
+    env = gymnasium.make(TASK)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(SETTLE)]
+    step = 0
+    for count in turns():
+        for _ in range(count):
+            result = env.step(actions[step % SETTLE])
+            step += 1
+            if result[2] or result[3]:
+                env.reset()
+
+
 class _Turnstile:
     """What the loop takes for its stop flag: asked after every step, it lets the loop wait between turns."""
 
@@ -263,6 +301,8 @@ CONTENDERS: Mapping[str, Way] = {
         for seeds in (4, 8)
         for compile_it in (False, True)
     },
+    "acting sac": Way(partial(acting, "sac")),
+    "gymnasium steps": Way(physics),
     **{f"first update {name}": Way(partial(first_update, name)) for name in (*AGENTS, "iql")},
 }
 

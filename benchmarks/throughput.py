@@ -117,6 +117,7 @@ RACES: Mapping[str, Race] = {
             Goal("training sac compiled", "training sbx sac", 1.0, 1.1),
         ),
     ),
+    "acting": Race("env step", (Entry("gymnasium steps"), Entry("acting sac")), ("gymnasium steps",)),
     "seeds": Race(
         "env step of a seed",
         tuple(
