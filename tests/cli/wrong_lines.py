@@ -125,7 +125,8 @@ def of_start(start: Start, draw: random.Random) -> Iterator[tuple[str, ...]]:
             continue
         for value in values(hint, default, flag, draw):
             yield (*words, flag, value)
-        if default != ():
+        names = typing.get_origin(hint) is tuple and not {int, float} & {*typing.get_args(hint)}
+        if default != () and not names:  # a bare flag of names means none of them
             yield (*words, flag)  # its value is missing
         if flag in words:
             yield (*words, flag, "")  # repeated: the last one counts
