@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from races import write_csv
+from races import write_measured
 
 from rlsuite.envs.engines.warp_options import WarpOptions
 from rlsuite.envs.make import make_env
@@ -141,7 +141,7 @@ def main() -> None:
             flush=True,
         )
     if arguments.out:
-        write_csv(arguments.out, rows, arguments.threads)
+        write_measured(arguments.out, rows, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from curves import copy_origin
 
-from rlsuite.bench.curves import copy_origin
 from rlsuite.registry import agent_class
 from rlsuite.runs.config import TrainConfig
 from rlsuite.runs.mapping import config_from_dict

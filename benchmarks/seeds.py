@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from races import Contender, Row, race, write_csv
+from races import Routine, Row, race, write_measured
 
 from rlsuite.registry import agent_class
 from rlsuite.runs.config import TrainConfig
@@ -76,7 +76,7 @@ def serve(agent: str, env: str, seeds: int, threads: int, device: str) -> None:
         print("done", flush=True)
 
 
-def together(name: str, workers: Sequence[Worker]) -> Contender:
+def together(name: str, workers: Sequence[Worker]) -> Routine:
     """Return the contender whose work is shared out equally among workers that run at the same time."""
 
     def work(count: int) -> None:
@@ -85,7 +85,7 @@ def together(name: str, workers: Sequence[Worker]) -> Contender:
         for worker in workers:
             worker.wait()
 
-    return Contender(name, work)
+    return Routine(name, work)
 
 
 def main() -> None:
@@ -125,7 +125,7 @@ def main() -> None:
         rows.append(row)
         print(f"{row.contender:34} {row.per_second:9,.1f} {row.unit} x{row.ratio:.2f}", flush=True)
     if line.out:
-        write_csv(line.out, rows, threads)
+        write_measured(line.out, rows, threads)
 
 
 if __name__ == "__main__":

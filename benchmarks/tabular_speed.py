@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from races import write_csv
+from races import write_measured
 
 from rlsuite.command.arguments import parse
 from rlsuite.returns.objectives import Lower, Target, Upper
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         size = " x ".join(str(getattr(row, name)) for name in BASE)
         speed = f"{row.milliseconds:9.1f} ms {row.cells_per_second:.3g}/s"
         print(f"{row.representation:12} {row.dtype} {size:24} {speed}")
-    write_csv(line.out, found, line.threads)
+    write_measured(line.out, found, line.threads)
 
 
 if __name__ == "__main__":

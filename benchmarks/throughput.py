@@ -401,7 +401,7 @@ def environments(line: argparse.Namespace) -> None:
     """Race all ways to step the named tasks, in this process."""
     import torch
     from environments import table
-    from races import write_csv
+    from races import write_measured
 
     threads = max(line.threads)
     torch.set_num_threads(threads)
@@ -415,7 +415,7 @@ def environments(line: argparse.Namespace) -> None:
             flush=True,
         )
         if line.out:
-            write_csv(line.out, rows, threads)
+            write_measured(line.out, rows, threads)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -22,6 +22,7 @@ from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import RunPlan, resolve, task_of
 from rlsuite.launch.queue import Launcher, Restarted
 from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, LaunchTask
+from rlsuite.report import STYLE
 from rlsuite.runs.config import check_learns
 from rlsuite.runs.metrics import read_metrics
 from rlsuite.runs.runfolder import METRICS_FILE
@@ -392,9 +393,9 @@ def plot_importance(study: Any, path: Path) -> None:
 
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    figure, axes = pyplot.subplots(figsize=(6, 0.5 * len(shares) + 1), dpi=150)
-    axes.barh(list(shares)[::-1], list(shares.values())[::-1], color="#0072b2")
-    axes.set(xlabel="importance")
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Software": None})
-    pyplot.close(figure)
+    with pyplot.style.context(STYLE):
+        figure, axes = pyplot.subplots(figsize=(6, 0.5 * len(shares) + 1))
+        axes.barh(list(shares)[::-1], list(shares.values())[::-1])
+        axes.set(xlabel="importance")
+        figure.savefig(path, metadata={"Software": None})
+        pyplot.close(figure)
