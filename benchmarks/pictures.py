@@ -2,8 +2,8 @@
 
 One function per picture. Each reads the CSV files of a folder of `benchmarks/results` and writes beside them;
 the script that measured those files calls it, too. Published curves: `benchmarks/results/published.csv`,
-which names its source. Not drawn here: docs/pictures/cvar_frontier.png (from
-examples/cvar_frontier.py), the histograms of benchmarks/stock_risk.py (their returns are not kept), and animations (gallery.py).
+which names its source. Not drawn here: docs/pictures/cvar_frontier.png (from examples/cvar_frontier.py), the
+histograms of benchmarks/stock_risk.py (their returns are not kept), and animations (gallery.py).
 """
 
 import argparse

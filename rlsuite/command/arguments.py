@@ -90,13 +90,14 @@ def _prepared(cls: type, argv: Sequence[str]) -> list[str]:
     hints = dict(_fields(cls))
     prepared: list[str] = []
     flag = ""
-    for arg, following in zip(argv, [*argv[1:], "--"], strict=True):
+    for arg, following in zip(argv, [*argv[1:], "--"], strict=False):
         name, equals, value = arg.partition("=")
         if arg.startswith("--"):
             flag = name.replace("_", "-")
             hint, default = hints.get(flag, (None, None))
-            # tyro takes a bare flag of a tuple as the empty one, which nobody means who forgot the value.
-            if not equals and following.startswith("--") and typing.get_origin(hint) is tuple and default:
+            # tyro takes a bare flag of a tuple as the empty one: right for names (no loggers), not for sizes.
+            several = typing.get_origin(hint) is tuple and not {str, Path} & {*typing.get_args(hint)}
+            if not equals and following.startswith("--") and several and default:
                 raise ConfigError(f"{flag}: at least one value must follow")
             prepared.append(f"{name}={_checked(hints, flag, value)}" if equals else arg)
         else:

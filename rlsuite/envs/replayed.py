@@ -17,7 +17,7 @@ from rlsuite.envs.seeding import (
     EPISODE_SEEDS,
     WORDS,
     Seeds,
-    episode_generators,
+    make_generators,
     pack_generators,
     unpack_generators,
 )
@@ -49,7 +49,7 @@ class ReplayedEnv(VectorEnv):
 
     def _set_seed(self, seed: Seeds) -> None:
         count = self.num_envs
-        self._generators = episode_generators(seed, count)
+        self._generators = make_generators(seed, count)
         self._seeds = np.zeros(count, np.int64)
         self._history: list[list[np.ndarray]] = [[] for _ in range(count)]
         self._ended = np.ones(count, np.bool_)  # nothing can be stepped before the first reset

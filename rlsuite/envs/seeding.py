@@ -18,7 +18,7 @@ Seeds = int | Sequence[int] | None
 """Of env 0, env i having seed + i; or of every env; or None for any."""
 
 
-def episode_generators(seed: Seeds, count: int) -> list[np.random.Generator]:
+def make_generators(seed: Seeds, count: int) -> list[np.random.Generator]:
     """Return what `gymnasium.make(...).reset(seed=seed + i)` would draw from, for i = 0 .. count - 1.
 
     Raises:

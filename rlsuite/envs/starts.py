@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlsuite.envs.arrays import Array
 from rlsuite.envs.base import take
-from rlsuite.envs.seeding import WORDS, Seeds, episode_generators, pack_generators, unpack_generators
+from rlsuite.envs.seeding import WORDS, Seeds, make_generators, pack_generators, unpack_generators
 from rlsuite.envs.tasks.base import InitialStates, Start, pick_starts, stack_starts
 from rlsuite.errors import DataError
 
@@ -49,7 +49,7 @@ class HostStarts(Starts):
 
     def seed(self, seed: Seeds) -> None:
         """Give every env a generator of its own."""
-        self._generators = episode_generators(seed, self._num_envs)
+        self._generators = make_generators(seed, self._num_envs)
 
     def draw(self, mask: np.ndarray) -> Start[np.ndarray]:
         """Draw for the envs of `mask`; the others' generators do not move."""

@@ -24,7 +24,7 @@ from rlsuite.envs.seeding import (
     EPISODE_SEEDS,
     WORDS,
     Seeds,
-    episode_generators,
+    make_generators,
     pack_generators,
     unpack_generators,
 )
@@ -124,7 +124,7 @@ class StockEnv(WrappedEnv):
 
     def _set_seed(self, seed: Seeds) -> None:
         self.inner._set_seed(seed)
-        self._generators = episode_generators(_own_seeds(seed, self.num_envs), self.num_envs)
+        self._generators = make_generators(_own_seeds(seed, self.num_envs), self.num_envs)
 
     def _advance(self, action: np.ndarray) -> Outcome:
         outcome = self.inner._advance(action)

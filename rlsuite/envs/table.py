@@ -13,7 +13,7 @@ from torch import Tensor
 from rlsuite.envs.base import EnvFacts, Outcome, VectorEnv, take
 from rlsuite.envs.discrete import chosen_action
 from rlsuite.envs.options import EnvOptions
-from rlsuite.envs.seeding import WORDS, Seeds, episode_generators, pack_generators, unpack_generators
+from rlsuite.envs.seeding import WORDS, Seeds, make_generators, pack_generators, unpack_generators
 from rlsuite.errors import DataError
 from rlsuite.returns.mdp import MDP, State
 from rlsuite.returns.table import tabulate
@@ -88,7 +88,7 @@ class TableEnv(VectorEnv):
         return np.repeat(np.repeat((255 * cells).astype(np.uint8)[None, :, None], 3, 2), 20, 0).repeat(20, 1)
 
     def _set_seed(self, seed: Seeds) -> None:
-        self._generators = episode_generators(seed, self.num_envs)
+        self._generators = make_generators(seed, self.num_envs)
 
     def _advance(self, action: np.ndarray) -> Outcome:
         where = self._place, chosen_action(action)

@@ -17,7 +17,7 @@ from torch import Tensor
 from rlsuite.envs.arrays import Array, clip, constant, namespace, norm
 from rlsuite.envs.base import EnvFacts, Outcome, VectorEnv, take
 from rlsuite.envs.options import EnvOptions
-from rlsuite.envs.seeding import WORDS, Seeds, episode_generators, pack_generators, unpack_generators
+from rlsuite.envs.seeding import WORDS, Seeds, make_generators, pack_generators, unpack_generators
 
 STRIDE = 0.1  # largest move along each axis in a step
 SLIP = 0.02  # largest random move along each axis in a step
@@ -109,7 +109,7 @@ class Env(VectorEnv):
         return picture
 
     def _set_seed(self, seed: Seeds) -> None:
-        self._generators = episode_generators(seed, self.num_envs)
+        self._generators = make_generators(seed, self.num_envs)
 
     def _advance(self, action: np.ndarray) -> Outcome:
         draws = np.stack([generator.random(3) for generator in self._generators])
