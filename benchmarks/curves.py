@@ -1,4 +1,4 @@
-"""Learning curves of finished runs as CSV and picture: python benchmarks/curves.py RUN ... --out FOLDER.
+"""Draws learning curves of finished runs, with their CSV: python benchmarks/curves.py RUN ... --out FOLDER.
 
 The CSV holds every evaluation of every run; next to it lie each run's `config.toml` and `meta.json`, so
 that a number leads back to its command, versions, seed and machine.

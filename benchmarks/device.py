@@ -1,4 +1,4 @@
-"""How fast engine warp steps, by task and number of worlds, and how much memory a world takes."""
+"""Measures how fast engine warp steps, by task and number of envs, and the memory of an env."""
 
 import argparse
 import time

@@ -1,4 +1,4 @@
-"""Env steps per second of every way to step one of Gymnasium's MuJoCo tasks under random actions.
+"""Measures env steps per second of every way to step one of Gymnasium's MuJoCo tasks under random actions.
 
 Reference of all ratios is `gymnasium.make`, one world. The limit is `mj_step` in a bare loop: no observation,
 no reward, no end. Contenders that know no end (the bare loop, `mujoco.rollout`, the engine alone) put their

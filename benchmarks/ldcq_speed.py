@@ -1,4 +1,4 @@
-"""What LDCQ costs: plans per second by sampler, updates per second of every stage, and returns by sampler.
+"""Measures what LDCQ costs: plans per second by sampler, updates per second of every stage, returns.
 
 Sizes are those of a preset on PointMaze (8 observations, 2 actions), data are random rows.
 """

@@ -1,4 +1,4 @@
-"""Wall-clock time to a return in the massive regime: trains with the preset `massive` and reads the curve.
+"""Measures wall-clock time to a return in the massive regime: trains with the preset `massive`.
 
 Everything after `--` goes to `rlsuite train`: `--engine warp --device cpu --num-envs 8` tries the whole path
 without a GPU.

@@ -1,4 +1,4 @@
-"""How fast IQL's updates are, against a plain single-file program and TorchRL's `IQLLoss` in the same run.
+"""Races IQL's updates against a plain single-file program and TorchRL's `IQLLoss` in the same run.
 
 All three do the same arithmetic on networks of the same sizes, on random rows of HalfCheetah's sizes; tests
 hold their weights equal after several updates from the same start. Ours runs in the authors' order, which

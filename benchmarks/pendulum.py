@@ -1,4 +1,4 @@
-"""DSAC-T on Pendulum against the run that its authors published: returns, temperature, running spread.
+"""Compares DSAC-T on Pendulum with its authors' published run: returns, temperature, running std.
 
     rlsuite train dsac_t --env gym:Pendulum-v1 --preset paper --out RUN
     python benchmarks/pendulum.py RUN --out FOLDER

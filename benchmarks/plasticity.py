@@ -1,4 +1,4 @@
-"""Loss of plasticity, and what neuron resets do about it: two experiments with random labels.
+"""Measures loss of plasticity, and what neuron resets do about it: two experiments with random labels.
 
     python benchmarks/plasticity.py --out FOLDER
     python benchmarks/plasticity.py --experiment planted --out FOLDER

@@ -1,4 +1,4 @@
-"""What plug-ins cost: neuron resets per update, early stopping per env step.
+"""Measures what plug-ins cost: neuron resets per update, early stopping per env step.
 
     python benchmarks/plugin_cost.py --out FILE.csv
 

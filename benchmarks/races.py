@@ -1,4 +1,4 @@
-"""Races: contenders take turns at the same work, so a machine whose speed drifts moves both sides of a ratio.
+"""Times routines in turns, so that a machine whose speed drifts moves both sides of a ratio.
 
 The figure of a contender is the median of its rounds; its ratio is the median of the ratios round by round.
 """

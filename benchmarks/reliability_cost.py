@@ -1,4 +1,4 @@
-"""What reliability costs: guards per update and per env step, and the seconds a checkpoint stops training.
+"""Measures what reliability costs: guards per update and env step, seconds that a checkpoint takes.
 
     python benchmarks/reliability_cost.py --out FILE.csv
 

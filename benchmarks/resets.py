@@ -1,4 +1,4 @@
-"""Agents with and without a plug-in, on one task: neuron resets at a high replay ratio, or early stopping.
+"""Trains agents with and without a plug-in: neuron resets at a high replay ratio, or early stopping.
 
     python benchmarks/resets.py grama --task HalfCheetah-v5 --out runs/grama
     python benchmarks/resets.py least --task Walker2d-v5 --out runs/least

@@ -1,4 +1,4 @@
-"""How wide a berth STAC gives the danger disc of RiskyPointMass, by its pessimism beta.
+"""Measures how far STAC keeps from the danger disc of RiskyPointMass, by its pessimism beta.
 
 Trains one run per beta and seed, plays the learnt policies from the same starts, and measures how near the
 disc they come: paths as CSV and picture, one row per run in `berth.csv`. Legend: T steps, B episodes.

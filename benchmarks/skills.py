@@ -1,4 +1,4 @@
-"""Pictures of skills: candidates of one state over a maze, and samples of a bimodal behaviour.
+"""Measures skills of LDCQ: candidates of one state over a maze, and samples of a bimodal behaviour.
 
 The second needs no simulator: on a line whose recorded steps are long ones to the left or to the right, never
 short (after the random walk in LDCQ's appendix), it asks how many decoded latents stay inside what was

@@ -1,4 +1,4 @@
-"""A long run that is stopped and resumed again and again in one process: does anything grow, or slow down?
+"""Stops and resumes a long run again and again in one process, to see whether anything grows or slows down.
 
     python benchmarks/soak.py --minutes 30 --out FILE.csv
 

@@ -1,4 +1,4 @@
-"""DηN on the grid whose optimal values are known: one agent for every first stock, against the exact optimum.
+"""Trains DηN on a grid whose optimal values are known: one agent for every first stock.
 
 Trains one run of several seeds for each objective. The learnt policies are then played exactly: the law of
 the return of every first stock is computed from the grid's table, without sampling. Results: `values.csv`

@@ -1,4 +1,4 @@
-"""CVaR against the mean: DηN for min(x, 0) and QR-DQN on two risky tasks, with histograms of the return.
+"""Trains DηN for CVaR and QR-DQN for the mean on two risky tasks, and compares their returns.
 
 RiskyPointMass with nine actions (a disc where every step may cost 10) and a FrozenLake that pays 20 at the
 goal, -20 in a hole and -1 for other steps. Both agents are the same code and differ in the utility alone; the

@@ -1,4 +1,4 @@
-"""How fast the vectorised solver sweeps, and how its cost grows with states, actions, stocks and atoms.
+"""Measures how fast the vectorised solver sweeps, and its cost by states, actions, stocks and atoms.
 
 One row per size: sweeps of a random process, with states x actions x stocks x atoms x objectives per second.
 """

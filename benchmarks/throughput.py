@@ -1,4 +1,4 @@
-"""Races of updates, whole training and compilation against peers, and the table of environments.
+"""Races updates, whole training and compilation against peers, and tabulates environments.
 
     python benchmarks/throughput.py --out FILE.csv                    # all races, one thread and two
     python benchmarks/throughput.py updates --threads 1 --rounds 9    # one of them
