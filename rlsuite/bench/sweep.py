@@ -385,17 +385,15 @@ def write_results(study: Any, args: SweepArgs, extra: Sequence[str]) -> None:
 
 def plot_importance(study: Any, path: Path) -> None:
     """Draw how much each flag mattered (PED-ANOVA, Watanabe et al. 2023, arXiv 2304.10255)."""
-    import matplotlib
     import optuna
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
+    from matplotlib.style import context
 
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    with pyplot.style.context(STYLE):
-        figure, axes = pyplot.subplots(figsize=(6, 0.5 * len(shares) + 1))
+    with context(STYLE):
+        figure = Figure(figsize=(6, 0.5 * len(shares) + 1))
+        axes = figure.subplots()
         axes.barh(list(shares)[::-1], list(shares.values())[::-1])
         axes.set(xlabel="importance")
         figure.savefig(path, metadata={"Software": None})
-        pyplot.close(figure)
