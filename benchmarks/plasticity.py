@@ -33,7 +33,8 @@ from torch.nn import functional as F
 from rlsuite.blocks.networks import Network, network
 from rlsuite.blocks.noise import normal
 from rlsuite.plugins.grama import GraMa
-from rlsuite.plugins.neurons.resets import NeuronReset, inactive_share
+from rlsuite.plugins.neurons.resets import NeuronReset
+from rlsuite.plugins.neurons.scores import inactive_share
 from rlsuite.plugins.redo import ReDo
 from rlsuite.report.comparison import write_csv
 
