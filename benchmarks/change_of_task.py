@@ -1,4 +1,4 @@
-"""Loss of plasticity when the task changes: an agent keeps learning while the same robot obeys differently.
+"""Measures plasticity when the task changes: an agent keeps learning while the same robot obeys differently.
 
     python benchmarks/change_of_task.py --network tanh --arm grama --out FOLDER
 

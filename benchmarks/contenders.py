@@ -1,4 +1,4 @@
-"""The contenders of `throughput.py` that need this project: one process each.
+"""Runs the contenders of `throughput.py` that need this project: one process each.
 
     python benchmarks/contenders.py NAME --threads N    # started and spoken to by throughput.py (turns.py)
 

@@ -1,4 +1,4 @@
-"""What `make demo` gives for ten seeds: the best and the last evaluation of each, and how long it took.
+"""Runs `make demo` for ten seeds: the best and the last evaluation of each, and how long it took.
 
 Writes benchmarks/results/demo_seeds.csv after every seed; one that is there already is not run again. Fails
 where a last evaluation is below 80 % of its best, or below 1,000.

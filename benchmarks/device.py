@@ -1,4 +1,4 @@
-"""How fast engine warp steps, by task and number of worlds, and how much memory a world takes."""
+"""Measures how fast engine warp steps, by task and number of envs, and the memory of an env."""
 
 import argparse
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from races import write_csv
+from races import write_measured
 
 from rlsuite.envs.engines.warp_options import WarpOptions
 from rlsuite.envs.make import make_env
@@ -141,7 +141,7 @@ def main() -> None:
             flush=True,
         )
     if arguments.out:
-        write_csv(arguments.out, rows, arguments.threads)
+        write_measured(arguments.out, rows, arguments.threads)
 
 
 if __name__ == "__main__":

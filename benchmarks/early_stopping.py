@@ -1,4 +1,4 @@
-"""What early stopping leaves in the replay: episodes that end by themselves, values and returns, by step.
+"""Tabulates what early stopping leaves in the replay: episodes that end by themselves, values, returns.
 
     python benchmarks/early_stopping.py plain=runs/plain run_on_0.25=runs/least --out FOLDER
 

@@ -1,4 +1,4 @@
-"""Env steps per second of every way to step one of Gymnasium's MuJoCo tasks under random actions.
+"""Measures env steps per second of every way to step one of Gymnasium's MuJoCo tasks under random actions.
 
 Reference of all ratios is `gymnasium.make`, one world. The limit is `mj_step` in a bare loop: no observation,
 no reward, no end. Contenders that know no end (the bare loop, `mujoco.rollout`, the engine alone) put their
@@ -17,7 +17,7 @@ import mujoco
 import numpy as np
 import torch
 from mujoco import rollout
-from races import Contender, Row, race
+from races import Routine, Row, race
 
 from rlsuite.envs.make import make_env
 from rlsuite.envs.tasks.base import Task, load_task
@@ -49,7 +49,7 @@ class EnvSetting:
 
     def contender(
         self, name: str, step: Callable[[int], object], finish: Callable[[], None] | None = None
-    ) -> Contender:
+    ) -> Routine:
         """Return the contender whose `step(i)` is the i-th vector step; `finish` waits for what is queued."""
 
         def work(count: int) -> None:
@@ -58,7 +58,7 @@ class EnvSetting:
             if finish is not None:
                 finish()
 
-        return Contender(name, work, grain=self.worlds)
+        return Routine(name, work, grain=self.worlds)
 
 
 def setting(name: str, worlds: int, threads: int) -> EnvSetting:
@@ -83,7 +83,7 @@ def random_episode(name: str) -> int:
     return round(statistics.mean(lengths)) if lengths else env.max_episode_steps or LENGTH_STEPS
 
 
-def gymnasium_one(at: EnvSetting) -> Contender:
+def gymnasium_one(at: EnvSetting) -> Routine:
     """`gymnasium.make`: one world, whatever the others have."""
     env = gymnasium.make(at.task.env_id)
     env.reset(seed=0)
@@ -95,10 +95,10 @@ def gymnasium_one(at: EnvSetting) -> Contender:
             if terminated or truncated:
                 env.reset()
 
-    return Contender("gymnasium.make, 1 world", work)
+    return Routine("gymnasium.make, 1 world", work)
 
 
-def gymnasium_vector(at: EnvSetting, mode: str, label: str) -> Contender:
+def gymnasium_vector(at: EnvSetting, mode: str, label: str) -> Routine:
     """Gymnasium's own vector environments."""
     env = gymnasium.make_vec(at.task.env_id, num_envs=at.worlds, vectorization_mode=mode)
     env.reset(seed=0)
@@ -106,7 +106,7 @@ def gymnasium_vector(at: EnvSetting, mode: str, label: str) -> Contender:
     return at.contender(label, lambda i: env.step(actions[i % READY]))
 
 
-def envpool(at: EnvSetting) -> Contender:
+def envpool(at: EnvSetting) -> Routine:
     """EnvPool's C++ threads; its own MuJoCo, whose version may not be ours."""
     module: Any = importlib.import_module("envpool")
     env = module.make(
@@ -116,7 +116,7 @@ def envpool(at: EnvSetting) -> Contender:
     return at.contender(f"EnvPool {module.__version__}", lambda i: env.step(at.actions[i % READY]))
 
 
-def bare_loop(at: EnvSetting) -> Contender:
+def bare_loop(at: EnvSetting) -> Routine:
     """`mj_step` in a Python loop, one thread, with the contact forces where the task observes them."""
     model = at.task.model()
     datas = [mujoco.MjData(model) for _ in range(at.worlds)]
@@ -134,7 +134,7 @@ def bare_loop(at: EnvSetting) -> Contender:
     return at.contender("mj_step loop, 1 thread", step)
 
 
-def mujoco_rollout(at: EnvSetting) -> Contender:
+def mujoco_rollout(at: EnvSetting) -> Routine:
     """`mujoco.rollout` in a closed loop, one env step a call: states, and nothing derived from them."""
     model = at.task.model()
     threads = min(at.threads, at.worlds)
@@ -156,17 +156,17 @@ def mujoco_rollout(at: EnvSetting) -> Contender:
     return at.contender("mujoco.rollout", step)
 
 
-def native(at: EnvSetting) -> Contender:
+def native(at: EnvSetting) -> Routine:
     """Our environment on the native engine."""
     return _ours(at, "native", "cpu", lambda: None)
 
 
-def warp(at: EnvSetting) -> Contender:
+def warp(at: EnvSetting) -> Routine:
     """Our environment on the engine `warp`."""
     return _ours(at, "warp", "cuda", torch.cuda.synchronize)
 
 
-def _ours(at: EnvSetting, engine: str, device: str, finish: Callable[[], None]) -> Contender:
+def _ours(at: EnvSetting, engine: str, device: str, finish: Callable[[], None]) -> Routine:
     env = make_env(at.task.env_id, at.worlds, engine=engine, device=device, threads=at.threads)
     half = torch.tensor(env.half_range, dtype=torch.float64)
     actions = (torch.from_numpy(at.actions) / half).to(device, torch.float32)
@@ -179,7 +179,7 @@ def _ours(at: EnvSetting, engine: str, device: str, finish: Callable[[], None]) 
     return at.contender(f"{engine}, the environment", step, finish)
 
 
-def engine_alone(at: EnvSetting) -> Contender:
+def engine_alone(at: EnvSetting) -> Routine:
     """The native engine without observation, reward and bookkeeping."""
     env = make_env(at.task.env_id, at.worlds, threads=at.threads)
     engine = env.engine
@@ -195,7 +195,7 @@ def engine_alone(at: EnvSetting) -> Contender:
     return at.contender("native, the engine alone", step)
 
 
-def contenders(at: EnvSetting) -> Iterator[Contender]:
+def contenders(at: EnvSetting) -> Iterator[Routine]:
     """Yield all that can run here, the reference first; say why others cannot."""
     yield gymnasium_one(at)
     if at.worlds <= MAX_CPU_WORLDS:

@@ -520,13 +520,16 @@ def plot(every: Sequence[Series], published: Sequence[Mapping[str, str]], pictur
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import EngFormatter
+
+    pyplot.style.use("rlsuite.report.style")
 
     envs = list(dict.fromkeys(one.env for one in every))
     metrics = list(dict.fromkeys(one.metric for one in every))
     labels = list(dict.fromkeys(one.label for one in every))
     colors = {label: COLORS[at % len(COLORS)] for at, label in enumerate(labels)}
     size = (5.2 * len(envs), 3.6 * len(metrics))
-    figure, panels = pyplot.subplots(len(metrics), len(envs), figsize=size, dpi=110, squeeze=False)
+    figure, panels = pyplot.subplots(len(metrics), len(envs), figsize=size, squeeze=False)
     for one in every:
         axes = panels[metrics.index(one.metric)][envs.index(one.env)]
         color = colors[one.label]
@@ -548,10 +551,9 @@ def plot(every: Sequence[Series], published: Sequence[Mapping[str, str]], pictur
     for metric, row in zip(metrics, panels, strict=True):
         for env, axes in zip(envs, row, strict=True):
             axes.set(xlabel="env steps", ylabel=metric, title=env)
-            axes.grid(alpha=0.3)
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             if axes.lines:
-                axes.legend(frameon=False, fontsize=7)
-    figure.tight_layout()
+                axes.legend()
     figure.savefig(picture, metadata={"Software": None})
     pyplot.close(figure)
 

@@ -1,4 +1,4 @@
-"""A run's first evaluation episode as a small animated picture, for a README.
+"""Writes a run's first evaluation episode as a small animated picture, for a README.
 
     python benchmarks/gallery.py RUN --out docs/pictures/halfcheetah.gif
 

@@ -1,4 +1,4 @@
-"""What LDCQ costs: plans per second by sampler, updates per second of every stage, and returns by sampler.
+"""Measures what LDCQ costs: plans per second by sampler, updates per second of every stage, returns.
 
 Sizes are those of a preset on PointMaze (8 observations, 2 actions), data are random rows.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from races import Contender, Row, race, write_csv
+from races import Routine, Row, race, write_measured
 from tensordict import TensorDict
 
 from rlsuite.agents.base import Spaces, make_generators
@@ -108,7 +108,7 @@ def new_agent(config: LDCQConfig) -> LDCQ:
     return agent
 
 
-def planner(name: str, config: LDCQConfig, worlds: int) -> Contender:
+def planner(name: str, config: LDCQConfig, worlds: int) -> Routine:
     """Plan for all worlds at once: draw candidates, value them, choose."""
     agent, g = new_agent(config), torch.Generator().manual_seed(0)
     state = torch.randn(worlds, OBSERVATION, generator=g)
@@ -117,10 +117,10 @@ def planner(name: str, config: LDCQConfig, worlds: int) -> Contender:
         for _ in range(count // worlds):
             agent.actor.plan(state, lambda like: normal(like, g))
 
-    return Contender(name, work, grain=worlds)
+    return Routine(name, work, grain=worlds)
 
 
-def stage_updates(config: LDCQConfig, batch: int) -> list[Contender]:
+def stage_updates(config: LDCQConfig, batch: int) -> list[Routine]:
     """Sample and update in every stage."""
     found = []
     for stage in config.offered:
@@ -135,7 +135,7 @@ def stage_updates(config: LDCQConfig, batch: int) -> list[Contender]:
                 if data.priorities is not None:
                     data.reprioritise(rows["index"], rows["priority"])
 
-        found.append(Contender(stage, work))
+        found.append(Routine(stage, work))
     return found
 
 
@@ -175,7 +175,7 @@ def main(argv: Sequence[str]) -> None:
         rows.append(row)
         print(f"{row.race:24} {row.contender:24} {row.per_second:10,.2f} {row.unit}", flush=True)
         if line.out:
-            write_csv(line.out, rows, line.threads)
+            write_measured(line.out, rows, line.threads)
     played = [
         [path.name, name, sum(found) / len(found), len(found)]
         for path in line.runs

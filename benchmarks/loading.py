@@ -1,4 +1,4 @@
-"""How long reading a data set of a million transitions takes, and how much memory beside its columns.
+"""Measures time and memory of reading a data set of a million transitions.
 
 Each file is read in a process of its own: its largest size, less what lay in memory before (Linux). A small
 file is read first, for what the first one costs whatever its size.

@@ -1,4 +1,4 @@
-"""Wall-clock time to a return in the massive regime: trains with the preset `massive` and reads the curve.
+"""Measures wall-clock time to a return in the massive regime: trains with the preset `massive`.
 
 Everything after `--` goes to `rlsuite train`: `--engine warp --device cpu --num-envs 8` tries the whole path
 without a GPU.
@@ -9,7 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rlsuite.bench.curves import collect, plot, write
+import pictures
+from curves import collect, write
 
 GOALS = {"HalfCheetah": 10_000.0, "Walker2d": 4_000.0, "Ant": 4_000.0, "Humanoid": 5_000.0}  # returns
 
@@ -39,7 +40,7 @@ def main() -> None:
         raise SystemExit(code)
     rows = collect([line.run])
     write(rows, [line.run], line.out)
-    plot(rows, line.out / "curves.png", None)
+    pictures.learning_curves(line.out)
     goal = GOALS[line.env]
     reached = next((row for row in rows if row["return_mean"] >= goal), None)
     last = rows[-1]

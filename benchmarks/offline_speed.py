@@ -1,4 +1,4 @@
-"""How fast IQL's updates are, against a plain single-file program and TorchRL's `IQLLoss` in the same run.
+"""Races IQL's updates against a plain single-file program and TorchRL's `IQLLoss` in the same run.
 
 All three do the same arithmetic on networks of the same sizes, on random rows of HalfCheetah's sizes; tests
 hold their weights equal after several updates from the same start. Ours runs in the authors' order, which
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from races import Contender, race, write_csv
+from races import Routine, race, write_measured
 from tensordict.nn import InteractionType, TensorDictModule
 from torch import Tensor, nn
 from torch.distributions import Normal
@@ -164,7 +164,7 @@ class TorchRLIQL:
         return total.detach()
 
 
-def plain_contender() -> Contender:
+def plain_contender() -> Routine:
     """Sample rows by numpy from five arrays and update."""
     stored = filled_replay().stored
     following = stored["next"]
@@ -183,10 +183,10 @@ def plain_contender() -> Contender:
             index = torch.from_numpy(draws.integers(len(columns[0]), size=BATCH))
             learner.update(*(column[index] for column in columns))
 
-    return Contender("plain single file", work)
+    return Routine("plain single file", work)
 
 
-def torchrl_contender() -> Contender:
+def torchrl_contender() -> Routine:
     """Sample from TorchRL's replay buffer and update."""
     rows = filled_replay().stored.exclude("valid")
     buffer = ReplayBuffer(storage=LazyTensorStorage(len(rows)), batch_size=BATCH)
@@ -199,10 +199,10 @@ def torchrl_contender() -> Contender:
             if step % LOG_EVERY == 0:
                 total.item()
 
-    return Contender("torchrl IQLLoss", work)
+    return Routine("torchrl IQLLoss", work)
 
 
-def our_contender(order: str) -> Contender:
+def our_contender(order: str) -> Routine:
     """Sample from our replay and update; the name says in which order."""
     kind = agent_class("iql")
     spaces = Spaces(observation=OBSERVATION, action=ACTION, half_range=(1.0,) * ACTION)
@@ -213,7 +213,7 @@ def our_contender(order: str) -> Contender:
         for _ in range(count):
             agent.update(replay.sample())
 
-    return Contender(f"iql, order {order}", work)
+    return Routine(f"iql, order {order}", work)
 
 
 def main() -> None:
@@ -237,7 +237,7 @@ def main() -> None:
             flush=True,
         )
     if arguments.out:
-        write_csv(arguments.out, rows, arguments.threads)
+        write_measured(arguments.out, rows, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The contenders of `throughput.py` that are other people's: Stable-Baselines3, and SBX (the same in JAX).
+"""Runs the contenders of `throughput.py` that are other people's: Stable-Baselines3, and SBX (in JAX).
 
     python benchmarks/peers.py NAME --threads N    # started and spoken to by throughput.py (turns.py)
 

@@ -1,4 +1,4 @@
-"""DSAC-T on Pendulum against the run that its authors published: returns, temperature, running spread.
+"""Compares DSAC-T on Pendulum with its authors' published run: returns, temperature, running std.
 
     rlsuite train dsac_t --env gym:Pendulum-v1 --preset paper --out RUN
     python benchmarks/pendulum.py RUN --out FOLDER
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from curves import copy_origin
 
-from rlsuite.bench.curves import copy_origin
 from rlsuite.registry import agent_class
 from rlsuite.runs.config import TrainConfig
 from rlsuite.runs.mapping import config_from_dict

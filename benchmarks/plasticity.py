@@ -1,4 +1,4 @@
-"""Loss of plasticity, and what neuron resets do about it: two experiments with random labels.
+"""Measures loss of plasticity, and what neuron resets do about it: two experiments with random labels.
 
     python benchmarks/plasticity.py --out FOLDER
     python benchmarks/plasticity.py --experiment planted --out FOLDER
@@ -18,18 +18,14 @@ Seeds are a leading axis of one process.
 """
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+import pictures
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,7 +33,8 @@ from torch.nn import functional as F
 from rlsuite.blocks.networks import Network, network
 from rlsuite.blocks.noise import normal
 from rlsuite.plugins.grama import GraMa
-from rlsuite.plugins.neurons.resets import NeuronReset, inactive_share
+from rlsuite.plugins.neurons.resets import NeuronReset
+from rlsuite.plugins.neurons.scores import inactive_share
 from rlsuite.plugins.redo import ReDo
 from rlsuite.report.comparison import write_csv
 
@@ -258,43 +255,6 @@ def plant(net_name: str, arm_name: str, at: Planted) -> list[dict[str, Any]]:
     ]
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of every file of the folder, numbers as numbers."""
-    rows: list[dict[str, Any]] = []
-    for path in sorted(folder.glob("*.csv")):
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                names = {key: row[key] for key in COLUMNS[:2]}
-                rows.append({**names, **{key: float(row[key]) for key in COLUMNS[2:]}})
-    return rows
-
-
-def plot(rows: Sequence[dict[str, Any]], picture: Path) -> None:
-    """Draw accuracy and both shares of inactive units over tasks: mean of the seeds, and their extremes."""
-    nets = [name for name in NETWORKS if any(row["network"] == name for row in rows)]
-    figure, axes = plt.subplots(
-        3, len(nets), figsize=(4 * len(nets), 8), sharex=True, sharey="row", squeeze=False
-    )
-    for column, net in enumerate(nets):
-        for axis, key in zip(axes[:, column], COLUMNS[4:], strict=True):
-            for name in ARMS:
-                shown = [row for row in rows if row["network"] == net and row["arm"] == name]
-                if not shown:
-                    continue
-                tasks = sorted({row["task"] for row in shown})
-                values = np.array([[row[key] for row in shown if row["task"] == task] for task in tasks])
-                axis.plot(tasks, values.mean(1), label=LABELS[name])
-                axis.fill_between(tasks, values.min(1), values.max(1), alpha=0.2)
-            axis.set_ylabel(key.replace("_", " ") if column == 0 else "")
-            axis.grid(alpha=0.3)
-        axes[0, column].set_title(net)
-        axes[-1, column].set_xlabel("task")
-    axes[0, 0].legend()
-    figure.tight_layout()
-    figure.savefig(picture, dpi=100)
-    plt.close(figure)
-
-
 def main(
     argv: Sequence[str] | None = None, at: Setting | None = None, planted: Planted | None = None
 ) -> None:
@@ -323,7 +283,7 @@ def run_labels(out: Path, at: Setting) -> None:
             write_csv(path, COLUMNS, rows)
             last = [row["accuracy"] for row in rows if row["task"] == at.tasks - 1]
             print(f"{net}, {LABELS[name]}: accuracy on the last task {np.mean(last):.3f}", flush=True)
-    plot(read(out), out / "plasticity.png")
+    pictures.plasticity(out)
 
 
 def run_planted(out: Path, at: Planted) -> None:

@@ -1,4 +1,4 @@
-"""What plug-ins cost: neuron resets per update, early stopping per env step.
+"""Measures what plug-ins cost: neuron resets per update, early stopping per env step.
 
     python benchmarks/plugin_cost.py --out FILE.csv
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from races import write_csv
+from races import write_measured
 from tensordict import TensorDict
 from workload import ACTION, OBSERVATION, filled_replay
 
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(
             f"{row.agent:8} {row.what:38} {row.microseconds:10.1f} us {row.share_of_update:8.2%} of an update"
         )
-    write_csv(line.out, rows, threads=1)
+    write_measured(line.out, rows, threads=1)
 
 
 if __name__ == "__main__":

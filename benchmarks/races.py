@@ -1,4 +1,4 @@
-"""Races: contenders take turns at the same work, so a machine whose speed drifts moves both sides of a ratio.
+"""Times routines in turns, so that a machine whose speed drifts moves both sides of a ratio.
 
 The figure of a contender is the median of its rounds; its ratio is the median of the ratios round by round.
 """
@@ -30,7 +30,7 @@ PACKAGES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class Routine:
     """One way of doing the same work; `work(n)` does n units, n being a multiple of `grain`."""
 
     name: str
@@ -52,7 +52,7 @@ class Row:
     rounds: int
 
 
-def race(name: str, unit: str, contenders: list[Contender], *, seconds: float, rounds: int) -> Iterator[Row]:
+def race(name: str, unit: str, contenders: list[Routine], *, seconds: float, rounds: int) -> Iterator[Row]:
     """Time the contenders in turns of about `seconds` each; the first one is the peer of all ratios."""
     sizes = {}
     for contender in contenders:
@@ -90,7 +90,7 @@ def _timed(work: Callable[[int], None], count: int) -> float:
     return time.perf_counter() - start
 
 
-def write_csv(path: Path, rows: Sequence[Any], threads: int) -> None:
+def write_measured(path: Path, rows: Sequence[Any], threads: int) -> None:
     """Write rows of one slotted dataclass with the command, versions and machine that made them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {

@@ -1,4 +1,4 @@
-"""What reliability costs: guards per update and per env step, and the seconds a checkpoint stops training.
+"""Measures what reliability costs: guards per update and env step, seconds that a checkpoint takes.
 
     python benchmarks/reliability_cost.py --out FILE.csv
 
@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from plugin_cost import microseconds, row_of, sample_agent
-from races import write_csv
+from races import write_measured
 from workload import filled_replay
 
 from rlsuite.envs.make import make_env
@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for row in rows:
         share = "" if math.isnan(row.share) else f"{row.share:8.2%}"
         print(f"{row.what:56} {row.milliseconds:10.3f} ms {share}")
-    write_csv(line.out, rows, threads=1)
+    write_measured(line.out, rows, threads=1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Agents with and without a plug-in, on one task: neuron resets at a high replay ratio, or early stopping.
+"""Trains agents with and without a plug-in: neuron resets at a high replay ratio, or early stopping.
 
     python benchmarks/resets.py grama --task HalfCheetah-v5 --out runs/grama
     python benchmarks/resets.py least --task Walker2d-v5 --out runs/least
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pictures
 import torch
+from curves import collect, copy_origin
 
-from rlsuite.bench.curves import collect, copy_origin
 from rlsuite.launch.plan import resolve, run_here
 from rlsuite.replay.packed import chunk_columns
 from rlsuite.runs.checkpoint import CheckpointStore
@@ -124,55 +125,6 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def plot(
-    returns: Sequence[Mapping[str, Any]],
-    shares: Sequence[Mapping[str, Any]],
-    episodes: Sequence[Mapping[str, Any]],
-    names: Sequence[str],
-    out: Path,
-) -> None:
-    """Draw every seed of both arms: evaluation returns, each metric, and how long episodes were."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    panels = [("return_mean", returns), *((name, shares) for name in names)]
-    varied = (
-        len({row["from_length"] for row in episodes}) > 1
-    )  # where episodes end in any other way than in time
-    width = len(panels) + varied
-    figure, axes = pyplot.subplots(1, width, figsize=(4.5 * width, 3.6), squeeze=False)
-    arms = list(dict.fromkeys(row["arm"] for row in returns))
-    for axis, (name, rows) in zip(axes[0], panels, strict=False):
-        for color, arm in enumerate(arms):
-            own = [row for row in rows if row["arm"] == arm and row[name] != ""]
-            for seed in sorted({row["seed"] for row in own}):
-                points = [(row["env_step"], row[name]) for row in own if row["seed"] == seed]
-                label = arm if seed == min(row["seed"] for row in own) else None
-                axis.plot(*zip(*points, strict=True), color=f"C{color}", alpha=0.8, label=label)
-        axis.set(xlabel="env steps", ylabel=name.replace("_", " "))
-        axis.grid(alpha=0.3)
-    if varied:
-        draw_lengths(axes[0, -1], arms, episodes)
-    axes[0, 0].legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(out, dpi=100, metadata={"Software": None})
-    pyplot.close(figure)
-
-
-def draw_lengths(axis: Any, arms: Sequence[str], episodes: Sequence[Mapping[str, Any]]) -> None:
-    """Draw each arm's training episodes by length."""
-    for color, arm in enumerate(arms):
-        own = [row for row in episodes if row["arm"] == arm]
-        total = sum(row["episodes"] for row in own)
-        share = [row["episodes"] / total for row in own]
-        place = [row["from_length"] + LENGTH_BIN / 2 for row in own]
-        axis.bar(place, share, LENGTH_BIN, color=f"C{color}", alpha=0.5, label=f"{arm}: {total} episodes")
-    axis.set(xlabel="env steps of an episode", ylabel="share of training episodes", yscale="log")
-    axis.legend(frameon=False)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, then report; return 0, or the exit code of the run that was interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -206,7 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_rows(line.out / name, rows)
     for arm, path in runs.items():
         copy_origin(path, line.out, f"{arm}.")
-    plot(returns, shares, tables["lengths.csv"], experiment.metrics, line.out / f"{line.experiment}.png")
+    if returns and shares:
+        pictures.arms(line.out, line.experiment, experiment.metrics)
     last = max((row["env_step"] for row in returns), default=0)
     for arm in runs:
         ends = [row["return_mean"] for row in returns if row["arm"] == arm and row["env_step"] == last]

@@ -1,4 +1,4 @@
-"""How wide a berth STAC gives the danger disc of RiskyPointMass, by its pessimism beta.
+"""Measures how far STAC keeps from the danger disc of RiskyPointMass, by its pessimism beta.
 
 Trains one run per beta and seed, plays the learnt policies from the same starts, and measures how near the
 disc they come: paths as CSV and picture, one row per run in `berth.csv`. Legend: T steps, B episodes.
@@ -9,8 +9,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import pictures
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from rlsuite.bounds import AtLeastOne, check_bounds
 from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
-from rlsuite.envs.toys.risky_pointmass import CENTER, GOAL_RADIUS, RADIUS, distance_to_center, risk
+from rlsuite.envs.toys.risky_pointmass import CENTER, RADIUS, distance_to_center, risk
 from rlsuite.errors import ConfigError
 from rlsuite.launch.plan import resolve, run_here
 from rlsuite.training.evaluate import evaluate
@@ -145,30 +145,6 @@ def write_paths(path: Path, paths: Mapping[tuple[float, int], Tensor]) -> None:
                         writer.writerow((beta, seed, episode, step, round(x, 4), round(y, 4)))
 
 
-def plot(paths: Mapping[tuple[float, int], Tensor], rows: Sequence[Mapping[str, Any]], picture: Path) -> None:
-    """Draw the first seed's paths around the disc, one panel per beta, the measured distance in its title."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    betas = list(dict.fromkeys(beta for beta, _ in paths))
-    figure, panels = pyplot.subplots(1, len(betas), figsize=(2.8 * len(betas), 3.3), dpi=150, squeeze=False)
-    for axes, beta in zip(panels[0], betas, strict=True):
-        places = next(found for (own, _), found in paths.items() if own == beta)
-        axes.add_patch(pyplot.Circle(CENTER, RADIUS, color="#d55e00", alpha=0.25, linewidth=0))
-        axes.add_patch(pyplot.Circle((0, 0), GOAL_RADIUS, color="#009e73"))
-        for episode in range(min(DRAWN, places.shape[1])):
-            axes.plot(*places[:, episode].T.numpy(), color="#0072b2", linewidth=0.7, alpha=0.6)
-            axes.plot(*places[0, episode].numpy(), ".", color="0.3", markersize=2)
-        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        nearest = statistics.fmean(row["nearest"] for row in rows if row["beta"] == beta)
-        axes.set_title(f"beta {beta:g}\nnearest {nearest:+.3f}", fontsize=9)
-    figure.tight_layout()
-    figure.savefig(picture, metadata={"Software": None})
-    pyplot.close(figure)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, play, measure, write."""
     import sys
@@ -193,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for row in rows:
             writer.writerow({key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()})
     write_paths(line.out / "paths.csv", paths)
-    plot(paths, rows, line.out / "paths.png")
+    pictures.danger_paths(line.out)
     for row in rows:
         steps = f"in the disc {row['inside_steps']:.2f} steps, near it {row['near_steps']:.2f}"
         head = f"beta {row['beta']:<5g} seed {row['seed']}: nearest {row['nearest']:+.3f}"

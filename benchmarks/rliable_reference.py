@@ -1,4 +1,4 @@
-"""What rliable says of a score matrix, with the draws it made, for tests/bench/test_rliable.py.
+"""Writes what rliable says of a score matrix, and its draws, for tests/report/test_rliable.py.
 
 Run in an environment of its own (`make test-rliable`): rliable 1.2 needs arch < 8, and that pandas < 3.
 

@@ -1,4 +1,4 @@
-"""SAC and TD3 of Stable-Baselines3, evaluated as our runs are: same episodes, same lines of metrics.
+"""Trains SAC and TD3 of Stable-Baselines3, evaluated as our runs are: same episodes, same lines of metrics.
 
     python benchmarks/sb3_baseline.py --agents sac,td3 --envs HalfCheetah-v5 --seeds 2 --out FOLDER
 

@@ -1,4 +1,4 @@
-"""Pictures of skills: candidates of one state over a maze, and samples of a bimodal behaviour.
+"""Measures skills of LDCQ: candidates of one state over a maze, and samples of a bimodal behaviour.
 
 The second needs no simulator: on a line whose recorded steps are long ones to the left or to the right, never
 short (after the random walk in LDCQ's appendix), it asks how many decoded latents stay inside what was
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pictures
 import torch
 from tensordict import TensorDict
 from torch import Tensor
@@ -158,86 +159,50 @@ def candidate_paths(agent: LDCQ, env: Any, seed: int, candidates: int) -> tuple[
     return torch.stack(seen), q, int(q.argmax())
 
 
-def draw_maze(axes: Any, maze: Any) -> None:
-    """Fill the walls of a Gymnasium-Robotics maze."""
-    scale = maze.maze_size_scaling
-    for row, line in enumerate(maze.maze_map):
-        for column, cell in enumerate(line):
-            if cell == 1:
-                x, y = maze.cell_rowcol_to_xy(np.array([row, column]))
-                axes.add_patch(_square(x - scale / 2, y - scale / 2, scale))
-    axes.set_aspect("equal")
-    axes.autoscale_view()
-
-
-def _square(x: float, y: float, side: float) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x, y), side, side, color="0.8")
-
-
-def draw_run(path: Path, line: SkillsArgs) -> Path:
-    """Draw the candidates of one run; write its table and its picture; return the picture's place."""
-    from matplotlib.figure import Figure
-
+def measure_run(path: Path, args: SkillsArgs) -> Path:
+    """Write the candidates of one run and the goals of its states; return the drawn picture's place."""
     run = load_run(path, "last")
     train = run.config.train
     if run.config.agent_name != "ldcq" or "PointMaze" not in train.env:
         raise ConfigError(f"{path} is {run.config.agent_name} on {train.env}: name runs of ldcq on PointMaze")
-    streams = SeedStreams([train.seed])
-    env = make_env(train.env, line.candidates, engine="gym", options=train.env_options)
-    figure = Figure(figsize=(5 * line.states, 5), layout="constrained")
-    rows = []
+    env = make_env(train.env, args.candidates, engine="gym", options=train.env_options)
+    rows: list[Sequence[Any]] = []
+    goals: list[Sequence[Any]] = []
     try:
-        agent = run.agent(env, streams)
+        agent = run.agent(env, SeedStreams([train.seed]))
         assert isinstance(agent, LDCQ)
-        for number in range(line.states):
+        for number in range(args.states):
             with set_exploration_type(ExplorationType.DETERMINISTIC):
-                paths, q, chosen = candidate_paths(agent, env, line.seed + number, line.candidates)
-            axes = figure.add_subplot(1, line.states, number + 1)
-            maze = env._vector.envs[0].unwrapped.maze
-            draw_maze(axes, maze)
+                paths, q, chosen = candidate_paths(agent, env, args.seed + number, args.candidates)
             # The observation is (x, y, velocities, achieved goal, desired goal).
-            for candidate in range(line.candidates):
-                axes.plot(*paths[:, candidate, :2].T.numpy(), color="tab:blue", alpha=0.3, linewidth=1)
-            axes.plot(*paths[:, chosen, :2].T.numpy(), color="tab:red", linewidth=2, label="chosen")
-            axes.plot(*paths[0, 0, :2].numpy(), "ko", label="start")
-            axes.plot(*paths[0, 0, -2:].numpy(), "g*", markersize=14, label="goal")
-            axes.set_title(f"values {q.min():.2f} to {q.max():.2f}")
-            axes.legend(loc="upper right", fontsize=8)
+            goals.append([number, *paths[0, 0, -2:].tolist()])
             rows += [
                 [number, candidate, int(candidate == chosen), f"{q[candidate]:.6g}", step, *place]
-                for candidate in range(line.candidates)
+                for candidate in range(args.candidates)
                 for step, place in enumerate(paths[:, candidate, :2].tolist())
             ]
     finally:
         env.close()
     header = ("state", "candidate", "chosen", "value", "step", "x", "y")
-    _write(line.out / f"{path.name}-candidates.csv", header, rows)
-    target = line.out / f"{path.name}-candidates.png"
-    figure.savefig(target, dpi=120)
-    return target
+    _write(args.out / f"{path.name}-candidates.csv", header, rows)
+    _write(args.out / f"{path.name}-goals.csv", ("state", "x", "y"), goals)
+    pictures.candidates(args.out, path.name)
+    return args.out / f"{path.name}-candidates.png"
 
 
-def draw_bimodal(line: SkillsArgs) -> Path:
-    """Train the walk, draw its histograms and write its table; return the picture's place."""
-    from matplotlib.figure import Figure
-
-    found = bimodal_actions(line.seed)
-    figure = Figure(figsize=(12, 3.5), layout="constrained")
-    for number, (name, actions) in enumerate(found.items()):
-        axes = figure.add_subplot(1, len(found), number + 1)
-        axes.hist(actions.numpy(), bins=np.linspace(-1.2, 1.2, 97).tolist())
-        for side in (-1, 1):
-            axes.axvspan(side * SUPPORT[0], side * SUPPORT[1], color="tab:green", alpha=0.2)
-        axes.set_title(f"{name}: {100 * inside(actions):.1f} % inside")
-        axes.set_xlabel("action")
-    _write(
-        line.out / "bimodal.csv", ("source", "inside"), [[name, inside(own)] for name, own in found.items()]
-    )
-    target = line.out / "bimodal.png"
-    figure.savefig(target, dpi=120)
-    return target
+def measure_bimodal(args: SkillsArgs) -> Path:
+    """Train the walk, count its samples by action; return the drawn picture's place."""
+    by_source = bimodal_actions(args.seed)
+    middles = [round(-1.2 + 0.025 * (place + 0.5), 4) for place in range(96)]
+    counts = []
+    for name, actions in by_source.items():
+        heights, _ = np.histogram(actions.numpy(), bins=np.linspace(-1.2, 1.2, 97))
+        counts += [[name, action, count] for action, count in zip(middles, heights, strict=True)]
+    shares = [[name, inside(actions)] for name, actions in by_source.items()]
+    _write(args.out / "bimodal.csv", ("source", "inside"), shares)
+    _write(args.out / "bimodal_counts.csv", ("source", "action", "count"), counts)
+    pictures.bimodal(args.out)
+    return args.out / "bimodal.png"
 
 
 def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -250,9 +215,9 @@ def main(argv: Sequence[str]) -> None:
     line = parse(SkillsArgs, argv, prog="benchmarks/skills.py", description=str(SkillsArgs.__doc__))
     line.out.mkdir(parents=True, exist_ok=True)
     for path in line.runs:
-        print(draw_run(path, line))
+        print(measure_run(path, line))
     if line.bimodal:
-        print(draw_bimodal(line))
+        print(measure_bimodal(line))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A long run that is stopped and resumed again and again in one process: does anything grow, or slow down?
+"""Stops and resumes a long run again and again in one process, to see whether anything grows or slows down.
 
     python benchmarks/soak.py --minutes 30 --out FILE.csv
 
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from races import write_csv
+from races import write_measured
 
 from rlsuite.errors import ConfigError
 from rlsuite.registry import agent_class
@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("torchrl").setLevel(logging.WARNING)
     rows = soak(line.run, line.minutes, line.session)
     found = verdict(rows)
-    write_csv(line.out, rows, threads=1)
+    write_measured(line.out, rows, threads=1)
     flat = {
         "resident": abs(found["resident"]) <= MEMORY_SHARE,
         "allocated": abs(found["allocated"]) <= MEMORY_SHARE,

@@ -1,4 +1,4 @@
-"""DηN on the grid whose optimal values are known: one agent for every first stock, against the exact optimum.
+"""Trains DηN on a grid whose optimal values are known: one agent for every first stock.
 
 Trains one run of several seeds for each objective. The learnt policies are then played exactly: the law of
 the return of every first stock is computed from the grid's table, without sampling. Results: `values.csv`
@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pictures
 import torch
 from torch import Tensor
 
@@ -187,57 +188,6 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             writer.writerow({key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()})
 
 
-def plot(rows: Sequence[Mapping[str, Any]], tails: Sequence[Mapping[str, Any]], picture: Path) -> None:
-    """Draw achieved against requested return, utilities against the optimum, and CVaR against its level."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(13, 4), dpi=150)
-    colours = dict(zip(OBJECTIVES, ("#0072b2", "#d55e00", "#009e73", "0.5", "#cc79a7"), strict=True))
-    for name, colour in colours.items():
-        own = [row for row in rows if row["objective"] == name]
-        if name in ("target", "mean") and own:
-            label = "target return" if name == "target" else "mean (QR-DQN)"
-            left.errorbar(
-                [-row["stock"] + 0.1 * row["seed"] for row in own],
-                [row["mean_return"] for row in own],
-                yerr=[row["return_std"] for row in own],
-                fmt="o",
-                markersize=3,
-                color=colour,
-                label=label,
-                linewidth=0.8,
-            )
-        if own:
-            marker = {"marker": "o", "linestyle": "", "markersize": 3, "color": colour, "label": name}
-            middle.plot([row["stock"] for row in own], [row["gap"] for row in own], **marker)
-        tail = [row for row in tails if row["objective"] == name]
-        for seed in sorted({row["seed"] for row in tail}):
-            mine = [row for row in tail if row["seed"] == seed]
-            right.plot(
-                [row["tau"] for row in mine], [row["achieved"] for row in mine], "o", color=colour, ms=4
-            )
-        if tail:
-            mine = [row for row in tail if row["seed"] == tail[0]["seed"]]
-            label = f"{name}: exact"
-            right.plot(
-                [row["tau"] for row in mine], [row["optimum"] for row in mine], color=colour, label=label
-            )
-    left.plot([-5, 14], [-5, 14], color="0.7", linewidth=0.8)
-    left.set(xlabel="requested return", ylabel="achieved return, mean and deviation")
-    middle.axhline(TOLERANCE, color="0.7", linewidth=0.8)
-    middle.set(xlabel="first stock", ylabel="optimum minus achieved utility")
-    right.set(xlabel="level of the tail", ylabel="CVaR of the return")
-    for axes in (left, middle, right):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(picture, metadata={"Software": None})
-    pyplot.close(figure)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, play exactly, measure, write."""
     import sys
@@ -272,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write(line.out / "values.csv", rows)
     if tails:
         write(line.out / "cvar.csv", tails)
-    plot(rows, tails, line.out / "risky_grid.png")
+    pictures.stocks(line.out)
 
 
 if __name__ == "__main__":

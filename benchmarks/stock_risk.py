@@ -1,4 +1,4 @@
-"""CVaR against the mean: DηN for min(x, 0) and QR-DQN on two risky tasks, with histograms of the return.
+"""Trains DηN for CVaR and QR-DQN for the mean on two risky tasks, and compares their returns.
 
 RiskyPointMass with nine actions (a disc where every step may cost 10) and a FrozenLake that pays 20 at the
 goal, -20 in a hole and -1 for other steps. Both agents are the same code and differ in the utility alone; the
@@ -20,6 +20,7 @@ from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError
 from rlsuite.launch.plan import resolve, run_here
+from rlsuite.report import STYLE
 from rlsuite.training.evaluate import chosen_stocks, evaluate
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.savedrun import load_run
@@ -115,15 +116,16 @@ def plot(returns: Mapping[str, Sequence[Tensor]], level: float, picture: Path) -
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 4), dpi=150)
+    pyplot.style.use(STYLE)
+
+    figure, axes = pyplot.subplots(figsize=(6, 4))
     for (name, found), colour in zip(returns.items(), ("#0072b2", "#d55e00"), strict=True):
         every = torch.cat(list(found))
         label = f"{name}: mean {every.mean():.2f}, CVaR {level:g}: {tail_mean(every, level):.2f}"
         axes.hist(every.numpy(), bins=40, alpha=0.5, density=True, color=colour, label=label)
         axes.axvline(tail_mean(every, level), color=colour, linestyle="--", linewidth=1)
     axes.set(xlabel="discounted return", ylabel="density")
-    axes.legend(fontsize=8)
-    figure.tight_layout()
+    axes.legend()
     figure.savefig(picture, metadata={"Software": None})
     pyplot.close(figure)
 

@@ -1,4 +1,4 @@
-"""Env steps of dm_control's tasks per second of processor time: its own environments and the native engine.
+"""Measures env steps of dm_control's tasks per CPU second: its own environments and the native engine.
 
     python benchmarks/suite_speed.py --out FILE.csv
 

@@ -1,4 +1,4 @@
-"""How fast the vectorised solver sweeps, and how its cost grows with states, actions, stocks and atoms.
+"""Measures how fast the vectorised solver sweeps, and its cost by states, actions, stocks and atoms.
 
 One row per size: sweeps of a random process, with states x actions x stocks x atoms x objectives per second.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from races import write_csv
+from races import write_measured
 
 from rlsuite.command.arguments import parse
 from rlsuite.returns.objectives import Lower, Target, Upper
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         size = " x ".join(str(getattr(row, name)) for name in BASE)
         speed = f"{row.milliseconds:9.1f} ms {row.cells_per_second:.3g}/s"
         print(f"{row.representation:12} {row.dtype} {size:24} {speed}")
-    write_csv(line.out, found, line.threads)
+    write_measured(line.out, found, line.threads)
 
 
 if __name__ == "__main__":

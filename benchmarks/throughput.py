@@ -1,4 +1,4 @@
-"""Races of updates, whole training and compilation against peers, and the table of environments.
+"""Races updates, whole training and compilation against peers, and tabulates environments.
 
     python benchmarks/throughput.py --out FILE.csv                    # all races, one thread and two
     python benchmarks/throughput.py updates --threads 1 --rounds 9    # one of them
@@ -402,7 +402,7 @@ def environments(line: argparse.Namespace) -> None:
     """Race all ways to step the named tasks, in this process."""
     import torch
     from environments import table
-    from races import write_csv
+    from races import write_measured
 
     threads = max(line.threads)
     torch.set_num_threads(threads)
@@ -416,7 +416,7 @@ def environments(line: argparse.Namespace) -> None:
             flush=True,
         )
         if line.out:
-            write_csv(line.out, rows, threads)
+            write_measured(line.out, rows, threads)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

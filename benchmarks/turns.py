@@ -1,4 +1,4 @@
-"""Turns of a race: every contender is a process of its own that waits, and works when it is told to.
+"""Runs the turns of a race: every contender is a process that waits, and works when it is told to.
 
 The standard library alone, so that contenders may live in environments of their own. A contender is a
 command; its process claims its standard output, builds what it needs, and answers every line of its standard

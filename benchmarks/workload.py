@@ -1,4 +1,4 @@
-"""What updates are raced on: random transitions of HalfCheetah's sizes."""
+"""Makes what updates are raced on: random transitions of HalfCheetah's sizes."""
 
 import torch
 from tensordict import TensorDict

@@ -24,6 +24,8 @@ from rlsuite.returns.vectorised import Grid, GridSolver
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+pyplot.style.use("rlsuite.report.style")
+
 HORIZON = 16  # steps
 REWARDS = (20, -20, -1)  # goal, hole, ice
 SLIP = 0.8  # chance to go where one wants to
@@ -64,10 +66,10 @@ def main() -> None:
     found = {level: best_law(solver, start, level) for level in LEVELS}
     plain = solver.law(1, start, 0)
 
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(14, 4), dpi=150)
+    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(12, 3.6))
     left.plot(LEVELS, [cvar(found[level][1], level) for level in LEVELS], "o-", label="best CVaR")
     left.plot(LEVELS, [cvar(plain, level) for level in LEVELS], "s--", label="policy of the best mean")
-    left.set(xlabel="level of the tail", ylabel="CVaR of the return")
+    left.set(xlabel="level of the tail", ylabel="CVaR of the return", title="Best tails, by level")
     left.legend()
 
     shown = [0, 4, 8, 9, 10, 13, 14]  # cells on the way to the goal
@@ -82,6 +84,8 @@ def main() -> None:
         extent=(solver.stock_grid.low - 0.5, solver.stock_grid.high + 0.5, len(shown) - 0.5, -0.5),
     )
     middle.set(xlabel=f"stock, {HORIZON // 2} steps before the end", ylabel="cell", yticks=range(len(shown)))
+    middle.set_title("Best action, by what is still to be earned")
+    middle.grid(visible=False)
     middle.set_yticklabels(shown)
     bar = figure.colorbar(picture, ax=middle, ticks=range(len(ARROWS)))
     bar.ax.set_yticklabels(ARROWS)
@@ -90,9 +94,10 @@ def main() -> None:
         law = found[level][1]
         label = f"CVaR {level:g}: mean {mean(law):.2f}"
         right.bar([x + 0.4 * place - 0.2 for x in law], list(law.values()), width=0.4, label=label)
-    right.set(xlabel="return", ylabel="probability", yscale="log", ylim=(1e-4, 1))
-    right.legend()
-    figure.tight_layout()
+    right.set(
+        xlabel="return", ylabel="probability", yscale="log", ylim=(1e-4, 3), title="Returns of two levels"
+    )
+    right.legend(loc="upper left")
     figure.savefig(folder / "cvar_frontier.png", metadata={"Software": None})
     for level, (stock, law) in found.items():
         tails = f"CVaR {cvar(law, level):7.3f} (best mean's: {cvar(plain, level):7.3f})"

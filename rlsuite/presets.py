@@ -1,4 +1,8 @@
-"""Presets: tables of `rlsuite/configs/AGENT.toml` that hold what differs from an agent's defaults."""
+"""Presets: tables of `rlsuite/configs/AGENT.toml` that hold what differs from an agent's defaults.
+
+What differs on one environment, Hopper's say, stands in the agent's file under `[PRESET.env."Hopper"]`;
+`rlsuite list presets` shows them all.
+"""
 
 import importlib.util
 import tomllib

@@ -26,7 +26,7 @@ PUBLISHED_VARIABLE = "RLSUITE_PUBLISHED"  # environment variable with the path o
 EVAL_EVERY, EVAL_EPISODES = 1_000, 1  # the paper's
 
 
-class Contender(NamedTuple):
+class PaperAlgorithm(NamedTuple):
     """What the paper calls an algorithm, as an agent and a preset of ours; None: not in the paper."""
 
     agent: str
@@ -35,9 +35,9 @@ class Contender(NamedTuple):
 
 
 CONTENDERS = {
-    "stac": Contender("stac", "default", "STAC"),
-    "estac": Contender("stac", "estac", "ESTAC"),
-    "sac": Contender("sac", "stac_paper", "SAC"),
+    "stac": PaperAlgorithm("stac", "default", "STAC"),
+    "estac": PaperAlgorithm("stac", "estac", "ESTAC"),
+    "sac": PaperAlgorithm("sac", "stac_paper", "SAC"),
 }
 
 
@@ -87,9 +87,9 @@ class PaperArgs(LaunchFlags):
         return list(dict.fromkeys(name for name in self.agents.replace(" ", "").split(",") if name))
 
 
-def contender(name: str) -> Contender:
+def contender(name: str) -> PaperAlgorithm:
     """Return what `name` stands for: one of `CONTENDERS`, or an agent in its default preset."""
-    return CONTENDERS.get(name, Contender(name, "default", None))
+    return CONTENDERS.get(name, PaperAlgorithm(name, "default", None))
 
 
 def env_id(task: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from rlsuite.blocks.mlp import MLP, LayerNorm, Linear
-from rlsuite.blocks.networks import BroNet, Denoiser, MultiSkip, SimBa
+from rlsuite.blocks.networks import BroNet, MultiSkip, RefiningMLP, SimBa
 
 HEADS = "rlsuite.blocks.heads"  # whose networks are a trunk, and functions of its outputs
 
@@ -124,5 +124,5 @@ _OURS: dict[type[nn.Module], Callable[[Any, str], Any]] = {
     BroNet: _bronet,
     SimBa: _simba,
     MultiSkip: _multiskip,
-    Denoiser: _denoiser,
+    RefiningMLP: _denoiser,
 }

@@ -161,7 +161,7 @@ class MultiSkip(_Residual):
         return self.head(through(self.last, x, noise))
 
 
-class Denoiser(nn.Module):
+class RefiningMLP(nn.Module):
     """Refines its output in several passes through one MLP, as DACER's actor does (arXiv 2405.15177).
 
     Every pass sees the input, the output so far (zeros at first) and the embedded step, and adds a share of
@@ -220,7 +220,7 @@ NETWORKS: dict[str, Any] = {
     "bronet": BroNet,
     "simba": SimBa,
     "multiskip": MultiSkip,
-    "denoiser": Denoiser,
+    "denoiser": RefiningMLP,
 }
 RESIDUAL = ("bronet", "simba", "multiskip")
 

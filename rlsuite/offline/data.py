@@ -17,7 +17,7 @@ from torch import Tensor
 from rlsuite.blocks.noise import Source
 from rlsuite.errors import DataError
 from rlsuite.offline.scores import Reference
-from rlsuite.offline.spaces import Box
+from rlsuite.offline.spaces import VectorLeaf
 from rlsuite.replay.memory import host_free_bytes
 from rlsuite.replay.offline import OfflineReplay
 from rlsuite.replay.uniform import MEMORY_SHARE
@@ -133,7 +133,7 @@ class Columns:
         self.terminated = np.empty(rows, np.bool_)
         self.truncated = np.empty(rows, np.bool_)
 
-    def scale_actions(self, box: Box) -> None:
+    def scale_actions(self, box: VectorLeaf) -> None:
         """Map actions from the environment's range to [-1, 1], where the range is known and another one."""
         if box.low is None or box.high is None:
             return

@@ -25,7 +25,7 @@ from rlsuite.offline.hdf5 import (
     opened,
 )
 from rlsuite.offline.scores import minari_reference
-from rlsuite.offline.spaces import Box, choose_boxes, parse_space
+from rlsuite.offline.spaces import VectorLeaf, choose_boxes, parse_space
 
 METADATA_FILE = "metadata.json"
 MAIN_FILE = "main_data.hdf5"
@@ -152,7 +152,7 @@ def _count(metadata: Mapping[str, Any], name: str, where: str) -> int:
 
 
 def _fill(
-    source: Episodes, path: Path, total: int, count: int, leaves: Sequence[Box], action: Box
+    source: Episodes, path: Path, total: int, count: int, leaves: Sequence[VectorLeaf], action: VectorLeaf
 ) -> tuple[Columns, list[int]]:
     """Copy all episodes into the final columns; return them with the row at which each begins or ends."""
     columns = Columns(path, total, sum(leaf.width for leaf in leaves), action.width)
@@ -187,7 +187,7 @@ def _fill(
 class _HDF5Episodes:
     """Episodes of main_data.hdf5, read with h5py's low-level calls: a third of the time of the usual ones."""
 
-    def __init__(self, file: Any, path: Path, leaves: Sequence[Box], action: Box) -> None:
+    def __init__(self, file: Any, path: Path, leaves: Sequence[VectorLeaf], action: VectorLeaf) -> None:
         h5py = import_h5py()
         self._h5py, self._file, self._path = h5py, file, path
         self._leaves, self._action = leaves, action
@@ -304,7 +304,7 @@ class ArrowEpisodes:
         ConfigError: pyarrow is not installed.
     """
 
-    def __init__(self, folder: Path, form: str, leaves: Sequence[Box], action: Box) -> None:
+    def __init__(self, folder: Path, form: str, leaves: Sequence[VectorLeaf], action: VectorLeaf) -> None:
         try:
             import pyarrow
             import pyarrow.parquet

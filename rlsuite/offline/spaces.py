@@ -21,7 +21,7 @@ TYPE_NAME = re.compile(r"[<>=|]?[a-z]{1,12}[0-9]{0,3}")  # float32, bool, <f8
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class VectorLeaf:
     """A leaf: a vector of numbers.
 
     Attributes:
@@ -46,7 +46,7 @@ class Box:
 
 def parse_space(
     metadata: Mapping[str, Any], name: str, where: str, keys: Sequence[str] | None = None
-) -> tuple[Box, ...]:
+) -> tuple[VectorLeaf, ...]:
     """Return the leaves of `observation_space` or `action_space`, in the order of this module.
 
     Args:
@@ -98,7 +98,9 @@ def nested_json(leaves: Mapping[tuple[str, ...], dict[str, Any]]) -> dict[str, A
     return {"type": "Dict", "subspaces": subspaces}
 
 
-def choose_boxes(leaves: Sequence[Box], keys: Sequence[str] | None, where: str) -> tuple[Box, ...]:
+def choose_boxes(
+    leaves: Sequence[VectorLeaf], keys: Sequence[str] | None, where: str
+) -> tuple[VectorLeaf, ...]:
     """Return the leaves that `keys` name, in the order of `keys`; a key may name a whole subtree.
 
     Raises:
@@ -110,7 +112,7 @@ def choose_boxes(leaves: Sequence[Box], keys: Sequence[str] | None, where: str) 
 
 def _leaves(
     space: Any, path: tuple[str, ...], where: str, wanted: Sequence[tuple[str, ...]] | None
-) -> Iterator[Box]:
+) -> Iterator[VectorLeaf]:
     space_type = space.get("type") if isinstance(space, dict) else None
     if space_type == "Dict" and isinstance(space.get("subspaces"), dict):
         for name in sorted(space["subspaces"], key=key_order):
@@ -130,7 +132,7 @@ def _leaves(
         raise DataError(f"{where}: {here} {problem}")
     assert shape is not None and dtype is not None  # else there is a problem
     width = math.prod(shape)
-    yield Box(path, width, dtype, _bounds(space, "low", width), _bounds(space, "high", width))
+    yield VectorLeaf(path, width, dtype, _bounds(space, "low", width), _bounds(space, "high", width))
 
 
 def _is_vector(shape: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlsuite.errors import ConfigError
+from rlsuite.report import STYLE
 from rlsuite.report.statistics import bootstrap, interquartile_mean, probability_of_improvement
 from rlsuite.runs.files import staged
 from rlsuite.runs.metrics import read_metrics
@@ -203,32 +204,34 @@ def plot(pairs: Sequence[tuple[Curves, Curves | None]], env: str, picture: Path)
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    figure, panels = pyplot.subplots(
-        1, len(pairs), figsize=(5.2 * len(pairs), 4.0), dpi=150, sharey=True, squeeze=False
-    )
-    for axes, (ours, theirs), color in zip(panels[0], pairs, OURS_COLORS * len(pairs), strict=False):
-        last = ours.steps()[-1]
-        for curves, tint, label in ((theirs, PUBLISHED_COLOR, "published"), (ours, color, "ours")):
-            if curves is None:
-                continue
-            steps = [step for step in curves.steps() if step <= last]
-            returns = curves.returns(steps)
-            iqm = bootstrap(interquartile_mean, [returns], resamples=BAND_RESAMPLES)
-            for curve in returns:
-                axes.plot(steps, curve, color=tint, alpha=0.35, linewidth=0.7)
-            seeds = "1 seed" if len(returns) == 1 else f"{len(returns)} seeds"
-            line = "-" if label == "ours" else "--"
-            axes.plot(steps, iqm.value, line, color=tint, label=f"{label}, {seeds}: IQM, 95 %")
-            axes.fill_between(steps, iqm.low, iqm.high, color=tint, alpha=0.15, linewidth=0)
-        axes.set(xlabel="env steps", title=f"{ours.name} on {env}")
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
-    panels[0][0].set_ylabel("evaluation return, mean of 10 episodes")
-    figure.tight_layout()
-    with staged(picture) as stage:
-        figure.savefig(stage, metadata={"Software": None})
-    pyplot.close(figure)
+    with pyplot.style.context(STYLE):
+        figure, panels = pyplot.subplots(
+            1, len(pairs), figsize=(5.2 * len(pairs), 4.0), sharey=True, squeeze=False
+        )
+        for axes, (ours, theirs), color in zip(panels[0], pairs, OURS_COLORS * len(pairs), strict=False):
+            last = ours.steps()[-1]
+            for curves, tint, label in ((theirs, PUBLISHED_COLOR, "published"), (ours, color, "ours")):
+                if curves is None:
+                    continue
+                steps = [step for step in curves.steps() if step <= last]
+                returns = curves.returns(steps)
+                iqm = bootstrap(interquartile_mean, [returns], resamples=BAND_RESAMPLES)
+                for curve in returns:
+                    axes.plot(steps, curve, color=tint, alpha=0.35, linewidth=0.7)
+                seeds = "1 seed" if len(returns) == 1 else f"{len(returns)} seeds"
+                line = "-" if label == "ours" else "--"
+                axes.plot(steps, iqm.value, line, color=tint, label=f"{label}, {seeds}: IQM, 95 %")
+                axes.fill_between(steps, iqm.low, iqm.high, color=tint, alpha=0.15, linewidth=0)
+            axes.set(xlabel="env steps", title=f"{ours.name} on {env}")
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.legend()
+        panels[0][0].set_ylabel("evaluation return, mean of 10 episodes")
+        with staged(picture) as stage:
+            figure.savefig(stage, metadata={"Software": None})
+        pyplot.close(figure)
 
 
 def report(pairs: Sequence[tuple[Curves, Curves | None]], env: str, out: Path) -> list[str]:

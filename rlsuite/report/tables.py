@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rlsuite.report import STYLE
 from rlsuite.report.comparison import write_csv
 from rlsuite.report.statistics import (
     Estimate,
@@ -23,6 +24,7 @@ from rlsuite.report.study import (
     comparable,
 )
 
+MOST_ACROSS = 4  # panels side by side
 LEAST_SEEDS = 3  # of an interval: of fewer it would claim a certainty that nobody has
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
 REACH = 0.9  # share of the best final score that a run is timed to
@@ -143,33 +145,39 @@ def draw(study: Study, out: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     envs = study.envs
-    figure, panels = pyplot.subplots(1, len(envs), figsize=(5.2 * len(envs), 4.0), dpi=150, squeeze=False)
-    colors = dict(zip(study.labels, itertools.cycle(PALETTE), strict=False))
-    for axes, env in zip(panels[0], envs, strict=True):
-        for group in study.on(env):
-            grid, iqm = group.band("env_steps")
-            color = colors[group.label]
-            for curve in group.curves:
-                axes.plot(curve.along("env_steps"), curve.returns, color=color, alpha=0.3, linewidth=0.7)
-            axes.plot(
-                grid, iqm.value, color=color, label=f"{group.label}, {counted(len(group.curves), 'seed')}"
+    with pyplot.style.context(STYLE):
+        across = min(len(envs), MOST_ACROSS)
+        down = -(-len(envs) // across)
+        figure, panels = pyplot.subplots(down, across, figsize=(5.2 * across, 3.8 * down), squeeze=False)
+        colors = dict(zip(study.labels, itertools.cycle(PALETTE), strict=False))
+        for axes in panels.flat[len(envs) :]:
+            axes.set_axis_off()
+        for axes, env in zip(panels.flat, envs, strict=False):
+            for group in study.on(env):
+                grid, iqm = group.band("env_steps")
+                color = colors[group.label]
+                for curve in group.curves:
+                    axes.plot(curve.along("env_steps"), curve.returns, color=color, alpha=0.3, linewidth=0.7)
+                axes.plot(
+                    grid, iqm.value, color=color, label=f"{group.label}, {counted(len(group.curves), 'seed')}"
+                )
+                if len(group.curves) >= LEAST_SEEDS:
+                    axes.fill_between(grid, iqm.low, iqm.high, color=color, alpha=0.15, linewidth=0)
+                if (begun := study.online_from(group)) is not None:
+                    axes.axvline(begun, color=color, linestyle=":", linewidth=1, label="online from here")
+            axes.set(title=env, xlabel=AXES["env_steps"])
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.legend()
+        panels[0][0].set_ylabel("evaluation return: IQM over seeds, 95 %")
+        for suffix in ("png", "svg"):
+            figure.savefig(
+                out / f"curves.{suffix}", metadata={"Software": None} if suffix == "png" else {"Date": None}
             )
-            if len(group.curves) >= LEAST_SEEDS:
-                axes.fill_between(grid, iqm.low, iqm.high, color=color, alpha=0.15, linewidth=0)
-            if (begun := study.online_from(group)) is not None:
-                axes.axvline(begun, color=color, linestyle=":", linewidth=1, label="online from here")
-        axes.set(title=env, xlabel=AXES["env_steps"])
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
-    panels[0][0].set_ylabel("evaluation return: IQM over seeds, 95 %")
-    figure.tight_layout()
-    for suffix in ("png", "svg"):
-        figure.savefig(
-            out / f"curves.{suffix}", metadata={"Software": None} if suffix == "png" else {"Date": None}
-        )
-    pyplot.close(figure)
+        pyplot.close(figure)
 
 
 def counted(number: int, noun: str) -> str:

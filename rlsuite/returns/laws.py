@@ -4,8 +4,6 @@ With `fractions.Fraction` everything is exact.
 """
 
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from rlsuite.errors import ConfigError
@@ -50,17 +48,6 @@ def upper_cvar(law: Law, tau: Any) -> Any:
     return -cvar({-x: p for x, p in law.items()}, tau)
 
 
-def wasserstein(first: Law, second: Law) -> Any:
-    """Return the 1-Wasserstein distance of two laws of numbers: the area between their distributions."""
-    places = sorted({*first, *second})
-    area: Any = 0
-    gap: Any = 0
-    for here, there in pairwise(places):
-        gap += first.get(here, 0) - second.get(here, 0)
-        area += abs(gap) * (there - here)
-    return area
-
-
 class Choice(NamedTuple):
     """The solution of an outer problem.
 
@@ -96,12 +83,3 @@ def best_mean_cvar(values: Mapping[Any, Any]) -> Choice:
 def _best(choices: Iterable[Choice]) -> Choice:
     """Return the best choice; of equally good ones that with the greatest stock."""
     return max(choices, key=lambda choice: (choice.value, choice.stock))
-
-
-def project_to_quantiles(law: Law, count: int) -> list[Any]:
-    """Return the quantiles of a law at the midpoints of N equal steps: the nearest N equal atoms in W1.
-
-    Expected utilities of them are off by up to half a step of the atoms' range: 0.1 for {-2: 1/4, 5: 3/4} and
-    min(x - 5, 0) with 10 atoms, nothing with 4.
-    """
-    return [quantile(law, Fraction(2 * i + 1, 2 * count)) for i in range(count)]

@@ -9,8 +9,6 @@ exponentially (horizons up to about 8). `rlsuite.returns.vectorised` is for what
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
-from itertools import product
 from typing import Any, NamedTuple
 
 from rlsuite.errors import ConfigError
@@ -20,8 +18,6 @@ from rlsuite.returns.objectives import Lower, MeanCVaR, Upper, Utility, check_di
 
 Policy = Callable[[State, Any, int], int]
 """(state, stock, steps left) -> index of an action."""
-
-MAX_LAWS = 1_000_000  # of the brute-force enumeration
 
 
 class Step(NamedTuple):
@@ -382,36 +378,3 @@ def contraction_bound(utility: Utility, gamma: Any, sweeps: int, reward_bound: A
             f"gamma = {gamma}: the bound is of gamma in (0, 1); with gamma = 1 horizons are finite"
         )
     return float(utility.lipschitz * gamma**sweeps * reward_bound / (1 - gamma))
-
-
-def every_law(mdp: MDP, steps: int, gamma: Any = 1, state: State | None = None) -> list[Law]:
-    """Return the law of every deterministic history-dependent policy, by brute force: the oracle of tests.
-
-    Raises:
-        ConfigError: there are more than a million.
-    """
-    gamma = exact(gamma)
-
-    @cache
-    def laws(state: State, steps: int) -> list[Law]:
-        options = mdp.options(state)
-        if not options or steps == 0:
-            return [{mdp.zero: Fraction(1)}]
-        collected: list[Law] = []
-        for outcomes in options:
-            below = [laws(outcome.state, steps - 1) for outcome in outcomes]
-            count = 1
-            for each in below:
-                count *= len(each)
-            if count + len(collected) > MAX_LAWS:
-                raise ConfigError(f"more than {MAX_LAWS} history-dependent policies: lower the horizon")
-            for chosen in product(*below):
-                after = dict(enumerate(chosen))
-                numbered = [Transition(o.probability, o.reward, index) for index, o in enumerate(outcomes)]
-                collected.append(
-                    backed_up(numbered, lambda i, _c, _n, after=after: after[i], mdp.zero, gamma, steps)  # type: ignore[misc]
-                )
-        return collected
-
-    first = next(iter(mdp.start)) if state is None else state
-    return laws(first, steps)

@@ -10,7 +10,7 @@ import pytest
 import throughput
 import torch
 import turns
-from races import Contender, race, write_csv
+from races import Routine, race, write_measured
 from throughput import Entry, Goal, Race, Turn
 from torch.utils.flop_counter import FlopCounterMode
 from workload import SPACES, filled_replay
@@ -37,9 +37,7 @@ def test_ratios_are_of_speeds_and_work_comes_in_whole_grains():
         time.sleep(count * 2e-3)
 
     rows = list(
-        race(
-            "r", "u/s", [Contender("slow", slow, 5), Contender("fast", slow_by_half)], seconds=0.04, rounds=3
-        )
+        race("r", "u/s", [Routine("slow", slow, 5), Routine("fast", slow_by_half)], seconds=0.04, rounds=3)
     )
     assert all(count % 5 == 0 for count in asked)
     assert [row.contender for row in rows] == ["slow", "fast"]
@@ -56,7 +54,7 @@ def test_every_contender_steps_and_is_written_down(tmp_path):
     rows = list(environments.table(["InvertedPendulum"], [2], 1, seconds=0.02, rounds=1))
     assert {row.contender for row in rows} >= EVERYWHERE
     assert all(row.per_second > 0 and row.race == "InvertedPendulum x 2" for row in rows)
-    write_csv(tmp_path / "t.csv", rows, threads=1)
+    write_measured(tmp_path / "t.csv", rows, threads=1)
     lines = [line for line in (tmp_path / "t.csv").read_text().splitlines() if not line.startswith("#")]
     assert [row["contender"] for row in csv.DictReader(lines)] == [row.contender for row in rows]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from agents.helpers import random_batch, small_agent, with_field
 
-from rlsuite.blocks.networks import NETWORKS, RESIDUAL, Denoiser, MultiSkip, network
+from rlsuite.blocks.networks import NETWORKS, RESIDUAL, MultiSkip, RefiningMLP, network
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.grama import GraMa
 from rlsuite.registry import agent_class
@@ -81,7 +81,7 @@ def test_gradients_reach_the_stem_through_many_blocks(name):
 
 def test_the_denoiser_refines_step_by_step():
     torch.manual_seed(0)
-    net = Denoiser(3, (8,), 2, steps=3)
+    net = RefiningMLP(3, (8,), 2, steps=3)
     x = torch.randn(5, 3)
     y = torch.zeros(5, 2)
     for step in (2, 1, 0):

@@ -10,7 +10,7 @@ from rlsuite.errors import ConfigError
 from rlsuite.plugins.grama import GraMa, weight_scores
 from rlsuite.plugins.neurons.chains import chain, columns_of
 from rlsuite.plugins.neurons.initialisers import default_init, kaiming_init
-from rlsuite.plugins.neurons.resets import activity
+from rlsuite.plugins.neurons.scores import activity
 from rlsuite.plugins.redo import activation_scores
 
 X = torch.tensor([[1.0, 0], [0, 1], [1, 1], [1, -1]])

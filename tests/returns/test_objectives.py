@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles import project_to_quantiles, wasserstein
 
 from rlsuite.errors import ConfigError
-from rlsuite.returns.laws import cvar, mean, project_to_quantiles, quantile, upper_cvar, wasserstein
+from rlsuite.returns.laws import cvar, mean, quantile, upper_cvar
 from rlsuite.returns.objectives import (
     Custom,
     Exponential,

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from oracles import every_law
 from processes import COUNTER, HALF, MDP_A, MDP_B, MDP_C, MDP_D, RISKY, SAFE
 
 from rlsuite.errors import ConfigError
@@ -16,7 +17,6 @@ from rlsuite.returns.objectives import Custom, Exponential, Lower, Mean, Norm, R
 from rlsuite.returns.tabular import (
     Solver,
     contraction_bound,
-    every_law,
     optimal_cvar,
     optimal_mean_cvar,
     policy_iteration,

@@ -13,7 +13,8 @@ from rlsuite.blocks.noise import Source
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.base import Plugin
 from rlsuite.plugins.neurons.chains import Chain, chain
-from rlsuite.plugins.neurons.resets import NeuronReset, Outgoing, check_fields, inactive_share
+from rlsuite.plugins.neurons.resets import NeuronReset, Outgoing, check_fields
+from rlsuite.plugins.neurons.scores import inactive_share
 
 Incoming = Literal["original", "default", "kaiming", "lecun", "xavier"]
 

@@ -9,74 +9,29 @@ and reset by itself.
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_leaves
 
-from rlsuite.blocks.noise import Source, generators_of, normal
+from rlsuite.blocks.noise import Source
 from rlsuite.errors import ConfigError
-from rlsuite.plugins.neurons.chains import (
-    Chain,
-    Layer,
-    check_untied,
-    columns_of,
-    own_parameter,
-    per_unit,
+from rlsuite.plugins.neurons.chains import Chain, Layer, check_untied, columns_of, per_unit
+from rlsuite.plugins.neurons.initialisers import (
+    INITIALISERS,
+    Fresh,
+    by_reset_parameters,
+    default_init,
+    owner_of,
+    small_columns,
 )
-from rlsuite.plugins.neurons.initialisers import INITIALISERS, Fresh, default_init
+from rlsuite.plugins.neurons.moments import check_splittable
+from rlsuite.plugins.neurons.scores import Activity, activity
 
 logger = logging.getLogger(__name__)
 
-MIN_MEAN = 1e-12  # a layer whose mean score is below got no signal at all: nothing is flagged
-SMALL = 0.1  # of the median norm of live columns, for outgoing="small"; AgileRL's idea, our number
-
-UNSPLIT = ("Adafactor", "LBFGS")  # their sums over rows or parameters belong to no unit; empty at first
-
 Outgoing = Literal["zero", "keep", "small"]
-
-
-class Activity(NamedTuple):
-    """Scores of the units of one layer.
-
-    Attributes:
-        score: share of the layer's mean, `[*lead, H]`; infinite where the layer got no signal.
-        inactive: which are at or below the threshold, `[*lead, H]`.
-    """
-
-    score: Tensor
-    inactive: Tensor
-
-    @property
-    def fraction(self) -> Tensor:
-        """Share of inactive units, `[*lead]`."""
-        return self.inactive.float().mean(-1)
-
-
-def activity(raw: Tensor, tau: float, max_fraction: float = 1.0, *others: Tensor) -> Activity:
-    """Normalise raw scores by their layer's mean and flag the units at or below `tau`.
-
-    Args:
-        raw: `[*lead, H]`.
-        tau: threshold on the normalised score.
-        max_fraction: of the flagged units at most this share of the layer (at least one) stay flagged: the
-            smallest.
-        others: further raw scores of the same units; of all normalised scores the smallest counts.
-    """
-    score = torch.stack([_share_of_mean(each) for each in (raw, *others)]).amin(0)
-    inactive = score <= tau
-    if max_fraction < 1:
-        allowed = max(1, math.floor(max_fraction * raw.shape[-1] + 1e-9))
-        inactive &= score.argsort(dim=-1, stable=True).argsort(-1) < allowed
-    return Activity(score, inactive)
-
-
-def _share_of_mean(raw: Tensor) -> Tensor:
-    """Divide raw scores `[*lead, H]` by their mean; infinite where that is no signal at all."""
-    mean = raw.mean(-1, keepdim=True)
-    return torch.where(mean >= MIN_MEAN, raw / mean.clamp(min=MIN_MEAN), math.inf)
 
 
 class NeuronReset:
@@ -168,7 +123,7 @@ class NeuronReset:
         for chain in chains:
             key, owner = name + chain.name, None
             if parameters is None:
-                owner = _owner_of(module, chain.producer)
+                owner = owner_of(module, chain.producer)
             self._watch(key, chain, module, stacked=parameters is not None)
             self.chains[key], self._owners[key] = chain, owner
             lead = chain.producer.lead
@@ -345,7 +300,7 @@ class NeuronReset:
             columns = per_unit(columns_of(mask, reader), layer.weight, layer.in_axis)
             value = torch.zeros_like(layer.weight)
             if self.outgoing == "small":
-                value = _small(layer, columns, self._source(layer))
+                value = small_columns(layer, columns, self._source(layer))
             self._touch(layer.weight, columns, value)
 
     def _fresh(self, layer: Layer, owner: nn.Module | None) -> tuple[Tensor, Tensor]:
@@ -357,7 +312,7 @@ class NeuronReset:
         if hasattr(owner, "fresh"):
             return owner.fresh(source)  # type: ignore[union-attr, operator]
         if owner is not None and hasattr(owner, "reset_parameters"):
-            return _by_reset_parameters(layer, owner, source)
+            return by_reset_parameters(layer, owner, source)
         return default_init(layer, source)
 
     def _source(self, layer: Layer) -> Source:
@@ -403,29 +358,11 @@ class NeuronReset:
             if not parameter.requires_grad or (parameter is chain.bias and not self.bias_moments):
                 continue
             for optimizer in optimizers:
-                _check_splittable(optimizer, parameter, held=self._holds(optimizer, parameter))
+                check_splittable(optimizer, parameter, held=self._holds(optimizer, parameter))
 
     @staticmethod
     def _holds(optimizer: Optimizer, parameter: Tensor) -> bool:
         return any(p is parameter for group in optimizer.param_groups for p in group["params"])
-
-
-def _check_splittable(optimizer: Optimizer, parameter: Tensor, *, held: bool) -> None:
-    """Raise ConfigError where an optimiser's state of a parameter has entries of no single unit."""
-    name = type(optimizer).__name__
-    if held and any(base.__name__ in UNSPLIT for base in type(optimizer).mro()):
-        raise ConfigError(
-            f"{name} keeps sums over several units: which belong to a single one cannot be told; use "
-            "reset_moments=False or another optimiser"
-        )
-    for key, entry in optimizer.state.get(parameter, {}).items():
-        for part in tree_leaves(entry):
-            if isinstance(part, Tensor) and part.numel() > 1 and part.shape != parameter.shape:
-                raise ConfigError(
-                    f'{name} keeps "{key}" of shape {list(part.shape)} for a parameter of shape '
-                    f"{list(parameter.shape)}: which entries belong to a unit cannot be told; use "
-                    "reset_moments=False"
-                )
 
 
 def check_fields(tau: float, period: int, outgoing: str, incoming: object, max_fraction: float) -> None:
@@ -442,47 +379,3 @@ def check_fields(tau: float, period: int, outgoing: str, incoming: object, max_f
         )
     if not 0 < max_fraction <= 1:
         raise ConfigError(f"max_fraction = {max_fraction}: must be in (0, 1]")
-
-
-def inactive_share(scores: Mapping[str, Activity]) -> Tensor:
-    """Share of inactive units over several layers, each of the same leading axes; the last axis is summed."""
-    flagged = torch.stack([layer.inactive.sum(-1).float() for layer in scores.values()]).sum(0)
-    return flagged / sum(layer.inactive.shape[-1] for layer in scores.values())
-
-
-def _owner_of(module: nn.Module, layer: Layer) -> nn.Module | None:
-    """Return the submodule that holds a weight under this very name."""
-    for part in module.modules():
-        if own_parameter(part, "weight") is layer.weight:
-            return part
-    return None
-
-
-def _by_reset_parameters(layer: Layer, owner: nn.Module, source: Source) -> tuple[Tensor, Tensor]:
-    """Draw by the layer's own method, from a stream of ours, and leave the layer as it was."""
-    before = {name: parameter.clone() for name, parameter in owner.named_parameters()}
-    devices = [layer.weight.device] if layer.weight.is_cuda else []
-    generators = generators_of(source)
-    with torch.random.fork_rng(devices, enabled=bool(generators)):
-        if generators:
-            first = generators[0]
-            torch.manual_seed(int(torch.randint(2**62, (), generator=first, device=first.device)))
-        owner.reset_parameters()  # type: ignore[operator]
-    weight, bias = layer.weight.clone(), own_parameter(owner, "bias")
-    fresh = weight.new_zeros(layer.units) if bias is None else bias.clone()
-    for name, parameter in owner.named_parameters():
-        parameter.copy_(before[name])
-    return weight, fresh
-
-
-def _small(layer: Layer, columns: Tensor, source: Source) -> Tensor:
-    """Draw columns whose norm is `SMALL` of the median norm of the columns that stay, of every network."""
-    others = tuple(
-        i for i in range(len(layer.lead), layer.weight.dim()) if i != layer.weight.dim() + layer.in_axis
-    )
-    norms = layer.weight.square().sum(others, keepdim=True).sqrt()
-    live = norms.masked_fill(columns, math.nan).flatten(len(layer.lead))
-    median = live.nanmedian(-1).values.nan_to_num(0.0)
-    noise = normal(layer.weight, source)
-    length = noise.square().sum(others, keepdim=True).sqrt()
-    return noise / length * SMALL * median.view(*median.shape, *[1] * (noise.dim() - median.dim()))
