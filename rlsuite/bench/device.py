@@ -31,8 +31,8 @@ class Row:
         lowest: env steps per second of the slowest round.
         highest: of the fastest.
         first_seconds: until the first step is done, compiling and recording kernels included.
-        array_bytes_per_world: of MuJoCo Warp's arrays.
-        device_bytes_per_world: what the device has less afterwards, per world; 0 on a CPU.
+        array_bytes_per_env: of MuJoCo Warp's arrays.
+        device_bytes_per_env: what the device has less afterwards, per world; 0 on a CPU.
         nan_resets: worlds that broke down.
     """
 
@@ -44,14 +44,14 @@ class Row:
     lowest: float
     highest: float
     first_seconds: float
-    array_bytes_per_world: int
-    device_bytes_per_world: int
+    array_bytes_per_env: int
+    device_bytes_per_env: int
     nan_resets: int
 
 
 def measure(task: str, worlds: int, device: torch.device, *, seconds: float, rounds: int) -> Row:
     """Time one task; raises EnvironmentFailure where contacts had no room."""
-    from rlsuite.envs.engines.warp import bytes_per_world
+    from rlsuite.envs.engines.warp import bytes_per_env
 
     free = _free_bytes(device)
     start = time.perf_counter()
@@ -96,8 +96,8 @@ def measure(task: str, worlds: int, device: torch.device, *, seconds: float, rou
         lowest=speeds[0],
         highest=speeds[-1],
         first_seconds=first,
-        array_bytes_per_world=bytes_per_world(env.task.model(), WarpOptions()),
-        device_bytes_per_world=used // worlds,
+        array_bytes_per_env=bytes_per_env(env.task.model(), WarpOptions()),
+        device_bytes_per_env=used // worlds,
         nan_resets=resets,
     )
 
@@ -137,7 +137,7 @@ def main() -> None:
         print(
             f"{row.task:24} {row.worlds:6} worlds {row.env_steps_per_second:12,.0f} env steps/s "
             f"[{row.lowest:,.0f}, {row.highest:,.0f}], engine alone {row.engine_steps_per_second:,.0f}, "
-            f"{row.array_bytes_per_world:,} bytes a world, first step after {row.first_seconds:.1f} s",
+            f"{row.array_bytes_per_env:,} bytes a world, first step after {row.first_seconds:.1f} s",
             flush=True,
         )
     if arguments.out:

@@ -94,7 +94,7 @@ class DMControlEnv(ReplayedEnv):
 
     def _begin(self, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         observation = np.zeros((self.num_envs, self.facts.observation_size))
-        for index in np.flatnonzero(mask):
+        for index in np.flatnonzero(mask).tolist():
             observation[index] = _flat(self._start(index, int(seeds[index])).observation)
         return observation
 

@@ -1,7 +1,7 @@
 """Copies of one Gymnasium environment, stepped in this process or in workers; imports no torch.
 
-A step never resets, and every copy is reset with a seed of its own. What an environment returns is checked, so
-that the message says what is wrong with it.
+A step never resets, and every copy is reset with a seed of its own. What an environment returns is checked,
+so that the message says what is wrong with it.
 
 Legend: B envs, O observation, A action, T env steps of one episode so far.
 """
@@ -70,9 +70,10 @@ class Copy:
                 f"step returned {_told(values)} instead of (observation, reward, terminated, truncated, info)"
             )
         observation, reward, terminated, truncated, _ = values
-        if np.ndim(reward) or isinstance(reward, str) or not hasattr(reward, "__float__"):
-            raise TypeError(f"step returned the reward {reward!r}, which is no single number")
-        return self._observation("step", observation), float(reward), bool(terminated), bool(truncated)
+        number: Any = reward
+        if np.ndim(number) or isinstance(number, str) or not hasattr(number, "__float__"):
+            raise TypeError(f"step returned the reward {number!r}, which is no single number")
+        return self._observation("step", observation), float(number), bool(terminated), bool(truncated)
 
     def replay(self, seed: int, actions: Sequence[Any]) -> None:
         """Reset with `seed`, then take the actions."""

@@ -24,8 +24,8 @@ class EnvOptions:
     """
 
     engine: str = "auto"
-    """Physics: `auto` takes the native engine for our own tasks; `warp` runs them on a GPU; `gym` and `dmc` are
-    Gymnasium's and dm_control's own environments."""
+    """Physics: `auto` takes the native engine for our own tasks; `warp` runs them on a GPU; `gym` and `dmc`
+    are Gymnasium's and dm_control's own environments."""
     device: torch.device | str = "cpu"
     """Where tensors are handed out, and where `warp` runs."""
     seed: Seeds = 0
@@ -41,14 +41,16 @@ class EnvOptions:
     max_episode_steps: int | None = None
     """Instead of the environment's registered limit."""
     observation_keys: Sequence[str] | None = None
-    """Parts of a `gym:` dictionary observation, in this order; by default all, the state first, the goal last."""
+    """Parts of a `gym:` dictionary observation, in this order; by default all, state first, goal last."""
     render: bool = False
     """`frame()` will be called; only Gymnasium's own environments must know beforehand."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Constructor arguments by Gymnasium's names, e.g. `{"healthy_z_range": (0.5, 2.0)}`; those of wrappers have
-    prefixes (`stock_gamma`, `discrete_bins`)."""
+    """Constructor arguments by Gymnasium's names, e.g. `{"healthy_z_range": (0.5, 2.0)}`; those of wrappers
+    have prefixes (`stock_gamma`, `discrete_bins`)."""
     legacy_margin: bool = False
     """Contacts begin where they did before MuJoCo 3.5, as in all literature up to 3.4."""
+    infos: bool = False
+    """Gymnasium's MuJoCo tasks say what Gymnasium's environments put into `info` (`MujocoEnv.infos`)."""
     warp: WarpOptions | None = None
     """Settings of the engine `warp`."""
 

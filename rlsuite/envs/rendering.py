@@ -65,8 +65,8 @@ def checked_picture(drawn: object, name: str) -> np.ndarray:
     picture = np.asarray(drawn)
     if picture.ndim != 3 or picture.shape[-1] != CHANNELS or not picture.size or picture.dtype != np.uint8:
         raise ConfigError(
-            f"{name} gives no pictures: render() returned {picture.dtype} of shape {list(picture.shape)}, and "
-            "uint8 [height, width, 3] is needed"
+            f"{name} gives no pictures: render() returned {picture.dtype} {list(picture.shape)}, and uint8 "
+            "[height, width, 3] is needed"
         )
     return picture
 
@@ -74,8 +74,8 @@ def checked_picture(drawn: object, name: str) -> np.ndarray:
 def mosaic(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Lay pictures `[height, width, 3]` of one size out in a square, row by row, what is left over black.
 
-    Where the square would be wider or higher than MAX_SIDE, every second, third, ... pixel is taken. Height and
-    width of the whole are even, as video codecs need them: a black line is added where they are not.
+    Where the square would be wider or higher than MAX_SIDE, every second, third, ... pixel is taken. Height
+    and width of the whole are even, as video codecs need them: a black line is added where they are not.
     """
     columns = ceil(sqrt(len(pictures)))
     rows = ceil(len(pictures) / columns)

@@ -56,9 +56,7 @@ def test_arrays_and_tensors_are_torchrls_numbers(make, env_id, dtype):
     rows, _ = play(plain, plain.reset(), actions)
     assert torch.equal(tensors.reset_tensors(), rows[0]["observation"])
     resets = 0
-    for row, action, (before, result, after) in zip(
-        rows, actions, go_on(lean, actions.numpy()), strict=True
-    ):
+    for row, action, (before, result, after) in zip(rows, actions, go_on(lean, actions.numpy()), strict=True):
         other = tensors.step_tensors(action)
         expected = row["next"]
         np.testing.assert_array_equal(before, row["observation"])

@@ -71,7 +71,9 @@ class Pair:
         for name in ("qpos", "qvel", "act", "qacc_warmstart"):
             if f"physics.{name}" in state:
                 state[f"physics.{name}"] = torch.from_numpy(
-                    np.stack([getattr(data, name) for data in [self.native.data(i) for i in range(self.worlds)]])
+                    np.stack(
+                        [getattr(data, name) for data in [self.native.data(i) for i in range(self.worlds)]]
+                    )
                 )
         self.warp.load_state_dict(state)
 

@@ -1,8 +1,8 @@
 """MuJoCo's C engine on the CPU, in float64: all envs in one call, on a few threads.
 
 Every env sees exactly the calls that Gymnasium makes, hence bitwise the same numbers (`mujoco.rollout` does
-not carry the solver's warm start). With `refresh` it sees the calls of dm_control's `Physics.step` instead, to
-the same effect.
+not carry the solver's warm start). With `refresh` it sees the calls of dm_control's `Physics.step` instead,
+to the same effect.
 
 Legend: B envs, Q positions, V velocities, A actuators.
 """
