@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-long test-lowest test-newest test-rliable faults fuzz audit soak gpu docs \
+.PHONY: help setup setup-dev demo test test-long test-lowest test-newest test-rliable faults fuzz audit soak evidence gpu docs \
 	commands lint types imports clean
 
 help: ## list the targets
@@ -30,7 +30,7 @@ test-newest: ## run tests with the newest versions that pyproject.toml allows, i
 test-rliable: ## let rliable itself say again what the tests hold our statistics to
 	test -x .venv-rliable/bin/python || $(PYTHON) -m venv .venv-rliable
 	.venv-rliable/bin/python -m pip install --quiet 'rliable==1.2.0' 'arch<8' 'pandas<3'
-	.venv-rliable/bin/python benchmarks/rliable_reference.py --check tests/bench/rliable_reference.json
+	.venv-rliable/bin/python benchmarks/rliable_reference.py --check tests/report/rliable_reference.json
 
 docs: setup-dev ## build the documentation in build/docs; a warning is an error
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
@@ -53,6 +53,9 @@ audit: setup ## look the installed packages up among known vulnerabilities
 soak: setup ## train for half an hour with a stop and resume every two minutes
 	$(BIN)/python benchmarks/soak.py --minutes 30 --run runs/soak-$$(date -u +%Y%m%dT%H%M%SZ) \
 		--out benchmarks/results/soak.csv
+
+evidence: setup-dev ## work off the long runs of benchmarks/evidence.toml, two at a time; stopped or killed, it goes on
+	$(BIN)/python benchmarks/evidence.py
 
 gpu: setup-dev ## on a machine with CUDA: run the GPU tests, measure speed and memory
 	PYTHON=$(BIN)/python benchmarks/device.sh

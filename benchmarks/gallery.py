@@ -38,7 +38,8 @@ def film(run: Path, which: str, skip: float, seconds: float) -> list[Image.Image
     agent = saved.agent(env, streams)
     env.seed_worlds(streams.seeds("eval")[0])
     every = getattr(env, "fps", 30.0) / FRAMES_PER_SECOND
-    carried, pictures, step = env.reset(), [], 0
+    pictures: list[Image.Image] = []
+    carried, step = env.reset(), 0
     with torch.no_grad():
         while len(pictures) < seconds * FRAMES_PER_SECOND:
             if step >= (skip * FRAMES_PER_SECOND + len(pictures)) * every:

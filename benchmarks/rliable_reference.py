@@ -2,8 +2,8 @@
 
 Run in an environment of its own (`make test-rliable`): rliable 1.2 needs arch < 8, and that pandas < 3.
 
-    python benchmarks/rliable_reference.py --out tests/bench/rliable_reference.json    # write it
-    python benchmarks/rliable_reference.py --check tests/bench/rliable_reference.json  # or compare
+    python benchmarks/rliable_reference.py --out tests/report/rliable_reference.json    # write it
+    python benchmarks/rliable_reference.py --check tests/report/rliable_reference.json  # or compare
 
 The scores rliable's paper publishes lie in a storage bucket and not in its package. These are drawn instead:
 eight tasks of scales from 1 to 10,000 with heavy tails, as its Atari scores have, five runs of one algorithm
@@ -13,6 +13,7 @@ and three of another.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -33,7 +34,7 @@ def matrices() -> tuple[np.ndarray, np.ndarray]:
     return one.round(4), other.round(4)
 
 
-def reference() -> dict[str, object]:
+def reference() -> dict[str, Any]:
     """Return scores, rliable's estimates and intervals, and the runs that it drew, as digits."""
     from rliable import library, metrics
 
@@ -41,11 +42,11 @@ def reference() -> dict[str, object]:
     choice = np.random.choice
     drawn: list[np.ndarray] = []
 
-    def recorded(*arguments: object, **named: object) -> np.ndarray:
+    def recorded(*arguments: Any, **named: Any) -> np.ndarray:
         drawn.append(choice(*arguments, **named))
         return drawn[-1]
 
-    found: dict[str, object] = {"scores": scores.tolist(), "others": others.tolist()}
+    found: dict[str, Any] = {"scores": scores.tolist(), "others": others.tolist()}
     statistics = {
         "iqm": (scores, lambda x: np.array([metrics.aggregate_iqm(x)])),
         "mean": (scores, lambda x: np.array([metrics.aggregate_mean(x)])),

@@ -3,7 +3,8 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from rlsuite.version import __version__
+
 __all__ = ["__version__", "load"]
 
 if TYPE_CHECKING:

@@ -13,12 +13,14 @@ from typing import Any, Literal
 
 from rlsuite.errors import ConfigError
 
-Kind = Literal["agent", "plugin", "task", "dataset"]
+Category = Literal["agent", "plugin", "task", "dataset"]
 
-GROUPS: dict[Kind, str] = {kind: f"rlsuite.{kind}s" for kind in ("agent", "plugin", "task", "dataset")}
+GROUPS: dict[Category, str] = {
+    category: f"rlsuite.{category}s" for category in ("agent", "plugin", "task", "dataset")
+}
 """Entry-point group of each kind."""
 
-NAMES: dict[Kind, tuple[re.Pattern[str], str]] = {
+NAMES: dict[Category, tuple[re.Pattern[str], str]] = {
     "agent": (re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}"), "a letter, then letters, digits and underscores"),
     "plugin": (
         re.compile(r"[a-z][a-z0-9_]{0,63}"),
@@ -34,10 +36,10 @@ NAMES: dict[Kind, tuple[re.Pattern[str], str]] = {
 
 _TARGET = re.compile(r"[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?")
 
-_registered: dict[Kind, dict[str, str]] = {}
+_registered: dict[Category, dict[str, str]] = {}
 
 
-def register(kind: Kind, name: str, target: str) -> None:
+def register(category: Category, name: str, target: str) -> None:
     """Make something of the user's own known; for modules that `--import` loads.
 
     Args:
@@ -48,65 +50,65 @@ def register(kind: Kind, name: str, target: str) -> None:
     Raises:
         ConfigError: a name or a target that cannot be one, or a name that is taken by another target.
     """
-    _check(kind, name, target)
-    taken = targets(kind).get(name)
+    _check(category, name, target)
+    taken = targets(category).get(name)
     if taken is not None and taken != target:
-        raise ConfigError(f'the {kind} "{name}" exists already ({taken}): choose another name')
-    _registered.setdefault(kind, {})[name] = target
+        raise ConfigError(f'the {category} "{name}" exists already ({taken}): choose another name')
+    _registered.setdefault(category, {})[name] = target
 
 
-def targets(kind: Kind) -> dict[str, str]:
+def targets(category: Category) -> dict[str, str]:
     """Return where everything that other packages and `register` added lives, by name.
 
     Raises:
         ConfigError: an installed package's entry point has a name or a target that cannot be one.
     """
-    found = {entry.name: entry.value for entry in metadata.entry_points(group=GROUPS[kind])}
-    for name, target in found.items():
-        _check(kind, name, target)
-    return dict(sorted((found | _registered.get(kind, {})).items()))
+    entries = {entry.name: entry.value for entry in metadata.entry_points(group=GROUPS[category])}
+    for name, target in entries.items():
+        _check(category, name, target)
+    return dict(sorted((entries | _registered.get(category, {})).items()))
 
 
-def module_of(kind: Kind, name: str) -> ModuleType:
+def module_of(category: Category, name: str) -> ModuleType:
     """Import the module of something that was added.
 
     Raises:
         ConfigError: there is no such module. What a module itself raises keeps its traceback.
     """
-    path = targets(kind)[name].partition(":")[0]
+    path = targets(category)[name].partition(":")[0]
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:
         if error.name is None or not (path == error.name or path.startswith(f"{error.name}.")):
             raise
         raise ConfigError(
-            f'the {kind} "{name}" should live in {path}, and there is no module "{error.name}": correct the '
-            f"entry point of group {GROUPS[kind]}, and install that package again"
+            f'the {category} "{name}" should live in {path}, and there is no module "{error.name}": correct '
+            f"the entry point of group {GROUPS[category]}, and install that package again"
         ) from error
 
 
-def load(kind: Kind, name: str) -> Any:
+def load(category: Category, name: str) -> Any:
     """Import what `package.module:name` says; without a name after the colon, the module.
 
     Raises:
         ConfigError: there is no such module, or nothing of that name in it.
     """
-    module = module_of(kind, name)
-    attribute = targets(kind)[name].partition(":")[2]
+    module = module_of(category, name)
+    attribute = targets(category)[name].partition(":")[2]
     if not attribute:
         return module
     if not hasattr(module, attribute):
-        raise ConfigError(f'the {kind} "{name}": {module.__name__} has nothing called {attribute}')
+        raise ConfigError(f'the {category} "{name}": {module.__name__} has nothing called {attribute}')
     return getattr(module, attribute)
 
 
-def _check(kind: Kind, name: str, target: str) -> None:
-    pattern, words = NAMES[kind]
+def _check(category: Category, name: str, target: str) -> None:
+    pattern, rule = NAMES[category]
     if not pattern.fullmatch(name):
         raise ConfigError(
-            f'"{name}" ({target}) cannot name {"an" if kind == "agent" else "a"} {kind}: {words}'
+            f'"{name}" ({target}) cannot name {"an" if category == "agent" else "a"} {category}: {rule}'
         )
     if not _TARGET.fullmatch(target):
         raise ConfigError(
-            f'the {kind} "{name}": "{target}" is neither package.module nor package.module:name'
+            f'the {category} "{name}": "{target}" is neither package.module nor package.module:name'
         )

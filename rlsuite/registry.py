@@ -1,9 +1,9 @@
-"""Names of agents, plug-ins, tasks and presets, found without importing any of them.
+"""Names of agents, plug-ins, tasks and data sets, read from their files without importing any of them.
 
-A file in `rlsuite/agents/` is an agent, one in `rlsuite/plugins/` a plug-in, a
-table in `rlsuite/configs/AGENT.toml` is a preset; environments are
-listed by `rlsuite.envs.names`, which imports nothing heavy. Other packages add theirs through entry points,
-a module named with `--import` through the functions `register_...` (`rlsuite.extensions`).
+A file or folder of `rlsuite/agents/` is an agent when a public class in it has a `Config`, and so is one of
+`rlsuite/plugins/` a plug-in; environments are listed by `rlsuite.envs.names`, which imports nothing heavy.
+Other packages add theirs through entry points, a module named with `--import` through the functions
+`register_...` (`rlsuite.extensions`).
 Summaries are the first lines of docstrings, read by `ast`, so that listing costs no import of torch.
 """
 
@@ -12,12 +12,10 @@ import importlib
 import importlib.util
 import inspect
 import re
-import tomllib
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from rlsuite import extensions
 from rlsuite.errors import ConfigError, unknown_name
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from rlsuite.plugins.base import Plugin
 
 _PACKAGE = Path(__file__).parent
-_SHARED_STEMS = frozenset({"base", "losses", "policies", "steps"})  # what agents share
-_NO_PLUGINS = frozenset({"base", "neurons", "wrappers"})  # what plug-ins are made of
 _VERSION_SUFFIX = re.compile(r"-v\d+$")
 
 
@@ -40,9 +36,9 @@ def summary_of(path: Path) -> str:
 
 def modules_in(folder: Path) -> dict[str, Path]:
     """Return the public modules and packages of a folder by name, without importing them."""
-    found = {path.stem: path for path in folder.glob("*.py")}
-    found |= {path.parent.name: path for path in folder.glob("*/__init__.py")}
-    return {name: found[name] for name in sorted(found) if not name.startswith("_")}
+    paths = {path.stem: path for path in folder.glob("*.py")}
+    paths |= {path.parent.name: path for path in folder.glob("*/__init__.py")}
+    return {name: paths[name] for name in sorted(paths) if not name.startswith("_")}
 
 
 def register_agent(name: str, target: str) -> None:
@@ -65,23 +61,23 @@ def register_plugin(name: str, target: str) -> None:
 
 def register_task(name: str, target: str) -> None:
     """Make a task known as `--env NAME`; docs/extending.md says what its module has."""
-    own = {known: "rlsuite" for known, _ in env_names()}
-    _register("task", name, target, own | extensions.targets("task"))
+    ours = {known: "rlsuite" for known, _ in env_names()}
+    _register("task", name, target, ours | extensions.targets("task"))
 
 
 def register_dataset(name: str, target: str) -> None:
     """Make a data set known as `--dataset NAME`: `target` is a `KnownSet`, or a function of its path."""
-    own = {known: "rlsuite" for known, _ in dataset_names()}
-    _register("dataset", name, target, own | extensions.targets("dataset"))
+    ours = {known: "rlsuite" for known, _ in dataset_names()}
+    _register("dataset", name, target, ours | extensions.targets("dataset"))
 
 
-def _register(kind: extensions.Kind, name: str, target: str, known: dict[str, str]) -> None:
+def _register(category: extensions.Category, name: str, target: str, known: dict[str, str]) -> None:
     if known.get(name, target) != target:
-        article = "an" if kind == "agent" else "a"
+        article = "an" if category == "agent" else "a"
         raise ConfigError(
-            f'{article} {kind} named "{name}" exists already ({known[name]}): choose another name'
+            f'{article} {category} named "{name}" exists already ({known[name]}): choose another name'
         )
-    extensions.register(kind, name, target)
+    extensions.register(category, name, target)
 
 
 def agent_names() -> dict[str, str]:
@@ -91,11 +87,41 @@ def agent_names() -> dict[str, str]:
     return dict(sorted(summaries.items()))
 
 
+def agent_traits(name: str) -> tuple[str, str]:
+    """Return what an agent learns from, "online" or "offline", and its actions, "continuous" or "discrete".
+
+    Read from the assignments `needs_data = True` and `discrete = True` in its file; "" of agents that other
+    packages added.
+    """
+    if not is_agent_file(name):
+        return "", ""
+    path = modules_in(_PACKAGE / "agents")[name]
+    paths = path.parent.glob("*.py") if path.name == "__init__.py" else [path]
+    assignments = [
+        line
+        for file in paths
+        for node in ast.parse(file.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef) and _sets_config(node)
+        for line in node.body
+        if isinstance(line, ast.Assign | ast.AnnAssign)
+    ]
+    true = {
+        target.id
+        for line in assignments
+        if isinstance(line.value, ast.Constant) and line.value.value is True
+        for target in (line.targets if isinstance(line, ast.Assign) else [line.target])
+        if isinstance(target, ast.Name)
+    }
+    return (
+        "offline" if "needs_data" in true else "online",
+        "discrete" if "discrete" in true else "continuous",
+    )
+
+
 def check_agent_name(name: str) -> None:
     """Raise ConfigError with the nearest name unless `name` is an agent."""
-    names = _agent_targets()
-    if name not in names:
-        raise unknown_name("an agent", name, names, "rlsuite list agents")
+    if not is_agent_file(name) and name not in extensions.targets("agent"):
+        raise unknown_name("an agent", name, _agent_targets(), "rlsuite list agents")
 
 
 def agent_class(name: str) -> "type[Agent]":
@@ -106,7 +132,7 @@ def agent_class(name: str) -> "type[Agent]":
     """
     check_agent_name(name)
     base = importlib.import_module("rlsuite.agents.base").Agent
-    if name in _agent_files():
+    if is_agent_file(name):
         module, class_name = importlib.import_module(f"rlsuite.agents.{name}"), ""
     else:
         module = extensions.module_of("agent", name)
@@ -159,8 +185,10 @@ def check_env_name(env_id: str) -> None:
     """
     names = [name for name, _ in env_names()]
     doors = tuple(f"{name.partition(':')[0]}:" for name in names if ":" in name)
-    own = [name for name in names if ":" not in name]
-    if not env_id.startswith(doors) and plain_env_name(env_id) not in {plain_env_name(name) for name in own}:
+    ours = [name for name in names if ":" not in name]
+    if not env_id.startswith(doors) and plain_env_name(env_id) not in {plain_env_name(name) for name in ours}:
+        if _VERSION_SUFFIX.search(env_id) and env_id in importlib.import_module("gymnasium").registry:
+            raise ConfigError(f'"{env_id}" is Gymnasium\'s: name it with its door, --env gym:{env_id}')
         raise unknown_name("an environment", env_id, names, "rlsuite list envs")
 
 
@@ -178,123 +206,60 @@ def plain_dataset_name(dataset: str) -> str:
     return plain.replace("/", "-").replace("_", "-").lower()
 
 
-def presets(agent: str) -> dict[str, str]:
-    """Return the presets of an agent with their descriptions; `default` is always there."""
-    found = {"default": "the agent's own defaults"}
-    found |= {name: str(table.get("description", "")) for name, table in _preset_tables(agent).items()}
-    return found
-
-
-def load_preset(
-    agent: str, preset: str, env_id: str, dataset: str | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what a preset changes: fields of the run, and fields of the agent.
-
-    The preset's own values are those of online runs, its table `[PRESET.offline]` has those of runs on a data
-    set. Overrides stand in `[PRESET.env."PATTERN"]`, matched against the environment's plain name, and in
-    `[PRESET.data."PATTERN"]`, matched against the data set's; both hold the same kinds of values. Patterns
-    are those of `fnmatch`. Later ones win, an exact name wins over patterns, the data set over the
-    environment. Whether the fields exist is checked where the dataclasses are known
-    (`rlsuite.training.mapping`).
-
-    Args:
-        agent: a known agent.
-        preset: one of its presets.
-        env_id: as `--env` says it; "" matches no override.
-        dataset: as `--dataset` says it; None is an online run.
-
-    Raises:
-        ConfigError: no such preset, or a table where a value should be.
-    """
-    known = presets(agent)
-    if preset not in known:
-        raise unknown_name(f"a preset of {agent}", preset, known, "rlsuite list presets")
-    table = dict(_preset_tables(agent).get(preset, {}))
-    table.pop("description", None)
-    by_env = _table(table.pop("env", {}), f"{preset}.env", agent)
-    by_data = _table(table.pop("data", {}), f"{preset}.data", agent)
-    layers = [(preset, table)]
-    layers += [(f"{preset}.env.{key}", by_env[key]) for key in _matching(by_env, plain_env_name(env_id))]
-    if dataset is not None:
-        name = plain_dataset_name(dataset)
-        layers += [(f"{preset}.data.{key}", by_data[key]) for key in _matching(by_data, name)]
-    train: dict[str, Any] = {}
-    own: dict[str, Any] = {}
-    for where, layer in layers:
-        values = _table(layer, where, agent)
-        own |= _table(values.pop("agent", {}), f"{where}.agent", agent)
-        offline = _table(values.pop("offline", {}), f"{where}.offline", agent)
-        train |= values if dataset is None else offline
-    return train, own
-
-
-def _matching(patterns: Iterable[str], name: str) -> list[str]:
-    """Return the patterns that match, in their order, an exact one last."""
-    found = [pattern for pattern in patterns if name and fnmatchcase(name, pattern)]
-    return sorted(found, key=lambda pattern: pattern == name)
+def is_agent_file(name: str) -> bool:
+    """Whether an agent of ours is called `name`; reads that agent's file alone."""
+    return name in modules_in(_PACKAGE / "agents") and _has_config(modules_in(_PACKAGE / "agents")[name])
 
 
 def _agent_files() -> dict[str, Path]:
-    files = modules_in(_PACKAGE / "agents")
-    return {name: path for name, path in files.items() if name not in _SHARED_STEMS}
+    return {name: path for name, path in modules_in(_PACKAGE / "agents").items() if _has_config(path)}
 
 
 def _plugin_files() -> dict[str, Path]:
-    files = modules_in(_PACKAGE / "plugins")
-    return {name: path for name, path in files.items() if name not in _NO_PLUGINS}
+    return {name: path for name, path in modules_in(_PACKAGE / "plugins").items() if _has_config(path)}
+
+
+@lru_cache
+def _has_config(path: Path) -> bool:
+    """Whether a public class of a module, or of a package's modules, says what its `Config` is."""
+    paths = path.parent.glob("*.py") if path.name == "__init__.py" else [path]
+    return any(_sets_config(node) for path in paths for node in ast.parse(path.read_text("utf-8")).body)
+
+
+def _sets_config(node: ast.stmt) -> bool:
+    if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
+        return False
+    assigned = [line for line in node.body if isinstance(line, ast.Assign | ast.AnnAssign) and line.value]
+    targets = [
+        t for line in assigned for t in getattr(line, "targets", None) or [getattr(line, "target", None)]
+    ]
+    return any(isinstance(target, ast.Name) and target.id == "Config" for target in targets)
 
 
 def _agent_targets() -> dict[str, str]:
-    own = {name: f"rlsuite.agents.{name}" for name in _agent_files()}
-    return dict(sorted((extensions.targets("agent") | own).items()))  # nobody shadows our own names
+    ours = {name: f"rlsuite.agents.{name}" for name in _agent_files()}
+    return dict(sorted((extensions.targets("agent") | ours).items()))  # nobody shadows our own names
 
 
 def _plugin_targets() -> dict[str, str]:
-    own = {name: f"rlsuite.plugins.{name}" for name in _plugin_files()}
-    return dict(sorted((extensions.targets("plugin") | own).items()))
+    ours = {name: f"rlsuite.plugins.{name}" for name in _plugin_files()}
+    return dict(sorted((extensions.targets("plugin") | ours).items()))
 
 
-def _one_subclass(module: ModuleType, class_name: str, base: type, kind: str, name: str) -> type:
+def _one_subclass(module: ModuleType, class_name: str, base: type, category: str, name: str) -> type:
     """Return the class that `class_name` says, else the one public subclass of `base` in `module`."""
     if class_name:
-        found = [getattr(module, class_name, None)]
+        classes = [getattr(module, class_name, None)]
     else:
         public = [item for key, item in vars(module).items() if not key.startswith("_")]
-        found = [item for item in public if _is_own_subclass(item, base, module.__name__)]
-    if len(found) != 1 or not (inspect.isclass(found[0]) and issubclass(found[0], base)):
+        classes = [item for item in public if _is_own_subclass(item, base, module.__name__)]
+    if len(classes) != 1 or not (inspect.isclass(classes[0]) and issubclass(classes[0], base)):
         raise ConfigError(
-            f'{module.__name__} defines {len(found)} {kind}s for the name "{name}": give it exactly one '
-            f"subclass of {base.__module__}.{base.__name__}, or name the class as module:Class"
+            f'{module.__name__} defines {len(classes)} {category}s for the name "{name}": give it exactly '
+            f"one subclass of {base.__module__}.{base.__name__}, or name the class as module:Class"
         )
-    return cast(type, found[0])
+    return cast(type, classes[0])
 
 
 def _is_own_subclass(item: object, base: type, module_name: str) -> bool:
     return inspect.isclass(item) and issubclass(item, base) and item.__module__.startswith(module_name)
-
-
-def _preset_tables(agent: str) -> dict[str, dict[str, Any]]:
-    path = _preset_file(agent)
-    if not path.is_file():
-        return {}
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
-    return {name: _table(table, name, agent) for name, table in content.items()}
-
-
-def _table(value: object, where: str, agent: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(f"configs/{agent}.toml: {where} is a value, and should be a table")
-    return dict(value)
-
-
-def _preset_file(agent: str) -> Path:
-    """Return where presets of an agent are: `configs/`, or, of other packages' agents, beside the module."""
-    own = _PACKAGE / "configs" / f"{agent}.toml"
-    target = extensions.targets("agent").get(agent)
-    if own.is_file() or target is None or agent in _agent_files():
-        return own
-    try:
-        spec = importlib.util.find_spec(target.partition(":")[0])
-    except ModuleNotFoundError:  # said when the agent is asked for
-        spec = None
-    return own if spec is None or spec.origin is None else Path(spec.origin).with_suffix(".toml")

@@ -11,6 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeGuard, TypeVar, Union
 
+from rlsuite.bounds import check_numbers
 from rlsuite.errors import ConfigError
 
 NONE_TEXT = "none"
@@ -23,7 +24,7 @@ def to_mapping(config: Any) -> dict[str, Any]:
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def from_mapping(kind: type[T], values: Mapping[str, Any], where: str, **fixed: Any) -> T:
+def from_mapping(cls: type[T], values: Mapping[str, Any], where: str, **fixed: Any) -> T:
     """Build the dataclass `kind` from plain values, its defaults filling what is not there.
 
     Args:
@@ -37,12 +38,14 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str, **fixed: 
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: {values!r} should be a table")
-    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     check_keys(values, sorted(fields), where)
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(cls)
     built = {name: typed(hints[name], value, f"{where}: {name}") for name, value in values.items()}
     try:
-        return kind(**(built | fixed))
+        made = cls(**(built | fixed))
+        check_numbers(made)
+        return made
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
@@ -89,7 +92,7 @@ def typed(hint: Any, value: Any, where: str) -> Any:
             return tuple(typed(arguments[0], item, where) for item in value)
         if len(value) != len(arguments):
             raise ConfigError(f"{where} = {value!r} should have {len(arguments)} items")
-        return tuple(typed(kind, item, where) for kind, item in zip(arguments, value, strict=True))
+        return tuple(typed(item_hint, item, where) for item_hint, item in zip(arguments, value, strict=True))
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} = {value!r} should be a table")
@@ -107,9 +110,9 @@ def typed(hint: Any, value: Any, where: str) -> Any:
 def _optional(hint: Any, arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     if type(None) in arguments and (value is None or value == NONE_TEXT):
         return None
-    for kind in arguments:
+    for member in arguments:
         try:
-            return typed(kind, value, where)
+            return typed(member, value, where)
         except ConfigError:
             continue  # another member of the union may fit
     raise ConfigError(f"{where} = {value!r} should be of type {hint}")

@@ -79,5 +79,5 @@ def learn(
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed, cache_enabled=False):
             found.append(agent.update(batch))
         if data.priorities is not None:
-            data.reprioritise(batch["index"], batch["priority"])
+            data.reprioritise(batch["index"], found[-1]["priority"])
     return found

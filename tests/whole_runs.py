@@ -11,10 +11,10 @@ import toys
 from safetensors.torch import load_file
 
 from rlsuite.registry import agent_class
-from rlsuite.training.config import TrainConfig
-from rlsuite.training.mapping import RunConfig, config_to_dict
+from rlsuite.runs.config import TrainConfig
+from rlsuite.runs.mapping import RunConfig, config_to_dict
+from rlsuite.runs.runfolder import RunFolder
 from rlsuite.training.online import train_online
-from rlsuite.training.runfolder import RunFolder
 
 TESTS = Path(toys.__file__).parent
 TINY = {"hidden": (16, 16)}

@@ -1,12 +1,13 @@
-"""What every agent is: networks, optimisers, a policy, and one update on a batch of replayed rows.
+"""What every agent is: networks, optimisers, a policy, and one update on a batch of transitions.
 
 Legend for shape suffixes in `agents/`: N batch, M ensemble members, O observation, A action.
 Leading axes (independent seeds) may stand in front of all of them.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -14,10 +15,10 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rlsuite.blocks.noise import Source
-from rlsuite.blocks.normalizer import RunningNorm
-from rlsuite.blocks.standardise import Standardise, identity
-from rlsuite.errors import ConfigError
+from rlsuite.blocks.networks import NetShape
+from rlsuite.blocks.noise import Noise, Source
+from rlsuite.blocks.normalizer import RunningNorm, Standardise, identity
+from rlsuite.replay.batch import Batch, unpack
 from rlsuite.returns.stock import StockSpace
 
 GENERATOR_NAMES = ("init", "act", "learn")
@@ -31,6 +32,7 @@ class Spaces:
         observation: length of the flat observation vector, O.
         action: length of the action vector, A. Agents act in [-1, 1].
         half_range: (high - low) / 2 of each action in the environment's units, A numbers.
+        center: (high + low) / 2 of each action in these units, A numbers; empty is all zeros.
         discrete: an action is one of A, whichever of its A numbers is the greatest.
         picture: height, width and channels of an observation that is a flattened picture, or None.
         stock: what stands in the observation's last places, where the environment has a stock.
@@ -39,6 +41,7 @@ class Spaces:
     observation: int
     action: int
     half_range: tuple[float, ...]
+    center: tuple[float, ...] = ()
     discrete: bool = False
     picture: tuple[int, ...] | None = None
     stock: StockSpace | None = None
@@ -50,36 +53,6 @@ class Trained(NamedTuple):
     name: str
     module: nn.Module
     optimizer: Optimizer | None
-
-
-class Batch(NamedTuple):
-    """The columns of a replayed batch as plain tensors.
-
-    `reward`, `terminated` (0 or 1) and `discount` are `[N]`; `discount` is gamma to the number of summed
-    rewards. Nothing else of the end of an episode enters a loss: a truncated row bootstraps.
-    """
-
-    observation: Tensor
-    action: Tensor
-    reward: Tensor
-    next_observation: Tensor
-    terminated: Tensor
-    discount: Tensor | float
-
-
-def columns(batch: TensorDictBase, gamma: float) -> Batch:
-    """Read a replayed TensorDict into plain tensors; `gamma` is the discount unless the batch brings one."""
-    following = batch.get("next")
-    discount = batch.get("discount", None)
-    reward = following.get("reward").squeeze(-1)
-    return Batch(
-        batch.get("observation"),
-        batch.get("action"),
-        reward,
-        following.get("observation"),
-        following.get("terminated").squeeze(-1).to(reward.dtype),
-        gamma if discount is None else discount.squeeze(-1),
-    )
 
 
 class WindowShape(NamedTuple):
@@ -109,7 +82,7 @@ class StateValue(NamedTuple):
 
 
 class Agent(nn.Module):
-    """Base of all agents. Subclasses set `Config` and define `update`, `values` and `parts`.
+    """Base of all agents. Subclasses set `Config` and define `build`, `learn` and `values`.
 
     Everything that changes while training is a parameter, a buffer, the update count, an optimiser of
     `parts` or one of `generators`: the checkpoint saves these and needs no knowledge of the algorithm.
@@ -127,11 +100,10 @@ class Agent(nn.Module):
     Config: ClassVar[type]
     adopts_statistics: ClassVar[bool] = False
     """Observations are normalised by the moments of a data set, taken once, instead of running ones."""
+    needs_data: ClassVar[bool] = False
+    """Learns from recorded data; without them there is nothing to learn from."""
     discrete: ClassVar[bool] = False
     """Acts by choosing one of A actions: environments must be of the same kind."""
-    stages: ClassVar[tuple[str, ...]] = ()
-    """What it learns one after the other, from recorded data only; its `Config` then has `updates`, their
-    sum. Empty: every update does the same."""
     policy: TensorDictModule
 
     def __init__(
@@ -149,94 +121,133 @@ class Agent(nn.Module):
         if missing:
             raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")
         self.generators = {name: generators[name] for name in GENERATOR_NAMES}
+        self.gamma = float(getattr(config, "gamma", 1.0))
         self.normalizer: RunningNorm | Standardise | None = None
         if getattr(config, "normalize_observations", False):
             size = spaces.observation
             fresh = identity(size) if self.adopts_statistics else RunningNorm(size, lead=lead)
             self.normalizer = fresh.to(device)
         self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
+        self._parts: list[Trained] = []
+        with torch.device(device):
+            self.build(spaces, config)
 
-    def rows(self, batch: TensorDictBase, *, observe: bool = True) -> Batch:
-        """Read a replayed TensorDict as plain tensors, observations normalised where the agent does so.
+    # What a subclass defines
+
+    def build(self, spaces: Spaces, config: Any) -> None:
+        """Make networks, targets, optimisers and the policy, on the agent's device."""
+        raise NotImplementedError
+
+    def learn(self, batch: Any, noise: Noise, **phase: Any) -> dict[str, Tensor]:
+        """Take one gradient step: a straight line of tensor operations, to be run as it is or compiled.
+
+        No Python state is written, nothing is read back to the host, and all chance comes from `noise`.
 
         Args:
-            batch: `[*lead, N]` replayed rows.
-            observe: the observations move the running statistics.
+            batch: what `read` returned, observations normalised.
+            noise: random numbers in the order in which they are asked for.
+            phase: what `phase` returned.
+
+        Returns:
+            metrics `[*lead]` by name.
         """
-        rows = columns(batch, getattr(self.config, "gamma", 1.0))
+        raise NotImplementedError
+
+    def phase(self) -> dict[str, Any]:
+        """Return what is special about the next update, as keywords of `learn`; each value is a graph."""
+        return {}
+
+    @property
+    def period(self) -> int:
+        """Updates after which the same phases come again: the delay of the agents that have one."""
+        return int(getattr(self.config, "delay", 1))
+
+    @classmethod
+    def obstacle(cls, config: Any) -> str | None:
+        """Return why updates with this configuration are not to be compiled, or None."""
+        return None
+
+    def values(self, batch: TensorDictBase) -> TensorDict:
+        """Return `q` and `td_error`, each `[N]`, for the transitions of `batch`, without gradient."""
+        raise NotImplementedError(f"{type(self).__name__} has no critics: it cannot value transitions")
+
+    def state_value(self, observation: Tensor) -> StateValue | None:
+        """Value observations `[*lead, N, O]`, without chance or gradient; None for agents without critics."""
+        return None
+
+    def begin(self, updates: int) -> None:
+        """Learn how many updates the run makes in all, for schedules that are a share of it."""
+
+    def start_online(self) -> None:
+        """Change from recorded data to acting: decayed learning rates go back to where they began."""
+
+    # What a subclass calls in `build`
+
+    def add_parts(self, optimizer: Optimizer | None, **modules: nn.Module) -> None:
+        """Name what one optimiser moves; None for what none does (targets, a temperature of its own step)."""
+        self._parts += [Trained(name, module, optimizer) for name, module in modules.items()]
+
+    def add_target(self, name: str, module: nn.Module) -> Any:
+        """Copy a network as a target that no optimiser moves, and name it a part."""
+        target = copy.deepcopy(module).requires_grad_(False)
+        self.add_parts(None, **{name: target})
+        return target
+
+    def net_shape(self) -> NetShape:
+        """Return what all networks of the agent share; widths, trunk and activation are its `Config`'s."""
+        names = ("hidden", "network", "activation")
+        fields = {name: getattr(self.config, name) for name in names if hasattr(self.config, name)}
+        return NetShape(**fields, lead=self.lead, generator=self.generators["init"])
+
+    # What the loop calls
+
+    def update(self, batch: TensorDictBase | Batch) -> dict[str, Tensor]:
+        """Take one gradient step on `batch` (`[*lead, N]` transitions); return metrics `[*lead]`.
+
+        `rlsuite.agents.compiled.compiled(agent)` is the same as one compiled function.
+        """
+        metrics = self.step(self.read(batch), Noise(self.generators["learn"]), **self.phase())
+        self.update_count += 1
+        return metrics
+
+    def read(self, batch: Any) -> Any:
+        """Return what `learn` reads of a replayed batch: plain tensors, as a compiled function takes them."""
+        if not isinstance(batch, Batch):
+            return unpack(batch, self.gamma)
+        return batch if isinstance(batch.discount, Tensor) else batch._replace(discount=self.gamma)
+
+    def step(self, batch: Any, noise: Noise, **phase: Any) -> dict[str, Tensor]:
+        """Show the observations to the running statistics and learn from the batch: what is compiled."""
+        return self.learn(self.normalized_batch(batch, observe=True), noise, **phase)
+
+    def normalized_batch(self, batch: Batch, *, observe: bool = False) -> Batch:
+        """Return the batch with the observations as the networks see them.
+
+        Args:
+            batch: `[*lead, N]` transitions.
+            observe: the observations move the running statistics first.
+        """
         if self.normalizer is None:
-            return rows
+            return batch
         if observe and isinstance(self.normalizer, RunningNorm):
-            self.normalizer.observe(rows.observation)
-        return rows._replace(
-            observation=self.normalized(rows.observation),
-            next_observation=self.normalized(rows.next_observation),
+            self.normalizer.observe(batch.observation)
+        return batch._replace(
+            observation=self.normalized(batch.observation),
+            next_observation=self.normalized(batch.next_observation),
         )
 
     def normalized(self, observation: Tensor) -> Tensor:
         """Return observations as the networks see them."""
         return observation if self.normalizer is None else self.normalizer(observation)
 
-    @property
-    def period(self) -> int:
-        """Updates after which the same things happen again: the delay of the agents that have one."""
-        return int(getattr(self.config, "delay", 1))
-
-    def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Take one gradient step on `batch` (`[*lead, N]` rows); return metrics `[*lead]` on the device."""
-        raise NotImplementedError
-
-    def values(self, batch: TensorDictBase) -> TensorDict:
-        """Return `q` and `td_error`, each `[N]`, for the rows of `batch`, without gradient."""
-        raise NotImplementedError(f"{type(self).__name__} has no critics: it cannot value rows")
-
-    def state_value(self, observation: Tensor) -> StateValue | None:
-        """Value observations `[*lead, N, O]`, without chance or gradient; None for agents without critics."""
-        return None
-
-    def first_stock(self, observation: Tensor) -> Tensor | None:
-        """Choose the stock of evaluation episodes at their first observations `[*lead, N, O]`.
-
-        Returns:
-            `[*lead, m]`, or None for the environment's own.
-        """
-        return None
-
     def parts(self) -> tuple[Trained, ...]:
         """Return every trained part and every target, by name."""
-        raise NotImplementedError
-
-    def start_online(self) -> None:
-        """Change from recorded rows to acting: decayed learning rates go back to where they began."""
-
-    @property
-    def windows(self) -> WindowShape | None:
-        """Windows of recorded data to learn from; None: single rows."""
-        return None
-
-    def prepare(self, data: Any) -> str | None:
-        """Called before every update on recorded data, with what is sampled from; return words for the user.
-
-        An agent with stages sets up there what the stage it is in reads.
-        """
-        return None
-
-    def inherit(self, config: Any, saved: Mapping[str, Tensor]) -> None:
-        """Take over what an earlier run learnt in stages that this one does not repeat.
-
-        Args:
-            config: of the earlier agent, an instance of `Config`.
-            saved: its parameters and buffers by name.
-
-        Raises:
-            ConfigError: this agent has no stages, or its settings are others.
-        """
-        raise ConfigError(f"{type(self).__name__} does not learn in stages: it cannot go on from another run")
+        return tuple(self._parts)
 
     def adopt_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Take mean and deviation `[O]` of recorded observations, where the agent normalises by them.
 
-        Agents with running statistics need none: they follow the rows that are replayed.
+        Agents with running statistics need none: they follow the transitions that are replayed.
 
         Raises:
             DataError: they are not finite, or of another length.
@@ -253,6 +264,50 @@ class Agent(nn.Module):
         self.update_count = int(state)
 
 
+class StagedAgent(Agent):
+    """An agent that learns from windows of recorded data in stages, one after the other.
+
+    Its `Config` has `updates`, the sum over all stages. `read` then returns the columns of a window batch
+    by name.
+    """
+
+    needs_data = True
+    stages: ClassVar[tuple[str, ...]]
+    """Names of the stages, in their order."""
+
+    @property
+    def windows(self) -> WindowShape:
+        """Return which windows of recorded data it learns from."""
+        raise NotImplementedError
+
+    def prepare(self, data: Any) -> str | None:
+        """Set `data`, the window replay, up for the stage of the next update; return a line for the user.
+
+        Called before every update.
+        """
+        return None
+
+    def inherit(self, config: Any, saved: Mapping[str, Tensor]) -> None:
+        """Take over what an earlier run learnt in stages that this one does not repeat.
+
+        Args:
+            config: of the earlier agent, an instance of `Config`.
+            saved: its parameters and buffers by name.
+
+        Raises:
+            ConfigError: its settings are others.
+        """
+        raise NotImplementedError
+
+
+@runtime_checkable
+class ChoosesStock(Protocol):
+    """An agent that chooses the stock with which its evaluation episodes begin."""
+
+    def first_stock(self, observation: Tensor) -> Tensor | None:
+        """Return stocks `[*lead, m]` for first observations `[*lead, N, O]`; None: the environment's own."""
+
+
 def make_generators(seed: int | Sequence[int], device: torch.device | str = "cpu") -> dict[str, Source]:
     """Return the random streams of an agent from its seed, for use outside the training loop.
 
@@ -266,10 +321,3 @@ def make_generators(seed: int | Sequence[int], device: torch.device | str = "cpu
         name: torch.Generator(device).manual_seed(int(child))
         for name, child in zip(GENERATOR_NAMES, children, strict=True)
     }
-
-
-def check_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    """Raise ValueError unless low <= value <= high (low < value with `open_low`)."""
-    if not (low < value if open_low else low <= value) or not value <= high:
-        bracket = "(" if open_low else "["
-        raise ValueError(f"{name} = {value} is outside {bracket}{low}, {high}]")

@@ -7,28 +7,29 @@ Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written
 axes are independent seeds, whose losses stay apart.
 """
 
-import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictParams
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchrl.objectives import LossModule
 
-from rlsuite.agents.base import Agent, Batch, Spaces, StateValue, Trained, check_range, columns
-from rlsuite.agents.losses import alpha_loss, soft_actor_loss, soft_state_value
+from rlsuite import distributed as ranks
+from rlsuite.agents.base import Agent, Spaces, StateValue
+from rlsuite.agents.losses import Actor, entropy_target, soft_state_value
+from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import squashed_gaussian_policy
-from rlsuite.agents.steps import adam, polyak, take_step
-from rlsuite.blocks import ranks
+from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.heads import Gaussian, GaussianActor, GaussianCritic, squash
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
-from rlsuite.blocks.noise import Source, normal
+from rlsuite.blocks.noise import Noise, Source
+from rlsuite.bounds import AtLeastOne, PolyakRate, Positive, UnitInterval, Widths, check_bounds
+from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_RANGE = (-20.0, 0.5)  # of the actor, before exp; authors' MuJoCo script
 NOISE_BOUND = 3.0  # the sampled return stays within three deviations; authors' code
@@ -42,7 +43,7 @@ WEIGHT_RANGE = (0.1, 10.0)  # clamp of the per-sample weight; `release` loss
 class DSACTConfig:
     """Hyper-parameters of DSAC-T; the defaults are those of the authors' MuJoCo script."""
 
-    hidden: tuple[int, ...] = (256, 256, 256)
+    hidden: Widths = (256, 256, 256)
     """Widths of the hidden layers of actor and critics."""
     network: Network = "mlp"
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
@@ -50,21 +51,21 @@ class DSACTConfig:
     """Activation of all hidden layers."""
     normalize_observations: bool = False
     """Feed all networks observations in running deviations from their running mean (replayed rows)."""
-    gamma: float = 0.99
+    gamma: UnitInterval = 0.99
     """Discount per env step."""
-    tau: float = 0.005
+    tau: PolyakRate = 0.005
     """Polyak rate of the three target networks."""
-    tau_spread: float = 0.005
+    tau_spread: PolyakRate = 0.005
     """Rate of the running mean of the critics' standard deviations."""
-    delay: int = 2
+    delay: AtLeastOne = 2
     """Critic updates per update of actor, temperature and targets."""
-    lr_critic: float = 1e-4
+    lr_critic: Positive = 1e-4
     """Learning rate of the critics."""
-    lr_actor: float = 1e-4
+    lr_actor: Positive = 1e-4
     """Learning rate of the actor."""
-    lr_alpha: float = 3e-4
+    lr_alpha: Positive = 3e-4
     """Learning rate of log alpha."""
-    alpha_init: float = math.e
+    alpha_init: Positive = math.e
     """First temperature."""
     target_entropy: float | None = None
     """Entropy in environment action units; None is minus the action's length."""
@@ -72,24 +73,41 @@ class DSACTConfig:
     """`paper` made the published numbers; `release` is the authors' Huber form of July 2025."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
+        """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_range("gamma", self.gamma, 0, 1)
-        for name in ("tau", "tau_spread"):
-            check_range(name, getattr(self, name), 0, 1, open_low=True)
-        for name in ("lr_critic", "lr_actor", "lr_alpha", "alpha_init"):
-            check_range(name, getattr(self, name), 0, math.inf, open_low=True)
-        check_range("delay", self.delay, 1, math.inf)
+        check_bounds(self)
+
+
+Critic = Callable[[Tensor, Tensor], Gaussian]
+
+
+class Box(NamedTuple):
+    """The actions' range in the environment's units: critics see these, and the entropy is of them."""
+
+    scale: Tensor
+    center: Tensor
+    log_volume: Tensor
+    """Sum of the logarithms of `scale`."""
+
+    def __call__(self, action: Tensor) -> Tensor:
+        """Return actions in the environment's units for actions in [-1, 1]."""
+        return self.center + action * self.scale
+
+
+def box_of(half_range: tuple[float, ...], center: tuple[float, ...] = ()) -> Box:
+    """Return the box of actions with these half ranges and this centre; empty is all zeros."""
+    scale = torch.tensor(half_range)
+    return Box(scale, torch.tensor(center) if center else torch.zeros_like(scale), scale.log().sum(-1))
 
 
 def return_targets(
-    batch: Batch, following: Gaussian, noise: Tensor, next_log_prob: Tensor, alpha: Tensor
+    batch: Batch, next_returns: Gaussian, noise: Tensor, next_log_prob: Tensor, alpha: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Targets of the mean and of the deviation (refinements 1 and 2).
 
     Args:
         batch: reward, terminated, discount, `[N]`.
-        following: target critics at the next observation and action, `[M, N]`.
+        next_returns: target critics at the next observation and action, `[M, N]`.
         noise: standard normal draws, one per member, `[M, N]`.
         next_log_prob: log-density of the next action under the target policy, `[N]`.
         alpha: temperature, scalar or `[1]`.
@@ -97,8 +115,8 @@ def return_targets(
     Returns:
         expected target y_q and sampled target y_z, `[N]`, both of the twin with the smaller mean.
     """
-    sample = following.mean + following.std * noise.clamp(-NOISE_BOUND, NOISE_BOUND)
-    first, second = following.mean.unbind(-2)
+    sample = next_returns.mean + next_returns.std * noise.clamp(-NOISE_BOUND, NOISE_BOUND)
+    first, second = next_returns.mean.unbind(-2)
     first_is_smaller = first < second
     mean = torch.where(first_is_smaller, first, second)
     sample = torch.where(first_is_smaller, sample[..., 0, :], sample[..., 1, :])
@@ -161,33 +179,21 @@ def critic_loss(
     return (weight * (mean_error + std_slope * std)).mean(-1).sum(-1)
 
 
-def sample_action(
-    actor: Callable[[Tensor], Gaussian],
-    observation: Tensor,
-    action_scale: Tensor,
-    generator: Source,
-) -> tuple[Tensor, Tensor]:
+def sample_action(actor: Actor, box: Box, observation: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
     """Draw actions in environment units, `[N, A]`, and their log-densities in those units, `[N]`."""
     gaussian = actor(observation)
-    noise = normal(gaussian.mean, generator)
-    action, log_prob = squash(gaussian, noise, action_scale.log().sum(-1))
-    return action * action_scale, log_prob
+    action, log_prob = squash(gaussian, noise.normal(gaussian.mean), box.log_volume)
+    return box(action), log_prob
 
 
 @torch.no_grad()
 def sample_targets(
-    target_actor: Callable[[Tensor], Gaussian],
-    target_critic: Callable[[Tensor, Tensor], Gaussian],
-    batch: Batch,
-    alpha: Tensor,
-    action_scale: Tensor,
-    generator: Source,
+    target_actor: Actor, target_critic: Critic, batch: Batch, alpha: Tensor, box: Box, noise: Noise
 ) -> tuple[Tensor, Tensor]:
     """Draw the next action from the target policy and both twins' returns; give y_q and y_z, `[N]`."""
-    action, log_prob = sample_action(target_actor, batch.next_observation, action_scale, generator)
-    following = target_critic(batch.next_observation, action)
-    noise = normal(following.mean, generator)
-    return return_targets(batch, following, noise, log_prob, alpha)
+    action, log_prob = sample_action(target_actor, box, batch.next_observation, noise)
+    next_returns = target_critic(batch.next_observation, action)
+    return return_targets(batch, next_returns, noise.normal(next_returns.mean), log_prob, alpha)
 
 
 @torch.no_grad()
@@ -198,12 +204,113 @@ def move_spread(spread: Tensor, count: Tensor, std: Tensor, rate: float) -> None
     count += 1
 
 
-def entropy_target(config: DSACTConfig, action_scale: Tensor) -> float:
-    """Target entropy in environment units: the configured one, or minus the length of the action."""
-    return -float(action_scale.shape[-1]) if config.target_entropy is None else config.target_entropy
+def actor_loss(
+    actor: Actor, critic: Critic, batch: Batch, alpha: Tensor, box: Box, noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """Return alpha log pi - min_m of the mean returns at a fresh action, and log pi, `[N]`."""
+    action, log_prob = sample_action(actor, box, batch.observation, noise)
+    q = critic(batch.observation, action).mean.amin(-2)
+    return (alpha * log_prob - q).mean(-1), log_prob
 
 
-class DSACTLoss(LossModule):
+def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+    """Return the temperature loss, linear in log alpha; entropies are in environment units."""
+    return -(log_alpha.squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy))
+
+
+class DSACT(Agent):
+    """The learner: twin Gaussian critics, squashed Gaussian actor, learnt temperature, two targets."""
+
+    Config: ClassVar[type] = DSACTConfig
+    log_alpha: nn.Parameter
+    spread: Tensor
+    spread_count: Tensor
+    action_scale: Tensor
+    action_center: Tensor
+    action_log_volume: Tensor
+
+    def build(self, spaces: Spaces, config: DSACTConfig) -> None:
+        """Make actor, twin critics, their targets, temperature and running deviations."""
+        sizes, shape = (spaces.observation, spaces.action), self.net_shape()
+        self.actor = GaussianActor(*sizes, shape, log_std_range=LOG_STD_RANGE)
+        self.critic = GaussianCritic(*sizes, shape, members=2)
+        self.log_alpha = nn.Parameter(torch.full((*self.lead, 1), math.log(config.alpha_init)))
+        self.register_buffer("spread", torch.zeros(*self.lead, 2))
+        self.register_buffer("spread_count", torch.zeros((), dtype=torch.int64))
+        for name, tensor in box_of(spaces.half_range, spaces.center)._asdict().items():
+            self.register_buffer(f"action_{name}", tensor, persistent=False)
+        self.target_entropy = entropy_target(config.target_entropy, spaces.action)
+        self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
+        self.policy_optimizer = Adam(
+            (list(self.actor.parameters()), config.lr_actor), ([self.log_alpha], config.lr_alpha)
+        )
+        self.add_parts(self.policy_optimizer, actor=self.actor)
+        self.add_parts(self.critic_optimizer, critic=self.critic)
+        self.add_parts(self.policy_optimizer, alpha=nn.ParameterList([self.log_alpha]))
+        self.target_actor = self.add_target("target_actor", self.actor)
+        self.target_critic = self.add_target("target_critic", self.critic)
+        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer)
+
+    @property
+    def box(self) -> Box:
+        """The actions' range."""
+        return Box(self.action_scale, self.action_center, self.action_log_volume)
+
+    def phase(self) -> dict[str, Any]:
+        """Return whether the next update moves actor, temperature and targets: the first does."""
+        return {"moves_actor": self.update_count % self.config.delay == 0}
+
+    def learn(self, batch: Batch, noise: Noise, *, moves_actor: bool) -> dict[str, Tensor]:  # type: ignore[override]
+        """One iteration in the order of the authors' code.
+
+        The actor's gradient uses the critics before their step. Actor, temperature and targets move where
+        `moves_actor`; in between their pass is left out.
+        """
+        config, box = self.config, self.box
+        alpha = self.log_alpha.detach().exp()
+        y_q, y_z = sample_targets(self.target_actor, self.target_critic, batch, alpha, box, noise)
+        returns = self.critic(batch.observation, box(batch.action))
+        move_spread(self.spread, self.spread_count, returns.std, config.tau_spread)
+        loss = critic_loss(returns, y_q, y_z, self.spread, config.critic_loss)
+        metrics = {
+            "loss/critic": loss.detach(),
+            "q/mean": returns.mean.detach().mean((-2, -1)),
+            "q/std": returns.std.detach().mean((-2, -1)),
+            "q/spread": self.spread.mean(-1),
+        }
+        if moves_actor:
+            policy_loss, log_prob = actor_loss(self.actor, self.critic, batch, alpha, box, noise)
+            temperature_loss = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
+            # Neither loss has a gradient for the other's parameters: one backward serves both.
+            metrics |= {
+                "grad_norm/policy": self.policy_optimizer.descend(policy_loss + temperature_loss),
+                "loss/actor": policy_loss.detach(),
+                "alpha": alpha.mean(-1),
+                "entropy": -log_prob.detach().mean(-1),
+            }
+        metrics["grad_norm/critic"] = self.critic_optimizer.descend(loss)
+        if moves_actor:
+            polyak(self.target_critic, self.critic, config.tau)
+            polyak(self.target_actor, self.actor, config.tau)
+        return metrics
+
+    @torch.no_grad()
+    def values(self, batch: TensorDictBase) -> TensorDict:
+        """Return the smaller mean as `q` and its distance to the expected target as `td_error`, `[N]`."""
+        tensors, noise = self.normalized_batch(self.read(batch)), Noise(self.generators["learn"])
+        networks, alpha = (self.target_actor, self.target_critic), self.log_alpha.exp()
+        y_q, _ = sample_targets(*networks, tensors, alpha, self.box, noise)
+        q = self.critic(tensors.observation, self.box(tensors.action)).mean.amin(-2)
+        return TensorDict({"q": q, "td_error": y_q - q}, batch_size=q.shape)
+
+    @torch.no_grad()
+    def state_value(self, observation: Tensor) -> StateValue:
+        """Value observations `[*lead, N, O]` by both critics' mean at ten actions each."""
+        draw, alpha = partial(sample_action, self.actor, self.box), self.log_alpha.exp()
+        return soft_state_value(draw, self.critic.expected, alpha, self.normalized(observation))
+
+
+class DSACTLoss(AgentLoss):
     """DSAC-T's losses for any TorchRL loop: `loss_critic`, `loss_actor`, `loss_alpha` of a replayed batch.
 
     The target networks are TorchRL's (`target_*_params`, moved by `torchrl.objectives.SoftUpdate`); step
@@ -214,13 +321,9 @@ class DSACTLoss(LossModule):
         critic: twin critics, as `rlsuite.blocks.heads.GaussianCritic` with two members.
         config: hyper-parameters; learning rates are the caller's business.
         half_range: (high - low) / 2 of each action in the environment's units.
+        center: (high + low) / 2 of each action; empty is all zeros.
         generator: noise of both samples; None is torch's global stream.
     """
-
-    actor_params: TensorDictParams
-    critic_params: TensorDictParams
-    target_actor_params: TensorDictParams
-    target_critic_params: TensorDictParams
 
     def __init__(
         self,
@@ -229,177 +332,34 @@ class DSACTLoss(LossModule):
         config: DSACTConfig,
         *,
         half_range: tuple[float, ...],
+        center: tuple[float, ...] = (),
         generator: Source = None,
     ) -> None:
-        super().__init__()
-        self.in_keys = [
-            "observation",
-            "action",
-            *(("next", k) for k in ("observation", "reward", "terminated")),
-        ]
-        self.out_keys = ["loss_critic", "loss_actor", "loss_alpha"]
-        self.config, self.generator = config, generator
-        self.convert_to_functional(actor, "actor", create_target_params=True)
-        self.convert_to_functional(critic, "critic", create_target_params=True)
+        networks, keys = {"actor": actor, "critic": critic}, ["loss_critic", "loss_actor", "loss_alpha"]
+        super().__init__(networks, ("actor", "critic"), keys, generator)
+        self.config = config
+        self.target_entropy = entropy_target(config.target_entropy, len(half_range))
         self.log_alpha = nn.Parameter(torch.full((1,), math.log(config.alpha_init)))
         self.register_buffer("spread", torch.zeros(2))
         self.register_buffer("spread_count", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("action_scale", torch.tensor(half_range))
+        for name, tensor in box_of(half_range, center)._asdict().items():
+            self.register_buffer(f"action_{name}", tensor)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Return the three losses; the running spreads move with every call."""
-        config, rows = self.config, columns(tensordict, self.config.gamma)
+        config, batch, noise = self.config, unpack(tensordict, self.config.gamma), self.noise
         alpha = self.log_alpha.detach().exp()
-        noise = (self.action_scale, self.generator)
-        with (
-            self.target_actor_params.to_module(self.actor),
-            self.target_critic_params.to_module(self.critic),
-        ):
-            y_q, y_z = sample_targets(self.actor, self.critic, rows, alpha, *noise)
-        with self.critic_params.to_module(self.critic):
-            returns = self.critic(rows.observation, rows.action * self.action_scale)
+        box = Box(self.action_scale, self.action_center, self.action_log_volume)
+        targets = self.net("actor", target=True), self.net("critic", target=True)
+        y_q, y_z = sample_targets(*targets, batch, alpha, box, noise)
+        returns = self.net("critic")(batch.observation, box(batch.action))
         move_spread(self.spread, self.spread_count, returns.std, config.tau_spread)
-        with self.actor_params.to_module(self.actor):
-            action, log_prob = sample_action(self.actor, rows.observation, *noise)
-        with self.critic_params.detach().to_module(self.critic):
-            mean = self.critic(rows.observation, action).mean
-        target_entropy = entropy_target(config, self.action_scale)
+        networks = self.net("actor"), self.net("critic", fixed=True)
+        policy_loss, log_prob = actor_loss(*networks, batch, alpha, box, noise)
         return TensorDict(
             {
                 "loss_critic": critic_loss(returns, y_q, y_z, self.spread, config.critic_loss),
-                "loss_actor": soft_actor_loss(log_prob, mean, alpha),
-                "loss_alpha": alpha_loss(self.log_alpha, log_prob, target_entropy),
+                "loss_actor": policy_loss,
+                "loss_alpha": alpha_loss(self.log_alpha, log_prob, self.target_entropy),
             }
-        )
-
-
-class DSACT(Agent):
-    """The learner: twin Gaussian critics, squashed Gaussian actor, learnt temperature, three targets.
-
-    Args:
-        spaces: sizes and action range of the environment.
-        config: hyper-parameters.
-        generators: streams "init", "act" and "learn"; see `rlsuite.agents.base.make_generators`.
-        device: where parameters live.
-        lead: leading axes of independent seeds; batches then carry them too.
-    """
-
-    Config: ClassVar[type] = DSACTConfig
-    log_alpha: nn.Parameter
-    spread: Tensor
-    spread_count: Tensor
-    action_scale: Tensor
-
-    def __init__(
-        self,
-        spaces: Spaces,
-        config: DSACTConfig,
-        generators: Mapping[str, Source],
-        *,
-        device: torch.device | str = "cpu",
-        lead: tuple[int, ...] = (),
-    ) -> None:
-        super().__init__(spaces, config, generators, device=device, lead=lead)
-        shape: dict[str, Any] = {
-            "trunk": config.network,
-            "activation": config.activation,
-            "lead": lead,
-            "generator": self.generators["init"],
-        }
-        with torch.device(device):
-            self.actor = GaussianActor(
-                spaces.observation, spaces.action, config.hidden, log_std_range=LOG_STD_RANGE, **shape
-            )
-            self.critic = GaussianCritic(spaces.observation, spaces.action, config.hidden, members=2, **shape)
-            self.log_alpha = nn.Parameter(torch.full((*lead, 1), math.log(config.alpha_init)))
-            self.register_buffer("spread", torch.zeros(*lead, 2))
-            self.register_buffer("spread_count", torch.zeros((), dtype=torch.int64))
-            # The critics see actions, and the entropy is measured, in the environment's units (pitfall P2).
-            self.register_buffer("action_scale", torch.tensor(spaces.half_range), persistent=False)
-        self.target_entropy = entropy_target(config, self.action_scale)
-        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
-        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.critic_parameters = list(self.critic.parameters())
-        self.actor_parameters = list(self.actor.parameters())
-        self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
-        self.policy_optimizer = adam(
-            (self.actor_parameters, config.lr_actor), ([self.log_alpha], config.lr_alpha)
-        )
-        self.target_parameters = [*self.target_critic.parameters(), *self.target_actor.parameters()]
-        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer)
-
-    def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sample y_q and y_z, `[N]`, from the target networks."""
-        noise = (self.action_scale, self.generators["learn"])
-        return sample_targets(self.target_actor, self.target_critic, batch, self.log_alpha.exp(), *noise)
-
-    def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """One iteration in the order of the authors' code.
-
-        The actor's gradient uses the critics before their step. Actor, temperature and targets move at
-        every `delay`-th update, the first included; in between their pass is left out.
-        """
-        config, rows = self.config, self.rows(batch)
-        y_q, y_z = self.targets(rows)
-        returns = self.critic(rows.observation, rows.action * self.action_scale)
-        move_spread(self.spread, self.spread_count, returns.std, config.tau_spread)
-        loss = critic_loss(returns, y_q, y_z, self.spread, config.critic_loss)
-        metrics = {
-            "loss/critic": loss.detach(),
-            "q/mean": returns.mean.detach().mean((-2, -1)),
-            "q/std": returns.std.detach().mean((-2, -1)),
-            "q/spread": self.spread.mean(-1),
-        }
-        moves_actor = self.update_count % config.delay == 0
-        if moves_actor:
-            alpha = self.log_alpha.detach().exp()
-            noise = (self.action_scale, self.generators["learn"])
-            action, log_prob = sample_action(self.actor, rows.observation, *noise)
-            policy_loss = soft_actor_loss(log_prob, self.critic(rows.observation, action).mean, alpha)
-            temperature_loss = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
-            # Neither loss has a gradient for the other's parameters: one backward serves both.
-            norm = take_step(
-                self.policy_optimizer,
-                policy_loss + temperature_loss,
-                [*self.actor_parameters, self.log_alpha],
-            )
-            metrics |= {
-                "grad_norm/policy": norm,
-                "loss/actor": policy_loss.detach(),
-                "alpha": alpha.mean(-1),
-                "entropy": -log_prob.detach().mean(-1),
-            }
-        metrics["grad_norm/critic"] = take_step(self.critic_optimizer, loss, self.critic_parameters)
-        if moves_actor:
-            online = [*self.critic_parameters, *self.actor_parameters]
-            polyak(self.target_parameters, online, config.tau)
-        self.update_count += 1
-        return metrics
-
-    @torch.no_grad()
-    def values(self, batch: TensorDictBase) -> TensorDict:
-        """Return the smaller mean as `q` and its distance to the expected target as `td_error`, `[N]`."""
-        rows = self.rows(batch, observe=False)
-        y_q, _ = self.targets(rows)
-        q = self.critic(rows.observation, rows.action * self.action_scale).mean.amin(-2)
-        return TensorDict({"q": q, "td_error": y_q - q}, batch_size=q.shape)
-
-    @torch.no_grad()
-    def state_value(self, observation: Tensor) -> StateValue:
-        """Value observations `[*lead, N, O]` by both critics' mean at ten actions each."""
-
-        def draw(observation: Tensor, source: Source) -> tuple[Tensor, Tensor]:
-            return sample_action(self.actor, observation, self.action_scale, source)
-
-        alpha, observation = self.log_alpha.exp(), self.normalized(observation)
-        return soft_state_value(draw, self.critic.expected, alpha, observation)
-
-    def parts(self) -> tuple[Trained, ...]:
-        """Actor, critic and temperature with their optimisers, and the two targets."""
-        return (
-            Trained("actor", self.actor, self.policy_optimizer),
-            Trained("critic", self.critic, self.critic_optimizer),
-            Trained("alpha", nn.ParameterList([self.log_alpha]), self.policy_optimizer),
-            Trained("target_actor", self.target_actor, None),
-            Trained("target_critic", self.target_critic, None),
         )

@@ -4,23 +4,20 @@ Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written
 axes are independent seeds, whose losses stay apart.
 """
 
-import copy
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictParams
 from torch import Tensor
-from torch.nn import Parameter
-from torchrl.objectives import LossModule
 
-from rlsuite.agents.base import Agent, Spaces, StateValue, Trained, check_range, columns
+from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import squared_td_loss, td_target
+from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy, evaluating
-from rlsuite.agents.steps import adam, polyak, take_step
+from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.heads import (
     DeterministicActor,
     Gaussian,
@@ -30,8 +27,19 @@ from rlsuite.blocks.heads import (
     log_density,
 )
 from rlsuite.blocks.mlp import Activation, orthogonal_
-from rlsuite.blocks.noise import Source
+from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.schedule import CosineRate
+from rlsuite.bounds import (
+    Bounds,
+    DropoutRate,
+    NotNegative,
+    PolyakRate,
+    Positive,
+    UnitInterval,
+    Widths,
+    check_bounds,
+)
+from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_MAX = 2.0  # of the actor's log-deviation; authors' code
 ORTHOGONAL_GAIN = math.sqrt(2)  # of every layer, the last ones too; authors' code
@@ -41,7 +49,7 @@ ORTHOGONAL_GAIN = math.sqrt(2)  # of every layer, the last ones too; authors' co
 class IQLConfig:
     """Hyper-parameters of IQL; the defaults are those of the authors' code for the locomotion data."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers of actor, critics and value network."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
@@ -49,49 +57,39 @@ class IQLConfig:
     """First weights: orthogonal with gain sqrt(2) (authors), or torch's uniform ones (CORL)."""
     normalize_observations: bool = False
     """Feed all networks observations in deviations from the mean, both of the data set (CORL)."""
-    gamma: float = 0.99
+    gamma: UnitInterval = 0.99
     """Discount per env step."""
-    tau: float = 0.005
+    tau: PolyakRate = 0.005
     """Polyak rate of the target critics."""
-    expectile: float = 0.7
+    expectile: Annotated[float, Bounds(0.5, 1)] = 0.7
     """Expectile of the value loss, the paper's tau: 0.5 is the mean, 1 the best of the data's actions."""
-    beta: float = 3.0
+    beta: Annotated[float, Bounds(0)] = 3.0
     """Inverse temperature of the advantage weights; 0 is behaviour cloning."""
-    max_weight: float = 100.0
+    max_weight: Positive = 100.0
     """Bound of the advantage weights."""
     order: Literal["official", "corl", "torchrl"] = "official"
     """Official: the value network steps first, advantages and targets read the new one. The others step all
     networks from the same old ones; CORL's critic loss is half the sum of both squared errors."""
     deterministic: bool = False
     """The actor is an action, fitted by weighted squared errors, instead of a Gaussian by likelihood."""
-    log_std_min: float = -5.0
+    log_std_min: Annotated[float, Bounds(high=LOG_STD_MAX)] = -5.0
     """Lower bound of the actor's log-deviation; the upper one is 2."""
-    dropout: float = 0.0
+    dropout: DropoutRate = 0.0
     """Dropout of the actor's hidden layers, in its loss only."""
-    exploration_noise: float | None = None
+    exploration_noise: Annotated[float | None, Bounds(0)] = None
     """Deviation of behaviour noise for actions in [-1, 1]; none: the actor's own (deterministic: 0.03)."""
-    lr_critic: float = 3e-4
+    lr_critic: Positive = 3e-4
     """Learning rate of the critics."""
-    lr_value: float = 3e-4
+    lr_value: Positive = 3e-4
     """Learning rate of the value network."""
-    lr_actor: float = 3e-4
+    lr_actor: Positive = 3e-4
     """First learning rate of the actor."""
-    actor_lr_decay: int = 1_000_000
+    actor_lr_decay: NotNegative = 1_000_000
     """Updates over which the actor's rate falls to 0, along half a cosine; 0 keeps it constant."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
-        check_range("gamma", self.gamma, 0, 1)
-        check_range("tau", self.tau, 0, 1, open_low=True)
-        check_range("expectile", self.expectile, 0.5, 1)
-        check_range("beta", self.beta, 0, math.inf)
-        check_range("max_weight", self.max_weight, 0, math.inf, open_low=True)
-        check_range("log_std_min", self.log_std_min, -math.inf, LOG_STD_MAX)
-        check_range("dropout", self.dropout, 0, math.nextafter(1, 0))
-        check_range("exploration_noise", self.exploration_noise or 0, 0, math.inf)
-        check_range("actor_lr_decay", self.actor_lr_decay, 0, math.inf)
-        for name in ("lr_critic", "lr_value", "lr_actor"):
-            check_range(name, getattr(self, name), 0, math.inf, open_low=True)
+        """Raise ConfigError for values outside their range."""
+        check_bounds(self)
 
 
 def expectile_loss(q: Tensor, value: Tensor, expectile: float) -> Tensor:
@@ -106,178 +104,95 @@ def advantage_weights(q: Tensor, value: Tensor, beta: float, max_weight: float) 
     return (beta * advantage).clamp(max=math.log(max_weight)).exp()
 
 
-def extraction_loss(weights: Tensor, policy: Gaussian | Tensor, action: Tensor) -> Tensor:
-    """Weighted fit of the policy to the data's actions `[N, A]` (equation 7): advantage-weighted regression.
+def extraction_loss(
+    actor: Callable[[Tensor, Noise], Gaussian | Tensor], batch: Batch, weights: Tensor, noise: Noise
+) -> Tensor:
+    """Return the policy's weighted misfit to the data's actions (equation 7): advantage-weighted regression.
 
     Args:
+        actor: gives a Gaussian, fitted by likelihood, or an action, fitted by squared error summed over A.
+        batch: observations and actions of the data.
         weights: `[N]`.
-        policy: a Gaussian, fitted by likelihood, or an action, fitted by squared error summed over A.
-        action: of the data.
+        noise: of the actor's dropout.
     """
+    policy = actor(batch.observation, noise)
     if isinstance(policy, Gaussian):
-        misfit = -log_density(policy, action)
+        misfit = -log_density(policy, batch.action)
     else:
-        misfit = (policy - action).square().sum(-1)
+        misfit = (policy - batch.action).square().sum(-1)
     return (weights * misfit).mean(-1)
 
 
 def critic_loss(q: Tensor, target: Tensor, order: str) -> Tensor:
-    """Squared errors of `[M, N]` to a target `[N]`, summed over members; half of it in CORL's order."""
+    """Return the squared errors of `[M, N]` to a target `[N]`, summed over M; half of it in CORL's order."""
     loss = squared_td_loss(q, target)
     return 0.5 * loss if order == "corl" else loss
 
 
-class IQLLoss(LossModule):
-    """The same losses for any TorchRL loop: `loss_value`, `loss_actor` and `loss_critic` of a replayed batch.
-
-    All three read the networks as they are, which is the order "torchrl" (and "corl"); a loop that steps on
-    `loss_value` first and calls the module again for the others has the official one.
-
-    Args:
-        actor: observation -> Gaussian or action, as `rlsuite.blocks.heads.UnsquashedActor`.
-        critic: twin critics, as `rlsuite.blocks.heads.ScalarCritic` with two members.
-        value: observation -> value, as `rlsuite.blocks.heads.ValueNetwork`.
-        config: hyper-parameters; learning rates are the caller's business.
-    """
-
-    actor_params: TensorDictParams
-    critic_params: TensorDictParams
-    value_params: TensorDictParams
-    target_critic_params: TensorDictParams
-
-    def __init__(
-        self,
-        actor: UnsquashedActor | DeterministicActor,
-        critic: ScalarCritic,
-        value: ValueNetwork,
-        config: IQLConfig,
-    ) -> None:
-        super().__init__()
-        self.in_keys = [
-            "observation",
-            "action",
-            *(("next", k) for k in ("observation", "reward", "terminated")),
-        ]
-        self.out_keys = ["loss_value", "loss_actor", "loss_critic"]
-        self.config = config
-        self.convert_to_functional(actor, "actor")
-        self.convert_to_functional(value, "value")
-        self.convert_to_functional(critic, "critic", create_target_params=True)
-
-    def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """Return the three losses."""
-        config, rows = self.config, columns(tensordict, self.config.gamma)
-        with torch.no_grad(), self.target_critic_params.to_module(self.critic):
-            old_q = self.critic(rows.observation, rows.action).amin(-2)
-        with self.value_params.to_module(self.value):
-            value = self.value(rows.observation)
-            with torch.no_grad():
-                target = td_target(rows, self.value(rows.next_observation))
-        weights = advantage_weights(old_q, value, config.beta, config.max_weight)
-        with self.actor_params.to_module(self.actor):
-            policy = self.actor(rows.observation)
-        with self.critic_params.to_module(self.critic):
-            q = self.critic(rows.observation, rows.action)
-        return TensorDict(
-            {
-                "loss_value": expectile_loss(old_q, value, config.expectile),
-                "loss_actor": extraction_loss(weights, policy, rows.action),
-                "loss_critic": critic_loss(q, target, config.order),
-            }
-        )
-
-
 class IQL(Agent):
-    """The learner: twin critics with targets, a value network, and an actor that imitates good actions.
-
-    Args:
-        spaces: sizes and action range of the environment.
-        config: hyper-parameters.
-        generators: streams "init", "act" and "learn"; see `rlsuite.agents.base.make_generators`.
-        device: where parameters live.
-        lead: leading axes of independent seeds; batches then carry them too.
-    """
+    """The learner: twin critics with targets, a value network, and an actor that imitates good actions."""
 
     Config: ClassVar[type] = IQLConfig
+    needs_data = True
     adopts_statistics: ClassVar[bool] = True
+    actor: UnsquashedActor | DeterministicActor
 
-    def __init__(
-        self,
-        spaces: Spaces,
-        config: IQLConfig,
-        generators: Mapping[str, Source],
-        *,
-        device: torch.device | str = "cpu",
-        lead: tuple[int, ...] = (),
-    ) -> None:
-        super().__init__(spaces, config, generators, device=device, lead=lead)
-        init = self.generators["init"]
-        sizes = (spaces.observation, spaces.action, config.hidden)
-        log_std_range = (config.log_std_min, LOG_STD_MAX)
-        shape: dict[str, Any] = {"activation": config.activation, "lead": lead, "generator": init}
-        drops = {"dropout": config.dropout, "dropout_generator": self.generators["learn"]}
-        actor_shape: dict[str, Any] = shape | drops
-        with torch.device(device):
-            self.actor: UnsquashedActor | DeterministicActor
-            if config.deterministic:
-                self.actor = DeterministicActor(*sizes, **actor_shape)
-            else:
-                self.actor = UnsquashedActor(*sizes, log_std_range=log_std_range, **actor_shape)
-            self.critic = ScalarCritic(*sizes, members=2, **shape)
-            self.value = ValueNetwork(spaces.observation, config.hidden, **shape)
-            self.actor_rate = CosineRate(config.lr_actor, config.actor_lr_decay)
+    def build(self, spaces: Spaces, config: IQLConfig) -> None:
+        """Make actor, twin critics with their target, and value network."""
+        sizes, shape = (spaces.observation, spaces.action), self.net_shape()
+        dropped = replace(shape, dropout=config.dropout, dropout_generator=self.generators["learn"])
+        if config.deterministic:
+            self.actor = DeterministicActor(*sizes, dropped)
+        else:
+            self.actor = UnsquashedActor(*sizes, dropped, log_std_range=(config.log_std_min, LOG_STD_MAX))
+        self.critic = ScalarCritic(*sizes, shape, members=2)
+        self.value = ValueNetwork(spaces.observation, shape)
         if config.init == "orthogonal":
             for network in (self.actor, self.critic, self.value):
-                orthogonal_(network, ORTHOGONAL_GAIN, init)
-        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.target_parameters = list(self.target_critic.parameters())
-        self.critic_parameters = list(self.critic.parameters())
-        self.value_parameters = list(self.value.parameters())
-        self.rest_parameters = [*self.critic_parameters, *self.actor.parameters()]
-        rest: list[tuple[list[Parameter], float | Tensor]] = [
-            (self.critic_parameters, config.lr_critic),
-            (list(self.actor.parameters()), self.actor_rate.rate),
-        ]
+                orthogonal_(network, ORTHOGONAL_GAIN, self.generators["init"])
+        self.actor_rate = CosineRate(config.lr_actor, config.actor_lr_decay)
+        actor, critic, value = (list(net.parameters()) for net in (self.actor, self.critic, self.value))
+        together: list[Any] = [(critic, config.lr_critic), (actor, self.actor_rate.rate)]
         # What the maths lets step together shares one optimiser: a small step costs its call.
         if config.order == "official":
-            self.value_optimizer = adam((self.value_parameters, config.lr_value))
-            self.rest_optimizer = adam(*rest)
+            self.value_optimizer = Adam((value, config.lr_value))
+            self.rest_optimizer = Adam(*together)
         else:
-            self.value_optimizer = self.rest_optimizer = adam(*rest, (self.value_parameters, config.lr_value))
-            self.rest_parameters += self.value_parameters
-        self.policy = clipped_policy(
-            self.actor, self.generators["act"], self.normalizer, config.exploration_noise
-        )
+            self.value_optimizer = self.rest_optimizer = Adam(*together, (value, config.lr_value))
+        self.add_parts(self.rest_optimizer, actor=self.actor, critic=self.critic)
+        self.add_parts(self.value_optimizer, value=self.value)
+        self.target_critic = self.add_target("target_critic", self.critic)
+        std = config.exploration_noise
+        self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, std)
 
-    def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
+    def learn(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
         """Step value network, actor and critics in the configured order, then the targets."""
-        config, rows = self.config, self.rows(batch)
+        config, official = self.config, self.config.order == "official"
         metrics = {}
         with torch.no_grad():
-            old_q = self.target_critic(rows.observation, rows.action).amin(-2)
-        value = self.value(rows.observation)
+            old_q = self.target_critic(batch.observation, batch.action).amin(-2)
+        value = self.value(batch.observation)
         value_loss = expectile_loss(old_q, value, config.expectile)
-        if config.order == "official":
-            metrics["grad_norm/value"] = take_step(self.value_optimizer, value_loss, self.value_parameters)
+        if official:
+            metrics["grad_norm/value"] = self.value_optimizer.descend(value_loss)
             with torch.no_grad():  # the stepped network, both observations in one product
-                both = self.value(torch.cat((rows.observation, rows.next_observation), -2))
+                both = self.value(torch.cat((batch.observation, batch.next_observation), -2))
             value, next_value = both.chunk(2, -1)
         else:
             with torch.no_grad():
-                next_value = self.value(rows.next_observation)
+                next_value = self.value(batch.next_observation)
         weights = advantage_weights(old_q, value, config.beta, config.max_weight)
-        actor_loss = extraction_loss(weights, self.actor(rows.observation), rows.action)
-        q = self.critic(rows.observation, rows.action)
-        q_loss = critic_loss(q, td_target(rows, next_value), config.order)
+        policy_loss = extraction_loss(self.actor, batch, weights, noise)
+        q = self.critic(batch.observation, batch.action)
+        q_loss = critic_loss(q, td_target(batch, next_value), config.order)
         # No loss has a gradient for another's parameters: one backward serves what steps together.
-        loss = actor_loss + q_loss if config.order == "official" else actor_loss + q_loss + value_loss
-        norm = take_step(self.rest_optimizer, loss, self.rest_parameters)
+        loss = policy_loss + q_loss if official else policy_loss + q_loss + value_loss
+        norm = self.rest_optimizer.descend(loss)
         self.actor_rate.step()
-        polyak(self.target_parameters, self.critic_parameters, config.tau)
-        self.update_count += 1
+        polyak(self.target_critic, self.critic, config.tau)
         return metrics | {
             "loss/value": value_loss.detach(),
-            "loss/actor": actor_loss.detach(),
+            "loss/actor": policy_loss.detach(),
             "loss/critic": q_loss.detach(),
             "q/mean": q.detach().mean((-2, -1)),
             "value/mean": value.detach().mean(-1),
@@ -288,9 +203,9 @@ class IQL(Agent):
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
-        rows = self.rows(batch)
-        target = td_target(rows, self.value(rows.next_observation))
-        q = self.critic(rows.observation, rows.action).amin(-2)
+        tensors = self.normalized_batch(self.read(batch))
+        target = td_target(tensors, self.value(tensors.next_observation))
+        q = self.critic(tensors.observation, tensors.action).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
 
     @torch.no_grad()
@@ -310,11 +225,47 @@ class IQL(Agent):
         """Give the actor its first learning rate back, for good: the authors decay none while fine-tuning."""
         self.actor_rate.hold()
 
-    def parts(self) -> tuple[Trained, ...]:
-        """Actor, critic and value network with their optimisers, and the target critic."""
-        return (
-            Trained("actor", self.actor, self.rest_optimizer),
-            Trained("critic", self.critic, self.rest_optimizer),
-            Trained("value", self.value, self.value_optimizer),
-            Trained("target_critic", self.target_critic, None),
+
+class IQLLoss(AgentLoss):
+    """The same losses for any TorchRL loop: `loss_value`, `loss_actor` and `loss_critic` of a replayed batch.
+
+    All three read the networks as they are, which is the order "torchrl" (and "corl"); a loop that steps on
+    `loss_value` first and calls the module again for the others has the official one.
+
+    Args:
+        actor: observation -> Gaussian or action, as `rlsuite.blocks.heads.UnsquashedActor`.
+        critic: twin critics, as `rlsuite.blocks.heads.ScalarCritic` with two members.
+        value: observation -> value, as `rlsuite.blocks.heads.ValueNetwork`.
+        config: hyper-parameters; learning rates are the caller's business.
+        generator: of the actor's dropout; None is torch's global stream.
+    """
+
+    def __init__(
+        self,
+        actor: UnsquashedActor | DeterministicActor,
+        critic: ScalarCritic,
+        value: ValueNetwork,
+        config: IQLConfig,
+        *,
+        generator: Source = None,
+    ) -> None:
+        networks = {"actor": actor, "critic": critic, "value": value}
+        super().__init__(networks, ("critic",), ["loss_value", "loss_actor", "loss_critic"], generator)
+        self.config = config
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """Return the three losses."""
+        config, batch = self.config, unpack(tensordict, self.config.gamma)
+        with torch.no_grad():
+            old_q = self.net("critic", target=True)(batch.observation, batch.action).amin(-2)
+            next_value = self.net("value")(batch.next_observation)
+        value = self.net("value")(batch.observation)
+        weights = advantage_weights(old_q, value, config.beta, config.max_weight)
+        q = self.net("critic")(batch.observation, batch.action)
+        return TensorDict(
+            {
+                "loss_value": expectile_loss(old_q, value, config.expectile),
+                "loss_actor": extraction_loss(self.net("actor"), batch, weights, self.noise),
+                "loss_critic": critic_loss(q, td_target(batch, next_value), config.order),
+            }
         )

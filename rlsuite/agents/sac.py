@@ -4,34 +4,35 @@ Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written
 axes are independent seeds, whose losses stay apart.
 """
 
-import copy
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictParams
 from torch import Tensor, nn
-from torchrl.objectives import LossModule
 
-from rlsuite.agents.base import Agent, Batch, Spaces, StateValue, Trained, check_range, columns
+from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import (
-    alpha_loss,
+    Actor,
+    Critic,
+    entropy_target,
     sample_action,
-    soft_actor_loss,
+    soft_action_value,
     soft_state_value,
-    soft_target,
-    squared_td_loss,
+    td_target,
 )
+from rlsuite.agents.optim import Adam, descend_alpha, polyak
 from rlsuite.agents.policies import squashed_gaussian_policy
-from rlsuite.agents.steps import adam, descend_alpha, polyak, take_step
-from rlsuite.blocks.heads import EVALUATION_ACTIONS, Gaussian, GaussianActor, ScalarCritic
+from rlsuite.agents.torchrl_loss import AgentLoss
+from rlsuite.blocks.exploration import Correlation
+from rlsuite.blocks.heads import EVALUATION_ACTIONS, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
-from rlsuite.blocks.noise import Source
+from rlsuite.blocks.noise import Noise, Source
+from rlsuite.bounds import PolyakRate, Positive, UnitInterval, Widths, check_bounds
+from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
 
@@ -40,7 +41,7 @@ LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
 class SACConfig:
     """Hyper-parameters of SAC; the defaults are those of the paper's appendix D."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers of actor and critics."""
     network: Network = "mlp"
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
@@ -54,181 +55,109 @@ class SACConfig:
     """The actor's deviation: exp of a clamped output, or softplus of one with a floor (STAC's paper)."""
     normalize_observations: bool = False
     """Feed all networks observations in running deviations from their running mean (replayed rows)."""
-    gamma: float = 0.99
+    gamma: UnitInterval = 0.99
     """Discount per env step."""
-    tau: float = 0.005
+    tau: PolyakRate = 0.005
     """Polyak rate of the target critics."""
-    lr_critic: float = 3e-4
+    lr_critic: Positive = 3e-4
     """Learning rate of the critics."""
-    lr_actor: float = 3e-4
+    lr_actor: Positive = 3e-4
     """Learning rate of the actor."""
-    lr_alpha: float = 3e-4
+    lr_alpha: Positive = 3e-4
     """Learning rate of log alpha."""
     alpha_step: Literal["adam", "sgd"] = "adam"
     """How log alpha descends; Adam's steps do not grow with the distance to the target entropy."""
-    alpha_init: float = 1.0
+    alpha_init: Positive = 1.0
     """First temperature."""
     target_entropy: float | None = None
     """Entropy of actions in [-1, 1]; None is minus the action's length."""
+    critic_scale: Positive = 1.0
+    """Factor of the critics' squared error; 0.5 in the authors' code. Adam feels it by its epsilon alone."""
+    noise_correlation: Correlation = "white"
+    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
     evaluation: Literal["mode", "mean"] = "mode"
     """Evaluation action: tanh of the Gaussian's mean, or the squashed Gaussian's mean."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
+        """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_range("gamma", self.gamma, 0, 1)
-        check_range("tau", self.tau, 0, 1, open_low=True)
-        for name in ("lr_critic", "lr_actor", "lr_alpha", "alpha_init"):
-            check_range(name, getattr(self, name), 0, math.inf, open_low=True)
+        check_bounds(self)
 
 
 @torch.no_grad()
-def sample_target(
-    actor: Callable[[Tensor], Gaussian],
-    target_critic: Callable[[Tensor, Tensor], Tensor],
-    batch: Batch,
-    alpha: Tensor,
-    generator: Source,
-) -> Tensor:
-    """Draw the next action from the policy and give the soft Bellman target, `[N]`."""
-    action, log_prob = sample_action(actor, batch.next_observation, generator)
-    return soft_target(batch, target_critic(batch.next_observation, action), log_prob, alpha)
+def soft_target(target_critic: Critic, actor: Actor, batch: Batch, alpha: Tensor, noise: Noise) -> Tensor:
+    """Return r + gamma (1 - terminated)(min_m Q'(s', a') - alpha log pi(a' | s')), a' ~ pi(. | s'), `[N]`."""
+    action, log_prob = sample_action(actor, batch.next_observation, noise)
+    next_q = target_critic(batch.next_observation, action).amin(-2)
+    return td_target(batch, next_q - alpha * log_prob)
 
 
-class SACLoss(LossModule):
-    """The same losses for any TorchRL loop: `loss_critic`, `loss_actor`, `loss_alpha` of a replayed batch.
+def critic_loss(q: Tensor, target: Tensor, scale: float = 1.0) -> Tensor:
+    """Return the squared error of the critics `[M, N]` to a target `[N]`, summed over M, times `scale`."""
+    return scale * (q - target.unsqueeze(-2)).square().mean(-1).sum(-1)
 
-    Args:
-        actor: observation -> pre-tanh Gaussian, as `rlsuite.blocks.heads.GaussianActor`.
-        critic: twin critics, as `rlsuite.blocks.heads.ScalarCritic` with two members.
-        config: hyper-parameters; learning rates are the caller's business.
-        actions: A, for the target entropy.
-        generator: noise of both samples; None is torch's global stream.
-    """
 
-    actor_params: TensorDictParams
-    critic_params: TensorDictParams
-    target_actor_params: TensorDictParams
-    target_critic_params: TensorDictParams
+def actor_loss(
+    actor: Actor, critic: Critic, batch: Batch, alpha: Tensor, noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """Return alpha log pi - min_m Q at a fresh action, and log pi, `[N]`."""
+    action, log_prob = sample_action(actor, batch.observation, noise)
+    q = critic(batch.observation, action).amin(-2)
+    return (alpha * log_prob - q).mean(-1), log_prob
 
-    def __init__(
-        self,
-        actor: GaussianActor,
-        critic: ScalarCritic,
-        config: SACConfig,
-        *,
-        actions: int,
-        generator: Source = None,
-    ) -> None:
-        super().__init__()
-        self.in_keys = [
-            "observation",
-            "action",
-            *(("next", k) for k in ("observation", "reward", "terminated")),
-        ]
-        self.out_keys = ["loss_critic", "loss_actor", "loss_alpha"]
-        self.config, self.generator = config, generator
-        self.target_entropy = -float(actions) if config.target_entropy is None else config.target_entropy
-        self.convert_to_functional(actor, "actor")
-        self.convert_to_functional(critic, "critic", create_target_params=True)
-        self.log_alpha = nn.Parameter(torch.full((1,), math.log(config.alpha_init)))
 
-    def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """Return the three losses."""
-        rows = columns(tensordict, self.config.gamma)
-        alpha = self.log_alpha.detach().exp()
-        with self.actor_params.to_module(self.actor):
-            with self.target_critic_params.to_module(self.critic):
-                target = sample_target(self.actor, self.critic, rows, alpha, self.generator)
-            action, log_prob = sample_action(self.actor, rows.observation, self.generator)
-        with self.critic_params.to_module(self.critic):
-            q = self.critic(rows.observation, rows.action)
-        with self.critic_params.detach().to_module(self.critic):
-            policy_q = self.critic(rows.observation, action)
-        return TensorDict(
-            {
-                "loss_critic": squared_td_loss(q, target),
-                "loss_actor": soft_actor_loss(log_prob, policy_q, alpha),
-                "loss_alpha": alpha_loss(self.log_alpha, log_prob, self.target_entropy),
-            }
-        )
+def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+    """Return the temperature loss, linear in log alpha: its gradient is -(mean log pi + target entropy)."""
+    return -(log_alpha.squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy))
 
 
 class SAC(Agent):
-    """The learner: twin critics with targets, squashed Gaussian actor, learnt temperature.
-
-    Args:
-        spaces: sizes and action range of the environment.
-        config: hyper-parameters.
-        generators: streams "init", "act" and "learn"; see `rlsuite.agents.base.make_generators`.
-        device: where parameters live.
-        lead: leading axes of independent seeds; batches then carry them too.
-    """
+    """The learner: twin critics with targets, squashed Gaussian actor, learnt temperature."""
 
     Config: ClassVar[type] = SACConfig
 
-    def __init__(
-        self,
-        spaces: Spaces,
-        config: SACConfig,
-        generators: Mapping[str, Source],
-        *,
-        device: torch.device | str = "cpu",
-        lead: tuple[int, ...] = (),
-    ) -> None:
-        super().__init__(spaces, config, generators, device=device, lead=lead)
-        sizes = (spaces.observation, spaces.action, config.hidden)
-        shape: dict[str, Any] = {
-            "trunk": config.network,
-            "activation": config.activation,
-            "lead": lead,
-            "generator": self.generators["init"],
-        }
-        with torch.device(device):
-            self.actor = GaussianActor(
-                *sizes,
-                log_std_range=LOG_STD_RANGE if config.actor_std == "exp" else None,
-                layer_norm=config.layer_norm_actor,
-                **shape,
-            )
-            self.critic = ScalarCritic(*sizes, members=2, layer_norm=config.layer_norm, **shape)
-            self.log_alpha = nn.Parameter(torch.full((*lead, 1), math.log(config.alpha_init)))
-        self.target_entropy = (
-            -float(spaces.action) if config.target_entropy is None else config.target_entropy
-        )
-        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.critic_parameters = list(self.critic.parameters())
-        self.actor_parameters = list(self.actor.parameters())
-        self.target_parameters = list(self.target_critic.parameters())
-        self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
-        self.policy_parameters = list(self.actor_parameters)
-        groups = [(self.actor_parameters, config.lr_actor)]
+    def build(self, spaces: Spaces, config: SACConfig) -> None:
+        """Make actor, twin critics, temperature, and the critics' target."""
+        sizes, shape = (spaces.observation, spaces.action), self.net_shape()
+        std = LOG_STD_RANGE if config.actor_std == "exp" else None
+        normed = replace(shape, layer_norm=config.layer_norm_actor)
+        self.actor = GaussianActor(*sizes, normed, log_std_range=std)
+        self.critic = ScalarCritic(*sizes, replace(shape, layer_norm=config.layer_norm), members=2)
+        self.log_alpha = nn.Parameter(torch.full((*self.lead, 1), math.log(config.alpha_init)))
+        self.target_entropy = entropy_target(config.target_entropy, spaces.action)
+        self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
+        policy = [(list(self.actor.parameters()), config.lr_actor)]
         if config.alpha_step == "adam":
-            self.policy_parameters.append(self.log_alpha)
-            groups.append(([self.log_alpha], config.lr_alpha))
-        self.policy_optimizer = adam(*groups)
-        mode = EVALUATION_ACTIONS[config.evaluation]
-        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer, mode)
+            policy.append(([self.log_alpha], config.lr_alpha))
+        self.policy_optimizer = Adam(*policy)
+        self.add_parts(self.policy_optimizer, actor=self.actor)
+        self.add_parts(self.critic_optimizer, critic=self.critic)
+        alpha_optimizer = self.policy_optimizer if config.alpha_step == "adam" else None
+        self.add_parts(alpha_optimizer, alpha=nn.ParameterList([self.log_alpha]))
+        self.target_critic = self.add_target("target_critic", self.critic)
+        mode, act = EVALUATION_ACTIONS[config.evaluation], self.generators["act"]
+        self.policy = squashed_gaussian_policy(
+            self.actor, act, self.normalizer, mode, config.noise_correlation
+        )
 
-    def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
+    def learn(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
         """Step the critics, then actor and temperature against the new critics, then the targets."""
-        config, rows, noise = self.config, self.rows(batch), self.generators["learn"]
-        alpha = self.log_alpha.detach().exp()
-        target = sample_target(self.actor, self.target_critic, rows, alpha, noise)
-        q = self.critic(rows.observation, rows.action)
-        loss = squared_td_loss(q, target)
-        critic_norm = take_step(self.critic_optimizer, loss, self.critic_parameters)
-        action, log_prob = sample_action(self.actor, rows.observation, noise)
-        policy_loss = soft_actor_loss(log_prob, self.critic(rows.observation, action), alpha)
+        config, alpha = self.config, self.log_alpha.detach().exp()
+        target = soft_target(self.target_critic, self.actor, batch, alpha, noise)
+        q = self.critic(batch.observation, batch.action)
+        q_loss = critic_loss(q, target, config.critic_scale)
+        critic_norm = self.critic_optimizer.descend(q_loss)
+        policy_loss, log_prob = actor_loss(self.actor, self.critic, batch, alpha, noise)
         temperature_loss = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
-        # Neither loss has a gradient for the other's parameters: one backward serves both.
-        policy_norm = take_step(self.policy_optimizer, policy_loss + temperature_loss, self.policy_parameters)
-        if config.alpha_step == "sgd":
+        if config.alpha_step == "adam":
+            # Neither loss has a gradient for the other's parameters: one backward serves both.
+            policy_norm = self.policy_optimizer.descend(policy_loss + temperature_loss)
+        else:
+            policy_norm = self.policy_optimizer.descend(policy_loss)
             descend_alpha(self.log_alpha, log_prob, self.target_entropy, config.lr_alpha)
-        polyak(self.target_parameters, self.critic_parameters, config.tau)
-        self.update_count += 1
+        polyak(self.target_critic, self.critic, config.tau)
         return {
-            "loss/critic": loss.detach(),
+            "loss/critic": q_loss.detach(),
             "loss/actor": policy_loss.detach(),
             "q/mean": q.detach().mean((-2, -1)),
             "alpha": alpha.mean(-1),
@@ -240,10 +169,9 @@ class SAC(Agent):
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
-        rows = self.rows(batch, observe=False)
-        alpha = self.log_alpha.exp()
-        target = sample_target(self.actor, self.target_critic, rows, alpha, self.generators["learn"])
-        q = self.critic(rows.observation, rows.action).amin(-2)
+        tensors, alpha = self.normalized_batch(self.read(batch)), self.log_alpha.exp()
+        target = soft_target(self.target_critic, self.actor, tensors, alpha, Noise(self.generators["learn"]))
+        q = self.critic(tensors.observation, tensors.action).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
 
     @torch.no_grad()
@@ -252,15 +180,50 @@ class SAC(Agent):
         draw = partial(sample_action, self.actor)
         return soft_state_value(draw, self.critic, self.log_alpha.exp(), self.normalized(observation))
 
-    def parts(self) -> tuple[Trained, ...]:
-        """Actor, critic and temperature with their optimisers, and the target critic."""
-        return (
-            Trained("actor", self.actor, self.policy_optimizer),
-            Trained("critic", self.critic, self.critic_optimizer),
-            Trained(
-                "alpha",
-                nn.ParameterList([self.log_alpha]),
-                self.policy_optimizer if self.config.alpha_step == "adam" else None,
-            ),
-            Trained("target_critic", self.target_critic, None),
+    @torch.no_grad()
+    def action_value(self, observation: Tensor, action: Tensor) -> StateValue:
+        """Value actions `[*lead, N, A]` at observations `[*lead, N, O]` by both critics' mean."""
+        alpha, observation = self.log_alpha.exp(), self.normalized(observation)
+        return soft_action_value(self.actor, self.critic, alpha, observation, action)
+
+
+class SACLoss(AgentLoss):
+    """The same losses for any TorchRL loop: `loss_critic`, `loss_actor`, `loss_alpha` of a replayed batch.
+
+    Args:
+        actor: observation -> pre-tanh Gaussian, as `rlsuite.blocks.heads.GaussianActor`.
+        critic: twin critics, as `rlsuite.blocks.heads.ScalarCritic` with two members.
+        config: hyper-parameters; learning rates are the caller's business.
+        actions: A, for the target entropy.
+        generator: noise of both samples; None is torch's global stream.
+    """
+
+    def __init__(
+        self,
+        actor: GaussianActor,
+        critic: ScalarCritic,
+        config: SACConfig,
+        *,
+        actions: int,
+        generator: Source = None,
+    ) -> None:
+        networks = {"actor": actor, "critic": critic}
+        super().__init__(networks, ("critic",), ["loss_critic", "loss_actor", "loss_alpha"], generator)
+        self.config = config
+        self.target_entropy = entropy_target(config.target_entropy, actions)
+        self.log_alpha = nn.Parameter(torch.full((1,), math.log(config.alpha_init)))
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """Return the three losses."""
+        batch, noise = unpack(tensordict, self.config.gamma), self.noise
+        actor, alpha = self.net("actor"), self.log_alpha.detach().exp()
+        target = soft_target(self.net("critic", target=True), actor, batch, alpha, noise)
+        q = self.net("critic")(batch.observation, batch.action)
+        policy_loss, log_prob = actor_loss(actor, self.net("critic", fixed=True), batch, alpha, noise)
+        return TensorDict(
+            {
+                "loss_critic": critic_loss(q, target, self.config.critic_scale),
+                "loss_actor": policy_loss,
+                "loss_alpha": alpha_loss(self.log_alpha, log_prob, self.target_entropy),
+            }
         )

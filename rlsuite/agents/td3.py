@@ -4,33 +4,35 @@ Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written
 axes are independent seeds, whose losses stay apart.
 """
 
-import copy
-import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictParams
 from torch import Tensor
-from torchrl.objectives import LossModule
 
-from rlsuite.agents.base import Agent, Batch, Spaces, StateValue, Trained, check_range, columns
-from rlsuite.agents.losses import smoothed_target, squared_td_loss
+from rlsuite.agents.base import Agent, Spaces, StateValue
+from rlsuite.agents.losses import Critic, squared_td_loss, td_target
+from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy
-from rlsuite.agents.steps import adam, polyak, take_step
+from rlsuite.agents.torchrl_loss import AgentLoss
+from rlsuite.blocks.exploration import Correlation
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
-from rlsuite.blocks.noise import Source
+from rlsuite.blocks.noise import Noise, Source
+from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, Widths, check_bounds
+from rlsuite.replay.batch import Batch, unpack
+
+Actor = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TD3Config:
     """Hyper-parameters of TD3; the defaults are those of the authors' code (256 x 256, Adam 3e-4)."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: Widths = (256, 256)
     """Widths of the hidden layers of actor and critics."""
     network: Network = "mlp"
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
@@ -38,163 +40,102 @@ class TD3Config:
     """Activation of all hidden layers."""
     normalize_observations: bool = False
     """Feed all networks observations in running deviations from their running mean (replayed rows)."""
-    gamma: float = 0.99
+    gamma: UnitInterval = 0.99
     """Discount per env step."""
-    tau: float = 0.005
+    tau: PolyakRate = 0.005
     """Polyak rate of the targets."""
-    delay: int = 2
+    delay: AtLeastOne = 2
     """Critic updates per update of the actor and the targets."""
-    lr_critic: float = 3e-4
+    lr_critic: Positive = 3e-4
     """Learning rate of the critics."""
-    lr_actor: float = 3e-4
+    lr_actor: Positive = 3e-4
     """Learning rate of the actor."""
-    exploration_noise: float = 0.1
+    action_units: Literal["unit", "env"] = "unit"
+    """Actions as the critics see them: in [-1, 1], or in the environment's units (the authors' code)."""
+    exploration_noise: Annotated[float, Bounds(0)] = 0.1
     """Deviation of the behaviour noise, for actions in [-1, 1]."""
-    target_noise: float = 0.2
+    noise_correlation: Correlation = "white"
+    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
+    target_noise: Annotated[float, Bounds(0)] = 0.2
     """Deviation of the noise on the target action."""
-    target_noise_clip: float = 0.5
+    target_noise_clip: Annotated[float, Bounds(0)] = 0.5
     """Bound of the noise on the target action."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
+        """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
-        check_range("gamma", self.gamma, 0, 1)
-        check_range("tau", self.tau, 0, 1, open_low=True)
-        check_range("delay", self.delay, 1, math.inf)
-        for name in ("exploration_noise", "target_noise", "target_noise_clip"):
-            check_range(name, getattr(self, name), 0, math.inf)
-        for name in ("lr_critic", "lr_actor"):
-            check_range(name, getattr(self, name), 0, math.inf, open_low=True)
+        check_bounds(self)
 
 
-def actor_loss(q: Tensor) -> Tensor:
-    """Deterministic policy gradient through the first critic of `[M, N]`."""
-    return -q[..., 0, :].mean(-1)
+def smoothed_action(action: Tensor, noise: Tensor, std: float, clip: float) -> Tensor:
+    """Add clipped Gaussian noise to an action in [-1, 1] and stay there (target policy smoothing)."""
+    return (action + (noise * std).clamp(-clip, clip)).clamp(-1, 1)
 
 
-class TD3Loss(LossModule):
-    """The same losses for any TorchRL loop: `loss_critic` and `loss_actor` of a replayed batch.
+@torch.no_grad()
+def smoothed_target(
+    target_actor: Actor, target_critic: Critic, batch: Batch, config: TD3Config, noise: Noise
+) -> Tensor:
+    """Return r + gamma (1 - terminated) min_m Q' at the smoothed action of the target policy, `[N]`."""
+    action = target_actor(batch.next_observation)
+    action = smoothed_action(action, noise.normal(action), config.target_noise, config.target_noise_clip)
+    return td_target(batch, target_critic(batch.next_observation, action).amin(-2))
 
-    Args:
-        actor: observation -> action in [-1, 1], as `rlsuite.blocks.heads.DeterministicActor`.
-        critic: twin critics, as `rlsuite.blocks.heads.ScalarCritic` with two members.
-        config: hyper-parameters; learning rates are the caller's business.
-        generator: smoothing noise; None is torch's global stream.
-    """
 
-    actor_params: TensorDictParams
-    critic_params: TensorDictParams
-    target_actor_params: TensorDictParams
-    target_critic_params: TensorDictParams
-
-    def __init__(
-        self,
-        actor: DeterministicActor,
-        critic: ScalarCritic,
-        config: TD3Config,
-        *,
-        generator: Source = None,
-    ) -> None:
-        super().__init__()
-        self.in_keys = [
-            "observation",
-            "action",
-            *(("next", k) for k in ("observation", "reward", "terminated")),
-        ]
-        self.out_keys = ["loss_critic", "loss_actor"]
-        self.config, self.generator = config, generator
-        self.convert_to_functional(actor, "actor", create_target_params=True)
-        self.convert_to_functional(critic, "critic", create_target_params=True)
-
-    def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """Return both losses."""
-        config, rows = self.config, columns(tensordict, self.config.gamma)
-        with (
-            self.target_actor_params.to_module(self.actor),
-            self.target_critic_params.to_module(self.critic),
-        ):
-            target = smoothed_target(
-                self.actor, self.critic, rows, self.generator, config.target_noise, config.target_noise_clip
-            )
-        with self.critic_params.to_module(self.critic):
-            q = self.critic(rows.observation, rows.action)
-        with self.actor_params.to_module(self.actor), self.critic_params.detach().to_module(self.critic):
-            policy_q = self.critic(rows.observation, self.actor(rows.observation))
-        return TensorDict({"loss_critic": squared_td_loss(q, target), "loss_actor": actor_loss(policy_q)})
+def actor_loss(actor: Actor, critic: Critic, batch: Batch, config: TD3Config) -> Tensor:
+    """Return minus the mean of the first critic at the actor's actions: the deterministic policy gradient."""
+    return -critic(batch.observation, actor(batch.observation))[..., 0, :].mean(-1)
 
 
 class TD3(Agent):
-    """The learner: twin critics, deterministic actor, targets of both.
-
-    Args:
-        spaces: sizes and action range of the environment.
-        config: hyper-parameters.
-        generators: streams "init", "act" and "learn"; see `rlsuite.agents.base.make_generators`.
-        device: where parameters live.
-        lead: leading axes of independent seeds; batches then carry them too.
-    """
+    """The learner: twin critics, deterministic actor, targets of both."""
 
     Config: ClassVar[type] = TD3Config
+    policy_objective: ClassVar[Any] = staticmethod(actor_loss)
 
-    def __init__(
-        self,
-        spaces: Spaces,
-        config: TD3Config,
-        generators: Mapping[str, Source],
-        *,
-        device: torch.device | str = "cpu",
-        lead: tuple[int, ...] = (),
-    ) -> None:
-        super().__init__(spaces, config, generators, device=device, lead=lead)
-        sizes = (spaces.observation, spaces.action, config.hidden)
-        shape: dict[str, Any] = {
-            "trunk": config.network,
-            "activation": config.activation,
-            "lead": lead,
-            "generator": self.generators["init"],
-        }
-        with torch.device(device):
-            self.actor = DeterministicActor(*sizes, **shape)
-            self.critic = ScalarCritic(*sizes, members=2, **shape)
-        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
-        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.critic_parameters = list(self.critic.parameters())
-        self.actor_parameters = list(self.actor.parameters())
-        self.target_parameters = [*self.target_critic.parameters(), *self.target_actor.parameters()]
-        self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
-        self.actor_optimizer = adam((self.actor_parameters, config.lr_actor))
-        self.policy = clipped_policy(
-            self.actor, self.generators["act"], self.normalizer, config.exploration_noise
-        )
+    def build(self, spaces: Spaces, config: TD3Config) -> None:
+        """Make actor, twin critics and the targets of both."""
+        sizes, shape = (spaces.observation, spaces.action), self.net_shape()
+        self.actor = DeterministicActor(*sizes, shape)
+        scale = spaces.half_range if config.action_units == "env" else None
+        self.critic = ScalarCritic(*sizes, shape, members=2, action_scale=scale)
+        self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
+        self.actor_optimizer = Adam((list(self.actor.parameters()), config.lr_actor))
+        self.add_parts(self.actor_optimizer, actor=self.actor)
+        self.add_parts(self.critic_optimizer, critic=self.critic)
+        self.target_actor = self.add_target("target_actor", self.actor)
+        self.target_critic = self.add_target("target_critic", self.critic)
+        noise = (config.exploration_noise, config.noise_correlation)
+        self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, *noise)
 
-    def target(self, rows: Batch) -> Tensor:
-        """Give the critics' target, `[N]`, at a smoothed action of the target policy."""
-        config, noise = self.config, self.generators["learn"]
-        networks = (self.target_actor, self.target_critic)
-        return smoothed_target(*networks, rows, noise, config.target_noise, config.target_noise_clip)
+    def phase(self) -> dict[str, Any]:
+        """Return whether the next update moves actor and targets: every `delay`-th does."""
+        return {"moves_actor": (self.update_count + 1) % self.config.delay == 0}
 
-    def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Step the critics; at every `delay`-th update also the actor and the targets."""
-        config, rows = self.config, self.rows(batch)
-        target = self.target(rows)
-        q = self.critic(rows.observation, rows.action)
-        loss = squared_td_loss(q, target)
+    def target(self, batch: Batch, noise: Noise) -> Tensor:
+        """Return the critics' target, `[N]`."""
+        return smoothed_target(self.target_actor, self.target_critic, batch, self.config, noise)
+
+    def learn(self, batch: Batch, noise: Noise, *, moves_actor: bool) -> dict[str, Tensor]:  # type: ignore[override]
+        """Step the critics; where `moves_actor` also the actor and the targets."""
+        q = self.critic(batch.observation, batch.action)
+        loss = squared_td_loss(q, self.target(batch, noise))
         metrics = {"loss/critic": loss.detach(), "q/mean": q.detach().mean((-2, -1))}
-        metrics["grad_norm/critic"] = take_step(self.critic_optimizer, loss, self.critic_parameters)
-        self.update_count += 1
-        if self.update_count % config.delay == 0:
-            policy_loss = actor_loss(self.critic(rows.observation, self.actor(rows.observation)))
+        metrics["grad_norm/critic"] = self.critic_optimizer.descend(loss)
+        if moves_actor:
+            policy_loss = self.policy_objective(self.actor, self.critic, batch, self.config)
             metrics["loss/actor"] = policy_loss.detach()
-            metrics["grad_norm/actor"] = take_step(self.actor_optimizer, policy_loss, self.actor_parameters)
-            polyak(self.target_parameters, [*self.critic_parameters, *self.actor_parameters], config.tau)
+            metrics["grad_norm/actor"] = self.actor_optimizer.descend(policy_loss)
+            polyak(self.target_critic, self.critic, self.config.tau)
+            polyak(self.target_actor, self.actor, self.config.tau)
         return metrics
 
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
-        rows = self.rows(batch, observe=False)
-        target = self.target(rows)
-        q = self.critic(rows.observation, rows.action).amin(-2)
+        tensors = self.normalized_batch(self.read(batch))
+        target = self.target(tensors, Noise(self.generators["learn"]))
+        q = self.critic(tensors.observation, tensors.action).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
 
     @torch.no_grad()
@@ -204,11 +145,31 @@ class TD3(Agent):
         value = self.critic(observation, self.actor(observation)).mean(-2)
         return StateValue(value, torch.zeros_like(value))
 
-    def parts(self) -> tuple[Trained, ...]:
-        """Actor and critic with their optimisers, and both targets."""
-        return (
-            Trained("actor", self.actor, self.actor_optimizer),
-            Trained("critic", self.critic, self.critic_optimizer),
-            Trained("target_actor", self.target_actor, None),
-            Trained("target_critic", self.target_critic, None),
-        )
+
+class TD3Loss(AgentLoss):
+    """The same losses for any TorchRL loop: `loss_critic` and `loss_actor` of a replayed batch.
+
+    Args:
+        actor: observation -> action in [-1, 1], as `rlsuite.blocks.heads.DeterministicActor`.
+        critic: twin critics, as `rlsuite.blocks.heads.ScalarCritic` with two members.
+        config: hyper-parameters; learning rates are the caller's business.
+        generator: smoothing noise; None is torch's global stream.
+    """
+
+    policy_objective: ClassVar[Any] = staticmethod(actor_loss)
+
+    def __init__(
+        self, actor: DeterministicActor, critic: ScalarCritic, config: TD3Config, *, generator: Source = None
+    ) -> None:
+        networks = {"actor": actor, "critic": critic}
+        super().__init__(networks, ("actor", "critic"), ["loss_critic", "loss_actor"], generator)
+        self.config = config
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """Return both losses."""
+        config, batch = self.config, unpack(tensordict, self.config.gamma)
+        targets = self.net("actor", target=True), self.net("critic", target=True)
+        target = smoothed_target(*targets, batch, config, self.noise)
+        q = self.net("critic")(batch.observation, batch.action)
+        policy_loss = self.policy_objective(self.net("actor"), self.net("critic", fixed=True), batch, config)
+        return TensorDict({"loss_critic": squared_td_loss(q, target), "loss_actor": policy_loss})

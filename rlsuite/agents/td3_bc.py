@@ -1,226 +1,47 @@
-"""TD3+BC: TD3 on recorded data, tied to the actions in it (Fujimoto & Gu 2021, arXiv 2106.06860).
+"""TD3+BC: TD3 on recorded data, tied to the actions in it (Fujimoto and Gu 2021, arXiv 2106.06860)."""
 
-Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written for the last axes; leading
-axes are independent seeds, whose losses stay apart.
-"""
-
-import copy
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-import torch
-from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictParams
 from torch import Tensor
-from torchrl.objectives import LossModule
 
-from rlsuite.agents.base import Agent, Batch, Spaces, StateValue, Trained, check_range, columns
-from rlsuite.agents.losses import smoothed_target, squared_td_loss
-from rlsuite.agents.policies import clipped_policy
-from rlsuite.agents.steps import adam, polyak, take_step
-from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
-from rlsuite.blocks.mlp import Activation
-from rlsuite.blocks.noise import Source
+from rlsuite.agents.losses import Critic
+from rlsuite.agents.td3 import TD3, Actor, TD3Config, TD3Loss
+from rlsuite.bounds import Bounds
+from rlsuite.replay.batch import Batch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TD3BCConfig:
+@dataclass(frozen=True, kw_only=True)
+class TD3BCConfig(TD3Config):
     """Hyper-parameters of TD3+BC; the defaults are those of the authors' code."""
 
-    hidden: tuple[int, ...] = (256, 256)
-    """Widths of the hidden layers of actor and critics."""
-    activation: Activation = "relu"
-    """Activation of all hidden layers."""
     normalize_observations: bool = True
     """Feed all networks observations in deviations from the mean, both of the data set."""
-    gamma: float = 0.99
-    """Discount per env step."""
-    tau: float = 0.005
-    """Polyak rate of the targets."""
-    alpha: float = 2.5
+    alpha: Annotated[float, Bounds(0)] = 2.5
     """Weight of the critics' opinion against imitation; 0 is behaviour cloning."""
-    delay: int = 2
-    """Critic updates per update of the actor and the targets."""
-    lr_critic: float = 3e-4
-    """Learning rate of the critics."""
-    lr_actor: float = 3e-4
-    """Learning rate of the actor."""
-    exploration_noise: float = 0.1
-    """Deviation of the behaviour noise, for actions in [-1, 1]."""
-    target_noise: float = 0.2
-    """Deviation of the noise on the target action."""
-    target_noise_clip: float = 0.5
-    """Bound of the noise on the target action."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for values outside their range."""
-        check_range("gamma", self.gamma, 0, 1)
-        check_range("tau", self.tau, 0, 1, open_low=True)
-        check_range("delay", self.delay, 1, math.inf)
-        for name in ("alpha", "exploration_noise", "target_noise", "target_noise_clip"):
-            check_range(name, getattr(self, name), 0, math.inf)
-        for name in ("lr_critic", "lr_actor"):
-            check_range(name, getattr(self, name), 0, math.inf, open_low=True)
 
 
-def actor_loss(q: Tensor, policy_action: Tensor, action: Tensor, alpha: float) -> Tensor:
-    """-lambda mean Q + mean squared error, with lambda = alpha / mean |Q| over the batch (equation 5).
+def actor_loss(actor: Actor, critic: Critic, batch: Batch, config: TD3BCConfig) -> Tensor:
+    """Return the mean squared error to the data's actions minus lambda mean Q (equation 5), `[]`.
 
-    Args:
-        q: first critic at the policy's actions, `[N]`.
-        policy_action: of the actor, `[N, A]`.
-        action: of the data, `[N, A]`.
-        alpha: weight of the first term, whose scale lambda takes out.
+    lambda = alpha / mean |Q| over the batch takes the scale of Q out, without gradient.
     """
-    weight = alpha / q.detach().abs().mean(-1)
-    return (policy_action - action).square().mean((-2, -1)) - weight * q.mean(-1)
+    action = actor(batch.observation)
+    q = critic(batch.observation, action)[..., 0, :]
+    weight = config.alpha / q.detach().abs().mean(-1)
+    return (action - batch.action).square().mean((-2, -1)) - weight * q.mean(-1)
 
 
-class TD3BCLoss(LossModule):
-    """The same losses for any TorchRL loop: `loss_critic` and `loss_actor` of a replayed batch.
-
-    Args:
-        actor: observation -> action in [-1, 1], as `rlsuite.blocks.heads.DeterministicActor`.
-        critic: twin critics, as `rlsuite.blocks.heads.ScalarCritic` with two members.
-        config: hyper-parameters; learning rates are the caller's business.
-        generator: smoothing noise; None is torch's global stream.
-    """
-
-    actor_params: TensorDictParams
-    critic_params: TensorDictParams
-    target_actor_params: TensorDictParams
-    target_critic_params: TensorDictParams
-
-    def __init__(
-        self,
-        actor: DeterministicActor,
-        critic: ScalarCritic,
-        config: TD3BCConfig,
-        *,
-        generator: Source = None,
-    ) -> None:
-        super().__init__()
-        self.in_keys = [
-            "observation",
-            "action",
-            *(("next", k) for k in ("observation", "reward", "terminated")),
-        ]
-        self.out_keys = ["loss_critic", "loss_actor"]
-        self.config, self.generator = config, generator
-        self.convert_to_functional(actor, "actor", create_target_params=True)
-        self.convert_to_functional(critic, "critic", create_target_params=True)
-
-    def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """Return both losses."""
-        config, rows = self.config, columns(tensordict, self.config.gamma)
-        with (
-            self.target_actor_params.to_module(self.actor),
-            self.target_critic_params.to_module(self.critic),
-        ):
-            target = smoothed_target(
-                self.actor, self.critic, rows, self.generator, config.target_noise, config.target_noise_clip
-            )
-        with self.critic_params.to_module(self.critic):
-            q = self.critic(rows.observation, rows.action)
-        with self.actor_params.to_module(self.actor), self.critic_params.detach().to_module(self.critic):
-            action = self.actor(rows.observation)
-            policy_q = self.critic(rows.observation, action)[..., 0, :]
-        return TensorDict(
-            {
-                "loss_critic": squared_td_loss(q, target),
-                "loss_actor": actor_loss(policy_q, action, rows.action, config.alpha),
-            }
-        )
-
-
-class TD3BC(Agent):
-    """The learner: twin critics, deterministic actor, targets of both.
-
-    Args:
-        spaces: sizes and action range of the environment.
-        config: hyper-parameters.
-        generators: streams "init", "act" and "learn"; see `rlsuite.agents.base.make_generators`.
-        device: where parameters live.
-        lead: leading axes of independent seeds; batches then carry them too.
-    """
+class TD3BC(TD3):
+    """TD3 with another actor loss, on observations in deviations from the data's mean."""
 
     Config: ClassVar[type] = TD3BCConfig
+    needs_data = True
     adopts_statistics: ClassVar[bool] = True
+    policy_objective: ClassVar[Any] = staticmethod(actor_loss)
 
-    def __init__(
-        self,
-        spaces: Spaces,
-        config: TD3BCConfig,
-        generators: Mapping[str, Source],
-        *,
-        device: torch.device | str = "cpu",
-        lead: tuple[int, ...] = (),
-    ) -> None:
-        super().__init__(spaces, config, generators, device=device, lead=lead)
-        sizes = (spaces.observation, spaces.action, config.hidden)
-        shape: dict[str, Any] = {
-            "activation": config.activation,
-            "lead": lead,
-            "generator": self.generators["init"],
-        }
-        with torch.device(device):
-            self.actor = DeterministicActor(*sizes, **shape)
-            self.critic = ScalarCritic(*sizes, members=2, **shape)
-        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
-        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.critic_parameters = list(self.critic.parameters())
-        self.actor_parameters = list(self.actor.parameters())
-        self.target_parameters = [*self.target_critic.parameters(), *self.target_actor.parameters()]
-        self.critic_optimizer = adam((self.critic_parameters, config.lr_critic))
-        self.actor_optimizer = adam((self.actor_parameters, config.lr_actor))
-        self.policy = clipped_policy(
-            self.actor, self.generators["act"], self.normalizer, config.exploration_noise
-        )
 
-    def target(self, rows: Batch) -> Tensor:
-        """Give the critics' target, `[N]`, at a smoothed action of the target policy."""
-        config, noise = self.config, self.generators["learn"]
-        networks = (self.target_actor, self.target_critic)
-        return smoothed_target(*networks, rows, noise, config.target_noise, config.target_noise_clip)
+class TD3BCLoss(TD3Loss):
+    """The same losses for any TorchRL loop; see `TD3Loss`."""
 
-    def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Step the critics; at every `delay`-th update also the actor and the targets."""
-        config, rows = self.config, self.rows(batch)
-        q = self.critic(rows.observation, rows.action)
-        loss = squared_td_loss(q, self.target(rows))
-        metrics = {"loss/critic": loss.detach(), "q/mean": q.detach().mean((-2, -1))}
-        metrics["grad_norm/critic"] = take_step(self.critic_optimizer, loss, self.critic_parameters)
-        self.update_count += 1
-        if self.update_count % config.delay == 0:
-            action = self.actor(rows.observation)
-            policy_q = self.critic(rows.observation, action)[..., 0, :]
-            policy_loss = actor_loss(policy_q, action, rows.action, config.alpha)
-            metrics["loss/actor"] = policy_loss.detach()
-            metrics["grad_norm/actor"] = take_step(self.actor_optimizer, policy_loss, self.actor_parameters)
-            polyak(self.target_parameters, [*self.critic_parameters, *self.actor_parameters], config.tau)
-        return metrics
-
-    @torch.no_grad()
-    def values(self, batch: TensorDictBase) -> TensorDict:
-        """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
-        rows = self.rows(batch)
-        q = self.critic(rows.observation, rows.action).amin(-2)
-        return TensorDict({"q": q, "td_error": self.target(rows) - q}, batch_size=q.shape)
-
-    @torch.no_grad()
-    def state_value(self, observation: Tensor) -> StateValue:
-        """Value observations `[*lead, N, O]` by both critics' mean at the policy's action."""
-        observation = self.normalized(observation)
-        value = self.critic(observation, self.actor(observation)).mean(-2)
-        return StateValue(value, torch.zeros_like(value))
-
-    def parts(self) -> tuple[Trained, ...]:
-        """Actor and critic with their optimisers, and both targets."""
-        return (
-            Trained("actor", self.actor, self.actor_optimizer),
-            Trained("critic", self.critic, self.critic_optimizer),
-            Trained("target_actor", self.target_actor, None),
-            Trained("target_critic", self.target_critic, None),
-        )
+    policy_objective: ClassVar[Any] = staticmethod(actor_loss)

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rlsuite.training.metricsfile import DISCARDED_FILE, read_metrics
-from rlsuite.training.runfolder import CONFIG_FILE, META_FILE, METRICS_FILE, RunFolder
+from rlsuite.report.comparison import read_published
+from rlsuite.runs.metrics import DISCARDED_FILE, read_metrics
+from rlsuite.runs.runfolder import CONFIG_FILE, META_FILE, METRICS_FILE, RunFolder
 
 COLUMNS = (
     "agent",
@@ -73,26 +74,6 @@ def copy_origin(run: Path, folder: Path, prefix: str = "") -> None:
         if (run / name).exists():
             text = (run / name).read_text("utf-8").replace(f"{run.resolve().parent}/", "runs/")
             (folder / f"{prefix}{name}").write_text(text, "utf-8")
-
-
-def read_published(path: Path, env: str, algorithm: str) -> dict[int, dict[int, tuple[float, float]]]:
-    """Read return and value error by seed and env step from a CSV of published curves.
-
-    Args:
-        path: CSV with the columns env, algorithm, seed, env_step, mean_return, mean_value_error.
-        env: as the file names it.
-        algorithm: as the file names it.
-
-    Returns:
-        seed -> env step -> (mean return, mean value error); empty when the file has no such rows.
-    """
-    found: dict[int, dict[int, tuple[float, float]]] = defaultdict(dict)
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            if row["env"] == env and row["algorithm"] == algorithm:
-                means = (float(row["mean_return"]), float(row["mean_value_error"]))
-                found[int(row["seed"])][int(row["env_step"])] = means
-    return dict(found)
 
 
 def published(path: Path, env: str, algorithm: str) -> dict[int, list[float]]:

@@ -1,4 +1,7 @@
-"""Offline agents on data sets: one table of last-checkpoint scores, published numbers beside them.
+"""Offline agents on data sets: one table of scores at the end of training, published numbers beside them.
+
+Beside the last evaluation stands the mean of the last ten, with their deviation: the score of one checkpoint
+can be far off. Where the critics' values still move, the table says so.
 
 Every pair of agent and data set is one run folder with all its seeds, so what is finished stays and what was
 interrupted goes on. Data sets that are not here are listed with the command that would bring them.
@@ -11,27 +14,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from rlsuite.bench.comparison import write_csv
-from rlsuite.bench.runs import Plan, resolve, task_of
-from rlsuite.errors import ConfigError
+from rlsuite.bounds import AtLeastOne, Bounds, SeedCount, ThreadCount
+from rlsuite.errors import ConfigError, DataError
 from rlsuite.launch.flags import LaunchFlags
+from rlsuite.launch.plan import RunPlan, resolve, tasks_of
 from rlsuite.launch.queue import run_all, worst
 from rlsuite.offline.load import load_dataset
 from rlsuite.offline.locate import is_here, locate
-from rlsuite.offline.names import KINDS, OWN_NAMESPACE, known_sets, recipes
-from rlsuite.registry import plain_dataset_name, presets
-from rlsuite.training.metricsfile import read_metrics
+from rlsuite.offline.names import OWN_NAMESPACE, known_sets, recipes
+from rlsuite.presets import preset_names
+from rlsuite.registry import check_agent_name, plain_dataset_name
+from rlsuite.report.comparison import write_csv
+from rlsuite.runs.metrics import read_metrics
+from rlsuite.runs.runfolder import RunFolder
 from rlsuite.training.recorder import OWNER_KEY
-from rlsuite.training.runfolder import RunFolder
 
 LOCOMOTION = ("halfcheetah", "hopper", "walker2d")
 GROUPS = {
     "locomotion": tuple(
         f"{task}-{kind}-v2" for kind in ("medium", "medium-replay", "medium-expert") for task in LOCOMOTION
     ),
-    "locomotion-all": tuple(f"{task}-{kind}-v2" for kind in KINDS for task in LOCOMOTION),
+    "locomotion-all": tuple(
+        f"{task}-{kind}-v2"
+        for kind in ("random", "medium", "expert", "medium-replay", "medium-expert")
+        for task in LOCOMOTION
+    ),
     "adroit": tuple(
         f"{task}-{kind}-v1" for task in ("pen", "door", "hammer", "relocate") for kind in ("human", "cloned")
     ),
@@ -40,14 +49,29 @@ GROUPS = {
 PUBLISHED = Path(__file__).with_name("d4rl_published.csv")
 SOURCES = {"paper": "the IQL paper, arXiv 2110.06169, table 1", "corl": "CORL, last scores, arXiv 2210.07105"}
 CURVE_COLUMNS = ("dataset", "data", "agent", "seed", "updates", "return_mean", "return_std", "score")
-SCORES = ("score", "score_std", "return_mean", "return_std", "behaviour_score", "behaviour_return")
+LATE = 10  # evaluations of a seed that the second mean of the table is over
+MOVING = 0.02  # of the critics' values, from one tenth of the run to the next: above, a run has not converged
+Q_MEAN = "q/mean"
+SCORES = ("score", "score_std", "return_mean", "return_std")
+LATE_SCORES = ("late_score", "late_score_std", "late_return", "late_return_std", "late_evaluations")
+BEHAVIOUR = ("behaviour_score", "behaviour_return")
 FACTS = ("dataset", "data", "agent", "preset", "updates", "seeds", "episodes")
-TABLE_COLUMNS = (*FACTS, *SCORES, "paper", "paper_std", "corl", "corl_std")
+TABLE_COLUMNS = (
+    *FACTS,
+    *SCORES,
+    *LATE_SCORES,
+    "q_drift",
+    *BEHAVIOUR,
+    "paper",
+    "paper_std",
+    "corl",
+    "corl_std",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class D4rlLine(LaunchFlags):
-    """Trains offline agents on data sets and writes one table of their last scores."""
+class D4rlArgs(LaunchFlags):
+    """Trains offline agents on data sets and writes one table of their scores at the end."""
 
     datasets: str = "locomotion"
     """Data sets, separated by commas: ids, files, folders, or the groups locomotion, locomotion-all, adroit,
@@ -56,13 +80,13 @@ class D4rlLine(LaunchFlags):
     """Agents, separated by commas."""
     preset: str = "default"
     """Preset of every agent that has it; the others take their default."""
-    steps: int | None = None
+    steps: Annotated[int | None, Bounds(1)] = None
     """Updates of every run; by default the preset's, a million."""
-    seeds: int = 5
+    seeds: SeedCount = 5
     """Independent agents of each pair, seeds 0, 1, ..., trained in one process."""
-    evaluations: int = 10
-    """Evaluations during a run, the last one on its last checkpoint; the table has the last."""
-    threads: int = 1
+    evaluations: AtLeastOne = 50
+    """Evaluations during a run, the last one on its last checkpoint; the table has it and the last ten."""
+    threads: ThreadCount = 1
     """CPU threads of each; 0 takes all cores."""
     out: Path = Path("runs/d4rl")
     """Folder of the runs and tables; what is finished is kept."""
@@ -70,10 +94,6 @@ class D4rlLine(LaunchFlags):
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
         super().__post_init__()
-        for name, least in (("seeds", 1), ("evaluations", 1), ("threads", 0), ("steps", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} = {value}: must be at least {least}")
         if not names(self.agents) or not names(self.datasets):
             raise ConfigError("give --agents and --datasets at least one name each, e.g. --agents bc,iql")
 
@@ -94,7 +114,7 @@ class DataFacts(NamedTuple):
     behaviour_score: float
 
 
-def main(line: D4rlLine, extra: Sequence[str] = ()) -> int:
+def main(args: D4rlArgs, extra: Sequence[str] = ()) -> int:
     """Train what is missing, then write the table; return 0, or the exit code of what did not finish.
 
     Args:
@@ -103,36 +123,43 @@ def main(line: D4rlLine, extra: Sequence[str] = ()) -> int:
 
     Raises:
         ConfigError: a name is unknown, or a run folder holds something else.
+        DataError: none of the data is here.
     """
-    wanted = list(dict.fromkeys(one for name in names(line.datasets) for one in GROUPS.get(name, (name,))))
+    for agent in names(args.agents):
+        check_agent_name(agent.partition(":")[0])
+    wanted = list(
+        dict.fromkeys(dataset for name in names(args.datasets) for dataset in GROUPS.get(name, (name,)))
+    )
     missing = {name: how for name in wanted if (how := how_to_get(name)) is not None}
     here = [name for name in wanted if name not in missing]
-    plans: dict[tuple[str, str], Plan] = {
-        (name, agent): plan(name, agent, line, extra) for name in here for agent in names(line.agents)
+    if not here:
+        first = next(iter(missing))
+        raise DataError(f"none of {len(wanted)} data sets is here; {first}: {missing[first]}")
+    plans: dict[tuple[str, str], RunPlan] = {
+        (name, agent): plan(name, agent, args, extra) for name in here for agent in names(args.agents)
     }
-    tasks = {}
-    for (name, agent), one in plans.items():
-        path = folder_of(line.out, name, agent)
-        if (task := task_of(one, path, line.out / "logs" / f"{path.name}.log")) is not None:
-            tasks[path.name] = task
+    by_folder = {folder_of(args.out, name, agent).name: plans[name, agent] for name, agent in plans}
+    tasks = tasks_of(by_folder, args.out)
     codes: dict[str, int] = {}
     if tasks:
-        with line.make_launcher() as launcher:
+        with args.make_launcher() as launcher:
             codes = run_all(tasks, launcher)
     finished = {
-        pair: one for pair, one in plans.items() if not codes.get(f"{pair[1]}-{label_of(pair[0])}", 0)
+        pair: pair_plan
+        for pair, pair_plan in plans.items()
+        if not codes.get(f"{pair[1]}-{label_of(pair[0])}", 0)
     }
     if finished:
         facts = {name: describe(name) for name in dict.fromkeys(name for name, _ in finished)}
-        write_tables(finished, facts, line)
+        write_tables(finished, facts, args)
     for name, how in missing.items():
         print(f"missing: {name}: {how}")
     return worst(codes)
 
 
-def names(words: str) -> list[str]:
+def names(text: str) -> list[str]:
     """Split a list of the command line, each name once."""
-    return list(dict.fromkeys(name.strip() for name in words.split(",") if name.strip()))
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def how_to_get(name: str) -> str | None:
@@ -141,9 +168,10 @@ def how_to_get(name: str) -> str | None:
     Raises:
         ConfigError: no such name, or no such file.
     """
-    recipe = {one.dataset_id: one for one in recipes().values()}.get(name)
+    recipe = {candidate.dataset_id: candidate for candidate in recipes().values()}.get(name)
     if recipe is not None and not is_here(name):
         needs = {"medium-replay": " --policy RUN", "medium-expert": " --parts A B"}
+        needs["random-expert"] = " --parts A B --shares 0.99 0.01"
         policy = " --policy RUN_OR_FILE" if recipe.kind in ("medium", "expert") else ""
         return f"rlsuite data make {recipe.name}{needs.get(recipe.kind, policy)}"
     known = locate(name).known
@@ -156,23 +184,23 @@ def how_to_get(name: str) -> str | None:
     return None
 
 
-def plan(name: str, agent: str, line: D4rlLine, extra: Sequence[str]) -> Plan:
+def plan(name: str, agent: str, args: D4rlArgs, extra: Sequence[str]) -> RunPlan:
     """Resolve the run of one agent on one data set."""
-    preset = line.preset if line.preset in presets(agent) else "default"
-    words = [
+    preset = args.preset if args.preset in preset_names(agent) else "default"
+    shared = [
         "--dataset",
         name,
         "--preset",
         preset,
         "--seeds",
-        str(line.seeds),
+        str(args.seeds),
         "--threads",
-        str(line.threads),
+        str(args.threads),
     ]
-    if line.steps is not None:
-        words += ["--steps", str(line.steps)]
-    steps = resolve(agent, [*words, *extra]).config.train.steps
-    return resolve(agent, [*words, "--eval-every", str(math.ceil(steps / line.evaluations)), *extra])
+    if args.steps is not None:
+        shared += ["--steps", str(args.steps)]
+    steps = resolve(agent, [*shared, *extra]).config.train.steps
+    return resolve(agent, [*shared, "--eval-every", str(math.ceil(steps / args.evaluations)), *extra])
 
 
 def label_of(name: str) -> str:
@@ -229,7 +257,7 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
     """
     folder = RunFolder.open(run)
     only = folder.config()["train"]["seed"]
-    found = [
+    entries = [
         {
             "seed": record.get(OWNER_KEY, only),
             "updates": record["step"],
@@ -240,23 +268,67 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
         for record in (read_metrics(folder.metrics) if folder.metrics.exists() else ())
         if record.get("eval/return_mean") is not None
     ]
-    if not found:
+    if not entries:
         raise ConfigError(f"{run} has no evaluation in its metrics")
-    return found
+    return entries
 
 
-def table_row(facts: DataFacts, agent: str, plan: Plan, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one row of the table from a run's evaluations, the last of each seed."""
+def late_evaluations(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the last evaluations of every seed, `LATE` of them or all there are."""
+    by_seed: dict[Any, list[Mapping[str, Any]]] = {}
+    for entry in sorted(entries, key=lambda entry: entry["updates"]):
+        by_seed.setdefault(entry["seed"], []).append(entry)
+    return [entry for seed in by_seed.values() for entry in seed[-LATE:]]
+
+
+def drift(run: Path) -> float:
+    """Return how far the critics' mean value moved in the last tenth of a run, as a share of where it was.
+
+    Means over the logged lines of the last tenth and of the one before; of several seeds the greatest change.
+    nan for agents without critics, or runs with too few lines.
+    """
+    tenths: dict[Any, dict[int, list[float]]] = {}
+    records = [record for record in read_metrics(RunFolder.open(run).metrics) if Q_MEAN in record]
+    last = max((record["updates"] for record in records), default=0)
+    for record in records:
+        tenth = math.ceil(10 * record["updates"] / last)
+        tenths.setdefault(record.get(OWNER_KEY), {}).setdefault(tenth, []).append(record[Q_MEAN])
+    changes = []
+    for seed in tenths.values():
+        if 9 not in seed or 10 not in seed:
+            continue
+        before, after = statistics.fmean(seed[9]), statistics.fmean(seed[10])
+        changes.append((after - before) / abs(before) if before else math.copysign(math.inf, after))
+    return max(changes, key=abs, default=math.nan)
+
+
+def table_row(
+    facts: DataFacts, agent: str, plan: RunPlan, entries: Sequence[Mapping[str, Any]], moved: float
+) -> dict[str, Any]:
+    """Return one row of the table.
+
+    Args:
+        facts: of the data set.
+        agent: its name.
+        plan: its run.
+        entries: the run's evaluations.
+        moved: what `drift` says of it.
+    """
     train = plan.config.train
-    last = [one for one in found if one["updates"] == max(entry["updates"] for entry in found)]
+    last = [row for row in entries if row["updates"] == max(entry["updates"] for entry in entries)]
     row: dict[str, Any] = dict(
         zip(FACTS[:4], (facts.label, facts.origin, agent, plan.config.preset), strict=True)
     )
     row |= {"updates": last[0]["updates"], "seeds": len(last), "episodes": train.eval_episodes}
     for key, spread in (("score", "score_std"), ("return_mean", "return_std")):
-        values = [one[key] for one in last]
+        values = [row[key] for row in last]
         row[key] = statistics.fmean(values)
         row[spread] = statistics.stdev(values) if len(values) > 1 else math.nan
+    late = late_evaluations(entries)
+    for key, name in (("score", "late_score"), ("return_mean", "late_return")):
+        row[name] = statistics.fmean(entry[key] for entry in late)
+        row[f"{name}_std"] = statistics.stdev(entry[key] for entry in late) if len(late) > 1 else math.nan
+    row |= {"late_evaluations": len(late), "q_drift": moved}
     row |= {"behaviour_score": facts.behaviour_score, "behaviour_return": facts.behaviour_return}
     for source in SOURCES:
         row[source], row[f"{source}_std"] = published_score(facts.label, agent, source)
@@ -264,44 +336,74 @@ def table_row(facts: DataFacts, agent: str, plan: Plan, found: Sequence[Mapping[
 
 
 def write_tables(
-    plans: Mapping[tuple[str, str], Plan], facts: Mapping[str, DataFacts], line: D4rlLine
+    plans: Mapping[tuple[str, str], RunPlan], facts: Mapping[str, DataFacts], args: D4rlArgs
 ) -> None:
     """Write `table.csv`, `table.md` and `curves.csv` (every evaluation of every seed); print the table."""
     curves, rows = [], []
-    for (name, agent), one in plans.items():
-        found = evaluations(folder_of(line.out, name, agent))
+    for (name, agent), pair_plan in plans.items():
+        run = folder_of(args.out, name, agent)
+        entries = evaluations(run)
         owner = {"dataset": facts[name].label, "data": facts[name].origin, "agent": agent}
-        curves += [owner | entry for entry in found]
-        rows.append(table_row(facts[name], agent, one, found))
-    write_csv(line.out / "curves.csv", CURVE_COLUMNS, curves)
-    write_csv(line.out / "table.csv", TABLE_COLUMNS, rows)
+        curves += [owner | entry for entry in entries]
+        rows.append(table_row(facts[name], agent, pair_plan, entries, drift(run)))
+    write_csv(args.out / "curves.csv", CURVE_COLUMNS, curves)
+    write_csv(args.out / "table.csv", TABLE_COLUMNS, rows)
     text = markdown(rows)
-    (line.out / "table.md").write_text(text)
-    print(f"\n{text}\ntables: {line.out}", flush=True)
+    (args.out / "table.md").write_text(text)
+    print(f"\n{text}\ntables: {args.out}", flush=True)
+    for row in rows:
+        if abs(row["q_drift"]) > MOVING:
+            print(
+                f"not converged: {row['agent']} on {row['dataset']}: {Q_MEAN} moved by {row['q_drift']:+.0%} "
+                f"in the last tenth of {row['updates']:,} updates (more than {MOVING:.0%}): train longer",
+                flush=True,
+            )
 
 
 def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the table to read: scores as mean +- standard deviation over seeds."""
+    """Return the table to read.
+
+    Scores are mean +- standard deviation: the last one over seeds, late ones over seeds and evaluations.
+    """
     heads = (
         "data set",
         "data",
         "behaviour",
         "agent",
-        "score",
+        "last score",
+        f"last {LATE} evaluations",
         "IQL paper",
         "CORL",
         "return",
+        "values moved",
         "updates, seeds",
     )
     lines = [f"| {' | '.join(heads)} |", f"| {' | '.join(['---'] * len(heads))} |"]
     for row in rows:
         score, paper, corl = (with_spread(row[key], row[f"{key}_std"]) for key in ("score", "paper", "corl"))
         reached = with_spread(row["return_mean"], row["return_std"])
+        late = with_spread(row["late_score"], row["late_score_std"])
+        moved = "" if math.isnan(row["q_drift"]) else f"{row['q_drift']:+.1%}"
         behaviour = with_spread(row["behaviour_score"], math.nan)
         size = f"{row['updates']:,}, {row['seeds']}"
-        cells = (row["dataset"], row["data"], behaviour, row["agent"], score, paper, corl, reached, size)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    notes = [f"{key}: {words}" for key, words in SOURCES.items()]
+        cells = (
+            row["dataset"],
+            row["data"],
+            behaviour,
+            row["agent"],
+            score,
+            late,
+            paper,
+            corl,
+            reached,
+            moved,
+        )
+        lines.append(f"| {' | '.join(map(str, (*cells, size)))} |")
+    notes = [f"{key}: {source}" for key, source in SOURCES.items()]
+    notes.append(
+        f"values moved: change of {Q_MEAN} from the last but one tenth of the run to the last; beyond "
+        f"{MOVING:.0%} a run has not converged"
+    )
     return "\n".join([*lines, "", "Published numbers are of D4RL's own data. " + "; ".join(notes) + ".", ""])
 
 

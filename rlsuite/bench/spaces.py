@@ -28,19 +28,19 @@ def read_space(agent: str, path: Path | None = None) -> dict[str, Mapping[str, A
     if not path.is_file():
         raise ConfigError(f"there is no search space {path}: write one and name it with --space")
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        space = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
-    if not found:
+    if not space:
         raise ConfigError(f"{path} is empty: nothing to search for")
-    for name, entry in found.items():
+    for name, entry in space.items():
         problem = wrong(entry)
         if problem:
             raise ConfigError(
                 f"{path}: {name} = {entry}: {problem}; give {{ low = 1e-5, high = 1e-3, log = true }} or "
                 "{ choices = [1, 2] }"
             )
-    return found
+    return space
 
 
 def wrong(entry: Any) -> str | None:
@@ -73,16 +73,16 @@ def is_whole(entry: Mapping[str, Any]) -> bool:
     return isinstance(entry["low"], int) and isinstance(entry["high"], int)
 
 
-def words_of(values: Mapping[str, Any]) -> list[str]:
+def args_of(values: Mapping[str, Any]) -> list[str]:
     """Return values as flags: `--agent.lr-critic 0.001`, `--agent.hidden 256 256`, `--agent.no-goal`."""
-    words = []
+    args = []
     for name, value in values.items():
         if isinstance(value, bool):
-            prefix, dot, own = name.rpartition(".")
-            words.append(f"--{name}" if value else f"--{prefix}{dot}no-{own}")
+            prefix, dot, field = name.rpartition(".")
+            args.append(f"--{name}" if value else f"--{prefix}{dot}no-{field}")
             continue
-        words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return words
+        args += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return args
 
 
 def digest_of(values: Mapping[str, Any]) -> str:

@@ -8,27 +8,28 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from rlsuite.bench.d4rl import names
-from rlsuite.bench.runs import Plan, pending, resolve, task_of
-from rlsuite.cli.report import run as report
+from rlsuite.bounds import AtLeastOne, Bounds, SeedCount, ThreadCount
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import LaunchFlags
+from rlsuite.launch.plan import LOG_FOLDER, RunPlan, pending, resolve, seed_groups, task_of
 from rlsuite.launch.queue import run_all, worst
-from rlsuite.launch.task import INTERRUPTED, Task, in_use
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.config import TrainConfig
-from rlsuite.training.metricsfile import read_metrics
-from rlsuite.training.runfolder import CHECKPOINT_FOLDER, METRICS_FILE
+from rlsuite.launch.task import INTERRUPTED, LaunchTask, in_use
+from rlsuite.report.write import write_report
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.config import TrainConfig, updates_of
+from rlsuite.runs.metrics import read_metrics
+from rlsuite.runs.runfolder import CHECKPOINT_FOLDER, METRICS_FILE
 
-REPORT_FOLDER, LOG_FOLDER = "report", "logs"
+REPORT_FOLDER = "report"
 FAILED_SUFFIX = ".failed"  # beside a log: the exit code of a run that failed
 STATES = ("finished", "running", "interrupted", "failed", "waiting")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyLine(LaunchFlags):
+class StudyArgs(LaunchFlags):
     """Trains every agent on every environment with several seeds, and reports them on one page.
 
     The same command goes on with a study that was stopped or killed.
@@ -38,13 +39,13 @@ class StudyLine(LaunchFlags):
     """Agents, separated by commas; AGENT:PRESET takes a preset."""
     envs: str = ""
     """Environments, separated by commas: HalfCheetah,gym:Pendulum-v1."""
-    seeds: int = 4
+    seeds: SeedCount = 4
     """Seeds 0, 1, ... of every pair."""
-    seeds_per_run: int = 1
+    seeds_per_run: AtLeastOne = 1
     """Seeds that share a process and a run folder."""
-    steps: int | None = None
+    steps: Annotated[int | None, Bounds(1)] = None
     """Env steps of every run; by default the preset's."""
-    threads: int = 1
+    threads: ThreadCount = 1
     """CPU threads of each run; 0 takes all cores."""
     out: Path = Path("runs/study")
     """Folder of the runs, logs and the report."""
@@ -58,10 +59,6 @@ class StudyLine(LaunchFlags):
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
         super().__post_init__()
-        for name, least in (("seeds", 1), ("seeds_per_run", 1), ("steps", 1), ("threads", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} = {value}: must be at least {least}")
         if not names(self.agents) or not names(self.envs):
             raise ConfigError("give --agents and --envs at least one name each, e.g. --envs gym:Pendulum-v1")
 
@@ -87,7 +84,7 @@ class Progress(NamedTuple):
     goal: int
 
 
-def main(line: StudyLine, extra: Sequence[str] = ()) -> int:
+def main(args: StudyArgs, extra: Sequence[str] = ()) -> int:
     """Train what is missing, then report; return 0, or the exit code of what did not finish.
 
     Args:
@@ -98,57 +95,57 @@ def main(line: StudyLine, extra: Sequence[str] = ()) -> int:
         ConfigError: a name is unknown, or a run folder holds something else.
     """
     plans = {
-        Pair(agent, env): pair_plans(agent, env, line, extra)
-        for agent in names(line.agents)
-        for env in names(line.envs)
+        Pair(agent, env): pair_plans(agent, env, args, extra)
+        for agent in names(args.agents)
+        for env in names(args.envs)
     }
-    if line.status:
-        print(table(plans, line), flush=True)
+    if args.status:
+        print(table(plans, args), flush=True)
         return 0
-    tasks: dict[str, Task] = {}
+    tasks: dict[str, LaunchTask] = {}
     for group in plans.values():
         for name, plan in group.items():
-            if (task := task_of(plan, line.out / name, log_of(line, name))) is not None:
+            if (task := task_of(plan, args.out / name, log_of(args, name))) is not None:
                 tasks[name] = task
-                failed_file(line, name).unlink(missing_ok=True)
+                failed_file(args, name).unlink(missing_ok=True)
     codes: dict[str, int] = {}
     if tasks:
-        print(f"{table(plans, line)}\n", flush=True)
+        print(f"{table(plans, args)}\n", flush=True)
 
         def told(name: str, code: int) -> None:
             if code not in (0, INTERRUPTED):
-                failed_file(line, name).write_text(f"{code}\n")
+                failed_file(args, name).write_text(f"{code}\n")
 
-        with line.make_launcher() as launcher:
-            (line.out / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
+        with args.make_launcher() as launcher:
+            (args.out / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
             codes = run_all(tasks, launcher, told)
-    print(f"\n{table(plans, line)}", flush=True)
-    runs = [line.out / name for group in plans.values() for name in group if evaluated(line.out / name)]
-    if runs and line.report:
-        videos = ["--videos"] if line.videos else []
-        report([*map(str, runs), "--out", str(line.out / REPORT_FOLDER), *videos])
+    print(f"\n{table(plans, args)}", flush=True)
+    runs = [args.out / name for group in plans.values() for name in group if evaluated(args.out / name)]
+    if runs and args.report:
+        for text in write_report(runs, args.out / REPORT_FOLDER, videos=args.videos):
+            print(text)
     return worst(codes)
 
 
-def pair_plans(agent: str, env: str, line: StudyLine, extra: Sequence[str]) -> dict[str, Plan]:
+def pair_plans(agent: str, env: str, args: StudyArgs, extra: Sequence[str]) -> dict[str, RunPlan]:
     """Resolve the runs of one pair, by the names of their folders.
 
     Raises:
         ConfigError: a wrong name or flag, or runs too short to learn anything.
     """
     agent, _, preset = agent.partition(":")
-    words = ["--env", env, "--threads", str(line.threads)]
-    words += ["--preset", preset] if preset else []
-    words += ["--steps", str(line.steps)] if line.steps is not None else []
+    shared = ["--env", env, "--threads", str(args.threads)]
+    shared += ["--preset", preset] if preset else []
+    shared += ["--steps", str(args.steps)] if args.steps is not None else []
     label = f"{agent}-{preset}" if preset else agent
-    sizes = [min(line.seeds_per_run, line.seeds - at) for at in range(0, line.seeds, line.seeds_per_run)]
+    sizes = [min(args.seeds_per_run, args.seeds - at) for at in range(0, args.seeds, args.seeds_per_run)]
     where = env.replace(":", "-").replace("/", "-")
     plans = {
-        f"{label}-{where}-{named}": resolve(agent, [*words, *seed_words, *extra])
+        f"{label}-{where}-{named}": resolve(agent, [*shared, *seed_words, *extra])
         for named, seed_words in seed_groups(0, sizes).items()
     }
     train = next(iter(plans.values())).config.train
-    if isinstance(train, TrainConfig) and train.steps <= train.warmup_steps:
+    if isinstance(train, TrainConfig) and updates_of(train) < 1:
         raise ConfigError(
             f"{label} on {env}: {train.steps:,} env steps end before the first update, warmup_steps = "
             f"{train.warmup_steps:,}; take more --steps, or end the line with: -- --warmup-steps "
@@ -157,24 +154,14 @@ def pair_plans(agent: str, env: str, line: StudyLine, extra: Sequence[str]) -> d
     return plans
 
 
-def seed_groups(first: int, sizes: Sequence[int]) -> dict[str, list[str]]:
-    """Return the flags of groups of seeds that follow one another, by a word for folders: s3, or s0-3."""
-    found = {}
-    for size in sizes:
-        name = f"s{first}" if size == 1 else f"s{first}-{first + size - 1}"
-        found[name] = ["--seed", str(first), "--seeds", str(size)]
-        first += size
-    return found
-
-
-def log_of(line: StudyLine, name: str) -> Path:
+def log_of(args: StudyArgs, name: str) -> Path:
     """Return the log file of a run."""
-    return line.out / LOG_FOLDER / f"{name}.log"
+    return args.out / LOG_FOLDER / f"{name}.log"
 
 
-def failed_file(line: StudyLine, name: str) -> Path:
+def failed_file(args: StudyArgs, name: str) -> Path:
     """Return where the exit code of a failed run is kept."""
-    return log_of(line, name).with_suffix(FAILED_SUFFIX)
+    return log_of(args, name).with_suffix(FAILED_SUFFIX)
 
 
 def evaluated(path: Path) -> bool:
@@ -183,22 +170,22 @@ def evaluated(path: Path) -> bool:
     return metrics.exists() and any(r.get("eval/return_mean") is not None for r in read_metrics(metrics))
 
 
-def progress(plan: Plan, line: StudyLine, name: str) -> Progress:
+def progress(plan: RunPlan, args: StudyArgs, name: str) -> Progress:
     """Read where a run stands.
 
     Raises:
         ConfigError: the folder holds a run with other settings.
     """
-    path, goal = line.out / name, plan.config.train.steps
+    path, goal = args.out / name, plan.config.train.steps
     steps = CheckpointStore(path / CHECKPOINT_FOLDER).steps()
     done = max([steps[-1] if steps else 0, newest_step(path / METRICS_FILE)])
-    if in_use(Task((), log_of(line, name), path), elsewhere=True):
+    if in_use(LaunchTask((), log_of(args, name), path), elsewhere=True):
         return Progress("running", done, goal)
     if not path.exists():
-        return Progress("failed" if failed_file(line, name).exists() else "waiting", 0, goal)
+        return Progress("failed" if failed_file(args, name).exists() else "waiting", 0, goal)
     if pending(plan, path) is None:
         return Progress("finished", goal, goal)
-    return Progress("failed" if failed_file(line, name).exists() else "interrupted", done, goal)
+    return Progress("failed" if failed_file(args, name).exists() else "interrupted", done, goal)
 
 
 def newest_step(metrics: Path) -> int:
@@ -212,17 +199,17 @@ def newest_step(metrics: Path) -> int:
     return last
 
 
-def table(plans: Mapping[Pair, Mapping[str, Plan]], line: StudyLine) -> str:
+def table(plans: Mapping[Pair, Mapping[str, RunPlan]], args: StudyArgs) -> str:
     """Return what is done and what is left: a row for every pair, runs by their state."""
     heads = ("agent", "environment", *STATES, "env steps")
     rows: list[tuple[str, ...]] = []
     total = dict.fromkeys(STATES, 0)
     for (agent, env), group in plans.items():
-        found = [progress(plan, line, name) for name, plan in group.items()]
-        counts = {state: sum(one.state == state for one in found) for state in STATES}
+        standing = [progress(plan, args, name) for name, plan in group.items()]
+        counts = {state: sum(run.state == state for run in standing) for state in STATES}
         for state, count in counts.items():
             total[state] += count
-        steps = f"{sum(one.steps for one in found):,} of {sum(one.goal for one in found):,}"
+        steps = f"{sum(run.steps for run in standing):,} of {sum(run.goal for run in standing):,}"
         rows.append((agent, env, *(str(counts[state] or "-") for state in STATES), steps))
     rows.append(("all", "", *(str(total[state] or "-") for state in STATES), ""))
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
@@ -232,6 +219,6 @@ def table(plans: Mapping[Pair, Mapping[str, Plan]], line: StudyLine) -> str:
     ]
     for group in plans.values():
         for name in group:
-            if (failed := failed_file(line, name)).exists():
-                filled.append(f"{name}: exit code {failed.read_text().strip()}, see {log_of(line, name)}")
+            if (failed := failed_file(args, name)).exists():
+                filled.append(f"{name}: exit code {failed.read_text().strip()}, see {log_of(args, name)}")
     return "\n".join(filled)

@@ -15,26 +15,27 @@ from typing import Annotated, Any
 
 from tyro import conf
 
-from rlsuite.bench.runs import Plan, resolve, task_of
-from rlsuite.bench.spaces import digest_of, example, is_whole, read_space, words_of
+from rlsuite.bench.spaces import args_of, digest_of, example, is_whole, read_space
+from rlsuite.bounds import AtLeastOne, SeedCount, ThreadCount
 from rlsuite.errors import ConfigError, NumericalError, RLSuiteError
 from rlsuite.launch.flags import LaunchFlags
+from rlsuite.launch.plan import RunPlan, resolve, task_of
 from rlsuite.launch.queue import Launcher, Restarted
-from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, Task
-from rlsuite.training.metricsfile import read_metrics
+from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, LaunchTask
+from rlsuite.runs.config import check_learns
+from rlsuite.runs.metrics import read_metrics
+from rlsuite.runs.runfolder import METRICS_FILE
+from rlsuite.runs.signals import StopFlag
 from rlsuite.training.recorder import EVAL_RETURN, OWNER_KEY
-from rlsuite.training.runfolder import METRICS_FILE
-from rlsuite.training.signals import StopFlag
 
-STUDY_FILE, TRIALS_FILE = "study.log", "trials.csv"
-BEST_FILE, IMPORTANCE_FILE = "best.sh", "importance.png"
+STUDY_FILE, TRIALS_FILE, BEST_FILE, IMPORTANCE_FILE = "study.log", "trials.csv", "best.sh", "importance.png"
 FOLDER_KEY = "folder"  # of a trial's attributes
 STARTUP_TRIALS = 5  # drawn at random, and finished before any is pruned
 FAILURES = 5  # runs in a row: a wrong flag fails them all, a bad node or value only some
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepLine(LaunchFlags):
+class SweepArgs(LaunchFlags):
     """Searches an agent's hyper-parameters; flags after `--` go to every `rlsuite train`."""
 
     agent: conf.Positional[str]
@@ -43,15 +44,15 @@ class SweepLine(LaunchFlags):
     """Environment, as in rlsuite train; may be empty with a data set that names its own."""
     dataset: str = ""
     """Data set of an offline agent."""
-    trials: int = 30
+    trials: AtLeastOne = 30
     """Trials in all, those of earlier calls included."""
-    seeds: int = 2
+    seeds: SeedCount = 2
     """Independent agents of each trial, in one process; their mean is the trial's score."""
-    steps: int = 100_000
+    steps: AtLeastOne = 100_000
     """Env steps of a run, or updates on a data set."""
-    evaluations: int = 10
+    evaluations: AtLeastOne = 10
     """Evaluations of a run; pruning looks at each, the score is the last."""
-    threads: int = 1
+    threads: ThreadCount = 1
     """CPU threads of each run; 0 takes all cores."""
     prune: bool = True
     """Stop a run whose score is below the median of earlier trials at the same evaluation."""
@@ -65,9 +66,6 @@ class SweepLine(LaunchFlags):
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
         super().__post_init__()
-        for name in ("trials", "seeds", "steps", "evaluations"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
         if not self.env and not self.dataset:
             raise ConfigError("name what to train on: --env ENV, or --dataset DATA")
 
@@ -103,11 +101,11 @@ class Running:
             self.job.stop()
 
 
-def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
+def main(args: SweepArgs, extra: Sequence[str] = ()) -> int:
     """Run trials until there are enough; return 0, or 75 when interrupted.
 
     Args:
-        line: what to tune, and how long.
+        args: what to tune, and how long.
         extra: further flags of `rlsuite train` for every run.
 
     Raises:
@@ -118,53 +116,117 @@ def main(line: SweepLine, extra: Sequence[str] = ()) -> int:
         import optuna
     except ModuleNotFoundError as error:
         raise ConfigError('a sweep needs Optuna: pip install "rlsuite[sweep]"') from error
-    space = read_space(line.agent, line.space)
-    plan_of(
-        line, extra, {name: example(name, entry) for name, entry in space.items()}
-    )  # wrong flags show now
-    line.folder.mkdir(parents=True, exist_ok=True)
+    space = read_space(args.agent, args.space)
+    plan = plan_of(args, extra, {name: example(name, entry) for name, entry in space.items()})
+    check_learns(plan.config.train)  # wrong flags, and trials that would learn nothing, show now
+    args.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = open_study(line, space, extra)
-    states = optuna.trial.TrialState
-    done = (states.COMPLETE, states.PRUNED)
-    running: list[Running] = []
-    failures: list[str] = []  # since the last run that did not fail
-    with line.make_launcher() as launcher, StopFlag() as stop:
-        at_once = launcher.slots or line.trials
-        while True:
-            leaving = bool(stop.stop) or len(failures) >= FAILURES
-            finished = len(study.get_trials(deepcopy=False, states=done))
-            under_way = sum(len(one.trials) for one in running)
-            wanted = line.trials - finished - under_way
-            if not running and (wanted <= 0 or leaving):
-                break
-            if wanted > 0 and under_way < at_once and not leaving:
-                start(running, launcher, study, line, space, extra)
-                continue
-            if leaving:
-                for one in running:
-                    one.end()
-            for one in running:
-                follow(one, prune=line.prune and not leaving)
-            for one in list(running):
-                if (code := one.job.poll()) is not None:
-                    running.remove(one)
-                    failure = finish(study, one, code, interrupted=leaving)
-                    if failure:
-                        failures.append(failure)
-                    elif not leaving:
-                        failures.clear()
-            time.sleep(POLL_SECONDS)
-    write_results(study, line, extra)
-    if len(failures) >= FAILURES:
+    study = open_study(args, space, extra)
+    with args.make_launcher() as launcher, StopFlag() as stop:
+        sweep = Sweep(args, tuple(extra), space, study, launcher)
+        while sweep.goes_on(leaving := bool(stop.stop) or len(sweep.failures) >= FAILURES):
+            if sweep.has_room and not leaving:
+                sweep.start()
+            else:
+                sweep.look(leaving)
+                time.sleep(POLL_SECONDS)
+    write_results(study, args, extra)
+    if len(sweep.failures) >= FAILURES:
         raise RLSuiteError(
-            f"{len(failures)} runs in a row failed; the last: {failures[-1]}. Mend the cause and give the "
-            "same command again: it goes on"
+            f"{len(sweep.failures)} runs in a row failed; the last: {sweep.failures[-1]}. Mend the cause and "
+            "give the same command again: it goes on"
         )
     return INTERRUPTED if stop.stop else 0
 
 
-def open_study(line: SweepLine, space: Mapping[str, Any], extra: Sequence[str]) -> Any:
+@dataclass
+class Sweep:
+    """The trials of a study that are under way, and what became of the last ones.
+
+    Attributes:
+        args, extra, space: what is searched, with which flags, and where.
+        study: Optuna's.
+        launcher: carries the runs out.
+        running: runs under way.
+        failures: what failed since the last run that did not.
+    """
+
+    args: SweepArgs
+    extra: tuple[str, ...]
+    space: Mapping[str, Any]
+    study: Any
+    launcher: Launcher
+    running: list[Running] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def under_way(self) -> int:
+        """Trials whose runs have not ended."""
+        return sum(len(run.trials) for run in self.running)
+
+    @property
+    def wanted(self) -> int:
+        """Trials that are still to be started."""
+        from optuna.trial import TrialState
+
+        done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        return self.args.trials - len(done) - self.under_way
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a trial is wanted and the launcher has a slot for it."""
+        return self.wanted > 0 and self.under_way < (self.launcher.slots or self.args.trials)
+
+    def goes_on(self, leaving: bool) -> bool:
+        """Whether there are runs to wait for, or trials to start where the sweep is not being left."""
+        return bool(self.running) or (self.wanted > 0 and not leaving)
+
+    def start(self) -> None:
+        """Draw a trial and start its run, or go on with the run that these values have already.
+
+        Where that run is under way, the trial joins it: two processes cannot share a run folder.
+        """
+        trial = self.study.ask()
+        values = {name: suggest(trial, name, entry) for name, entry in self.space.items()}
+        plan = plan_of(self.args, self.extra, values)
+        path = self.args.folder / f"run-{digest_of(values)}"
+        trial.set_user_attr(FOLDER_KEY, path.name)
+        shown = ", ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in values.items()
+        )
+        print(f"trial {trial.number}: {shown}", flush=True)
+        run = next((run for run in self.running if run.path == path), None)
+        if run is None:
+            log = Path.cwd() / self.args.folder / f"{path.name}.log"
+            # A run that is finished already starts again as a command that does nothing, only to be told.
+            task = task_of(plan, path, log) or LaunchTask(("list", "agents"), log)
+            run = Running(Restarted(self.launcher, path.name, task), path, plan.config.train.seeds)
+            self.running.append(run)
+        run.join(trial)
+
+    def look(self, leaving: bool) -> None:
+        """Tell Optuna what the runs have evaluated, and what became of those that have ended.
+
+        Args:
+            leaving: ask all runs to save and leave.
+        """
+        for run in self.running:
+            if leaving:
+                run.end()
+            follow(run, prune=self.args.prune and not leaving)
+        for run in list(self.running):
+            code = run.job.poll()
+            if code is None:
+                continue
+            self.running.remove(run)
+            if failure := finish(self.study, run, code, interrupted=leaving):
+                self.failures.append(failure)
+            elif not leaving:
+                self.failures.clear()
+
+
+def open_study(args: SweepArgs, space: Mapping[str, Any], extra: Sequence[str]) -> Any:
     """Open or make the study; trials that were under way are put back at the head of the queue.
 
     Raises:
@@ -174,63 +236,32 @@ def open_study(line: SweepLine, space: Mapping[str, Any], extra: Sequence[str]) 
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    storage = JournalStorage(JournalFileBackend(str(line.folder / STUDY_FILE)))
-    before = storage.get_n_trials(found[0]._study_id) if (found := storage.get_all_studies()) else 0
+    storage = JournalStorage(JournalFileBackend(str(args.folder / STUDY_FILE)))
+    before = storage.get_n_trials(studies[0]._study_id) if (studies := storage.get_all_studies()) else 0
     # A sampler begins anew with every process: without `before` it would draw the first trials again.
     study = optuna.create_study(
         study_name="sweep",
         storage=storage,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=line.seed + before, n_startup_trials=STARTUP_TRIALS),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS) if line.prune else None,
+        sampler=optuna.samplers.TPESampler(seed=args.seed + before, n_startup_trials=STARTUP_TRIALS),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS) if args.prune else None,
         load_if_exists=True,
     )
     same = ("agent", "env", "dataset", "seeds", "steps", "evaluations")
-    settings = {name: getattr(line, name) for name in same} | {"space": dict(space), "extra": list(extra)}
+    settings = {name: getattr(args, name) for name in same} | {"space": dict(space), "extra": list(extra)}
     text = json.dumps(settings, sort_keys=True)
     known = study.user_attrs.get("settings")
     if known is None:
         study.set_user_attr("settings", text)
     elif known != text:
         raise ConfigError(
-            f"{line.folder} holds a sweep of other settings ({known}), asked for is {text}: "
+            f"{args.folder} holds a sweep of other settings ({known}), asked for is {text}: "
             "choose another --out"
         )
     for open_trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.enqueue_trial(open_trial.params)
         study.tell(open_trial.number, state=optuna.trial.TrialState.FAIL)
     return study
-
-
-def start(
-    running: list[Running],
-    launcher: Launcher,
-    study: Any,
-    line: SweepLine,
-    space: Mapping[str, Any],
-    extra: Sequence[str],
-) -> None:
-    """Draw a trial and start its run, or go on with the run that these values have already.
-
-    Where that run is under way, the trial joins it: two processes cannot share a run folder.
-    """
-    trial = study.ask()
-    values = {name: suggest(trial, name, entry) for name, entry in space.items()}
-    plan = plan_of(line, extra, values)
-    path = line.folder / f"run-{digest_of(values)}"
-    trial.set_user_attr(FOLDER_KEY, path.name)
-    shown = ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in values.items()
-    )
-    print(f"trial {trial.number}: {shown}", flush=True)
-    one = next((one for one in running if one.path == path), None)
-    if one is None:
-        log = Path.cwd() / line.folder / f"{path.name}.log"
-        task = task_of(plan, path, log) or Task(("list", "agents"), log)  # finished already: only to be told
-        one = Running(Restarted(launcher, path.name, task), path, plan.config.train.seeds)
-        running.append(one)
-    one.join(trial)
 
 
 def suggest(trial: Any, name: str, entry: Mapping[str, Any]) -> Any:
@@ -241,13 +272,13 @@ def suggest(trial: Any, name: str, entry: Mapping[str, Any]) -> Any:
     return draw(name, entry["low"], entry["high"], log=bool(entry.get("log")))
 
 
-def plan_of(line: SweepLine, extra: Sequence[str], values: Mapping[str, Any]) -> Plan:
+def plan_of(args: SweepArgs, extra: Sequence[str], values: Mapping[str, Any]) -> RunPlan:
     """Resolve the run of one set of values."""
-    words = ["--steps", str(line.steps), "--seeds", str(line.seeds), "--threads", str(line.threads)]
-    words += ["--eval-every", str(-(-line.steps // line.evaluations))]
-    words += ["--env", line.env] if line.env else []
-    words += ["--dataset", line.dataset] if line.dataset else []
-    return resolve(line.agent, [*words, *words_of(values), *extra])
+    shared = ["--steps", str(args.steps), "--seeds", str(args.seeds), "--threads", str(args.threads)]
+    shared += ["--eval-every", str(-(-args.steps // args.evaluations))]
+    shared += ["--env", args.env] if args.env else []
+    shared += ["--dataset", args.dataset] if args.dataset else []
+    return resolve(args.agent, [*shared, *args_of(values), *extra])
 
 
 def scores(path: Path, seeds: int) -> list[tuple[int, float]]:
@@ -257,33 +288,33 @@ def scores(path: Path, seeds: int) -> list[tuple[int, float]]:
         path: the run folder.
         seeds: agents of the run. Each writes a line of its own: a step counts once all are there.
     """
-    found: dict[int, dict[int | None, float]] = {}
+    by_step: dict[int, dict[int | None, float]] = {}
     metrics = path / METRICS_FILE
     for record in read_metrics(metrics) if metrics.exists() else ():
         if EVAL_RETURN in record:
             value = record[EVAL_RETURN]
-            each = found.setdefault(record["step"], {})
+            each = by_step.setdefault(record["step"], {})
             each[record.get(OWNER_KEY)] = float("-inf") if value is None else value
-    whole = ((step, each.values()) for step, each in sorted(found.items()) if len(each) == seeds)
+    whole = ((step, each.values()) for step, each in sorted(by_step.items()) if len(each) == seeds)
     return [(step, sum(values) / seeds) for step, values in whole]
 
 
-def follow(one: Running, *, prune: bool) -> None:
+def follow(run: Running, *, prune: bool) -> None:
     """Tell the study the evaluations that are new, and stop the run where its pruner says so."""
-    metrics = one.path / METRICS_FILE
+    metrics = run.path / METRICS_FILE
     size = metrics.stat().st_size if metrics.exists() else 0
-    if size == one.read:
+    if size == run.read:
         return
-    one.read = size
-    for at, (step, score) in enumerate(scores(one.path, one.seeds)[one.told :], one.told):
-        one.told = at + 1
-        for trial in one.trials:
+    run.read = size
+    for at, (step, score) in enumerate(scores(run.path, run.seeds)[run.told :], run.told):
+        run.told = at + 1
+        for trial in run.trials:
             trial.report(score, step)
             if prune and trial.should_prune():
-                one.end()
+                run.end()
 
 
-def finish(study: Any, one: Running, code: int, *, interrupted: bool) -> str | None:
+def finish(study: Any, run: Running, code: int, *, interrupted: bool) -> str | None:
     """Tell the study how a run ended; an interrupted one stays open. Return what went wrong, if anything did.
 
     Args:
@@ -294,36 +325,36 @@ def finish(study: Any, one: Running, code: int, *, interrupted: bool) -> str | N
     """
     import optuna
 
-    follow(one, prune=False)
-    found = scores(one.path, one.seeds)
+    follow(run, prune=False)
+    curve = scores(run.path, run.seeds)
     states = optuna.trial.TrialState
     if interrupted and code == INTERRUPTED:
         return None
     state, value, failure = states.PRUNED, None, None
-    if one.ended and code == INTERRUPTED and found:
-        said = f"pruned at {found[-1][0]:,}, {found[-1][1]:,.1f}"
-    elif code == 0 and found:
-        state, value, said = states.COMPLETE, found[-1][1], f"{found[-1][1]:,.1f}"
+    if run.ended and code == INTERRUPTED and curve:
+        said = f"pruned at {curve[-1][0]:,}, {curve[-1][1]:,.1f}"
+    elif code == 0 and curve:
+        state, value, said = states.COMPLETE, curve[-1][1], f"{curve[-1][1]:,.1f}"
     elif code == NumericalError.exit_code:  # the worst there is, so that the sampler stays away
-        said = f"diverged, see {one.path.name}"
+        said = f"diverged, see {run.path.name}"
     else:
         how = f"failed with exit code {code}" if code else "ended without an evaluation"
-        state, said = states.FAIL, f"{how}, see {one.path}.log"
-        failure = f"trial {one.trials[0].number} {said}"
-    for trial in one.trials:
+        state, said = states.FAIL, f"{how}, see {run.path}.log"
+        failure = f"trial {run.trials[0].number} {said}"
+    for trial in run.trials:
         study.tell(trial, value, state=state)
         print(f"trial {trial.number}: {said}", flush=True)
     return failure
 
 
-def write_results(study: Any, line: SweepLine, extra: Sequence[str]) -> None:
+def write_results(study: Any, args: SweepArgs, extra: Sequence[str]) -> None:
     """Write all trials and how much each flag mattered, write and print the command of the best trial.
 
     The command trains what the trial did, to the last flag, in a run folder of its own.
     """
     import optuna
 
-    from rlsuite.bench.comparison import write_csv
+    from rlsuite.report.comparison import write_csv
 
     states = optuna.trial.TrialState
     trials = study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
@@ -338,17 +369,17 @@ def write_results(study: Any, line: SweepLine, extra: Sequence[str]) -> None:
         | {name: json.dumps(trial.params.get(name)) for name in names}
         for trial in trials
     ]
-    write_csv(line.folder / TRIALS_FILE, ("trial", "state", "score", "run", *names), rows)
+    write_csv(args.folder / TRIALS_FILE, ("trial", "state", "score", "run", *names), rows)
     complete = [trial for trial in trials if trial.state == states.COMPLETE]
     if not complete:
         return
     best = study.best_trial
-    command = shlex.join(("rlsuite", "train", line.agent, *plan_of(line, extra, best.params).words))
+    command = shlex.join(("rlsuite", "train", args.agent, *plan_of(args, extra, best.params).args))
     said = f"best of {len(complete)} complete trials: {best.value:,.1f}, {best.user_attrs.get(FOLDER_KEY)}"
-    (line.folder / BEST_FILE).write_text(f"# {said}\n{command}\n", encoding="utf-8")
+    (args.folder / BEST_FILE).write_text(f"# {said}\n{command}\n", encoding="utf-8")
     print(f"{said}\n{command}", flush=True)
     if len(complete) > 2 and len(names) > 1:
-        plot_importance(study, line.folder / IMPORTANCE_FILE)
+        plot_importance(study, args.folder / IMPORTANCE_FILE)
 
 
 def plot_importance(study: Any, path: Path) -> None:

@@ -9,17 +9,18 @@ started again, or that Tune restores, goes on from its newest checkpoint. Schedu
 state into another (population-based training) have nothing to copy: the checkpoints are ours.
 """
 
-import fcntl
 import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from rlsuite.bench.runs import resolve, task_of
-from rlsuite.bench.spaces import digest_of, is_whole, read_space, words_of
+from filelock import lock_descriptor
+
+from rlsuite.bench.spaces import args_of, digest_of, is_whole, read_space
 from rlsuite.bench.sweep import scores
 from rlsuite.errors import ConfigError
+from rlsuite.launch.plan import resolve, task_of
 from rlsuite.launch.task import LEAVE_SECONDS, LOCK_SECONDS, POLL_SECONDS, in_use, leave, spawn
 
 
@@ -28,11 +29,7 @@ def is_ours(turn: IO[str]) -> bool:
 
     The lock goes with the trial's process, however that ends.
     """
-    try:
-        fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return lock_descriptor(turn.fileno(), blocking=False)
 
 
 def _tune() -> Any:
@@ -53,21 +50,21 @@ def domains(agent: str, path: Path | None = None) -> dict[str, Any]:
         ConfigError: there is none, an entry means nothing, or Tune is not installed.
     """
     tune = _tune()
-    found = {}
+    space = {}
     for name, entry in read_space(agent, path).items():
         if "choices" in entry:
-            found[name] = tune.choice(entry["choices"])
+            space[name] = tune.choice(entry["choices"])
             continue
         low, high, log = entry["low"], entry["high"], entry.get("log", False)
         if is_whole(entry):
-            found[name] = (tune.lograndint if log else tune.randint)(low, high + 1)  # theirs is exclusive
+            space[name] = (tune.lograndint if log else tune.randint)(low, high + 1)  # theirs is exclusive
         else:
-            found[name] = (tune.loguniform if log else tune.uniform)(low, high)
-    return found
+            space[name] = (tune.loguniform if log else tune.uniform)(low, high)
+    return space
 
 
 def trainable(
-    agent: str, words: Sequence[str], folder: str | Path, *, metric: str = "return_mean"
+    agent: str, args: Sequence[str], folder: str | Path, *, metric: str = "return_mean"
 ) -> Callable[[Mapping[str, Any]], None]:
     """Return a trainable function for `tune.Tuner`.
 
@@ -81,14 +78,14 @@ def trainable(
         ConfigError: a flag is wrong, or Tune is not installed.
     """
     tune = _tune()
-    resolve(agent, words)
+    resolve(agent, args)
     root = Path(folder).absolute()
 
     def trial(drawn: Mapping[str, Any]) -> None:
         values = {name: value.item() if hasattr(value, "item") else value for name, value in drawn.items()}
         path = root / f"run-{digest_of(values)}"
         log = root / f"{path.name}.log"
-        plan = resolve(agent, [*words, *words_of(values)])
+        plan = resolve(agent, [*args, *args_of(values)])
         process, told, code = None, 0, None
         root.mkdir(parents=True, exist_ok=True)
         patience = 0.0  # until then a process whose trial has died may save and leave
@@ -105,10 +102,10 @@ def trainable(
                         elif not in_use(task) or time.monotonic() > patience:
                             process = spawn(task)
                     # After the look at the process: nothing that it wrote is missed.
-                    found = scores(path, plan.config.train.seeds)
-                    for step, score in found[told:]:
+                    curve = scores(path, plan.config.train.seeds)
+                    for step, score in curve[told:]:
                         tune.report({"env_step": step, metric: score})
-                    told = max(told, len(found))
+                    told = max(told, len(curve))
                     if code is not None:
                         break
                     time.sleep(POLL_SECONDS)

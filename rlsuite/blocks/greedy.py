@@ -26,7 +26,7 @@ class GreedyPolicy(nn.Module):
         super().__init__()
         self.value, self.generator = value, generator
         self.register_buffer("exploration_scale", torch.ones(()))
-        self.register_buffer("epsilon", torch.tensor(epsilon))
+        self.register_buffer("epsilon", torch.tensor(epsilon, dtype=torch.float32))
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return `[*, A]`; the share epsilon is random under ExplorationType.RANDOM alone."""

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlsuite.blocks.mlp import MLP, Activation, Lead
-from rlsuite.blocks.networks import Network, network
-from rlsuite.blocks.noise import Source
+from rlsuite.blocks.networks import NetShape
+from rlsuite.blocks.noise import Noise
 
 LOG_2PI = math.log(2 * math.pi)
 LOG_2 = math.log(2.0)
@@ -89,58 +88,28 @@ class GaussianActor(nn.Module):
     Args:
         observation: O.
         action: A.
-        hidden: widths of the hidden layers.
+        shape: of the trunk.
         log_std_range: hard clamp of the log-std; (-20, 2) in SAC, (-20, 0.5) in DSAC-T. None: the second
             output goes through a softplus with a floor (STAC).
-        activation: name of the activation.
-        lead: independent networks along leading axes.
-        layer_norm: see `MLP`.
-        dropout: see `MLP`.
-        generator: draws the initial weights.
-        dropout_generator: draws the dropout masks.
-        trunk: name of the network, see `rlsuite.blocks.networks`.
     """
 
     def __init__(
-        self,
-        observation: int,
-        action: int,
-        hidden: Sequence[int],
-        *,
-        log_std_range: tuple[float, float] | None,
-        activation: Activation,
-        lead: Lead = (),
-        layer_norm: bool = False,
-        dropout: float = 0.0,
-        generator: Source = None,
-        dropout_generator: Source = None,
-        trunk: Network = "mlp",
+        self, observation: int, action: int, shape: NetShape, *, log_std_range: tuple[float, float] | None
     ) -> None:
         super().__init__()
-        self.trunk = network(
-            trunk,
-            observation,
-            hidden,
-            2 * action,
-            activation=activation,
-            lead=lead,
-            layer_norm=layer_norm,
-            dropout=dropout,
-            generator=generator,
-            dropout_generator=dropout_generator,
-        )
+        self.trunk = shape.trunk(observation, 2 * action)
         self.log_std_range = log_std_range
 
-    def forward(self, observation: Tensor) -> Gaussian:
-        """Return the pre-tanh Gaussian, `[*lead, N, A]` each, for `[*lead, N, O]`."""
-        mean, raw = self.trunk(observation).to(observation.dtype).chunk(2, -1)
+    def forward(self, observation: Tensor, noise: Noise | None = None) -> Gaussian:
+        """Return the pre-tanh Gaussian, `[*lead, N, A]` each, for `[*lead, N, O]`; noise is of dropout."""
+        mean, raw = self.trunk(observation, noise).to(observation.dtype).chunk(2, -1)
         if self.log_std_range is None:
             return Gaussian(mean, floored_softplus(raw))
         return Gaussian(mean, raw.clamp(*self.log_std_range).exp())
 
 
 class UnsquashedActor(nn.Module):
-    """Gaussian over actions themselves: the mean is tanh of a perceptron, the deviation the same everywhere.
+    """Gaussian over actions themselves: the mean is tanh of the trunk, the deviation the same everywhere.
 
     The log-deviation is a vector of parameters, 0 at first. Actions outside [-1, 1] have density too, and
     those on the bounds a finite one, which a squashed Gaussian does not give them (IQL's authors' code).
@@ -148,99 +117,43 @@ class UnsquashedActor(nn.Module):
     Args:
         observation: O.
         action: A.
-        hidden: widths of the hidden layers.
+        shape: of the trunk.
         log_std_range: hard clamp of the log-deviation.
-        activation: name of the activation.
-        lead: independent networks along leading axes.
-        dropout: see `MLP`.
-        generator: draws the initial weights.
-        dropout_generator: draws the dropout masks.
     """
 
     def __init__(
-        self,
-        observation: int,
-        action: int,
-        hidden: Sequence[int],
-        *,
-        log_std_range: tuple[float, float],
-        activation: Activation,
-        lead: Lead = (),
-        dropout: float = 0.0,
-        generator: Source = None,
-        dropout_generator: Source = None,
+        self, observation: int, action: int, shape: NetShape, *, log_std_range: tuple[float, float]
     ) -> None:
         super().__init__()
-        self.trunk = MLP(
-            observation,
-            hidden,
-            action,
-            activation=activation,
-            lead=lead,
-            dropout=dropout,
-            generator=generator,
-            dropout_generator=dropout_generator,
-        )
-        self.log_std = nn.Parameter(torch.zeros(*lead, action))
+        self.trunk = shape.trunk(observation, action)
+        self.log_std = nn.Parameter(torch.zeros(*shape.lead, action))
         self.log_std_range = log_std_range
 
-    def forward(self, observation: Tensor) -> Gaussian:
-        """Return the Gaussian of actions, `[*lead, N, A]` each, for `[*lead, N, O]`."""
-        mean = self.trunk(observation).to(observation.dtype).tanh()
+    def forward(self, observation: Tensor, noise: Noise | None = None) -> Gaussian:
+        """Return the Gaussian of actions, `[*lead, N, A]` each, for `[*lead, N, O]`; noise is of dropout."""
+        mean = self.trunk(observation, noise).to(observation.dtype).tanh()
         std = self.log_std.clamp(*self.log_std_range).exp()
         return Gaussian(mean, std.unsqueeze(-2).expand_as(mean))
 
 
 class DeterministicActor(nn.Module):
-    """tanh of a perceptron: actions in [-1, 1], `[*lead, N, A]`."""
+    """tanh of a trunk: actions in [-1, 1], `[*lead, N, A]`."""
 
-    def __init__(
-        self,
-        observation: int,
-        action: int,
-        hidden: Sequence[int],
-        *,
-        activation: Activation,
-        lead: Lead = (),
-        layer_norm: bool = False,
-        dropout: float = 0.0,
-        generator: Source = None,
-        dropout_generator: Source = None,
-        trunk: Network = "mlp",
-    ) -> None:
+    def __init__(self, observation: int, action: int, shape: NetShape) -> None:
         super().__init__()
-        self.trunk = network(
-            trunk,
-            observation,
-            hidden,
-            action,
-            activation=activation,
-            lead=lead,
-            layer_norm=layer_norm,
-            dropout=dropout,
-            generator=generator,
-            dropout_generator=dropout_generator,
-        )
+        self.trunk = shape.trunk(observation, action)
 
-    def forward(self, observation: Tensor) -> Tensor:
-        """Return actions `[*lead, N, A]` for `[*lead, N, O]`."""
-        return self.trunk(observation).to(observation.dtype).tanh()
+    def forward(self, observation: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return actions `[*lead, N, A]` for `[*lead, N, O]`; noise is of dropout."""
+        return self.trunk(observation, noise).to(observation.dtype).tanh()
 
 
 class ValueNetwork(nn.Module):
     """Value of a state."""
 
-    def __init__(
-        self,
-        observation: int,
-        hidden: Sequence[int],
-        *,
-        activation: Activation,
-        lead: Lead = (),
-        generator: Source = None,
-    ) -> None:
+    def __init__(self, observation: int, shape: NetShape) -> None:
         super().__init__()
-        self.trunk = MLP(observation, hidden, 1, activation=activation, lead=lead, generator=generator)
+        self.trunk = shape.trunk(observation, 1)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return `[*lead, N]` for `[*lead, N, O]`."""
@@ -248,41 +161,33 @@ class ValueNetwork(nn.Module):
 
 
 class _Critic(nn.Module):
-    """M members over concatenated (observation, action); the member axis is the last leading one."""
+    """M members over concatenated (observation, action); the member axis is the last leading one.
+
+    `action_scale` multiplies the actions, A numbers; None leaves them as they are.
+    """
 
     outputs: int
+    action_scale: Tensor | None
 
     def __init__(
         self,
         observation: int,
         action: int,
-        hidden: Sequence[int],
+        shape: NetShape,
         *,
         members: int,
-        activation: Activation,
-        lead: Lead = (),
-        layer_norm: bool = False,
-        dropout: float = 0.0,
-        generator: Source = None,
-        dropout_generator: Source = None,
-        trunk: Network = "mlp",
+        action_scale: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.trunk = network(
-            trunk,
-            observation + action,
-            hidden,
-            self.outputs,
-            activation=activation,
-            lead=(*lead, members),
-            layer_norm=layer_norm,
-            dropout=dropout,
-            generator=generator,
-            dropout_generator=dropout_generator,
-        )
+        scale = None if action_scale is None else torch.tensor(tuple(action_scale))
+        self.register_buffer("action_scale", scale, persistent=False)
+        self.trunk = shape.trunk(observation + action, self.outputs, members=(members,))
 
-    def features(self, observation: Tensor, action: Tensor) -> Tensor:
-        return self.trunk(torch.cat((observation, action), -1).unsqueeze(-3)).to(observation.dtype)
+    def features(self, observation: Tensor, action: Tensor, noise: Noise | None) -> Tensor:
+        if self.action_scale is not None:
+            action = action * self.action_scale
+        joined = torch.cat((observation, action), -1).unsqueeze(-3)
+        return self.trunk(joined, noise).to(observation.dtype)
 
 
 class ScalarCritic(_Critic):
@@ -290,9 +195,9 @@ class ScalarCritic(_Critic):
 
     outputs = 1
 
-    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+    def forward(self, observation: Tensor, action: Tensor, noise: Noise | None = None) -> Tensor:
         """Return `[*lead, M, N]` for `[*lead, N, O]` and `[*lead, N, A]`."""
-        return self.features(observation, action).squeeze(-1)
+        return self.features(observation, action, noise).squeeze(-1)
 
 
 class GaussianCritic(_Critic):
@@ -304,9 +209,9 @@ class GaussianCritic(_Critic):
         """Map the second output to a standard deviation."""
         return F.softplus(raw)
 
-    def forward(self, observation: Tensor, action: Tensor) -> Gaussian:
+    def forward(self, observation: Tensor, action: Tensor, noise: Noise | None = None) -> Gaussian:
         """Return the return's Gaussian, `[*lead, M, N]` each, for `[*lead, N, O]` and `[*lead, N, A]`."""
-        mean, raw = self.features(observation, action).unbind(-1)
+        mean, raw = self.features(observation, action, noise).unbind(-1)
         return Gaussian(mean, self.deviation(raw))
 
     def expected(self, observation: Tensor, action: Tensor) -> Tensor:

@@ -8,13 +8,25 @@ perceptron's).
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from rlsuite.blocks.mlp import ACTIVATIONS, MLP, Activation, Dropout, LayerNorm, Lead, Linear, orthogonal_
-from rlsuite.blocks.noise import Source
+from rlsuite.blocks.mlp import (
+    ACTIVATIONS,
+    MLP,
+    Activation,
+    Dropout,
+    LayerNorm,
+    Layers,
+    Lead,
+    Linear,
+    orthogonal_,
+    through,
+)
+from rlsuite.blocks.noise import Noise, Source
 
 Network = Literal["mlp", "bronet", "simba", "multiskip", "denoiser"]
 
@@ -56,7 +68,7 @@ class _Residual(nn.Module):
         """Make a linear layer, with dropout behind it where there is any."""
         layer = Linear(inputs, outputs, **self._shape)
         rate, source = self._dropout
-        return nn.Sequential(layer, Dropout(rate, source)) if rate else layer
+        return Layers(layer, Dropout(rate, source)) if rate else layer
 
     def norm(self) -> LayerNorm:
         """Make a norm of the stream's width."""
@@ -80,7 +92,7 @@ class BroNet(_Residual):
     def block(self) -> nn.Module:
         """Make linear, norm, activation, linear, norm."""
         width = self.width
-        return nn.Sequential(
+        return Layers(
             self.linear(width, width), self.norm(), self.act, self.linear(width, width), self.norm()
         )
 
@@ -88,11 +100,11 @@ class BroNet(_Residual):
         super().__init__(*sizes, **fields)
         self.stem_norm = self.norm()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """Return `[*lead, N, O]` for `[*lead, N, I]`."""
-        x = self.act(self.stem_norm(self.stem(x)))
+        x = self.act(self.stem_norm(through(self.stem, x, noise)))
         for block in self.blocks:
-            x = x + block(x)
+            x = x + block(x, noise)
         return self.head(x)
 
 
@@ -106,20 +118,18 @@ class SimBa(_Residual):
     def block(self) -> nn.Module:
         """Make norm, linear to four times the width, activation, linear back."""
         wide = SIMBA_EXPANSION * self.width
-        return nn.Sequential(
-            self.norm(), self.linear(self.width, wide), self.act, self.linear(wide, self.width)
-        )
+        return Layers(self.norm(), self.linear(self.width, wide), self.act, self.linear(wide, self.width))
 
     def end(self) -> nn.Module:
         """Make the norm of the whole stream."""
         return self.norm()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """Return `[*lead, N, O]` for `[*lead, N, I]`."""
-        x = self.stem(x)
+        x = through(self.stem, x, noise)
         for block in self.blocks:
-            x = x + block(x)
-        return self.head(self.last(x))
+            x = x + block(x, noise)
+        return self.head(through(self.last, x, noise))
 
 
 class MultiSkip(_Residual):
@@ -133,22 +143,22 @@ class MultiSkip(_Residual):
         """Make twice activation, linear, norm."""
         width = self.width
         halves = [(self.act, self.linear(width, width), self.norm()) for _ in range(2)]
-        return nn.Sequential(*[part for half in halves for part in half])
+        return Layers(*[part for half in halves for part in half])
 
     def end(self) -> nn.Module:
         """Make linear and norm."""
-        return nn.Sequential(self.linear(self.width, self.width), self.norm())
+        return Layers(self.linear(self.width, self.width), self.norm())
 
     def __init__(self, *sizes: Any, **fields: Any) -> None:
         super().__init__(*sizes, **fields)
         self.stem_norm = self.norm()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """Return `[*lead, N, O]` for `[*lead, N, I]`."""
-        skip = x = self.stem_norm(self.stem(x))
+        skip = x = self.stem_norm(through(self.stem, x, noise))
         for block in self.blocks:
-            x = x + block(x) + skip
-        return self.head(self.last(x))
+            x = x + block(x, noise) + skip
+        return self.head(through(self.last, x, noise))
 
 
 class Denoiser(nn.Module):
@@ -194,14 +204,14 @@ class Denoiser(nn.Module):
         """The last layer."""
         return self.net.head
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """Return `[*lead, N, O]` for `[*lead, N, I]`."""
         rows = x.shape[-2]
         x = x.expand(*self.lead, *x.shape[-2:])
         y = x.new_zeros(*x.shape[:-1], self.outputs)
         for step in range(self.steps - 1, -1, -1):
             time = self.time(self.embedding[step : step + 1]).expand(*self.lead, rows, TIME_FEATURES)
-            y = y + self.net(torch.cat((x, y, time.to(x.dtype)), -1)).to(x.dtype) / self.steps
+            y = y + self.net(torch.cat((x, y, time.to(x.dtype)), -1), noise).to(x.dtype) / self.steps
         return y
 
 
@@ -213,6 +223,52 @@ NETWORKS: dict[str, Any] = {
     "denoiser": Denoiser,
 }
 RESIDUAL = ("bronet", "simba", "multiskip")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetShape:
+    """What the networks of an agent share: everything but what goes in and what comes out.
+
+    Attributes:
+        hidden: widths of the hidden layers; of residual networks that of the stem and of every block.
+        network: name of the trunk.
+        activation: name in `ACTIVATIONS`.
+        layer_norm: normalise every hidden layer; residual networks bring their own norms.
+        dropout: rate of every hidden layer, in [0, 1).
+        lead: independent networks along leading axes.
+        generator: draws the initial weights.
+        dropout_generator: draws the dropout masks.
+    """
+
+    hidden: Sequence[int]
+    network: Network = "mlp"
+    activation: Activation = "relu"
+    layer_norm: bool = False
+    dropout: float = 0.0
+    lead: Lead = ()
+    generator: Source = None
+    dropout_generator: Source = None
+
+    def trunk(self, inputs: int, outputs: int, members: Lead = ()) -> Any:
+        """Make a trunk `[*lead, N, inputs]` -> `[*lead, N, outputs]`.
+
+        Args:
+            inputs: input features.
+            outputs: output features.
+            members: further leading axes, behind `lead`.
+        """
+        return network(
+            self.network,
+            inputs,
+            self.hidden,
+            outputs,
+            activation=self.activation,
+            lead=(*self.lead, *members),
+            layer_norm=self.layer_norm,
+            dropout=self.dropout,
+            generator=self.generator,
+            dropout_generator=self.dropout_generator,
+        )
 
 
 def network(name: Network, *sizes: Any, layer_norm: bool = False, **fields: Any) -> Any:

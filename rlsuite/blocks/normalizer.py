@@ -1,4 +1,4 @@
-"""Running mean and deviation of observations, as buffers of whoever learns from them.
+"""Normalised observations: by running statistics, or by fixed ones that are saved with the network.
 
 Legend: N rows, F features; leading axes are independent seeds.
 """
@@ -6,8 +6,9 @@ Legend: N rows, F features; leading axes are independent seeds.
 import torch
 from torch import Tensor, nn
 
-from rlsuite.blocks import ranks
+from rlsuite import distributed as ranks
 from rlsuite.blocks.mlp import Lead
+from rlsuite.errors import DataError
 
 MIN_STD = 1e-2  # in units of the observation: what hardly varies is not blown up
 CLIP = 10.0  # of normalised observations, in deviations; our choice, that of common vector normalisers
@@ -26,7 +27,9 @@ class RunningNorm(nn.Module):
 
     def __init__(self, features: int, *, lead: Lead = ()) -> None:
         super().__init__()
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))  # exact far beyond 2^24 rows
+        # Exact far beyond 2^24 rows. Of one axis: a compiled function loses what it writes in place into a
+        # double without axes.
+        self.register_buffer("count", torch.zeros(1, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(*lead, features))
         self.register_buffer("var", torch.ones(*lead, features))
 
@@ -44,9 +47,60 @@ class RunningNorm(nn.Module):
         finite = torch.isfinite(merged)
         self.var.copy_(torch.where(finite, merged, self.var))
         self.mean.copy_(torch.where(finite, self.mean + share * delta, self.mean))
-        self.count += size
+        self.count.add_(size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `[*lead, N, F]`."""
         scaled = (x - self.mean.unsqueeze(-2)) / self.var.sqrt().clamp(min=MIN_STD).unsqueeze(-2)
         return scaled.clamp(-CLIP, CLIP)
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std with fixed buffers; in front of a policy trained on standardised data.
+
+    Args:
+        mean: `[O]`.
+        std: `[O]`, positive.
+
+    Raises:
+        ValueError: shapes differ or a deviation is not positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        if mean.shape != std.shape or not bool((std > 0).all()):
+            raise ValueError(f"mean {list(mean.shape)} and std {list(std.shape)} must agree, std be positive")
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", std.clone())
+
+    @torch.no_grad()
+    def adopt(self, mean: Tensor, std: Tensor) -> None:
+        """Take other moments, each `[O]`, in place.
+
+        Raises:
+            DataError: a number is not finite or a deviation not positive; nothing is taken then.
+        """
+        if mean.shape != self.mean.shape or std.shape != self.std.shape:
+            raise DataError(
+                f"moments of shape {list(mean.shape)} and {list(std.shape)} came for observations of "
+                f"{list(self.mean.shape)}: the data belong to another environment"
+            )
+        if not bool(mean.isfinite().all() & std.isfinite().all() & (std > 0).all()):
+            raise DataError(
+                "means and deviations of the observations must be finite and deviations positive: "
+                "look for numbers that are not finite in the data"
+            )
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return standardised observations `[..., O]`."""
+        return (observation - self.mean) / self.std
+
+
+def identity(size: int) -> Standardise:
+    """Return a module that changes nothing, to be filled from a state_dict."""
+    return Standardise(torch.zeros(size), torch.ones(size))

@@ -34,7 +34,7 @@ class CosineRate(nn.Module):
         """Set the rate of the next step; called after every step."""
         if not self.updates:
             return
-        self.count += 1
+        self.count.add_(1)
         angle = math.pi * (self.count / self.updates).clamp(max=1)
         falling = 0.5 * self.initial * (1 + angle.cos())
         self.rate.copy_(torch.where(self.held, self.initial, falling))

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Sequence
 
-from rlsuite.cli._line import parse, wants_help
+from rlsuite.command.arguments import parse, wants_help
 from rlsuite.errors import ConfigError, unknown_name
 
 PROG = "rlsuite bench"
@@ -23,22 +23,22 @@ def run(argv: Sequence[str]) -> int:
             print("\n".join(f"  {name}  {summary}" for name, summary in BENCHES.items()))
             return 0
         raise ConfigError(f"name the benchmark first: {PROG} {{{','.join(BENCHES)}}}")
-    name, *words = argv
+    name, *args = argv
     if name not in BENCHES:
         raise unknown_name("a benchmark", name, BENCHES, f"{PROG} --help")
-    words, extra = split_extra(words)
+    args, extra = split_extra(args)
 
     benchmark = importlib.import_module(f"rlsuite.bench.{name}")
-    line = {"d4rl": "D4rlLine", "paper": "PaperLine", "study": "StudyLine"}[name]
-    kind = getattr(benchmark, line)
-    description = f"{kind.__doc__}\n\nFlags after `--` go to every `rlsuite train`."
-    code: int = benchmark.main(parse(kind, words, prog=f"{PROG} {name}", description=description), extra)
+    cls_name = {"d4rl": "D4rlArgs", "paper": "PaperArgs", "study": "StudyArgs"}[name]
+    cls = getattr(benchmark, cls_name)
+    description = f"{cls.__doc__}\n\nFlags after `--` go to every `rlsuite train`."
+    code: int = benchmark.main(parse(cls, args, prog=f"{PROG} {name}", description=description), extra)
     return code
 
 
-def split_extra(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_extra(args: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the words before `--`, and those after it, which go to `rlsuite train`."""
-    if PASSED_ON not in words:
-        return list(words), []
-    at = list(words).index(PASSED_ON)
-    return list(words[:at]), list(words[at + 1 :])
+    if PASSED_ON not in args:
+        return list(args), []
+    at = list(args).index(PASSED_ON)
+    return list(args[:at]), list(args[at + 1 :])

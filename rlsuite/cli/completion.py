@@ -10,7 +10,9 @@ from typing import Any, Literal
 from tyro import conf
 
 from rlsuite import registry
-from rlsuite.cli._line import flags, import_modules, parse
+from rlsuite.command.arguments import flags, import_modules, parse
+from rlsuite.command.train import parse_train
+from rlsuite.presets import preset_names
 
 PROG = "rlsuite completion"
 ANY_ENV = "gym:Pendulum-v1"  # builds the line of an agent whose fields are looked up; no environment is made
@@ -22,7 +24,7 @@ Table = dict[str, tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompletionLine:
+class CompletionArgs:
     """Prints a script with today's commands, flags, agents, environments, presets, plug-ins, data sets."""
 
     shell: conf.Positional[Literal["bash", "zsh", "fish"]]
@@ -35,9 +37,9 @@ class CompletionLine:
 
 def run(argv: Sequence[str]) -> int:
     """Print the script that the words after `rlsuite completion` ask for; return 0."""
-    line = parse(CompletionLine, argv, prog=PROG, description=str(CompletionLine.__doc__))
-    import_modules(line.imports)
-    print(SCRIPTS[line.shell](table()))
+    args = parse(CompletionArgs, argv, prog=PROG, description=str(CompletionArgs.__doc__))
+    import_modules(args.imports)
+    print(SCRIPTS[args.shell](table()))
     return 0
 
 
@@ -46,56 +48,60 @@ def table() -> Table:
     from rlsuite.cli.main import commands
 
     agents = tuple(registry.agent_names())
-    found: Table = {"": (*commands(), "--help", "--version")}
+    following: Table = {"": (*commands(), "--help", "--version")}
     for command in commands():
         module = importlib.import_module(f"rlsuite.cli.{command}")
-        for words, kind in _lines(command, module):
-            for key, more in _of_line(words, kind).items():
-                found[key] = tuple(dict.fromkeys((*found.get(key, ()), *more)))
-    found["train"] = found["sweep"] = (*agents, "--help")
+        for prefix, cls in _lines(command, module):
+            for key, more in _of_line(prefix, cls).items():
+                following[key] = tuple(dict.fromkeys((*following.get(key, ()), *more)))
+    following["train"] = following["sweep"] = (*agents, "--help")
     for agent in agents:
-        found[f"train {agent}|--preset"] = tuple(registry.presets(agent))
-    found["list"] = tuple(importlib.import_module("rlsuite.cli.list").KINDS)
-    found["bench"] = tuple(importlib.import_module("rlsuite.cli.bench").BENCHES)
-    found["data"] = tuple(importlib.import_module("rlsuite.cli.data").LINES)
-    found["data make"] += tuple(name for name, text in registry.dataset_names() if text.startswith("made"))
-    return found
+        following[f"train {agent}|--preset"] = tuple(preset_names(agent))
+    following["list"] = tuple(importlib.import_module("rlsuite.cli.list").KINDS)
+    following["bench"] = tuple(importlib.import_module("rlsuite.cli.bench").BENCHES)
+    following["data"] = tuple(importlib.import_module("rlsuite.cli.data").ACTIONS)
+    following["data make"] += tuple(
+        name for name, text in registry.dataset_names() if text.startswith("made")
+    )
+    return following
 
 
 def _lines(command: str, module: Any) -> Iterator[tuple[str, type]]:
     """Yield the words of every form of a command, and the dataclass that parses what follows."""
     if command == "train":
         for agent in registry.agent_names():
-            for words in (["--env", ANY_ENV], ["--env", ANY_ENV, "--dataset", ANY_DATASET]):
-                line, _ = module.parse_line(agent, words)
-                yield f"train {agent}", type(line)
+            online, offline = ["--env", ANY_ENV], ["--env", ANY_ENV, "--dataset", ANY_DATASET]
+            forms = [offline] if registry.agent_class(agent).needs_data else [online, offline]
+            for args in forms:
+                parsed, _ = parse_train(agent, args)
+                yield f"train {agent}", type(parsed)
     elif command == "data":
-        yield from ((f"data {action}", kind) for action, kind in module.LINES.items())
+        yield from ((f"data {action}", cls) for action, cls in module.ACTIONS.items())
     elif command == "bench":
         for name in module.BENCHES:
             benchmark = importlib.import_module(f"rlsuite.bench.{name}")
-            yield f"bench {name}", getattr(benchmark, f"{name.capitalize()}Line")
+            yield f"bench {name}", getattr(benchmark, f"{name.capitalize()}Args")
     elif command == "sweep":
-        sweep = importlib.import_module("rlsuite.bench.sweep").SweepLine
+        sweep = importlib.import_module("rlsuite.bench.sweep").SweepArgs
         yield from ((f"sweep {agent}", sweep) for agent in registry.agent_names())
     else:
-        own = [item for item in vars(module).values() if dataclasses.is_dataclass(item)]
-        own = [item for item in own if typing.cast(type, item).__module__ == module.__name__]
-        yield from ((command, typing.cast(type, item)) for item in own)
+        classes = [item for item in vars(module).values() if dataclasses.is_dataclass(item)]
+        classes = [item for item in classes if typing.cast(type, item).__module__ == module.__name__]
+        yield from ((command, typing.cast(type, item)) for item in classes)
 
 
-def _of_line(words: str, kind: type) -> Table:
+def _of_line(prefix: str, cls: type) -> Table:
     """Return the flags of a dataclass, its positional choices, and the values of the flags that have some."""
-    found: Table = {}
-    values = dict(_choices(kind))
+    following: Table = {}
+    values = dict(_choices(cls))
     positional = values.pop("", ())
-    found[words] = (*positional, *flags(kind), "--help", *(() if positional else (FILES,)))
-    for flag in flags(kind):
+    following[prefix] = (*positional, *flags(cls), "--help", *(() if positional else (FILES,)))
+    for flag in flags(cls):
         if flag in NAMED:
-            found[f"{words}|{flag}"] = NAMED[flag]()
+            following[f"{prefix}|{flag}"] = NAMED[flag]()
         elif flag in values:
-            found[f"{words}|{flag}"] = values[flag]
-    return found
+            following[f"{prefix}|{flag}"] = values[flag]
+    return following
 
 
 NAMED: Mapping[str, Callable[[], tuple[str, ...]]] = {
@@ -107,10 +113,10 @@ NAMED: Mapping[str, Callable[[], tuple[str, ...]]] = {
 """Flags whose values are names of the registry, whatever the command."""
 
 
-def _choices(kind: type, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
+def _choices(cls: type, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield flag and allowed words of every field that allows only some; "" for a positional one."""
-    hints = typing.get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
         hint, marks = hints[field.name], ()
         if typing.get_origin(hint) is typing.Annotated:
             hint, *marks = typing.get_args(hint)  # type: ignore[assignment]
@@ -118,19 +124,19 @@ def _choices(kind: type, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...
             inner = "" if conf.OmitArgPrefixes in marks else f"{prefix}{field.name}."
             yield from _choices(typing.cast(type, hint), inner)
         elif typing.get_origin(hint) is Literal:
-            words = tuple(map(str, typing.get_args(hint)))
+            choices = tuple(map(str, typing.get_args(hint)))
             flag = "" if conf.Positional in marks else f"--{prefix}{field.name}".replace("_", "-")
-            yield flag, words
+            yield flag, choices
 
 
-def _cases(found: Table, case: str, end: str) -> str:
+def _cases(following: Table, case: str, end: str) -> str:
     """Return one branch for every key, in a shell's form; equal lists share a branch."""
     shared: dict[tuple[str, ...], list[str]] = {}
-    for key, words in found.items():
-        shared.setdefault(words, []).append(key)
+    for key, choices in following.items():
+        shared.setdefault(choices, []).append(key)
     lines = []
-    for words, keys in shared.items():
-        shown = " ".join(shlex.quote(word) for word in words) or "''"
+    for choices, keys in shared.items():
+        shown = " ".join(shlex.quote(word) for word in choices) or "''"
         lines.append(case.format(" ".join(map(_quoted, keys)), "|".join(map(_quoted, keys)), shown) + end)
     return "\n".join(lines)
 
@@ -226,15 +232,15 @@ complete -c rlsuite -a '(__rlsuite_next | string match -v -- "{files}")'"""
 
 
 def _posix(template: str) -> Callable[[Table], str]:
-    def script(found: Table) -> str:
-        cases = _cases(found, "        {1}) printf '%s\\n' {2}", " ;;")
+    def script(following: Table) -> str:
+        cases = _cases(following, "        {1}) printf '%s\\n' {2}", " ;;")
         return template.format(shared=SHARED.format(cases=cases), files=FILES)
 
     return script
 
 
-def _fish(found: Table) -> str:
-    cases = _cases(found, "        case {0}\n            printf '%s\\n' {2}", "")
+def _fish(following: Table) -> str:
+    cases = _cases(following, "        case {0}\n            printf '%s\\n' {2}", "")
     return FISH.format(cases=cases, files=FILES)
 
 

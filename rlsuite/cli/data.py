@@ -2,20 +2,35 @@
 
 import dataclasses
 import json
+import shlex
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro import conf
 
-from rlsuite.cli._line import parse, wants_help
+from rlsuite.bounds import AtLeastOne, Bounds, check_bounds
+from rlsuite.command.arguments import check_run, parse, wants_help
 from rlsuite.errors import ConfigError, unknown_name
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rlsuite.envs.base import VectorEnv
+    from rlsuite.offline.collect import Act
+    from rlsuite.offline.make import Source
+    from rlsuite.offline.names import Recipe
+    from rlsuite.training.savedrun import SavedRun
+
 PROG = "rlsuite data"
+DEFAULT_STEPS = 1_000_000
+PROGRESS_SECONDS = 10.0  # between two lines
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ListLine:
+class ListArgs:
     """Prints the data sets that lie in a data root, one a line."""
 
     root: Path | None = None
@@ -23,12 +38,12 @@ class ListLine:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MakeLine:
+class MakeArgs:
     """Makes a data set of our own, with its recipe and its behaviour policy's score in it."""
 
     name: conf.Positional[str]
     """What to make: pointmaze/umaze, hopper/medium, ...; rlsuite list datasets shows all."""
-    steps: int | None = None
+    steps: Annotated[int | None, Bounds(1)] = None
     """Env steps; by default 1,000,000, or all there are of a replay or a mixture."""
     out: Path | None = None
     """Data root; by default MINARI_DATASETS_PATH, else .minari/datasets in the home folder."""
@@ -42,25 +57,22 @@ class MakeLine:
     """Which checkpoint of a run: last, best, or an env step that was kept."""
     mode: Literal["sample", "mean"] = "sample"
     """Whether the policy's actions are samples, as in D4RL, or its mean."""
-    noise: float = 0.0
+    noise: Annotated[float, Bounds(0, 10)] = 0.0
     """Standard deviation of noise added to the policy's actions in [-1, 1]."""
-    num_envs: int = 64
-    """Worlds stepped together."""
+    num_envs: AtLeastOne = 64
+    """Envs stepped together."""
     parts: Annotated[tuple[str, ...], conf.arg(metavar="DATASET DATASET")] = ()
     """Data sets of a mixture, by file, folder or id."""
+    shares: tuple[float, ...] = ()
+    """Of the parts in a mixture, together 1; by default the same for each."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        for name in ("steps", "num_envs"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} = {value}: must be at least 1")
-        if not 0 <= self.noise <= 10:
-            raise ConfigError(f"noise = {self.noise}: must be in [0, 10]")
+        check_bounds(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CheckLine:
+class CheckArgs:
     """Reads a data set, every number of it, and prints what it holds; fetches a known id that is missing."""
 
     dataset: conf.Positional[str]
@@ -74,7 +86,7 @@ class CheckLine:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvertLine:
+class ConvertArgs:
     """Writes a data set in the other layout; numbers become float32, no transition is lost."""
 
     dataset: conf.Positional[str]
@@ -91,7 +103,7 @@ class ConvertLine:
     """Time limit, for old D4RL files without time-outs."""
 
 
-LINES: dict[str, type] = {"list": ListLine, "make": MakeLine, "check": CheckLine, "convert": ConvertLine}
+ACTIONS: dict[str, type] = {"list": ListArgs, "make": MakeArgs, "check": CheckArgs, "convert": ConvertArgs}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -105,27 +117,27 @@ def run(argv: Sequence[str]) -> int:
     action, *rest = argv or [""]
     if action in ("", "-h", "--help"):
         if not wants_help(argv):
-            raise ConfigError(f"{PROG} takes one of {', '.join(LINES)}, and nothing came")
-        print(f"usage: {PROG} {{{','.join(LINES)}}} ...\n")
-        for name, kind in LINES.items():
-            print(f"  {name:<8} {kind.__doc__}")
+            raise ConfigError(f"{PROG} takes one of {', '.join(ACTIONS)}, and nothing came")
+        print(f"usage: {PROG} {{{','.join(ACTIONS)}}} ...\n")
+        for name, cls in ACTIONS.items():
+            print(f"  {name:<8} {cls.__doc__}")
         print(f"\n{PROG} ACTION --help explains one action.")
         return 0
-    if action not in LINES:
-        raise unknown_name("an action on data sets", action, LINES, f"{PROG} --help")
-    kind = LINES[action]
-    return actions[action](parse(kind, rest, prog=f"{PROG} {action}", description=str(kind.__doc__)))
+    if action not in ACTIONS:
+        raise unknown_name("an action on data sets", action, ACTIONS, f"{PROG} --help")
+    cls = ACTIONS[action]
+    return actions[action](parse(cls, rest, prog=f"{PROG} {action}", description=str(cls.__doc__)))
 
 
-def _list(line: ListLine) -> int:
+def _list(args: ListArgs) -> int:
     from rlsuite.offline.locate import METADATA, local_sets, minari_root
 
-    root = line.root or minari_root()
+    root = args.root or minari_root()
     rows = []
     for name, folder in local_sets(root).items():
         try:
             facts = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-            size = sum(one.stat().st_size for one in (folder / "data").rglob("*") if one.is_file())
+            size = sum(file.stat().st_size for file in (folder / "data").rglob("*") if file.is_file())
             rows.append(
                 (
                     name,
@@ -146,23 +158,185 @@ def _list(line: ListLine) -> int:
     return 0
 
 
-def _make(line: MakeLine) -> int:
+def _make(args: MakeArgs) -> int:
+    """Make the data set of a command line and say where it is and how good it is; return 0."""
     from rlsuite.offline.names import recipe
 
-    recipe(line.name)  # a wrong name is refused before anything heavy is imported, or any file touched
-    from rlsuite.cli._make_data import make
+    chosen = recipe(args.name)  # a wrong name is refused before anything heavy is imported
+    _check_flags(args, chosen)
+    from rlsuite.offline.locate import minari_root
+    from rlsuite.offline.make import save
 
-    return make(line)
+    out = args.out or minari_root()
+    tell = _progress(args.steps or DEFAULT_STEPS)
+    source = _source(args, chosen, tell)
+    made = save(
+        source,
+        chosen,
+        out,
+        layout=args.layout,
+        command=shlex.join(["rlsuite", *sys.argv[1:]]),
+        seed=args.seed,
+        tell=tell if chosen.kind == "pointmaze" else None,
+    )
+    behaviour = made.behaviour
+    print(f"{made.path}: {made.tally.steps:,} env steps in {made.tally.episodes:,} episodes")
+    if "return_mean" in behaviour:
+        score = f", D4RL score {behaviour['d4rl_score']:.1f}" if "d4rl_score" in behaviour else ""
+        print(
+            f"behaviour: return {behaviour['return_mean']:,.1f} +- {behaviour['return_std']:,.1f} over "
+            f"{behaviour['episodes']:,} whole episodes{score}"
+        )
+    if args.layout == "minari":
+        print(f"load it with --dataset {chosen.dataset_id} and MINARI_DATASETS_PATH={out}")
+    return 0
 
 
-def _check(line: CheckLine) -> int:
+def _check_flags(args: MakeArgs, chosen: "Recipe") -> None:
+    """Raise ConfigError for a policy or parts that are missing, or that nobody would read."""
+    from rlsuite.offline.names import MIXTURES
+
+    wants_policy = chosen.kind in ("medium", "expert", "medium-replay")
+    if wants_policy and args.policy is None:
+        what = "a run folder" if chosen.kind == "medium-replay" else "a run folder or a safetensors file"
+        raise ConfigError(f"{chosen.name} needs --policy: {what}")
+    if args.policy is not None and not wants_policy:
+        raise ConfigError(f"{chosen.name} takes no --policy: {chosen.summary}")
+    if bool(args.parts) != (chosen.kind in MIXTURES):
+        raise ConfigError(
+            f"--parts A B belongs to mixtures, and to all of them; {chosen.name}: {chosen.summary}"
+        )
+    if bool(args.shares) != (chosen.kind == "random-expert"):
+        raise ConfigError(
+            f"--shares belong to random-expert, and to no other; {chosen.name}: {chosen.summary}"
+        )
+    if args.noise and chosen.kind not in ("medium", "expert"):
+        raise ConfigError(f"{chosen.name} takes no --noise: {chosen.summary}")
+
+
+def _source(args: MakeArgs, chosen: "Recipe", tell: Callable[[int], None]) -> "Source":
+    from rlsuite.envs.make import make_env
+    from rlsuite.offline.load import load_dataset
+    from rlsuite.offline.make import mixture_source, pointmaze_source, rollout_source
+    from rlsuite.offline.names import MIXTURES
+    from rlsuite.training.savedrun import load_run
+
+    steps = args.steps or DEFAULT_STEPS
+    if chosen.kind == "pointmaze":
+        return pointmaze_source(chosen, steps, args.seed)
+    if chosen.kind in MIXTURES:
+        parts = [load_dataset(name) for name in args.parts]
+        return mixture_source(parts, chosen.env, args.steps, args.shares)
+    run = None
+    if args.policy is not None and (args.policy.is_dir() or chosen.kind == "medium-replay"):
+        check_run(args.policy)
+        run = load_run(args.policy, args.checkpoint)
+        if run.config.train.env.partition("-v")[0] != chosen.env:
+            raise ConfigError(f"{args.policy} is a run on {run.config.train.env}, not on {chosen.env}")
+    env = make_env(chosen.env, args.num_envs, seed=args.seed)
+    if run is None:
+        act, policy = (None, {"name": "uniform"}) if args.policy is None else _from_file(args, env)
+    elif chosen.kind == "medium-replay":
+        return _replay(run, env, args)
+    else:
+        act, policy = _from_run(run, env, args)
+    return rollout_source(env, act, steps, seed=args.seed, policy=policy, noise=args.noise, tell=tell)
+
+
+def _from_file(args: MakeArgs, env: "VectorEnv") -> tuple["Act", dict[str, Any]]:
+    import torch
+
+    from rlsuite.offline.policyfile import PolicyFile
+
+    assert args.policy is not None
+    policy = PolicyFile(args.policy)
+    sizes = (env.observation_spec["observation"].shape[-1], env.action_spec.shape[-1])
+    if (policy.observation, policy.action) != sizes:
+        raise ConfigError(
+            f"{args.policy} maps {policy.observation} numbers to {policy.action}, {env.env_id} needs "
+            f"{sizes[0]} to {sizes[1]}"
+        )
+    generator = torch.Generator().manual_seed(args.seed)
+
+    def sampled(observation: "Tensor") -> "Tensor":
+        return policy.sample(observation, generator)
+
+    facts = {"name": args.policy.name, "sha256": policy.sha256, "mode": args.mode}
+    return (sampled if args.mode == "sample" else policy.mean), facts
+
+
+def _from_run(run: "SavedRun", env: "VectorEnv", args: MakeArgs) -> tuple["Act", dict[str, Any]]:
+    from tensordict import TensorDict
+    from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+    from rlsuite.training.rng import SeedStreams
+
+    policy = run.agent(env, SeedStreams([args.seed])).policy
+    mode = ExplorationType.RANDOM if args.mode == "sample" else ExplorationType.DETERMINISTIC
+
+    def act(observation: "Tensor") -> "Tensor":
+        with set_exploration_type(mode):
+            return policy(TensorDict({"observation": observation}, [len(observation)]))["action"]
+
+    return act, {**_facts(run), "mode": args.mode}
+
+
+def _replay(run: "SavedRun", env: "VectorEnv", args: MakeArgs) -> "Source":
+    import torch
+
+    from rlsuite.offline.make import replay_source
+    from rlsuite.replay.packed import chunk_columns
+
+    counters = run.loaded.documents["counters"]["replay"]
+    chunks = [chunk_columns(rows) for _, rows in run.loaded.chunks()]
+    if not chunks:
+        raise ConfigError(f"{args.policy} has no replay in its checkpoint")
+    rows = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    return replay_source(
+        rows,
+        total=counters["total"],
+        num_envs=counters["num_envs"],
+        env=env,
+        policy=_facts(run),
+        steps=args.steps,
+    )
+
+
+def _facts(run: "SavedRun") -> dict[str, Any]:
+    """Say which policy of which run acted."""
+    weights = run.loaded.manifest.files["agent.safetensors"]
+    return {
+        "name": run.config.agent_name,
+        "env_steps": run.loaded.step,
+        "seed": run.config.train.seed,
+        "config_digest": run.loaded.manifest.config_digest,
+        "sha256": weights.sha256,
+    }
+
+
+def _progress(total: int) -> Callable[[int], None]:
+    """Return a function that prints the steps so far, every ten seconds at most."""
+    begun = last = time.monotonic()
+
+    def tell(steps: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= PROGRESS_SECONDS:
+            last = now
+            rate = steps / (now - begun)
+            print(f"{steps:,} of {total:,} env steps, {rate:,.0f} a second", file=sys.stderr, flush=True)
+
+    return tell
+
+
+def _check(args: CheckArgs) -> int:
     from rlsuite.offline.locate import locate
 
-    located = locate(line.dataset)
+    located = locate(args.dataset)
     from rlsuite.offline.load import read, ready, summary
 
-    facts = summary(read(ready(located), keys=line.keys, max_episode_steps=line.max_episode_steps))
-    if line.json:
+    facts = summary(read(ready(located), keys=args.keys, max_episode_steps=args.max_episode_steps))
+    if args.json:
         print(json.dumps(facts))
         return 0
     for name, value in facts.items():
@@ -170,22 +344,22 @@ def _check(line: CheckLine) -> int:
     return 0
 
 
-def _convert(line: ConvertLine) -> int:
+def _convert(args: ConvertArgs) -> int:
     from rlsuite.offline.locate import locate
     from rlsuite.offline.names import check_name
 
-    if line.layout == "minari":
-        if not line.name:
+    if args.layout == "minari":
+        if not args.name:
             raise ConfigError("Minari's layout needs an id for the new set: --name NAMESPACE/NAME-v0")
-        check_name(line.name)
-    located = locate(line.dataset)
+        check_name(args.name)
+    located = locate(args.dataset)
     from rlsuite.offline.load import read, ready
     from rlsuite.offline.make import convert
 
-    data = read(ready(located), keys=line.keys, max_episode_steps=line.max_episode_steps)
-    states = tuple(part.key for part in data.parts) if line.keys else ("observation",)
-    tally = convert(data, line.out, layout=line.layout, name=line.name, keys=states)
-    print(f"{line.out}: {tally.steps:,} transitions in {tally.episodes:,} episodes, {line.layout} layout")
+    data = read(ready(located), keys=args.keys, max_episode_steps=args.max_episode_steps)
+    states = tuple(part.key for part in data.parts) if args.keys else ("observation",)
+    tally = convert(data, args.out, layout=args.layout, name=args.name, keys=states)
+    print(f"{args.out}: {tally.steps:,} transitions in {tally.episodes:,} episodes, {args.layout} layout")
     return 0
 
 

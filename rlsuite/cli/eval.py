@@ -8,30 +8,32 @@ from typing import Annotated
 
 from tyro import conf
 
-from rlsuite.cli._line import check_run, import_modules, parse
+from rlsuite.bounds import Bounds, EnvCount, check_bounds
+from rlsuite.command.arguments import check_checkpoint, check_run, check_video, import_modules, parse
 from rlsuite.errors import ConfigError
 
 PROG = "rlsuite eval"
-NAMED_CHECKPOINTS = ("best", "last")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvalLine:
-    """Plays deterministic episodes with the policy of a run and prints mean, spread and lengths."""
+class EvalArgs:
+    """Plays deterministic episodes with the policy of a run and prints mean, deviation and lengths."""
 
     run: conf.Positional[Path]
     """Run folder."""
-    episodes: int = 10
-    """Episodes, each in its own world, all of them counted."""
-    seed: int | None = None
+    episodes: EnvCount = 10
+    """Episodes, each in its own env, all of them counted."""
+    seed: Annotated[int | None, Bounds(0)] = None
     """Seed of the initial states; by default one that training never used."""
-    seed_index: int | None = None
+    seed_index: Annotated[int | None, Bounds(0)] = None
     """Which agent of a run with several seeds, from 0; by default all of them."""
     checkpoint: str = "last"
-    """Which checkpoint: last, best (by evaluation in training), or an env step that was kept."""
+    """Which checkpoint: last, best (the weights of the best evaluation), or an env step that was kept."""
+    same_episodes: bool = False
+    """With --checkpoint best: play the very episodes of that evaluation again, and get its return."""
     video: Path | None = None
     """mp4 file for the first episode (needs the extra `video`)."""
-    video_worlds: int = 1
+    video_envs: Annotated[int, Bounds(1, 1_024), conf.arg(aliases=["--video-worlds"])] = 1
     """Episodes that the video shows side by side, e.g. 9."""
     json: bool = False
     """Print one JSON object and nothing else."""
@@ -40,43 +42,54 @@ class EvalLine:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        if self.episodes < 1:
-            raise ConfigError(f"episodes = {self.episodes}: must be at least 1")
-        if self.checkpoint not in NAMED_CHECKPOINTS and not self.checkpoint.isdecimal():
-            raise ConfigError(f'checkpoint = "{self.checkpoint}" is neither best, last nor an env step')
+        check_bounds(self)
+        check_checkpoint(self.checkpoint)
+        if self.same_episodes and self.checkpoint != "best":
+            raise ConfigError("--same-episodes goes with --checkpoint best: other weights had no evaluation")
+        if self.video_envs > self.episodes and not self.same_episodes:
+            raise ConfigError(
+                f"video_envs = {self.video_envs}: must be from 1 to the number of episodes, {self.episodes}"
+            )
+        if self.video is not None:
+            check_video(self.video)
 
 
 def run(argv: Sequence[str]) -> int:
     """Evaluate what the words after `rlsuite eval` say; return 0."""
-    line = parse(EvalLine, argv, prog=PROG, description=str(EvalLine.__doc__))
-    check_run(line.run)
-    import_modules(line.imports)
+    args = parse(EvalArgs, argv, prog=PROG, description=str(EvalArgs.__doc__))
+    check_run(args.run)
+    import_modules(args.imports)
 
     from rlsuite.training.evaluate import evaluate_run
 
-    found = evaluate_run(
-        line.run,
-        episodes=line.episodes,
-        seed=line.seed,
-        video=line.video,
-        which=line.checkpoint,
-        seed_index=line.seed_index,
-        video_worlds=line.video_worlds,
+    metrics = evaluate_run(
+        args.run,
+        episodes=args.episodes,
+        seed=args.seed,
+        video=args.video,
+        which=args.checkpoint,
+        seed_index=args.seed_index,
+        video_envs=args.video_envs,
+        same=args.same_episodes,
     )
-    if line.json:
-        print(json.dumps(found))
+    if args.json:
+        print(json.dumps(metrics))
         return 0
-    print(f"{found['agent']} on {found['env']}, checkpoint at {found['step']:,} env steps")
-    changed = [f"{key} = {value}" for key, value in found["env_options"].items()]
-    if changed or found["legacy_margin"]:
-        print("task    " + ", ".join([*changed, *(["legacy margins"] if found["legacy_margin"] else [])]))
-    lengths = found["lengths"]
-    for seed, mean in zip(found["seeds"], found.get("each", ()), strict=False):
+    steps = ", ".join(f"{step:,}" for step in metrics.get("steps", [metrics["step"]]))
+    which = "weights of the best evaluation" if args.checkpoint == "best" else "checkpoint"
+    print(f"{metrics['agent']} on {metrics['env']}, {which} at {steps} env steps")
+    changed = [f"{key} = {value}" for key, value in metrics["env_options"].items()]
+    if changed or metrics["legacy_margin"]:
+        print("task    " + ", ".join([*changed, *(["legacy margins"] if metrics["legacy_margin"] else [])]))
+    lengths = metrics["lengths"]
+    for seed, mean in zip(metrics["seeds"], metrics.get("each", ()), strict=False):
         print(f"seed {seed}: return {mean:,.1f}")
-    print(f"return  {found['return_mean']:,.1f} +- {found['return_std']:,.1f} over {len(lengths)} episodes")
-    print(f"length  {found['length_mean']:,.1f}, from {min(lengths):,.0f} to {max(lengths):,.0f} env steps")
-    if "value_error" in found:
-        print(f"value   {found['value_error']:+,.2f}: what the critics promised above what came")
-    if line.video is not None:
-        print(f"video   {line.video}")
+    print(
+        f"return  {metrics['return_mean']:,.1f} +- {metrics['return_std']:,.1f} over {len(lengths)} episodes"
+    )
+    print(f"length  {metrics['length_mean']:,.1f}, from {min(lengths):,.0f} to {max(lengths):,.0f} env steps")
+    if "value_error" in metrics:
+        print(f"critic bias {metrics['value_error']:+,.2f}: predicted minus achieved discounted return")
+    if args.video is not None:
+        print(f"video   {args.video}")
     return 0

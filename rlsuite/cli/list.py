@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from rlsuite import registry
-from rlsuite.cli._line import import_modules, peek, wants_help
+from rlsuite.command.arguments import first_pass, import_modules, wants_help
 from rlsuite.errors import ConfigError, unknown_name
+from rlsuite.presets import preset_names
 
 PROG = "rlsuite list"
 
@@ -12,8 +13,8 @@ Rows = list[tuple[str, ...]]
 
 
 def agents() -> Rows:
-    """Return name and summary of every agent."""
-    return [*registry.agent_names().items()]
+    """Return name, what it learns from, its actions and summary of every agent."""
+    return [(name, *registry.agent_traits(name), summary) for name, summary in registry.agent_names().items()]
 
 
 def plugins() -> Rows:
@@ -36,7 +37,7 @@ def presets() -> Rows:
     return [
         (agent, name, description)
         for agent in registry.agent_names()
-        for name, description in registry.presets(agent).items()
+        for name, description in preset_names(agent).items()
     ]
 
 
@@ -55,14 +56,14 @@ def run(argv: Sequence[str]) -> int:
         print(f"usage: {PROG} {{{','.join(KINDS)}}} [--import MODULE]\n")
         print("Prints one line each, names first: made for grep and awk.")
         return 0
-    modules = peek(argv, "--import")
-    words = [word for word in argv if word != "--import" and word not in modules]
-    if len(words) != 1:
-        raise ConfigError(f"{PROG} takes one of {', '.join(KINDS)}, and {len(words)} words came")
-    if words[0] not in KINDS:
-        raise unknown_name("a list", words[0], KINDS, f"{PROG} --help")
+    modules = first_pass(argv).imports
+    args = [arg for arg in argv if arg != "--import" and arg not in modules]
+    if len(args) != 1:
+        raise ConfigError(f"{PROG} takes one of {', '.join(KINDS)}, and {len(args)} words came")
+    if args[0] not in KINDS:
+        raise unknown_name("a list", args[0], KINDS, f"{PROG} --help")
     import_modules(modules)
-    rows = KINDS[words[0]]()
+    rows = KINDS[args[0]]()
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     lines = [
         "  ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=False)] + [row[-1]])

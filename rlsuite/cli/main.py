@@ -1,15 +1,23 @@
 """The console script `rlsuite COMMAND`: finds the command's file, runs it, turns errors into exit codes."""
 
+import contextlib
 import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlsuite import __version__
-from rlsuite.errors import ConfigError, RLSuiteError, unknown_name
+from rlsuite.command.console import lenient_streams
+from rlsuite.errors import ConfigError, DataError, RLSuiteError, unknown_name
 from rlsuite.registry import modules_in, summary_of
+from rlsuite.version import __version__
+
+logger = logging.getLogger(__name__)
+
+RUNNING = ("train", "resume", "sweep", "bench")  # commands whose results are files
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch's words for it
 
 EXIT_SIGINT = 130  # 128 + SIGINT, the shell's convention
 
@@ -18,6 +26,10 @@ DEFAULT_ENVIRONMENT = {  # read when torch and torchrl are imported; what the us
     # Torch's threads otherwise spin while they wait for each other: beside three other busy processes, two
     # threads on two cores then made less than one update a second, and 23 with this.
     "OMP_WAIT_POLICY": "PASSIVE",
+    # Pictures of Gymnasium's classic environments are made without a window: SDL looks for none.
+    "SDL_VIDEODRIVER": "dummy",
+    "SDL_AUDIODRIVER": "dummy",
+    "PYGAME_HIDE_SUPPORT_PROMPT": "1",
 }
 
 
@@ -79,15 +91,44 @@ def main() -> None:
     for name, value in DEFAULT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.basicConfig(format="rlsuite: %(message)s", level=logging.WARNING)
+    argv = sys.argv[1:]
+    with lenient_streams() as console, warnings.catch_warnings():
+        if (
+            not sys.warnoptions
+        ):  # what other libraries warn of, the user can hardly change; python -W shows it
+            warnings.simplefilter("ignore")
+        code = guarded(argv)
+        console.flush()
+    if console.lost and not code and argv[:1] and argv[0] not in RUNNING:
+        code = DataError.exit_code  # what it prints is all that such a command does
+    sys.exit(code)
+
+
+def guarded(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code; what the user can mend is one line on stderr."""
     try:
-        code = run(sys.argv[1:])
+        return run(argv)
     except RLSuiteError as error:
         if not (isinstance(error, ConfigError) and is_echo()):
-            print("rlsuite:", " ".join(str(error).split()), file=sys.stderr)
-        code = error.exit_code
-    except BrokenPipeError:  # `rlsuite list envs | head -1`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+            say(str(error))
+        return error.exit_code
+    except SystemExit as stop:  # help was printed, or a library left
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        code = EXIT_SIGINT
-    sys.exit(code)
+        return EXIT_SIGINT
+    except OSError as error:  # a disk that is full or may not be written to, wherever it shows
+        logger.debug("the cause", exc_info=error)
+        say(f"{error.filename or 'a file'}: {error.strerror or error}; nothing more was done")
+        return DataError.exit_code
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        logger.debug("the cause", exc_info=error)
+        say(f"the memory does not suffice: {str(error)[:200]}; take fewer worlds, rows or units")
+        return ConfigError.exit_code
+
+
+def say(text: str) -> None:
+    """Print one line on stderr, where there is one."""
+    with contextlib.suppress(OSError, ValueError):
+        print("rlsuite:", " ".join(text.split()), file=sys.stderr)

@@ -8,14 +8,14 @@ from typing import Annotated
 
 from tyro import conf
 
-from rlsuite.cli._line import parse
+from rlsuite.command.arguments import parse
 
 PROG = "rlsuite pull"
 SHOWN_NAMES = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PullLine:
+class PullArgs:
     """Fetches a run that `rlsuite push` made, by digest: safetensors, JSON and TOML, and nothing else."""
 
     repo: Annotated[conf.Positional[str], conf.arg(metavar="USER/NAME")]
@@ -28,13 +28,13 @@ class PullLine:
 
 def run(argv: Sequence[str]) -> int:
     """Pull what the words after `rlsuite pull` say; return 0."""
-    line = parse(PullLine, argv, prog=PROG, description=str(PullLine.__doc__))
+    args = parse(PullArgs, argv, prog=PROG, description=str(PullArgs.__doc__))
 
     from rlsuite.hub.transfer import check_repo, pull
 
-    check_repo(line.repo, line.revision)
-    out = line.out or Path("runs") / line.repo.rpartition("/")[2]
-    bundle, left = pull(line.repo, out, revision=line.revision)
+    check_repo(args.repo, args.revision)
+    out = args.out or Path("runs") / args.repo.rpartition("/")[2]
+    bundle, left = pull(args.repo, out, revision=args.revision)
     if left:
         names = ", ".join(left[:SHOWN_NAMES]) + (", ..." if len(left) > SHOWN_NAMES else "")
         print(f"rlsuite: {len(left)} files there belong to no run and were left: {names}", file=sys.stderr)

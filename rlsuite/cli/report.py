@@ -6,14 +6,14 @@ from pathlib import Path
 
 from tyro import conf
 
-from rlsuite.cli._line import parse
+from rlsuite.command.arguments import parse
 from rlsuite.errors import ConfigError
 
 PROG = "rlsuite report"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReportLine:
+class ReportArgs:
     """Writes report.html, curves.png, curves.svg and the tables as CSV; runs may still be training."""
 
     runs: conf.Positional[tuple[Path, ...]]
@@ -31,22 +31,10 @@ class ReportLine:
 
 def run(argv: Sequence[str]) -> int:
     """Report on what the words after `rlsuite report` name; return 0."""
-    line = parse(ReportLine, argv, prog=PROG, description=str(ReportLine.__doc__))
+    args = parse(ReportArgs, argv, prog=PROG, description=str(ReportArgs.__doc__))
 
-    from rlsuite.bench.page import write_page
-    from rlsuite.bench.report import draw, read_study, summaries, write_tables
+    from rlsuite.report.write import write_report
 
-    study = read_study(line.runs)
-    line.out.mkdir(parents=True, exist_ok=True)
-    write_tables(study, line.out)
-    draw(study, line.out)
-    if line.videos:
-        from rlsuite.bench.videos import record_videos
-
-        record_videos(study)
-    page = write_page(study, line.out)
-    for row in summaries(study):
-        interval = f"IQM {row['iqm']:,.1f} [{row['low']:,.1f}, {row['high']:,.1f}]"
-        print(f"{row['env']}: {row['group']} at {row['env_steps']:,}: {interval}, {row['seeds']} seeds")
-    print(f"report: {page}")
+    for text in write_report(args.runs, args.out, videos=args.videos):
+        print(text)
     return 0

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from rlsuite.cli._line import parse
 from rlsuite.cli.bench import split_extra
+from rlsuite.command.arguments import parse
 
 PROG = "rlsuite sweep"
 
 
 def run(argv: Sequence[str]) -> int:
     """Sweep as the words after `rlsuite sweep` say; return 0, or 75 when interrupted and resumable."""
-    from rlsuite.bench.sweep import SweepLine, main
+    from rlsuite.bench.sweep import SweepArgs, main
 
-    words, extra = split_extra(argv)
-    return main(parse(SweepLine, words, prog=PROG, description=str(SweepLine.__doc__)), extra)
+    args, extra = split_extra(argv)
+    return main(parse(SweepArgs, args, prog=PROG, description=str(SweepArgs.__doc__)), extra)

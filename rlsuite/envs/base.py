@@ -553,7 +553,7 @@ class VectorEnv(EnvBase):
             self.load_state_dict(own)
 
     def _steps(self) -> Tensor:
-        """Return the env steps of each running episode, `[B]` int64, new, on the simulation's device."""
+        """Return the env steps of each running episode, `[B]` int64: a new tensor."""
         return self._device_steps.clone() if self._on_device else torch.from_numpy(self._clock.counts())
 
     def _fresh(self, mask: Tensor | None) -> dict[str, Tensor]:

@@ -94,8 +94,8 @@ class DMControlEnv(ReplayedEnv):
 
     def _begin(self, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         observation = np.zeros((self.num_envs, self.facts.observation_size))
-        for index in np.flatnonzero(mask).tolist():
-            observation[index] = _flat(self._start(index, int(seeds[index])).observation)
+        for index in np.flatnonzero(mask):
+            observation[index] = _flat(self._start(int(index), int(seeds[index])).observation)
         return observation
 
     def _play(self, action: np.ndarray) -> Outcome:

@@ -1,7 +1,7 @@
 """Any Gymnasium environment with flat observations, as TorchRL sees it.
 
-A step returns the true successor and never resets, which is TorchRL's rule; only the envs of a mask start
-over.
+A step returns the true successor and never resets, which is TorchRL's rule; only the envs of a mask
+start over.
 """
 
 import logging
@@ -174,7 +174,7 @@ class Actions:
 
 
 class _Timed:
-    """Says how long foreign code has been at work, and names the environment that raises there."""
+    """Says how long foreign environment code has been at work, and names the environment that raises."""
 
     def __init__(self, env: VectorEnv) -> None:
         self._env = env

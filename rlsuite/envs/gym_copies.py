@@ -9,7 +9,7 @@ Legend: B envs, O observation, A action, T env steps of one episode so far.
 import multiprocessing
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import gymnasium
 import numpy as np
@@ -70,10 +70,10 @@ class Copy:
                 f"step returned {_told(values)} instead of (observation, reward, terminated, truncated, info)"
             )
         observation, reward, terminated, truncated, _ = values
-        number: Any = reward
-        if np.ndim(number) or isinstance(number, str) or not hasattr(number, "__float__"):
-            raise TypeError(f"step returned the reward {number!r}, which is no single number")
-        return self._observation("step", observation), float(number), bool(terminated), bool(truncated)
+        shaped = np.shape(cast(Any, reward))
+        if shaped or isinstance(reward, str) or not hasattr(reward, "__float__"):
+            raise TypeError(f"step returned the reward {reward!r}, which is no single number")
+        return self._observation("step", observation), float(reward), bool(terminated), bool(truncated)
 
     def replay(self, seed: int, actions: Sequence[Any]) -> None:
         """Reset with `seed`, then take the actions."""

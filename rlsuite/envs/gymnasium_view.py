@@ -1,8 +1,8 @@
 """Our environments as Gymnasium's: one of them, or many as a VectorEnv, in numpy, with Gymnasium's numbers.
 
 `import rlsuite` (or `rlsuite.gym`) registers them; then `gymnasium.make("rlsuite/HalfCheetah-v5")` and
-`gymnasium.make_vec("rlsuite/HalfCheetah-v5", num_envs=64)` make them. Actions are in the environment's units and
-are handed on as they are, as Gymnasium's own environments do.
+`gymnasium.make_vec("rlsuite/HalfCheetah-v5", num_envs=64)` make them. Actions are in the environment's units
+and are handed on as they are, as Gymnasium's own environments do.
 
 Legend: B envs, O observation, A action.
 """
@@ -196,8 +196,8 @@ class VectorView(gymnasium.vector.VectorEnv):
             mask = np.asarray(options["reset_mask"])
             if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
                 raise ValueError(
-                    f"reset_mask: came {mask.dtype} {list(mask.shape)} with {int(mask.sum())} True; it must be "
-                    f"bool [{self.num_envs}] with a True at least"
+                    f"reset_mask: came {mask.dtype} {list(mask.shape)} with {int(mask.sum())} True; it must "
+                    f"be bool [{self.num_envs}] with a True at least"
                 )
         for index, own in enumerate(self._seeds(seed)):
             if own is not None and mask[index]:

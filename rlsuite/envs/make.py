@@ -9,6 +9,7 @@ from typing import Any
 
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.names import (
+    NO_ENV,
     added_tasks,
     env_names,
     suite_tasks_by_name,
@@ -45,6 +46,11 @@ def make_env(
         raise ConfigError(f"num_envs = {num_envs}: must be at least 1")
     chosen = changed(env_options, changes)
     family, _, rest = env_id.partition(":")
+    if env_id == NO_ENV:
+        from rlsuite.envs.absent import AbsentEnv, AbsentOptions
+
+        sizes = from_mapping(AbsentOptions, chosen.options, f"options of {env_id}")
+        return AbsentEnv(env_id, sizes, num_envs, chosen)
     if family in FAMILIES and rest:
         return FAMILIES[family](rest, num_envs, chosen)
     if chosen.observation_keys is not None:
@@ -93,6 +99,12 @@ def _gymnasium(gym_id: str, num_envs: int, options: EnvOptions) -> VectorEnv:
     return GymEnv(gym_id, num_envs, options)
 
 
+def _d4rl(name: str, num_envs: int, options: EnvOptions) -> VectorEnv:
+    from rlsuite.envs.adroit import gym_id
+
+    return _gymnasium(gym_id(name), num_envs, options)
+
+
 def _dm_control(name: str, num_envs: int, options: EnvOptions) -> VectorEnv:
     env_id, batched = f"dmc:{name}", name in suite_tasks_by_name()
     if options.observation_keys is not None:
@@ -137,6 +149,7 @@ def _with_discrete_actions(rest: str, num_envs: int, options: EnvOptions) -> Vec
 
 FAMILIES: dict[str, Callable[[str, int, EnvOptions], VectorEnv]] = {
     "gym": _gymnasium,
+    "d4rl": _d4rl,
     "dmc": _dm_control,
     "stock": _with_stock,
     "discrete": _with_discrete_actions,

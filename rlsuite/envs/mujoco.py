@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import replace
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from rlsuite.envs.arrays import Array
 from rlsuite.envs.base import EnvFacts, Outcome, VectorEnv, on_host, take
-from rlsuite.envs.engines.base import Engine
 from rlsuite.envs.engines.native import NativeEngine
 from rlsuite.envs.engines.warp_options import warp_device
 from rlsuite.envs.options import EnvOptions
@@ -42,7 +42,7 @@ class MujocoEnv(VectorEnv):
 
     def __init__(self, task: Task, num_envs: int = 1, options: EnvOptions | None = None) -> None:
         options = options or EnvOptions()
-        simulator: Engine
+        simulator: Any
         if options.engine == "warp":
             place = warp_device(options.device)
             from rlsuite.envs.engines.warp import WarpEngine

@@ -19,10 +19,17 @@ TOY_FOLDER = Path(__file__).parent / "toys"
 NOT_TASKS = ("__init__", "base", "common", "rewards")
 DOMAIN = re.compile(r".+ \((.+)\)")
 
+NO_ENV = "none"
+
 FOREIGN = (
+    (NO_ENV, "with --dataset: learn without an environment, and so without evaluations"),
     ("gym:ID", "any Gymnasium id with a box of actions, e.g. gym:Pendulum-v1"),
     ("discrete:ID", "any of these with discrete actions: its own, or a grid of its continuous ones"),
     ("stock:ID", "any of these with a stock that the return is added to, e.g. stock:RiskyGrid"),
+    (
+        "d4rl:AdroitHandTASK",
+        "Door, Hammer, Pen, Relocate with D4RL's rewards and ends, e.g. d4rl:AdroitHandPen",
+    ),
     ("dmc:DOMAIN-TASK", "any other task of dm_control, one copy after the other, e.g. dmc:fish-swim"),
 )
 

@@ -35,18 +35,18 @@ class EnvOptions:
     threads: int = 0
     """Of the native engine, at most so many; 0 takes all cores."""
     workers: int = 0
-    """Processes that step a `gym:` environment; 0 steps the copies one after the other in this process."""
+    """Processes that step a gym: environment; 0 steps the copies one after the other in this process."""
     step_timeout: float = 600.0
     """Seconds that one step or reset of the workers may take, 0 for no limit."""
     max_episode_steps: int | None = None
     """Instead of the environment's registered limit."""
     observation_keys: Sequence[str] | None = None
-    """Parts of a `gym:` dictionary observation, in this order; by default all, state first, goal last."""
+    """Parts of a gym: dictionary observation, in this order; by default all, the state first."""
     render: bool = False
     """`frame()` will be called; only Gymnasium's own environments must know beforehand."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Constructor arguments by Gymnasium's names, e.g. `{"healthy_z_range": (0.5, 2.0)}`; those of wrappers
-    have prefixes (`stock_gamma`, `discrete_bins`)."""
+    """Constructor arguments by Gymnasium's names, such as healthy_z_range; those of wrappers have prefixes
+    (stock_gamma, discrete_bins)."""
     legacy_margin: bool = False
     """Contacts begin where they did before MuJoCo 3.5, as in all literature up to 3.4."""
     infos: bool = False

@@ -65,8 +65,8 @@ def checked_picture(drawn: object, name: str) -> np.ndarray:
     picture = np.asarray(drawn)
     if picture.ndim != 3 or picture.shape[-1] != CHANNELS or not picture.size or picture.dtype != np.uint8:
         raise ConfigError(
-            f"{name} gives no pictures: render() returned {picture.dtype} {list(picture.shape)}, and uint8 "
-            "[height, width, 3] is needed"
+            f"{name} gives no pictures: render() returned {picture.dtype} of shape {list(picture.shape)}, "
+            "and uint8 [height, width, 3] is needed"
         )
     return picture
 

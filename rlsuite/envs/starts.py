@@ -39,7 +39,7 @@ class Starts(ABC):
 
 
 class HostStarts(Starts):
-    """Env i draws for itself, from the generator of `gymnasium.make(id).reset(seed=seed + i)`; float64."""
+    """Env i draws for itself from the generator of `gymnasium.make(id).reset(seed=seed + i)`, in float64."""
 
     def __init__(self, initial: InitialStates, num_envs: int, qpos0: Tensor, qvel0: Tensor) -> None:
         self._initial = initial

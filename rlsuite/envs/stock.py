@@ -44,7 +44,7 @@ class StockOptions:
     low: float | tuple[float, ...] | None = None
     """Least first stock, of each component; None: minus the greatest return of environments that know it."""
     high: float | tuple[float, ...] | None = None
-    """Greatest first stock, of each component; equal to `low` it is always the same."""
+    """Greatest first stock, of each component; where it is the least, too, it is always the same."""
     shaped: str = ""
     """Name of a utility f: rewards become gamma f(c') - f(c), for agents that know nothing of stocks."""
     embedded: bool = False

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from rlsuite.errors import ConfigError, DataError
-from rlsuite.training import manifest as manifests
-from rlsuite.training.canonical import canonical
-from rlsuite.training.checkpoint import MANIFEST_FILE, Loaded
-from rlsuite.training.manifest import Broken, FileRecord
-from rlsuite.training.runfolder import (
+from rlsuite.runs import manifest as manifests
+from rlsuite.runs.canonical import canonical
+from rlsuite.runs.checkpoint import MANIFEST_FILE, Loaded
+from rlsuite.runs.manifest import Broken, FileRecord
+from rlsuite.runs.runfolder import (
     BUNDLE_FILE,
     CHECKPOINT_FOLDER,
     CONFIG_FILE,

@@ -12,13 +12,13 @@ from rlsuite.errors import ConfigError
 PICTURE_INCHES = (6.4, 3.6)
 
 
-def seed_curves(records: Sequence[Mapping[str, Any]], seed: int) -> dict[int, list[Mapping[str, Any]]]:
+def curves_by_seed(records: Sequence[Mapping[str, Any]], seed: int) -> dict[int, list[Mapping[str, Any]]]:
     """Return the evaluations of every seed, in order, from the lines of `metrics.jsonl`."""
-    found: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    curves: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
         if record.get("eval/return_mean") is not None:
-            found[int(record.get("seed", seed))].append(record)
-    return dict(found)
+            curves[int(record.get("seed", seed))].append(record)
+    return dict(curves)
 
 
 def draw(curves: Mapping[int, Sequence[Mapping[str, Any]]], title: str, path: Path) -> None:
@@ -55,7 +55,6 @@ def card(
     curves: Mapping[int, Sequence[Mapping[str, Any]]],
     step: int,
     resumable: bool,
-    picture: bool,
     license_name: str | None,
 ) -> str:
     """Return the text of a model card.
@@ -65,10 +64,9 @@ def card(
         config: what `config.toml` holds.
         config_text: its text.
         meta: what `meta.json` holds: versions, machine, command.
-        curves: the evaluations of every seed.
+        curves: the evaluations of every seed; where there are any, `curve.png` shows them.
         step: env steps of the checkpoint that is uploaded.
         resumable: all of the checkpoint is.
-        picture: there is `curve.png`.
         license_name: an identifier of the Hub, or None: then the card names no licence.
     """
     agent, env = str(config["agent_name"]), str(config["train"]["env"])
@@ -81,9 +79,8 @@ def card(
         f"A policy trained with rlsuite: {step:,} env steps, seeds "
         f"{', '.join(map(str, curves)) or train.get('seed', 0)}.",
     ]
-    if picture:
-        parts.append("![Evaluation return over env steps, one curve per seed](curve.png)")
     if rows:
+        parts.append("![Evaluation return over env steps, one curve per seed](curve.png)")
         head = "| seed | env steps | last evaluation | best evaluation |\n| --- | --- | --- | --- |"
         parts.append("\n".join([head, *rows]))
         episodes = train.get("eval_episodes")

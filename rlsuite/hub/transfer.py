@@ -20,12 +20,12 @@ import tomli_w
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.hub import bundle as bundles
 from rlsuite.hub.bundle import Bundle
-from rlsuite.hub.card import card, draw, seed_curves
-from rlsuite.training.canonical import without_none
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.files import DISK
-from rlsuite.training.metricsfile import read_metrics
-from rlsuite.training.runfolder import (
+from rlsuite.hub.card import card, curves_by_seed, draw
+from rlsuite.runs.canonical import without_none
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.files import DISK
+from rlsuite.runs.metrics import read_metrics
+from rlsuite.runs.runfolder import (
     BUNDLE_FILE,
     CHECKPOINT_FOLDER,
     CONFIG_FILE,
@@ -109,25 +109,24 @@ def pack(
             text = (run / name).read_text("utf-8").replace(f"{run.resolve().parent}/", "runs/")
             (folder / name).write_text(text, "utf-8")
     meta["command"] = str(meta.get("command", "")).replace(f"{run.resolve().parent}/", "runs/")
-    text = tomli_w.dumps(without_none(config))
-    (folder / CONFIG_FILE).write_text(text, "utf-8")
+    config_text = tomli_w.dumps(without_none(config))
+    (folder / CONFIG_FILE).write_text(config_text, "utf-8")
     records = list(read_metrics(folder / METRICS_FILE)) if (folder / METRICS_FILE).exists() else []
-    curves = seed_curves(records, saved.config.train.seed)
+    curves = curves_by_seed(records, saved.config.train.seed)
     if curves:
         title = f"{saved.config.agent_name} on {saved.config.train.env}"
         draw(curves, title, folder / bundles.CURVE_FILE)
-    words = card(
+    readme = card(
         repo=repo,
         config=config,
-        config_text=text,
+        config_text=config_text,
         meta=meta,
         curves=curves,
         step=saved.loaded.step,
         resumable=resumable,
-        picture=bool(curves),
         license_name=license_name,
     )
-    (folder / bundles.CARD_FILE).write_text(words, "utf-8")
+    (folder / bundles.CARD_FILE).write_text(readme, "utf-8")
     return bundles.close(
         folder,
         agent=saved.config.agent_name,
@@ -256,7 +255,7 @@ def _line(error: Exception) -> str:
 def _json(path: Path) -> dict[str, Any]:
     """Return a run's facts; a run without them has none."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

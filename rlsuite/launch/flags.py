@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from tyro import conf
 
-from rlsuite.cli._line import option_values
-from rlsuite.errors import ConfigError
+from rlsuite.bounds import Bounds, check_bounds
+from rlsuite.command.arguments import option_values
 from rlsuite.launch.local import LocalLauncher, LocalOptions
 from rlsuite.launch.queue import Launcher
 from rlsuite.launch.ray import RayLauncher, RayOptions
@@ -23,7 +23,7 @@ OPTIONS: Mapping[str, type] = {"local": LocalOptions, "ray": RayOptions, "slurm"
 class LaunchFlags:
     """Where runs are carried out."""
 
-    jobs: int | None = None
+    jobs: Annotated[int | None, Bounds(1)] = None
     """Runs at once; by default 1 on this machine, and as many as a cluster takes."""
     launcher: Literal["local", "ray", "slurm"] = "local"
     """Who carries the runs out: processes of this machine, a Ray cluster, Slurm."""
@@ -32,7 +32,8 @@ class LaunchFlags:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
-        check_flags(self.jobs, self.launcher, self.launcher_option)
+        check_bounds(self)
+        options_of(self.launcher, self.launcher_option)
 
     def make_launcher(self) -> "closing[Launcher]":
         """Return the launcher, as a context manager.
@@ -43,31 +44,24 @@ class LaunchFlags:
         return make_launcher(self.jobs, self.launcher, self.launcher_option)
 
 
-def options_of(launcher: str, words: Sequence[str]) -> Any:
+def options_of(launcher: str, args: Sequence[str]) -> Any:
     """Return the options of a launcher from their KEY=VALUE words.
 
     Raises:
         ConfigError: an unknown key, or a value that means nothing.
     """
-    values = option_values(words, OPTION)
-    kind = OPTIONS[launcher]
-    texts = {name for name, hint in kind.__annotations__.items() if hint is str}
+    values = option_values(args, OPTION)
+    cls = OPTIONS[launcher]
+    texts = {name for name, hint in cls.__annotations__.items() if hint is str}
     # TOML reads gpus=0 and time=90 as numbers.
-    plain = {word.partition("=")[0]: word.partition("=")[2] for word in words}
+    plain = {arg.partition("=")[0]: arg.partition("=")[2] for arg in args}
     typed = {key: plain[key] if key in texts else value for key, value in values.items()}
-    return from_mapping(kind, typed, f"{OPTION} of --launcher {launcher}")
+    return from_mapping(cls, typed, f"{OPTION} of --launcher {launcher}")
 
 
-def check_flags(jobs: int | None, launcher: str, words: Sequence[str]) -> None:
-    """Raise ConfigError for a number of jobs below 1 and for wrong options."""
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"jobs = {jobs}: must be at least 1")
-    options_of(launcher, words)
-
-
-def make_launcher(jobs: int | None, launcher: str, words: Sequence[str] = ()) -> "closing[Launcher]":
+def make_launcher(jobs: int | None, launcher: str, args: Sequence[str] = ()) -> "closing[Launcher]":
     """Return a launcher by its name, to be closed."""
-    options = options_of(launcher, words)
+    options = options_of(launcher, args)
     made: Launcher
     if launcher == "ray":
         made = RayLauncher(jobs, options)

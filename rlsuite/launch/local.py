@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rlsuite.bounds import NotNegative, check_bounds
 from rlsuite.errors import ConfigError
-from rlsuite.launch.task import INTERRUPTED, LEAVE_SECONDS, LOCK_SECONDS, Task, in_use, spawn
+from rlsuite.launch.task import INTERRUPTED, LEAVE_SECONDS, LOCK_SECONDS, LaunchTask, in_use, spawn
 
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -19,13 +20,12 @@ class LocalOptions:
     gpus: str = ""
     """GPUs to share out over the slots, as in CUDA_VISIBLE_DEVICES; empty takes those that variable names,
     and without it leaves the choice to torch."""
-    cores: int = 0
+    cores: NotNegative = 0
     """Cores that each slot is pinned to, its own; 0 pins none."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a number of cores that means nothing."""
-        if self.cores < 0:
-            raise ConfigError(f"cores = {self.cores}: must be at least 0, none pinned")
+        check_bounds(self)
 
 
 class LocalLauncher:
@@ -41,16 +41,16 @@ class LocalLauncher:
         """
         self.slots = slots
         self.gpus = [gpu for gpu in (options.gpus or os.environ.get(GPU_VARIABLE, "")).split(",") if gpu]
-        own = sorted(os.sched_getaffinity(0)) if options.cores else []
-        if options.cores * slots > len(own) and options.cores:
+        cores = sorted(os.sched_getaffinity(0)) if options.cores else []
+        if options.cores * slots > len(cores) and options.cores:
             raise ConfigError(
-                f"{slots} runs at once with {options.cores} cores each need more than the {len(own)} here: "
+                f"{slots} runs at once with {options.cores} cores each need more than the {len(cores)} here: "
                 "take fewer --jobs, or fewer cores"
             )
-        self.groups = [own[at * options.cores : (at + 1) * options.cores] for at in range(slots)]
+        self.groups = [cores[at * options.cores : (at + 1) * options.cores] for at in range(slots)]
         self.taken: dict[int, LocalJob] = {}
 
-    def submit(self, name: str, task: Task) -> "LocalJob":
+    def submit(self, name: str, task: LaunchTask) -> "LocalJob":
         """Start a process in a slot that is free, or, where its caller counts otherwise, in the emptiest."""
         self.taken = {slot: job for slot, job in self.taken.items() if job.poll() is None}
         slot = next((slot for slot in range(self.slots) if slot not in self.taken), 0)
@@ -65,7 +65,7 @@ class LocalLauncher:
 class LocalJob:
     """A process; it begins when the last one of its run, told to save and leave, has left."""
 
-    def __init__(self, task: Task, environment: Mapping[str, str], cores: Sequence[int]) -> None:
+    def __init__(self, task: LaunchTask, environment: Mapping[str, str], cores: Sequence[int]) -> None:
         self.task, self.environment, self.cores = task, environment, cores
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped = False

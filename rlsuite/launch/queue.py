@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, Task
-from rlsuite.training.signals import StopFlag
+from rlsuite.launch.task import INTERRUPTED, POLL_SECONDS, LaunchTask
+from rlsuite.runs.signals import StopFlag
 
 RESTARTS = 3  # of a run whose worker dies; a run that kills its worker each time must end somewhere
 
@@ -31,7 +31,7 @@ class Launcher(Protocol):
     def preempts(self) -> bool:
         """Whether a run may be interrupted by others than us, and then goes on."""
 
-    def submit(self, name: str, task: Task) -> Job:
+    def submit(self, name: str, task: LaunchTask) -> Job:
         """Start or queue a task; `name` is a file's."""
 
     def close(self) -> None:
@@ -41,7 +41,7 @@ class Launcher(Protocol):
 class Restarted:
     """A job that is submitted again when its worker dies or is taken away by others; the run then goes on."""
 
-    def __init__(self, launcher: Launcher, name: str, task: Task) -> None:
+    def __init__(self, launcher: Launcher, name: str, task: LaunchTask) -> None:
         self.launcher, self.name, self.task = launcher, name, task
         self.restarts, self.stopped = 0, False
         self.job = launcher.submit(name, task)
@@ -69,7 +69,7 @@ class Restarted:
 
 
 def run_all(
-    tasks: Mapping[str, Task], launcher: Launcher, told: Callable[[str, int], None] = lambda *_: None
+    tasks: Mapping[str, LaunchTask], launcher: Launcher, told: Callable[[str, int], None] = lambda *_: None
 ) -> dict[str, int]:
     """Carry out every task; return exit codes by name.
 

@@ -5,10 +5,11 @@ Workers must see the run folders under the same paths, and have rlsuite installe
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from rlsuite.bounds import Bounds, check_bounds
 from rlsuite.errors import ConfigError
-from rlsuite.launch.task import INTERRUPTED, LOST, Task, perform
+from rlsuite.launch.task import INTERRUPTED, LOST, LaunchTask, perform
 
 OBJECT_STORE_BYTES = 80 * 2**20  # of a local cluster, Ray's least: what travels are exit codes
 
@@ -19,16 +20,14 @@ class RayOptions:
 
     address: str = ""
     """Cluster, as in ray.init: host:port, ray://host:port, or auto; empty starts a local one."""
-    cpus: float = 1.0
+    cpus: Annotated[float, Bounds(0)] = 1.0
     """CPUs that a run reserves."""
-    gpus: float = 0.0
+    gpus: Annotated[float, Bounds(0)] = 0.0
     """GPUs that a run reserves; a half lets two share one."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a reservation that no worker has."""
-        for name in ("cpus", "gpus"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative")
+        check_bounds(self)
 
 
 class RayLauncher:
@@ -68,15 +67,15 @@ class RayLauncher:
         self.remote = ray.remote(max_retries=0, **reserved)(perform)
         if not self.fits(reserved):
             known = {key: ray.cluster_resources().get(key, 0) for key in ("CPU", "GPU")}
-            words = (
+            demand = (
                 f"no node of the cluster has cpus={options.cpus:g} and gpus={options.gpus:g} for a run; in "
                 f"all it has {known['CPU']:g} CPUs and {known['GPU']:g} GPUs"
             )
             if options.address:  # a cluster that grows may get one
-                print(f"{words}; waiting for one", flush=True)
+                print(f"{demand}; waiting for one", flush=True)
             else:
                 self.close()
-                raise ConfigError(f"{words}: ask for less with --launcher-option")
+                raise ConfigError(f"{demand}: ask for less with --launcher-option")
 
     def fits(self, reserved: dict[str, float]) -> bool:
         """Whether some node could ever take a run: Ray would wait for one without a word."""
@@ -86,7 +85,7 @@ class RayLauncher:
             for node in nodes
         )
 
-    def submit(self, name: str, task: Task) -> "RayJob":
+    def submit(self, name: str, task: LaunchTask) -> "RayJob":
         """Hand the task to the cluster."""
         task.log.parent.mkdir(parents=True, exist_ok=True)
         task.stop_file.unlink(missing_ok=True)
@@ -101,7 +100,7 @@ class RayLauncher:
 class RayJob:
     """A task that Ray runs or will run."""
 
-    def __init__(self, ray: Any, reference: Any, task: Task) -> None:
+    def __init__(self, ray: Any, reference: Any, task: LaunchTask) -> None:
         self.ray, self.reference, self.task = ray, reference, task
 
     def poll(self) -> int | None:

@@ -11,10 +11,11 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from rlsuite.bounds import AtLeastOne, Bounds, NotNegative, check_bounds
 from rlsuite.errors import ConfigError
-from rlsuite.launch.task import LOST, POLL_SECONDS, Task, in_use, perform
+from rlsuite.launch.task import LOST, POLL_SECONDS, LaunchTask, in_use, perform
 
 CANCEL = "scancel"
 PRIVATE = 0o700  # mode of the folder that holds jobs' pickles
@@ -32,11 +33,11 @@ class SlurmOptions:
     """local: processes of this machine under submitit's controller."""
     time: str = "4:00:00"
     """Limit of a job, HOURS:MINUTES:SECONDS or minutes; a run that needs longer goes on in the next one."""
-    cpus: int = 1
+    cpus: AtLeastOne = 1
     """CPUs of a job."""
-    gpus: int = 0
+    gpus: NotNegative = 0
     """GPUs of a job."""
-    memory_gb: float = 8.0
+    memory_gb: Annotated[float, Bounds(0, open_low=True)] = 8.0
     """Memory of a job."""
     partition: str = ""
     """Partition; empty takes the cluster's default, as below."""
@@ -49,10 +50,7 @@ class SlurmOptions:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a time that is none, or a job without a CPU."""
-        if self.cpus < 1 or self.gpus < 0 or self.memory_gb <= 0:
-            raise ConfigError(
-                "a Slurm job needs cpus of at least 1, gpus of at least 0, and memory_gb above 0"
-            )
+        check_bounds(self)
         if self.minutes < 1:
             raise ConfigError(
                 f'time = "{self.time}": write HOURS:MINUTES:SECONDS or minutes, e.g. time=4:00:00'
@@ -111,7 +109,7 @@ def private(folder: Path) -> Path:
 class Work:
     """What submitit calls on the node."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: LaunchTask) -> None:
         self.task = task
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -161,7 +159,7 @@ class SlurmLauncher:
         self.submitit: Any = submitit
         self.slots, self.options = slots, options
 
-    def submit(self, name: str, task: Task) -> "SlurmJob":
+    def submit(self, name: str, task: LaunchTask) -> "SlurmJob":
         """Submit a job, or find the one that an earlier call submitted and that is still under way."""
         folder = private(task.log.parent / "slurm")
         number = task.log.with_suffix(".job")
@@ -194,8 +192,8 @@ class SlurmLauncher:
 
     def known(self, folder: Path, job_id: str) -> Any:
         """Return the job of an earlier call."""
-        kind = self.submitit.SlurmJob if self.options.cluster == "slurm" else self.submitit.LocalJob
-        return kind(folder=folder, job_id=job_id)
+        job_class = self.submitit.SlurmJob if self.options.cluster == "slurm" else self.submitit.LocalJob
+        return job_class(folder=folder, job_id=job_id)
 
     def close(self) -> None:
         """Jobs live on without us."""
@@ -204,7 +202,7 @@ class SlurmLauncher:
 class SlurmJob:
     """A job that waits, runs, or waits again."""
 
-    def __init__(self, job: Any, task: Task) -> None:
+    def __init__(self, job: Any, task: LaunchTask) -> None:
         self.job, self.task = job, task
 
     def poll(self) -> int | None:

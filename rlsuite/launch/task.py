@@ -28,13 +28,13 @@ STOP_SECONDS = 1.0  # between a worker's looks for the stop file
 KILL_SECONDS = 10.0  # for the kernel to end a process that was killed
 LEAVE_SECONDS = 300.0  # for a run told to stop to finish an evaluation and to save, before it is killed
 LOCK_SECONDS = 120.0  # for the last holder of a run to save and leave, once it was told to
-CONFIG_FILE, LOCK_FILE = "config.toml", "run.lock"  # of a run folder (rlsuite.training.runfolder)
+CONFIG_FILE, LOCK_FILE = "config.toml", "run.lock"  # of a run folder (rlsuite.runs.runfolder)
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class LaunchTask:
     """A command line of this program.
 
     Attributes:
@@ -45,7 +45,7 @@ class Task:
         cwd: where relative paths of the words begin.
     """
 
-    words: tuple[str, ...]
+    args: tuple[str, ...]
     log: Path
     folder: Path | None = None
     again: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Task:
     def now(self) -> tuple[str, ...]:
         """The words that begin the run or, where it has begun, go on with it."""
         begun = self.folder is not None and (self.cwd / self.folder / CONFIG_FILE).is_file()
-        return self.again if begun else self.words
+        return self.again if begun else self.args
 
     @property
     def exit_file(self) -> Path:
@@ -69,7 +69,7 @@ class Task:
 
 
 def spawn(
-    task: Task, environment: Mapping[str, str] | None = None, cores: Sequence[int] = ()
+    task: LaunchTask, environment: Mapping[str, str] | None = None, cores: Sequence[int] = ()
 ) -> "subprocess.Popen[bytes]":
     """Start a task in a session of its own: a terminal's Ctrl-C reaches it through us alone.
 
@@ -100,7 +100,7 @@ def _settle(cores: tuple[int, ...]) -> None:
             os.sched_setaffinity(0, cores)
 
 
-def perform(task: Task, began: Callable[["subprocess.Popen[bytes]"], None] = lambda _: None) -> int:
+def perform(task: LaunchTask, began: Callable[["subprocess.Popen[bytes]"], None] = lambda _: None) -> int:
     """Carry out a task on a worker and wait for it; return its exit code, and leave it beside the log.
 
     The stop file makes it save and leave. A run that its last worker has not left yet is waited for.
@@ -124,7 +124,7 @@ def perform(task: Task, began: Callable[["subprocess.Popen[bytes]"], None] = lam
     return code
 
 
-def attend(process: "subprocess.Popen[bytes]", task: Task) -> int:
+def attend(process: "subprocess.Popen[bytes]", task: LaunchTask) -> int:
     """Wait for a process, and hand the request to stop on to it once; return its exit code.
 
     One that is still there `LEAVE_SECONDS` after that is killed.
@@ -152,7 +152,7 @@ def leave(process: "subprocess.Popen[bytes]", seconds: float) -> None:
             process.wait(KILL_SECONDS)
 
 
-def in_use(task: Task, elsewhere: bool = False) -> bool:
+def in_use(task: LaunchTask, elsewhere: bool = False) -> bool:
     """Whether a process of this machine holds the task's run folder.
 
     The lock itself is only read: who tried it, were it for a moment, would turn away a run that begins then.

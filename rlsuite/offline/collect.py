@@ -17,7 +17,7 @@ from rlsuite.envs.base import VectorEnv
 from rlsuite.errors import DataError
 from rlsuite.offline.data import OfflineData
 from rlsuite.offline.spaces import box_json, nested_json, parse_space
-from rlsuite.offline.write import Recorded, Spaces
+from rlsuite.offline.write import Recorded, RecordedSpaces
 from rlsuite.replay.uniform import UniformReplay
 
 Act = Callable[[Tensor], Tensor]
@@ -129,14 +129,14 @@ _COLUMNS = (
 )
 
 
-def spaces_of_env(env: VectorEnv) -> Spaces:
+def spaces_of_env(env: VectorEnv) -> RecordedSpaces:
     """Return what an environment of ours shows and takes, with Gymnasium's specification where it has one."""
     import gymnasium
 
     size = env.observation_spec["observation"].shape[-1]
     half, middle = np.array(env.half_range), np.array(env.middle)
     known = gymnasium.registry.get(env.env_id.removeprefix("gym:"))
-    return Spaces(
+    return RecordedSpaces(
         observation=box_json("float32", [-np.inf] * size, [np.inf] * size),
         action=box_json("float32", middle - half, middle + half),
         env_spec=None if known is None else known.to_json(),
@@ -167,7 +167,7 @@ def episodes_of_data(data: OfflineData) -> Iterator[Recorded]:
         )
 
 
-def spaces_of_data(data: OfflineData) -> Spaces:
+def spaces_of_data(data: OfflineData) -> RecordedSpaces:
     """Return the spaces of what `episodes_of_data` yields."""
     boxes = {
         tuple(minari_key(part.key).split("/")): box_json(
@@ -177,7 +177,7 @@ def spaces_of_data(data: OfflineData) -> Spaces:
     }
     size = data.rows["action"].shape[-1]
     spec = data.metadata.get("env_spec")
-    return Spaces(
+    return RecordedSpaces(
         observation=nested_json(boxes) if len(boxes) > 1 else next(iter(boxes.values())),
         action=json.loads(data.metadata["action_space"])
         if _has_space(data)

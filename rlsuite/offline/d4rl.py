@@ -140,8 +140,9 @@ def _read_ends(file: "h5py.File", path: Path, total: int, max_episode_steps: int
         return _Ends(terminated, flags_of(timeouts[:], path, "timeouts"))
     if max_episode_steps is None:
         raise DataError(
-            f"{path}: timeouts: missing, so the episodes' ends are unknown; name the time limit of the "
-            "environment (max_episode_steps)"
+            f"{path}: timeouts: missing, so the episodes' ends are unknown; write a file that has them, N "
+            f"being the time limit: rlsuite data convert {path} NEW.hdf5 --max-episode-steps N (in Python: "
+            "max_episode_steps=N)"
         )
     return _Ends(terminated, count_timeouts(terminated, max_episode_steps))
 

@@ -66,9 +66,13 @@ class OfflineData:
     standins: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def replay(self, *, batch_size: int, generator: Source = None) -> OfflineReplay:
+    def replay(
+        self, *, batch_size: int, gamma: float | None = None, generator: Source = None
+    ) -> OfflineReplay:
         """Return these rows as a replay; see `OfflineReplay`."""
-        return OfflineReplay(self.rows, self.episodes, batch_size=batch_size, generator=generator)
+        return OfflineReplay(
+            self.rows, self.episodes, batch_size=batch_size, gamma=gamma, generator=generator
+        )
 
     def columns(self, key: str) -> slice:
         """Return the observation's columns that came from `key`, for example a goal.

@@ -22,7 +22,7 @@ from rlsuite.offline.hdf5 import SIGNATURE
 from rlsuite.offline.minari import MAIN_FILE, MAX_METADATA_BYTES, METADATA_FILE, read_metadata
 from rlsuite.offline.names import KnownSet
 from rlsuite.offline.write import sync_file
-from rlsuite.training.files import DISK
+from rlsuite.runs.files import DISK
 
 TIMEOUT_SECONDS = 30.0  # without a byte
 ATTEMPTS = 3  # per file and call; each goes on where the last one broke off

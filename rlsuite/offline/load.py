@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rlsuite.errors import ConfigError
@@ -11,13 +12,14 @@ from rlsuite.offline.locate import Located, locate
 from rlsuite.offline.minari import MAIN_FILE, env_of, is_minari, read_metadata, read_minari
 from rlsuite.offline.names import KnownSet
 from rlsuite.offline.scores import find_d4rl_reference
-from rlsuite.offline.transforms import DataOptions, transformed
+from rlsuite.offline.transforms import DataOptions, share_beyond, transformed
 
 
 def load_dataset(
     name: str,
     *,
     keys: Sequence[str] | None = None,
+    dictionary_keys: Sequence[str] | None = None,
     options: DataOptions | None = None,
     max_episode_steps: int | None = None,
     download: bool = True,
@@ -28,6 +30,7 @@ def load_dataset(
         name: what `--dataset` says.
         keys: parts of the observation: of Minari's dictionaries ("observation", "desired_goal"), or columns
             of D4RL's files ("observations", "infos/goal").
+        dictionary_keys: the same for data whose observations are dictionaries; others are read whole.
         options: clipping and reward transform; None reads as it is.
         max_episode_steps: for old D4RL files without `timeouts`.
         download: fetch a known id that is not here.
@@ -36,7 +39,10 @@ def load_dataset(
         ConfigError: no such data set, or a missing package.
         DataError: it cannot be fetched or used.
     """
-    data = read(ready(locate(name), download=download), keys=keys, max_episode_steps=max_episode_steps)
+    located = ready(locate(name), download=download)
+    if keys is None and is_minari(_folder_of(located.path)):
+        keys = dictionary_keys
+    data = read(located, keys=keys, max_episode_steps=max_episode_steps)
     return data if options is None else transformed(data, options)
 
 
@@ -48,7 +54,7 @@ def environment_of(name: str) -> str | None:
         DataError: what it says of itself is damaged.
     """
     path, known = locate(name)
-    path = path.parent if path.name == MAIN_FILE else path
+    path = _folder_of(path)
     metadata: dict[str, Any] = {}
     if is_minari(path):
         metadata = read_metadata(path / "data" if (path / "data").is_dir() else path)
@@ -57,6 +63,11 @@ def environment_of(name: str) -> str | None:
     recorded_in = recipe_of(metadata).get("env")
     found = recorded_in if isinstance(recorded_in, str) else env_of(metadata)
     return found if found is not None or known is None else known.env
+
+
+def _folder_of(path: Path) -> Path:
+    """Return the folder of a Minari data set for its main file, any other path as it is."""
+    return path.parent if path.name == MAIN_FILE else path
 
 
 def ready(located: Located, *, download: bool = True) -> Located:
@@ -84,8 +95,7 @@ def read(
 ) -> OfflineData:
     """Read what lies at a place, by its layout, and add what the names know about it."""
     path, known = located
-    if path.name == MAIN_FILE:
-        path = path.parent
+    path = _folder_of(path)
     if path.is_dir():
         if not is_minari(path):
             raise ConfigError(
@@ -129,6 +139,7 @@ def summary(data: OfflineData) -> dict[str, Any]:
         "observation": {part.key: part.width for part in data.parts},
         "action": data.rows["action"].shape[-1],
         "action_max": float(data.rows["action"].abs().max()),
+        "action_beyond_1": share_beyond(data.rows["action"]),
         "length_mean": float(lengths.double().mean()),
         "return_mean": float(returns.mean()),
         "return_min": float(returns.min()),

@@ -5,6 +5,7 @@ seed, versions, what acted and its digest, and how well it did. Such data are ou
 under their own name, next to the behaviour policy's.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rlsuite import __version__
 from rlsuite.envs.base import VectorEnv, package_versions
 from rlsuite.errors import ConfigError
 from rlsuite.offline import pointmaze
@@ -31,7 +31,8 @@ from rlsuite.offline.collect import (
 from rlsuite.offline.data import EVALUATED_KEY, RECIPE_KEY, OfflineData
 from rlsuite.offline.names import Recipe
 from rlsuite.offline.scores import find_d4rl_reference
-from rlsuite.offline.write import D4RLWriter, MinariWriter, Recorded, Spaces, Tally, write_all
+from rlsuite.offline.write import D4RLWriter, MinariWriter, Recorded, RecordedSpaces, Tally, write_all
+from rlsuite.version import __version__
 
 Layout = Literal["minari", "d4rl"]
 Tell = Callable[[int], None]
@@ -51,7 +52,7 @@ class Source:
     """
 
     episodes: Iterator[Recorded]
-    spaces: Spaces
+    spaces: RecordedSpaces
     env: str
     policy: Mapping[str, Any]
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -144,32 +145,53 @@ def replay_source(
     )
 
 
-def mixture_source(parts: Sequence[OfflineData], env: str, steps: int | None = None) -> Source:
-    """Take the same number of steps from every part, one part after the other.
+def mixture_source(
+    parts: Sequence[OfflineData], env: str, steps: int | None = None, shares: Sequence[float] = ()
+) -> Source:
+    """Take steps from every part, one part after the other.
+
+    Args:
+        parts: data sets of one shape.
+        env: what `--env` says for evaluation.
+        steps: of the whole; None is as many as the parts have.
+        shares: of the parts in the whole; by default the same for each.
 
     Raises:
-        ConfigError: less than two parts, parts that do not fit each other, or with fewer steps than asked.
+        ConfigError: less than two parts, parts that do not fit each other, or with fewer steps than asked;
+            shares that are not one each, positive and 1 together.
     """
     if len(parts) < 2:
         raise ConfigError(f"a mixture of {len(parts)} data sets: name at least two, --parts A B")
     shapes = [(part.parts, part.rows["action"].shape[-1]) for part in parts]
     if any(shape != shapes[0] for shape in shapes):
         raise ConfigError(f"data sets of different shapes cannot be mixed: {shapes[0]} and {shapes[-1]}")
-    share = min(len(part.rows) for part in parts) if steps is None else steps // len(parts)
-    short = next((part for part in parts if len(part.rows) < share), None)
-    if short is not None:
-        raise ConfigError(f"{short.name} has {len(short.rows):,} steps, {share:,} were asked for")
+    shares = tuple(shares) or (1 / len(parts),) * len(parts)
+    if (
+        len(shares) != len(parts)
+        or not all(share > 0 for share in shares)
+        or not math.isclose(sum(shares), 1)
+    ):
+        asked = ", ".join(map(str, shares))
+        raise ConfigError(f"shares {asked} of {len(parts)} parts: give one for each, positive and 1 together")
+    if steps is None:
+        steps = int(min(len(part.rows) / share for part, share in zip(parts, shares, strict=True)) + 1e-6)
+    counts = [int(steps * share + 1e-6) for share in shares]
+    for part, count in zip(parts, counts, strict=True):
+        if len(part.rows) < count:
+            raise ConfigError(f"{part.name} has {len(part.rows):,} steps, {count:,} were asked for")
 
     def mix() -> Iterator[Recorded]:
-        for part in parts:
-            yield from first_steps(episodes_of_data(part), share)
+        for part, count in zip(parts, counts, strict=True):
+            yield from first_steps(episodes_of_data(part), count)
 
-    behaviours = [part.recipe.get("behaviour") for part in parts]
+    facts: dict[str, Any] = {"name": "mixture", "parts": [part.name for part in parts], "steps": counts}
+    for key in ("policy", "behaviour"):  # whether both halves are of one run stands in their policies
+        facts[key] = [part.recipe.get(key) for part in parts]
     return Source(
         episodes=mix(),
         spaces=spaces_of_data(parts[0]),
         env=env,
-        policy={"name": "mixture", "parts": [part.name for part in parts], "behaviours": behaviours},
+        policy=facts,
         metadata={"algorithm_name": "mixture", "combined_datasets": [part.name for part in parts]},
     )
 

@@ -23,12 +23,14 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*
 MAX_NAME = 200  # characters; file systems take 255 bytes for one part
 
 MAZE_NAMES = ("open", "umaze", "medium", "large")
+MIXTURES = ("medium-expert", "random-expert")  # kinds that are made of other data sets
 KINDS = {
     "random": "uniform random actions",
     "medium": "a policy of middling skill (--policy)",
     "expert": "a good policy (--policy)",
     "medium-replay": "the replay of a training run (--policy RUN)",
     "medium-expert": "two data sets in equal parts (--parts A B)",
+    "random-expert": "two data sets in shares (--parts A B --shares 0.99 0.01)",
 }
 
 
@@ -226,7 +228,7 @@ def _adroit() -> list[KnownSet]:
         ("door", "Door", 200),
         ("relocate", "Relocate", 200),
     ):
-        env = f"gym:gymnasium_robotics:AdroitHand{written}-v1"
+        env = f"d4rl:AdroitHand{written}"
         for kind, file in old.items():
             found.append(_d4rl(f"{task}-{kind}-v0", env, f"hand_dapg/{task}{file}.hdf5", limit))
             found.append(_d4rl(f"{task}-{kind}-v1", env, f"hand_dapg_v1/{task}-{kind}-v1.hdf5", limit))

@@ -20,7 +20,7 @@ from rlsuite.envs.flatten import FIRST_KEYS
 from rlsuite.errors import ConfigError
 from rlsuite.offline.names import maze_env_id
 from rlsuite.offline.spaces import box_json, nested_json
-from rlsuite.offline.write import Recorded, Spaces
+from rlsuite.offline.write import Recorded, RecordedSpaces
 
 PACKAGE = "gymnasium_robotics"
 
@@ -168,7 +168,7 @@ def _episode(
     )
 
 
-def spaces(maze: str, *, dense: bool) -> Spaces:
+def spaces(maze: str, *, dense: bool) -> RecordedSpaces:
     """Return the spaces of a maze and Gymnasium's specification of it."""
     env = make(maze, dense=dense, continuing_task=True, reset_target=True)
     env.close()
@@ -177,7 +177,7 @@ def spaces(maze: str, *, dense: bool) -> Spaces:
         for key, part in env.observation_space.spaces.items()
     }
     action = env.action_space
-    return Spaces(
+    return RecordedSpaces(
         observation=nested_json(parts),
         action=box_json(str(action.dtype), action.low, action.high),
         env_spec=env.spec.to_json(),

@@ -44,8 +44,17 @@ class Box:
         return "/".join(self.path) or "observation"
 
 
-def parse_space(metadata: Mapping[str, Any], name: str, where: str) -> tuple[Box, ...]:
+def parse_space(
+    metadata: Mapping[str, Any], name: str, where: str, keys: Sequence[str] | None = None
+) -> tuple[Box, ...]:
     """Return the leaves of `observation_space` or `action_space`, in the order of this module.
+
+    Args:
+        metadata: of the data set.
+        name: of the space.
+        where: for the message.
+        keys: the parts that will be read; others may be what cannot be read (pictures, text), and are left
+            out where they are. None reads all.
 
     Raises:
         DataError: the space is missing or holds something other than boxes of vectors.
@@ -57,7 +66,8 @@ def parse_space(metadata: Mapping[str, Any], name: str, where: str) -> tuple[Box
         space = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: {name}: not JSON ({error})") from error
-    leaves = tuple(_leaves(space, (), f"{where}: {name}"))
+    wanted = None if keys is None else [tuple(key.split("/")) for key in keys]
+    leaves = tuple(_leaves(space, (), f"{where}: {name}", wanted))
     if not leaves:
         raise DataError(f"{where}: {name}: found no box, expected at least one")
     return leaves
@@ -98,22 +108,27 @@ def choose_boxes(leaves: Sequence[Box], keys: Sequence[str] | None, where: str) 
     return tuple(by_path[path] for path in choose(list(by_path), keys, where))
 
 
-def _leaves(space: Any, path: tuple[str, ...], where: str) -> Iterator[Box]:
+def _leaves(
+    space: Any, path: tuple[str, ...], where: str, wanted: Sequence[tuple[str, ...]] | None
+) -> Iterator[Box]:
     kind = space.get("type") if isinstance(space, dict) else None
     if kind == "Dict" and isinstance(space.get("subspaces"), dict):
         for name in sorted(space["subspaces"], key=key_order):
             if not name or "/" in name or name.startswith("."):
                 raise DataError(f"{where}: found a part named {name!r}, expected a plain word")
-            yield from _leaves(space["subspaces"][name], (*path, name), where)
+            yield from _leaves(space["subspaces"][name], (*path, name), where, wanted)
         return
-    here = "/".join(path) or "the space"
+    here, problem = "/".join(path) or "the space", ""
+    shape, dtype = (space.get("shape"), space.get("dtype")) if kind == "Box" else (None, None)
     if kind != "Box":
-        raise DataError(f"{where}: {here} is of type {kind!r}, expected Box: our agents need vectors")
-    shape, dtype = space.get("shape"), space.get("dtype")
-    if not _is_vector(shape) or not _is_number_type(dtype):
-        raise DataError(
-            f"{where}: {here} has shape {shape!r} and type {dtype!r}, expected a vector of numbers"
-        )
+        problem = f"is of type {kind!r}, expected Box: our agents need vectors"
+    elif not _is_vector(shape) or not _is_number_type(dtype):
+        problem = f"has shape {shape!r} and type {dtype!r}, expected a vector of numbers"
+    if problem and path and wanted is not None and not any(path[: len(way)] == way for way in wanted):
+        return
+    if problem:
+        raise DataError(f"{where}: {here} {problem}")
+    assert shape is not None and dtype is not None  # else there is a problem
     width = math.prod(shape)
     yield Box(path, width, dtype, _bounds(space, "low", width), _bounds(space, "high", width))
 

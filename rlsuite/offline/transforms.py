@@ -3,19 +3,27 @@
 Legend: N rows, E episodes, A action, O observation.
 """
 
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from rlsuite.bounds import Bounds, check_bounds
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.data import OfflineData
 
+logger = logging.getLogger(__name__)
+
 ACTION_LIMIT = 1 - 1e-5  # keeps atanh finite; IQL's code (Kostrikov et al. 2022, arXiv 2110.06169)
 LOCOMOTION_SCALE = 1000.0  # reward units: the episode limit of D4RL's locomotion tasks; IQL, appendix
+BEYOND = 1e-6  # rounding of actions that were scaled to [-1, 1]
+RANKING_GAMMA = 0.99  # of the returns that `best_episodes` ranks by; CORL's 10%BC
 STD_FLOOR = 1e-3  # added to a standard deviation; TD3+BC (Fujimoto & Gu 2021, arXiv 2106.06860)
 
 RewardTransform = Literal["none", "antmaze", "locomotion"]
@@ -25,20 +33,52 @@ RewardTransform = Literal["none", "antmaze", "locomotion"]
 class DataOptions:
     """What is done to a data set after reading."""
 
-    action_limit: float | None = ACTION_LIMIT
+    action_limit: Annotated[float | None, Bounds(0, 1, open_low=True)] = ACTION_LIMIT
     """Actions are clipped to plus and minus this; none leaves them as they are."""
     reward: RewardTransform = "none"
     """none; antmaze: reward - 1; locomotion: reward * 1000 / (best - worst return of an episode)."""
+    next_action: bool = False
+    """Add the column ("next", "action"); see `with_next_actions`."""
+    return_gamma: Annotated[float | None, Bounds(0, 1)] = None
+    """Discount of a column "return", what the episode brings from each row on; none adds no column."""
+    failure_reward: float | None = None
+    """In "return": an episode that ends with this reward has failed; see `returns_to_go`."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for a limit outside (0, 1]."""
-        if self.action_limit is not None and not 0 < self.action_limit <= 1:
-            raise ConfigError(f"action_limit = {self.action_limit}: must be in (0, 1]")
+        """Raise ConfigError for a limit outside (0, 1], or a discount outside [0, 1]."""
+        check_bounds(self)
+        if self.failure_reward is not None and self.return_gamma in (None, 1):
+            raise ConfigError("failure_reward needs return_gamma below 1: it is divided by 1 - return_gamma")
 
 
 def clip_actions(action: Tensor, limit: float = ACTION_LIMIT) -> Tensor:
     """Return actions `[N, A]` within [-limit, limit]."""
     return action.clamp(-limit, limit)
+
+
+def share_beyond(action: Tensor) -> float:
+    """Return the share of action numbers `[N, A]` that lie outside [-1, 1], as no agent of ours can act."""
+    return float((action.abs() > 1 + BEYOND).double().mean())
+
+
+def warn_of_actions(data: OfflineData, limit: float | None) -> None:
+    """Warn where recorded actions lie outside [-1, 1]: of a file that is in other units than it should be.
+
+    Args:
+        data: what was read.
+        limit: to which actions will be clipped; None leaves them.
+    """
+    action = data.rows["action"]
+    share = share_beyond(action)
+    if share:
+        logger.warning(
+            "%s: %.2g %% of the recorded action numbers are outside [-1, 1] (up to %.3g), and %s; if they "
+            "are in the environment's units, scale them to [-1, 1] first",
+            data.source,
+            100 * share,
+            float(action.abs().max()),
+            "are kept as they are" if limit is None else f"are clipped to {limit:g}",
+        )
 
 
 def antmaze_reward(reward: Tensor) -> Tensor:
@@ -65,7 +105,7 @@ def locomotion_reward(reward: Tensor, returns: Tensor) -> Tensor:
 def moments(observation: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation (plus 1e-3) of observations `[N, O]`, each float32 `[O]`.
 
-    For `rlsuite.blocks.standardise.Standardise`, which belongs into the policy and is saved with it.
+    For `rlsuite.blocks.normalizer.Standardise`, which belongs into the policy and is saved with it.
     """
     count = len(observation)
     total = torch.zeros(observation.shape[-1], dtype=torch.float64)
@@ -96,16 +136,107 @@ def reward_transform(kind: RewardTransform, data: OfflineData) -> Callable[[Tens
     return partial(locomotion_reward, returns=returns)
 
 
+def returns_to_go(
+    reward: Tensor, episodes: Tensor, gamma: float, failure_reward: float | None = None
+) -> Tensor:
+    """Return the discounted sum of the rewards from each row to the end of its episode, float32 `[N, 1]`.
+
+    Nothing is added after the end, cut or terminated (Cal-QL, Nakamoto et al. 2023, arXiv 2303.05479).
+
+    Args:
+        reward: `[N, 1]`, after any transform.
+        episodes: `[E, 2]`.
+        gamma: discount per step.
+        failure_reward: of sparse tasks, the reward of a step away from the goal. An episode whose last reward
+            it is has failed, and its returns are failure_reward / (1 - gamma) (as in Cal-QL's code).
+    """
+    rewards, total = reward.squeeze(-1).double().numpy(), np.empty(len(reward))
+    for start, stop in episodes.tolist():
+        if failure_reward is not None and math.isclose(rewards[stop - 1], failure_reward, rel_tol=1e-6):
+            total[start:stop] = failure_reward / (1 - gamma)
+            continue
+        to_go = 0.0
+        for row in range(stop - 1, start - 1, -1):
+            to_go = total[row] = rewards[row] + gamma * to_go
+    return torch.from_numpy(total).float().unsqueeze(-1)
+
+
+def with_next_actions(data: OfflineData) -> OfflineData:
+    """Return the data with ("next", "action") `[N, A]`, the recorded action at the next observation.
+
+    Where an episode terminated it is zero: nothing is bootstrapped there. The last row of an episode that was
+    cut has no next action in any file; it is left out, and the row before becomes the cut one (our choice:
+    CORL takes the next episode's action). Episodes of one such row go altogether.
+
+    Raises:
+        DataError: no row is left.
+    """
+    action, terminated = data.rows["action"], data.rows["next", "terminated"].squeeze(-1)
+    last = data.episodes[:, 1] - 1
+    next_action = torch.cat([action[1:], action[-1:]])
+    next_action[last] = 0
+    keep = torch.ones(len(action), dtype=torch.bool)
+    keep[last] = terminated[last]
+    rows = data.rows.copy()
+    rows["next", "action"] = next_action
+    return chosen_rows(replace(data, rows=rows), keep)
+
+
+def best_episodes(data: OfflineData, fraction: float, gamma: float = RANKING_GAMMA) -> OfflineData:
+    """Return the episodes with the highest discounted returns, a fraction of all, at least one.
+
+    int(fraction E) of E episodes, as CORL's 10%BC (Tarasov et al. 2022, arXiv 2210.07105) chooses them.
+
+    Args:
+        data: what was read; returns are of its rewards as they are.
+        fraction: in (0, 1].
+        gamma: discount of the returns that episodes are ranked by.
+    """
+    returns = returns_to_go(data.rows["next", "reward"], data.episodes, gamma)[data.episodes[:, 0], 0]
+    best = returns.argsort(descending=True, stable=True)[: max(1, int(fraction * len(returns)))]
+    keep = torch.zeros(len(data.rows), dtype=torch.bool)
+    for start, stop in data.episodes[best].tolist():
+        keep[start:stop] = True
+    return chosen_rows(data, keep)
+
+
+def chosen_rows(data: OfflineData, keep: Tensor) -> OfflineData:
+    """Return some of the rows, `keep` `[N]` bool, each episode's first ones or none of it.
+
+    The last row that is left of an episode is truncated where it did not terminate.
+
+    Raises:
+        DataError: no row is left.
+    """
+    kept = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])
+    episodes = kept[data.episodes]
+    episodes = episodes[episodes[:, 1] > episodes[:, 0]]
+    if not len(episodes):
+        raise DataError(f"{data.source}: no transition is left of {len(keep):,}; use a larger data set")
+    rows = data.rows[keep]
+    last = episodes[:, 1] - 1
+    rows["next", "truncated"][last] |= ~rows["next", "terminated"][last]
+    rows["next", "done"][last] = True
+    return replace(data, rows=rows, episodes=episodes)
+
+
 def transformed(data: OfflineData, options: DataOptions) -> OfflineData:
-    """Return the data with clipped actions and changed rewards; untouched columns are shared.
+    """Return the data with clipped actions, changed rewards and the columns asked for; others are shared.
+
+    Warns of recorded actions outside [-1, 1].
 
     Raises:
         DataError: the rewards give no scale.
     """
-    rows = data.rows.copy()
+    rows = data.rows.copy()  # the columns themselves are shared
+    warn_of_actions(data, options.action_limit)
     if options.action_limit is not None:
         rows["action"] = clip_actions(rows["action"], options.action_limit)
     change = reward_transform(options.reward, data)
     if change is not None:
         rows["next", "reward"] = change(rows["next", "reward"])
-    return replace(data, rows=rows)
+    if options.return_gamma is not None:
+        reward, failure = rows["next", "reward"], options.failure_reward
+        rows["return"] = returns_to_go(reward, data.episodes, options.return_gamma, failure)
+    changed = replace(data, rows=rows)
+    return with_next_actions(changed) if options.next_action else changed

@@ -20,7 +20,7 @@ import numpy as np
 from rlsuite.errors import ConfigError
 from rlsuite.offline.hdf5 import import_h5py
 from rlsuite.offline.minari import MAIN_FILE, METADATA_FILE
-from rlsuite.training.files import DISK, FileLayer
+from rlsuite.runs.files import DISK, FileLayer
 
 MINARI_VERSION = "0.5.3"  # of the layout written here; Minari 0.5.3 and later read it
 STAGE_PREFIX = ".stage-"
@@ -57,7 +57,7 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spaces:
+class RecordedSpaces:
     """What an environment shows and takes, as Minari's JSON (`rlsuite.offline.spaces`).
 
     Attributes:
@@ -169,7 +169,7 @@ class MinariWriter(_Staged):
         ConfigError: the data set exists already, or the folder cannot be written.
     """
 
-    def __init__(self, root: Path, dataset_id: str, spaces: Spaces, *, fs: FileLayer = DISK) -> None:
+    def __init__(self, root: Path, dataset_id: str, spaces: RecordedSpaces, *, fs: FileLayer = DISK) -> None:
         super().__init__(root / dataset_id, fs)
         self._root, self._id, self._spaces = root, dataset_id, spaces
         self._folder = self._stage / "data"
@@ -255,7 +255,12 @@ class D4RLWriter(_Staged):
     """
 
     def __init__(
-        self, path: Path, spaces: Spaces, *, keys: tuple[str, ...] = ("observation",), fs: FileLayer = DISK
+        self,
+        path: Path,
+        spaces: RecordedSpaces,
+        *,
+        keys: tuple[str, ...] = ("observation",),
+        fs: FileLayer = DISK,
     ) -> None:
         super().__init__(path, fs)
         self._spaces = spaces

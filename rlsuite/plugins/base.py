@@ -25,26 +25,42 @@ class Plugin:
 
     Config: ClassVar[type]
     eager: ClassVar[bool] = False
-    """Looks into updates: they must not be replayed as CUDA graphs."""
+    """Looks into every update: none may be compiled or replayed as a CUDA graph. See `watches`."""
 
     def __init__(self, config: Any, agent: Any, source: Source) -> None:
         self.config, self.agent, self.source = config, agent, source
 
     def begin(self, num_envs: int, max_episode_steps: int | None, env_steps: int) -> None:
-        """Learn of the worlds before the first env step; offline phases have none.
+        """Learn of the envs before the first env step; offline phases have none.
 
         Args:
-            num_envs: worlds, all seeds together, in equal groups.
+            num_envs: envs, all seeds together, in equal groups.
             max_episode_steps: time limit, None without one.
             env_steps: length of the run for each seed.
         """
 
+    @property
+    def stops(self) -> bool:
+        """Return whether `stop_mask` is to be asked; a plug-in that defines one is."""
+        return type(self).stop_mask is not Plugin.stop_mask
+
+    def watches(self, update: int) -> bool:
+        """Say whether the plug-in looks into an update: hooks fire and `.grad` is left there.
+
+        Asked before every update, also several ahead; answers without changing anything. An update that no
+        plug-in watches may run compiled or captured: no hook fires, and `.grad` stays None.
+
+        Args:
+            update: the number it will have: 1 for the first, one more than calls of `after_update` so far.
+        """
+        return self.eager
+
     def after_update(self, agent: Any) -> dict[str, Tensor]:
-        """See the agent after one gradient update; return metrics, `[]` or one number per seed."""
+        """See the agent after one gradient update, watched or not; return metrics, `[]` or one per seed."""
         return {}
 
     def stop_mask(self, step: Any) -> Tensor | None:
-        """Say which worlds' episodes end here, `[num_envs]`: truncated, not terminated; None: none.
+        """Say which envs' episodes end here, `[num_envs]`: truncated, not terminated; None: none.
 
         Args:
             step: the env step as TorchRL's TensorDict, `[num_envs]`, before it is stored.

@@ -1,8 +1,10 @@
 """GraMa: reset the units whose weights get hardly any gradient (Liu et al. 2025, arXiv 2505.24061).
 
 The score of a unit is the mean magnitude of the gradient of its incoming weights, as a share of its layer's
-mean: it is there after every backward pass and holds for every activation, norm and residual stream. Needs
-torch alone:
+mean: it is there after every backward pass. A norm between a layer and its activation ties the units'
+gradients together, so that the weights of a dead unit go on getting one; its entry of the norm's scale gets
+none. Behind an affine norm the score is therefore the smaller of two shares, of the incoming weights and of
+the norm's scale (the released code scores the scale as a layer of its own). Needs torch alone:
 
     reset = GraMa(tau=0.01, period=1000).attach(critic, optimizer)
     ...
@@ -45,14 +47,17 @@ class GraMa(NeuronReset):
             magnitude is taken (the released code); "preact" by the mean magnitude of each sample's gradient
             at the pre-activation, which does not cancel between samples. "preact" reads the newest backward
             pass that also reached the weight.
+        norms: score by the scales of affine norms, too; False sees no dead unit behind a LayerNorm.
         fields: those of `NeuronReset`.
     """
 
-    def __init__(self, *, tau: float = 0.01, mode: Mode = "weight", **fields: Any) -> None:
+    def __init__(
+        self, *, tau: float = 0.01, mode: Mode = "weight", norms: bool = True, **fields: Any
+    ) -> None:
         super().__init__(tau=tau, **fields)
         if mode not in ("weight", "preact"):
             raise ConfigError(f'mode = "{mode}": must be weight or preact')
-        self.mode = mode
+        self.mode, self.norms = mode, norms
         self._passing: dict[str, Tensor] = {}  # gradients at pre-activations of the backward pass under way
         self._arrived: dict[str, Tensor] = {}  # those of the newest pass that reached the weight
 
@@ -62,31 +67,37 @@ class GraMa(NeuronReset):
         if chain.module is None or stacked:
             raise ConfigError(f'mode="preact" needs a module whose output is {chain.name}; use mode="weight"')
 
+        layer, weight = module.get_submodule(chain.module), chain.producer.weight
+
         def made(layer: nn.Module, args: object, output: Tensor) -> None:
             if output.requires_grad:
                 output.register_hook(lambda gradient: self._passing.__setitem__(key, gradient.detach()))
 
-        def arrived(weight: Tensor) -> None:
+        def arrived(gradient: Tensor) -> None:
             if key in self._passing:
                 self._arrived[key] = self._passing.pop(key)
 
-        self._handles.append(module.get_submodule(chain.module).register_forward_hook(made))
-        self._handles.append(chain.producer.weight.register_post_accumulate_grad_hook(arrived))
+        # Not a hook on accumulated gradients: `torch.autograd.grad` accumulates none.
+        self._hooks.append(lambda: layer.register_forward_hook(made))
+        self._hooks.append(lambda: weight.register_hook(arrived))
 
-    def _raw(self, key: str, chain: Chain) -> Tensor | None:
+    def _raw(self, key: str, chain: Chain) -> tuple[Tensor, ...]:
         layer = chain.producer
         gradient = layer.weight.grad if self.mode == "weight" else self._arrived.get(key)
         if gradient is None:
-            return None
+            return ()
         axis = layer.out_axis if self.mode == "weight" else layer.axis
-        return weight_scores(gradient, len(layer.lead), axis)
+        raw = weight_scores(gradient, len(layer.lead), axis)
+        gains = [gain.grad for gain in chain.gains if gain.grad is not None] if self.norms else []
+        return (raw, *(weight_scores(gain.view(raw.shape), len(layer.lead), -1) for gain in gains))
 
     def forget(self) -> None:
         """Drop gradients: scores then come from later backward passes alone."""
         self._passing.clear()
         self._arrived.clear()
         for chain in self.chains.values():
-            chain.producer.weight.grad = None
+            for parameter in (chain.producer.weight, *chain.gains):
+                parameter.grad = None
 
     def detach(self) -> None:
         """Let go of everything: hooks, gradients, networks and optimisers."""
@@ -103,10 +114,12 @@ class GraMaConfig(ResetConfig):
     """Units at or below this share of their layer's mean gradient are reset."""
     mode: Mode = "weight"
     """Score by the gradient of incoming weights, or by that of each sample at the pre-activation."""
+    norms: bool = True
+    """Behind an affine norm, score by the gradient of its scale, too."""
 
 
 class GraMaPlugin(ResetPlugin):
     """Resets the units of an agent's networks by their gradients."""
 
     Config: ClassVar[type] = GraMaConfig
-    kind: ClassVar[type[NeuronReset]] = GraMa
+    reset_class: ClassVar[type[NeuronReset]] = GraMa

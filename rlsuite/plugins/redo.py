@@ -59,40 +59,31 @@ class ReDo(NeuronReset):
         self._seen: dict[str, Tensor] = {}
 
     def _watch(self, key: str, chain: Chain, module: nn.Module, *, stacked: bool) -> None:
-        reader = _seen_by(chain)
-        place = chain.added_from if reader is None else reader.module
+        reader = _reading(chain)
+        place = chain.output_of or chain.input_of if reader is None else reader.module
         if place is None or stacked:
             raise ConfigError(f"the activations of {chain.name} pass through no module: ReDo cannot see them")
-        seen = module.get_submodule(place)
-        self._handles.append(
-            seen.register_forward_hook(self._made(key))
-            if reader is None
-            else seen.register_forward_pre_hook(self._read(key, chain, reader))
-        )
+        part = module.get_submodule(place)
+        layer = chain.producer if reader is None else reader.layer
+        start, repeat = (0, None) if reader is None else (reader.start, reader.repeat)
 
-    def _made(self, key: str) -> Any:
-        def note(part: nn.Module, args: object, output: Tensor) -> None:
+        def keep(activation: Tensor) -> None:
             if torch.is_grad_enabled():
-                self._seen[key] = output.detach()
+                width = activation.shape[layer.axis] if repeat is None else chain.producer.units * repeat
+                self._seen[key] = activation.detach().narrow(layer.axis, start, width)
 
-        return note
+        if chain.output_of is not None:
+            self._hooks.append(lambda: part.register_forward_hook(lambda made, args, output: keep(output)))
+        else:
+            self._hooks.append(lambda: part.register_forward_pre_hook(lambda made, args: keep(args[0])))
 
-    def _read(self, key: str, chain: Chain, reader: Reader) -> Any:
-        width = chain.producer.units * reader.repeat
-
-        def note(part: nn.Module, args: tuple[Tensor, ...]) -> None:
-            if torch.is_grad_enabled():
-                self._seen[key] = args[0].detach().narrow(reader.layer.axis, reader.start, width)
-
-        return note
-
-    def _raw(self, key: str, chain: Chain) -> Tensor | None:
+    def _raw(self, key: str, chain: Chain) -> tuple[Tensor, ...]:
         if key not in self._seen:
-            return None
-        seen, reader = self._seen[key], _seen_by(chain)
+            return ()
+        seen, reader = self._seen[key], _reading(chain)
         layer = chain.producer if reader is None else reader.layer
         repeat = seen.shape[layer.axis] // chain.producer.units
-        return activation_scores(seen, len(chain.producer.lead), layer.axis, repeat)
+        return (activation_scores(seen, len(chain.producer.lead), layer.axis, repeat),)
 
     def forget(self) -> None:
         """Drop activations: scores then come from later forward passes alone."""
@@ -104,7 +95,7 @@ class ReDo(NeuronReset):
         self._seen.clear()
 
 
-def _seen_by(chain: Chain) -> Reader | None:
+def _reading(chain: Chain) -> Reader | None:
     """Return the first reader that is a module, whose input are the activations."""
     return next((reader for reader in chain.readers if reader.module is not None), None)
 
@@ -159,4 +150,4 @@ class ReDoPlugin(ResetPlugin):
     """Resets the units of an agent's networks by their activations."""
 
     Config: ClassVar[type] = ReDoConfig
-    kind: ClassVar[type[NeuronReset]] = ReDo
+    reset_class: ClassVar[type[NeuronReset]] = ReDo

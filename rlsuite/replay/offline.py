@@ -4,12 +4,15 @@ Legend: N batch, S seeds, E episodes, W windows.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from rlsuite.blocks.noise import Source
+from rlsuite.replay.batch import Batch, unbind
+from rlsuite.replay.packed import Layout, pack
 from rlsuite.replay.uniform import Chunk
 
 
@@ -24,6 +27,7 @@ class OfflineReplay:
         rows: TensorDict `[rows]`.
         episodes: int64 `[E, 2]`, first row of each episode and the row after its last.
         batch_size: rows per sample, N.
+        gamma: discount of a `Batch`; only `batch` and `batches` need it.
         generator: draws the indices; a tuple of S generators gives batches `[S, N]`, those of each seed
             as if its generator were the only one. On the device of the rows.
 
@@ -32,31 +36,64 @@ class OfflineReplay:
     """
 
     def __init__(
-        self, rows: TensorDict, episodes: Tensor, *, batch_size: int, generator: Source = None
+        self,
+        rows: TensorDict,
+        episodes: Tensor,
+        *,
+        batch_size: int,
+        gamma: float | None = None,
+        generator: Source = None,
     ) -> None:
         edges = episodes.flatten().tolist()
         covers = len(edges) > 0 and edges[0] == 0 and edges[-1] == len(rows) and edges[1:-1:2] == edges[2::2]
         if not len(rows) or not covers:
             raise ValueError(f"{len(episodes)} episodes do not cover {len(rows)} rows in order")
         self.rows, self.episodes = rows, episodes
-        self.batch_size, self.generator = batch_size, generator
+        self.batch_size, self.gamma, self.generator = batch_size, gamma, generator
+
+    @cached_property
+    def packed(self) -> tuple[Layout, Tensor]:
+        """The rows side by side in one float32 matrix, `[rows, W]`, and which columns are what.
+
+        Made from `rows` when the first row is sampled; windows do without.
+        """
+        return pack(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def sample(self) -> TensorDict:
         """Draw rows uniformly, with replacement: `[N]`, or `[S, N]` for a tuple of generators."""
-        return self.rows[self.draw()]
+        layout, packed = self.packed
+        return layout.table(torch.embedding(packed, self.draw()))
 
-    def draw(self) -> Tensor:
-        """Draw numbers below the replay's length uniformly, with replacement, `[N]` or `[S, N]`."""
-        device = self.episodes.device
+    def batch(self) -> Batch:
+        """Draw one batch: the content of `sample`, as views of gathered rows."""
+        return self._gather(self.draw())
+
+    def batches(self, count: int) -> list[Batch]:
+        """Draw `count` batches at once: on the CPU those of as many calls of `batch`, to the bit."""
+        return [self.batch()] if count == 1 else unbind(self._gather(self.draw((count,))))
+
+    def _gather(self, index: Tensor) -> Batch:
+        if self.gamma is None:
+            raise ValueError("this replay was made without a discount: pass gamma to OfflineReplay")
+        layout, packed = self.packed
+        return layout.batch(torch.embedding(packed, index), self.gamma)
+
+    def draw(self, count: tuple[int, ...] = ()) -> Tensor:
+        """Draw numbers below the replay's length uniformly, with replacement.
+
+        Returns:
+            `[*count, N]`, or `[*count, S, N]` for a tuple of generators.
+        """
+        device, shape = self.episodes.device, (*count, self.batch_size)
 
         def draw(generator: torch.Generator | None) -> Tensor:
-            return torch.randint(len(self), (self.batch_size,), generator=generator, device=device)
+            return torch.randint(len(self), shape, generator=generator, device=device)
 
         if isinstance(self.generator, tuple):
-            return torch.stack([draw(generator) for generator in self.generator])
+            return torch.stack([draw(generator) for generator in self.generator], -2)
         return draw(self.generator)
 
     def state_dict(self) -> dict[str, int]:

@@ -85,23 +85,17 @@ def best_cvar(values: Mapping[Any, Any], tau: Any) -> Choice:
         tau: level of the lower tail.
     """
     check_level(tau)
-    return _best((Choice(-c + v / tau, c, v) for c, v in values.items()), 1)
-
-
-def best_upper_cvar(values: Mapping[Any, Any], tau: Any) -> Choice:
-    """Return the greatest upper CVaR_tau: the minimum over stocks of -c_0 + V(c_0) / tau, V of `Upper`."""
-    check_level(tau)
-    return _best((Choice(-c + v / tau, c, v) for c, v in values.items()), -1)
+    return _best(Choice(-c + v / tau, c, v) for c, v in values.items())
 
 
 def best_mean_cvar(values: Mapping[Any, Any]) -> Choice:
     """Return the greatest mixture of mean and CVaR: the maximum of -c_0 + V(c_0), V of `MeanCVaR`."""
-    return _best((Choice(-c + v, c, v) for c, v in values.items()), 1)
+    return _best(Choice(-c + v, c, v) for c, v in values.items())
 
 
-def _best(choices: Iterable[Choice], sign: int) -> Choice:
+def _best(choices: Iterable[Choice]) -> Choice:
     """Return the best choice; of equally good ones that with the greatest stock."""
-    return max(choices, key=lambda choice: (sign * choice.value, choice.stock))
+    return max(choices, key=lambda choice: (choice.value, choice.stock))
 
 
 def project_to_quantiles(law: Law, count: int) -> list[Any]:

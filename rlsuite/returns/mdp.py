@@ -11,7 +11,7 @@ State = Hashable
 LARGEST_DENOMINATOR = 10**9  # of numbers that come as floats: 0.1 means 1/10
 
 
-class Outcome(NamedTuple):
+class Transition(NamedTuple):
     """One thing that an action may bring: its probability, reward (a number or a tuple) and next state."""
 
     probability: Fraction
@@ -40,7 +40,7 @@ class MDP:
         ConfigError: probabilities are negative or do not sum to one, or rewards mix numbers and vectors.
     """
 
-    actions: Mapping[State, Sequence[Sequence[Outcome]]]
+    actions: Mapping[State, Sequence[Sequence[Transition]]]
     start: Mapping[State, Fraction]
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class MDP:
         size = self.reward_size
         return Fraction(0) if size is None else (Fraction(0),) * size
 
-    def options(self, state: State) -> Sequence[Sequence[Outcome]]:
+    def options(self, state: State) -> Sequence[Sequence[Transition]]:
         """Return the outcomes of each action; none where the state is terminal."""
         return self.actions.get(state, ())
 
@@ -102,7 +102,7 @@ def build(
         for option in options:
             outcomes = [option] if isinstance(option, tuple) else list(option)
             full = [(1, *outcome) if len(outcome) == 2 else outcome for outcome in outcomes]
-            rows.append(tuple(Outcome(exact(p), exact(r), s) for p, r, s in full))
+            rows.append(tuple(Transition(exact(p), exact(r), s) for p, r, s in full))
         actions[state] = tuple(rows)
     if starts is None:
         starts = {next(iter(table)) if start is None else start: 1}

@@ -14,8 +14,8 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from rlsuite.errors import ConfigError
-from rlsuite.returns.laws import Choice, Law, best_cvar, best_mean_cvar, best_upper_cvar
-from rlsuite.returns.mdp import MDP, Outcome, State, exact
+from rlsuite.returns.laws import Choice, Law, best_cvar, best_mean_cvar, check_level
+from rlsuite.returns.mdp import MDP, State, Transition, exact
 from rlsuite.returns.objectives import Lower, MeanCVaR, Upper, Utility, check_discount, next_stock, plus
 
 Policy = Callable[[State, Any, int], int]
@@ -108,7 +108,7 @@ class Solver:
 
 
 def backed_up(
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[Transition],
     following: Callable[[State, Any, int], Law],
     stock: Any,
     gamma: Any,
@@ -227,12 +227,132 @@ def optimal_cvar(
         tau: level of the tail.
         steps: horizon.
         gamma: discount.
-        upper: the highest tau instead of the lowest. Its law may need a mixture of policies to attain the
-            value; returned is the greedy one at the stock found.
+        upper: the highest tau instead of the lowest. The law may be that of a mixture of two policies, which
+            `optimal_upper_cvar` returns.
     """
-    solver = Solver(mdp, Upper() if upper else Lower(), gamma)
-    choice = (best_upper_cvar if upper else best_cvar)(_values(solver, steps), exact(tau))
+    if upper:
+        best = optimal_upper_cvar(mdp, tau, steps, gamma)
+        return best.choice, best.law
+    solver = Solver(mdp, Lower(), gamma)
+    choice = best_cvar(_values(solver, steps), exact(tau))
     return choice, start_law(mdp, solver.policy, choice.stock, steps, gamma)
+
+
+class Mixture(NamedTuple):
+    """Policies of (state, stock, steps left), one of which is drawn before the first step and then kept.
+
+    Attributes:
+        choice: the value, the first stock of every policy, and the expected utility from there.
+        weights: probability of each policy.
+        policies: one or two.
+        law: of the return, over the draw of the policy too.
+    """
+
+    choice: Choice
+    weights: tuple[Any, ...]
+    policies: tuple[Policy, ...]
+    law: Law
+
+
+@dataclass(frozen=True)
+class _UpperBeside(Upper):
+    """`Upper` at a stock an infinitesimal step above (side 1) or below it (side -1).
+
+    Its value is a pair, compared in order: E max(c + G, 0), then what the step adds, side times the slope in
+    c on that side: P(c + G >= 0) above, P(c + G > 0) below. (c + G) keeps its sign along an episode, so
+    dynamic programming may maximise the pair as it may the first number.
+    """
+
+    side: int = 1
+
+    def mean(self, law: Law, stock: Any = 0) -> tuple[Any, Any]:
+        """Return the pair for G of the law."""
+        return super().mean(law, stock), self.side * self.slope(law, stock)
+
+    def slope(self, law: Law, stock: Any) -> Any:
+        """Return the slope of E max(c + G, 0) in c on this side of the stock."""
+        return sum(
+            (p for x, p in law.items() if stock + x > 0 or (self.side > 0 and stock + x == 0)), Fraction(0)
+        )
+
+
+class _Tangent(NamedTuple):
+    """A policy optimal at a stock and on one side of it; its line touches the optimal values there."""
+
+    stock: Any
+    policy: Policy
+    law: Law
+    utility: Any
+    slope: Any
+
+
+def optimal_upper_cvar(mdp: MDP, tau: Any, steps: int, gamma: Any = 1) -> Mixture:
+    """Return the best mean of the highest tau of the return, and the mixture of policies that attains it.
+
+    The value is the minimum over first stocks c of -c + V(c) / tau, V the optimal E max(c + G, 0). V is a
+    maximum of convex curves, one a policy, so the minimum lies at minus a reachable return or where two
+    curves cross. There no single policy need attain it: by the minimax theorem a mixture of two does, one
+    optimal below the stock and one above, mixed so that -c + E max(c + G, 0) / tau is level. Found by cutting
+    planes: V is piecewise linear, and every stock that is tried ends the search or shows a new piece of it.
+
+    Args:
+        mdp: the process; the first stock, and the policy of the mixture, are chosen before the first state
+            is seen.
+        tau: level of the tail, in (0, 1].
+        steps: horizon.
+        gamma: discount.
+    """
+    tau = exact(tau)
+    check_level(tau)
+    sides = {side: Solver(mdp, _UpperBeside(side), gamma) for side in (-1, 1)}
+
+    def tangent(stock: Any, side: int) -> _Tangent:
+        utility = _UpperBeside(side)
+        law = start_law(mdp, sides[side].policy, stock, steps, gamma)
+        return _Tangent(
+            stock, sides[side].policy, law, utility.mean(law, stock)[0], utility.slope(law, stock)
+        )
+
+    returns = reachable_returns(mdp, steps, gamma)
+    low, high = tangent(-returns[-1], 1), tangent(-returns[0], -1)
+    if low.slope >= tau:
+        return _mixed(tangent(low.stock, -1), low, tau)
+    if high.slope <= tau:
+        return _mixed(high, tangent(high.stock, 1), tau)
+    while True:  # the objective falls from low.stock on and rises up to high.stock
+        crossing = (low.utility - low.slope * low.stock - high.utility + high.slope * high.stock) / (
+            high.slope - low.slope
+        )
+        below, above = tangent(crossing, -1), tangent(crossing, 1)
+        if below.slope <= tau <= above.slope:
+            return _mixed(below, above, tau)
+        if above.slope < tau:
+            low = above
+        else:
+            high = below
+
+
+def _mixed(below: _Tangent, above: _Tangent, tau: Any) -> Mixture:
+    """Return the mixture of two policies, optimal at one stock, whose highest tau begins at minus that stock.
+
+    It does where P(G > -c) <= tau <= P(G >= -c).
+    """
+    stock, utility = below.stock, below.utility
+    reached = _UpperBeside(1).slope(below.law, stock)
+    exceeded = _UpperBeside(-1).slope(above.law, stock)
+    if reached >= tau:
+        weight = Fraction(0)
+    elif exceeded <= tau:
+        weight = Fraction(1)
+    else:
+        weight = (tau - reached) / (above.slope - reached)
+    law: dict[Any, Any] = {}
+    parts = [(p, part) for p, part in ((1 - weight, below), (weight, above)) if p]
+    for chance, part in parts:
+        for value, p in part.law.items():
+            law[value] = law.get(value, Fraction(0)) + chance * p
+    choice = Choice(-stock + utility / tau, stock, utility)
+    return Mixture(choice, tuple(p for p, _ in parts), tuple(part.policy for _, part in parts), law)
 
 
 def optimal_mean_cvar(mdp: MDP, weight: Any, tau: Any, steps: int, gamma: Any = 1) -> tuple[Choice, Law]:
@@ -287,7 +407,7 @@ def every_law(mdp: MDP, steps: int, gamma: Any = 1, state: State | None = None) 
                 raise ConfigError(f"more than {MAX_LAWS} history-dependent policies: lower the horizon")
             for chosen in product(*below):
                 after = dict(enumerate(chosen))
-                numbered = [Outcome(o.probability, o.reward, index) for index, o in enumerate(outcomes)]
+                numbered = [Transition(o.probability, o.reward, index) for index, o in enumerate(outcomes)]
                 found.append(
                     backed_up(numbered, lambda i, _c, _n, after=after: after[i], mdp.zero, gamma, steps)  # type: ignore[misc]
                 )

@@ -1,34 +1,34 @@
-"""What a run is made of: built from its configuration, and restored from a checkpoint."""
+"""What a run is made of, built from its configuration."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
 
-from rlsuite.agents.base import GENERATOR_NAMES, Agent, Spaces
-from rlsuite.blocks import ranks
+from rlsuite import distributed as ranks
+from rlsuite.agents.base import GENERATOR_NAMES, Agent, Spaces, StagedAgent
 from rlsuite.blocks.noise import Source
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.make import make_env
-from rlsuite.errors import ConfigError, DataError
+from rlsuite.errors import ConfigError
 from rlsuite.offline.scores import Reference
 from rlsuite.plugins.base import Plugin
 from rlsuite.registry import plugin_class
 from rlsuite.replay.memory import host_free_bytes
-from rlsuite.replay.uniform import Chunk, UniformReplay
-from rlsuite.strict import from_mapping, is_number
+from rlsuite.replay.offline import OfflineReplay
+from rlsuite.replay.uniform import UniformReplay
+from rlsuite.replay.windows import WindowReplay
+from rlsuite.runs.checkpoint import config_digest
+from rlsuite.runs.config import LearnConfig, TrainConfig, updates_of
+from rlsuite.strict import from_mapping
 from rlsuite.training import state
-from rlsuite.training.checkpoint import Loaded, config_digest
-from rlsuite.training.config import LearnConfig, TrainConfig
-from rlsuite.training.graphs import Update
-from rlsuite.training.recorder import Recorder
 from rlsuite.training.rng import SeedStreams
-from rlsuite.training.tensorfile import check_like
+from rlsuite.training.updates import Updates, compile_mode
 
 # What may differ when a run goes on: nothing here changes what is learnt.
 NOT_DIGESTED = (
@@ -37,6 +37,7 @@ NOT_DIGESTED = (
     "threads",
     "step_timeout",
     "cuda_graphs",
+    "compile",
     "loggers",
     "eval_every",
     "checkpoint_every",
@@ -44,24 +45,6 @@ NOT_DIGESTED = (
 )
 
 SEED_LIMIT = 2**31  # what environments take as a seed is below
-
-
-class Replay(Protocol):
-    """What a learner asks of the rows it learns from."""
-
-    def __len__(self) -> int: ...
-
-    def sample(self) -> TensorDict:
-        """Draw a batch, `[N]` or `[S, N]`."""
-
-    def chunks(self) -> Iterator[Chunk]:
-        """Yield the rows that a checkpoint must hold."""
-
-    def state_dict(self) -> dict[str, int]:
-        """Return counters."""
-
-    def load(self, state: dict[str, int], chunks: Iterator[dict[str, Tensor]]) -> None:
-        """Take back what `state_dict` and `chunks` gave."""
 
 
 @dataclass(slots=True)
@@ -74,7 +57,10 @@ class Clock:
     failed_saves: int = 0
     offline: int = 0  # updates made before the first env step; env_steps counts on from there
     last_return: float | None = None
-    best_return: float | None = None
+    best_return: float | None = None  # of several seeds the mean of what each had best
+    best_returns: list[float | None] = field(default_factory=list)  # of every seed, empty before the first
+    evaluated: int = 0  # updates of the agent that `last_return` is of
+    owes_evaluation: int = 0  # 1 where a signal came during one
 
     def passed(self, every: int, num_envs: int) -> bool:
         """Whether the last vector step reached or passed a multiple of `every` env steps (0: never)."""
@@ -88,7 +74,7 @@ class Clock:
 
 @dataclass(slots=True, kw_only=True)
 class Learner:
-    """Everything that learns, is evaluated or is saved, offline or online."""
+    """What learns and is evaluated, without what it learns from: the same offline and online."""
 
     config: LearnConfig
     seeds: tuple[int, ...]  # root of each agent's random streams
@@ -97,30 +83,56 @@ class Learner:
     streams: SeedStreams
     eval_env: VectorEnv
     agent: Agent
-    policy: TensorDictModuleBase  # the agent's, on the rows of all worlds
-    replay: Replay
+    policy: TensorDictModuleBase  # the agent's, on the transitions of all envs
     clock: Clock
     sums: state.RunningSums
+    updates: Updates
     plugins: Mapping[str, Plugin] = field(default_factory=dict)
     reference: Reference | None = None  # returns that score 0 and 100
-    update: Update | None = None  # chosen at the first update, which brings the first batch
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.eval_env.close()
 
 
 @dataclass(slots=True, kw_only=True)
-class Run(Learner):
-    """A learner and the worlds it acts in."""
+class OfflineRun(Learner):
+    """A learner and recorded transitions."""
+
+    replay: OfflineReplay | WindowReplay
+
+
+@dataclass(slots=True, kw_only=True)
+class OnlineRun(Learner):
+    """A learner, the envs it acts in, and the replay of what happened there."""
 
     config: TrainConfig
     env: VectorEnv
     replay: UniformReplay
     episodes: state.EpisodeSums
-    carried: TensorDictBase
-    reward: Callable[[Tensor], Tensor] | None = None  # of stored rows, where recorded ones were changed
+    td: TensorDictBase  # what the policy sees next, `[num_envs]`: observations, and what it carries
+    act: Callable[[Tensor], Tensor] | None  # observations to actions; None for a policy that carries more
+    reward: Callable[[Tensor], Tensor] | None = None  # of stored transitions
+
+    def close(self) -> None:
+        """Close the environments, the one for evaluations too when the first fails."""
+        try:
+            self.env.close()
+        finally:
+            self.eval_env.close()
+
+
+Run = OfflineRun | OnlineRun
+
+
+def parts_of(learner: Learner) -> dict[str, Any]:
+    """Return the fields of a learner by name, to make a run of it."""
+    return {field.name: getattr(learner, field.name) for field in fields(Learner)}
 
 
 def build(
     agent_class: type[Agent], agent_config: Any, config: TrainConfig, roots: Sequence[int] | None = None
-) -> Run:
+) -> OnlineRun:
     """Make every object of an online run from its configuration; all chance comes from the seeds.
 
     Args:
@@ -129,73 +141,85 @@ def build(
         config: the run's fields.
         roots: one seed per agent, instead of `seed`, `seed` + 1, ...
     """
-    common = learner_fields(agent_class, agent_config, config, config.env, roots)
-    return with_worlds(common, config, getattr(agent_config, "gamma", 1.0))
+    return online_run(build_learner(agent_class, agent_config, config, config.env, roots), config)
 
 
-def learner_fields(
+def build_learner(
     agent_class: type[Agent],
     agent_config: Any,
     config: LearnConfig,
     env_id: str,
     roots: Sequence[int] | None = None,
-) -> dict[str, Any]:
-    """Make what online and offline runs share: the fields of `Learner` but its replay."""
+) -> Learner:
+    """Make what online and offline runs share; see `build` for the arguments."""
     device = pick_device(config.device, config.engine)
     roots = range(config.seed, config.seed + config.seeds) if roots is None else roots
     streams = SeedStreams(roots, device, ranks.rank())
-    eval_env = worlds(config, env_id, streams, "eval", config.eval_episodes, eval_engine(config.engine))
+    eval_env = make_envs(config, env_id, streams, "eval", config.eval_episodes, eval_engine(config.engine))
     agent = new_agent(agent_class, agent_config, eval_env, streams, device)
-    settings = {key: value for key, value in chosen(config).items() if key not in NOT_DIGESTED}
-    own = {"agent": agent_class.__name__, **chosen(agent_config)}
-    return {
-        "config": config,
-        "seeds": tuple(roots),
-        "digest": config_digest({**own, "train": settings}),
-        "device": device,
-        "streams": streams,
-        "eval_env": eval_env,
-        "agent": agent,
-        "policy": per_seed_policy(agent) if agent.lead else agent.policy,
-        "clock": Clock(),
-        "sums": state.RunningSums(len(streams)),
-        "plugins": {
-            name: new_plugin(name, values, agent, streams) for name, values in config.plugins.items()
-        },
-    }
+    agent.begin(updates_of(config))
+    train_settings = {key: value for key, value in chosen(config).items() if key not in NOT_DIGESTED}
+    settings = {"agent": agent_class.__name__, **chosen(agent_config), "train": train_settings}
+    mode, _ = compile_mode(agent_class, agent_config, config, device.type)
+    return Learner(
+        config=config,
+        seeds=tuple(roots),
+        digest=config_digest(settings),
+        device=device,
+        streams=streams,
+        eval_env=eval_env,
+        agent=agent,
+        policy=per_seed_policy(agent) if agent.lead else agent.policy,
+        clock=Clock(),
+        sums=state.RunningSums(len(streams)),
+        updates=Updates(agent, mode, graphs=config.cuda_graphs),
+        plugins={name: new_plugin(name, values, agent, streams) for name, values in config.plugins.items()},
+    )
 
 
-def with_worlds(
-    common: Mapping[str, Any], config: TrainConfig, gamma: float, env_steps: int | None = None
-) -> Run:
-    """Join a learner's fields with worlds to act in and an empty replay.
+def online_run(learner: Learner, config: TrainConfig, env_steps: int | None = None) -> OnlineRun:
+    """Join a learner with envs to act in and an empty replay.
 
     Args:
-        common: what `learner_fields` gave.
-        config: the run's fields.
-        gamma: discount of n-step sums.
+        learner: what acts; an offline run's may go on here.
+        config: of the online run.
         env_steps: that will be taken; None is `config.steps`.
     """
-    streams, device = common["streams"], common["device"]
-    own = config.num_envs // ranks.size()
-    env = worlds(config, config.env, streams, "env", own, config.engine, first=ranks.rank() * own)
+    streams, agent = learner.streams, learner.agent
+    share = config.num_envs // ranks.size()
+    env = make_envs(config, config.env, streams, "env", share, config.engine, first=ranks.rank() * share)
     replay = UniformReplay(
         config.replay_size // ranks.size() * len(streams),
         num_envs=env.num_envs,
         batch_size=config.batch_size // ranks.size(),
         n_step=config.n_step,
-        gamma=gamma,
-        device=device,
+        gamma=agent.gamma,
+        device=learner.device,
         generator=streams.source("sample"),
     )
-    episodes = state.EpisodeSums(env.num_envs, device, seeds=len(streams))
-    for plugin in common["plugins"].values():
+    episodes = state.EpisodeSums(env.num_envs, learner.device, seeds=len(streams))
+    for plugin in learner.plugins.values():
         plugin.begin(env.num_envs, env.max_episode_steps, config.steps if env_steps is None else env_steps)
-    fields = {**common, "config": config, "replay": replay}
-    return Run(**fields, env=env, episodes=episodes, carried=env.reset())
+    parts = parts_of(learner) | {"config": config}
+    act = plain_policy(agent)
+    td = env.reset() if act is None else env.reset().select("observation")
+    return OnlineRun(**parts, env=env, replay=replay, episodes=episodes, td=td, act=act)
 
 
-def worlds(
+def plain_policy(agent: Agent) -> Callable[[Tensor], Tensor] | None:
+    """Return an agent's policy as a function of observations `[B, O]`, several seeds' in equal groups.
+
+    None for a policy that reads or leaves more than that: it is called with a TensorDict.
+    """
+    policy = agent.policy
+    if list(policy.in_keys) != ["observation"] or list(policy.out_keys) != ["action"]:
+        return None
+    if not agent.lead:
+        return policy.module
+    return lambda observation: policy.module(observation.unflatten(0, (*agent.lead, -1))).flatten(0, 1)
+
+
+def make_envs(
     config: LearnConfig,
     env_id: str,
     streams: SeedStreams,
@@ -204,8 +228,8 @@ def worlds(
     engine: str,
     first: int = 0,
 ) -> VectorEnv:
-    """Make `count` worlds of every seed, from its `first` on, each seeded by its seed's `stream`."""
-    seeds = world_seeds([seed + first for seed in streams.seeds(stream)], count)
+    """Make `count` envs of every seed, from its `first` on, each seeded by its seed's `stream`."""
+    seeds = env_seeds([seed + first for seed in streams.seeds(stream)], count)
     return make_env(
         env_id,
         len(seeds),
@@ -213,6 +237,7 @@ def worlds(
         engine=engine,
         device=pick_device(config.device),
         threads=config.threads,
+        observation_keys=config.observation_keys or None,
         options=config.env_options,
         legacy_margin=config.legacy_margin,
     )
@@ -232,13 +257,18 @@ def new_agent(
     """
     generators: dict[str, Source] = {name: streams.source(name) for name in GENERATOR_NAMES}
     lead = (len(streams),) if len(streams) > 1 else ()
+    check_actions(agent_class, env)
+    return agent_class(spaces_of(env), agent_config, generators, device=device, lead=lead)
+
+
+def check_actions(agent_class: type[Agent], env: VectorEnv) -> None:
+    """Raise ConfigError where an environment's actions are not of the agent's kind."""
     if env.discrete != agent_class.discrete:
         wanted, given = ("discrete", "continuous") if agent_class.discrete else ("continuous", "discrete")
         way = f": use discrete:{env.env_id}" if agent_class.discrete else ""
         raise ConfigError(
             f"{agent_class.__name__} needs {wanted} actions, and those of {env.env_id} are {given}{way}"
         )
-    return agent_class(spaces_of(env), agent_config, generators, device=device, lead=lead)
 
 
 def new_plugin(name: str, values: Mapping[str, Any], agent: Agent, streams: SeedStreams) -> Plugin:
@@ -247,27 +277,27 @@ def new_plugin(name: str, values: Mapping[str, Any], agent: Agent, streams: Seed
     Raises:
         ConfigError: the agent learns in stages; plug-ins expect that every update trains all of it.
     """
-    if agent.stages:
+    if isinstance(agent, StagedAgent):
         raise ConfigError(f"--plugins {name}: the agent learns in stages, and takes no plug-ins")
-    kind = plugin_class(name)
-    return kind(from_mapping(kind.Config, values, f"plug-in {name}"), agent, streams.source("plugin"))
+    cls = plugin_class(name)
+    return cls(from_mapping(cls.Config, values, f"plug-in {name}"), agent, streams.source("plugin"))
 
 
 def per_seed_policy(agent: Agent) -> TensorDictModuleBase:
-    """Return an agent's policy for flat rows `[S B]`: the worlds of each seed go to its own network."""
+    """Return an agent's policy for flat batches `[S B]`: the envs of each seed go to its own network."""
     policy, seeds = agent.policy, len(agent.generators["act"])  # type: ignore[arg-type]
 
-    def act(*rows: Tensor | None) -> tuple[Tensor, ...]:
-        assert rows[0] is not None
-        given = TensorDict(
+    def act(*inputs: Tensor | None) -> tuple[Tensor, ...]:
+        assert inputs[0] is not None
+        td = TensorDict(
             {
-                key: row.unflatten(0, (seeds, -1))
-                for key, row in zip(policy.in_keys, rows, strict=True)
-                if row is not None  # what a policy carries is not there at first
+                key: value.unflatten(0, (seeds, -1))
+                for key, value in zip(policy.in_keys, inputs, strict=True)
+                if value is not None  # what a policy carries is not there at first
             },
-            [seeds, len(rows[0]) // seeds],
+            [seeds, len(inputs[0]) // seeds],
         )
-        return tuple(policy(given).get(key).flatten(0, 1) for key in policy.out_keys)
+        return tuple(policy(td).get(key).flatten(0, 1) for key in policy.out_keys)
 
     return TensorDictModule(act, in_keys=policy.in_keys, out_keys=policy.out_keys)
 
@@ -287,9 +317,9 @@ def eval_engine(engine: str) -> str:
     return "native" if engine == "warp" else engine
 
 
-def world_seeds(seeds: Sequence[int], worlds: int) -> list[int]:
-    """Return the seed of every world: each agent's worlds count up from its own."""
-    return [(seed + world) % SEED_LIMIT for seed in seeds for world in range(worlds)]
+def env_seeds(seeds: Sequence[int], count: int) -> list[int]:
+    """Return the seed of every env: the `count` envs of each agent count up from the agent's seed."""
+    return [(seed + index) % SEED_LIMIT for seed in seeds for index in range(count)]
 
 
 def spaces_of(env: VectorEnv) -> Spaces:
@@ -298,6 +328,7 @@ def spaces_of(env: VectorEnv) -> Spaces:
         observation=env.observation_spec["observation"].shape[-1],
         action=env.action_spec.shape[-1],
         half_range=env.half_range,
+        center=tuple(env.middle) if any(env.middle) else (),
         discrete=env.discrete,
         picture=env.picture,
         stock=env.stock,
@@ -327,116 +358,9 @@ def free_bytes(device: torch.device) -> int:
     return host_free_bytes()
 
 
-def check_memory(run: Run, rows: TensorDictBase) -> int:
-    """Return the bytes of the full replay for rows like these; ConfigError when the device lacks them."""
+def check_memory(run: OnlineRun, transitions: TensorDictBase) -> int:
+    """Return the bytes of a full replay of such transitions; ConfigError when the device lacks them."""
     try:
-        return run.replay.check_memory(rows, free_bytes(run.device))
+        return run.replay.check_memory(transitions, free_bytes(run.device))
     except MemoryError as error:
         raise ConfigError(str(error)) from error
-
-
-def snapshot(run: Learner, recorder: Recorder) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
-    """Return everything but the replay's rows: tensors by part and JSON documents by name."""
-    sums, counts = run.sums.state()
-    tensors: dict[str, Mapping[str, Tensor]] = {
-        "agent": state.agent_tensors(run.agent),
-        "optim": state.optimizer_tensors(run.agent),
-        "sums": sums,
-    }
-    plugins = {
-        f"{name}/{key}": value
-        for name, plugin in run.plugins.items()
-        for key, value in plugin.state_dict().items()
-    }
-    if plugins:
-        tensors["plugins"] = plugins
-    if isinstance(run, Run):
-        tensors |= {
-            "env": run.env.state_dict(),
-            "carried": state.carried_tensors(run.carried),
-            "episodes": run.episodes.state(),
-        }
-    documents = {
-        "rng": run.streams.state_dict(),
-        "counters": {"clock": asdict(run.clock), "sums": counts, "replay": run.replay.state_dict()},
-        "recorder": recorder.state_dict(),
-    }
-    return tensors, documents
-
-
-def own_entries(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the entries whose name begins with `prefix`, without it."""
-    return {key[len(prefix) :]: value for key, value in saved.items() if key.startswith(prefix)}
-
-
-def restore(run: Learner, loaded: Loaded) -> None:
-    """Put a checkpoint into a freshly built run.
-
-    Raises:
-        DataError: it does not fit. Its digests are true, so another run, another release or a hand wrote it.
-    """
-    tensors, documents = loaded.tensors, loaded.documents
-    try:
-        counters = documents["counters"]
-        clock = saved_clock(counters["clock"], loaded.step)
-        state.load_agent_tensors(run.agent, tensors["agent"])
-        state.load_optimizer_tensors(run.agent, tensors["optim"])
-        if isinstance(run, Run):
-            run.env.load_state_dict(tensors["env"])
-            # Beyond what a reset gives there is what policies carry from step to step.
-            fresh = state.carried_tensors(run.carried)
-            check_like("carried", {key: tensors["carried"][key] for key in fresh}, fresh)
-            check_rows("carried", tensors["carried"], run.env.num_envs)
-            run.carried = state.load_carried(tensors["carried"], run.env.num_envs, run.device)
-            run.episodes.load(tensors["episodes"])
-        for name, plugin in run.plugins.items():
-            plugin.load_state_dict(own_entries(tensors.get("plugins", {}), f"{name}/"))
-        run.sums.load(tensors["sums"], counters["sums"])
-        run.streams.load_state_dict(documents["rng"])
-        run.replay.load(counters["replay"], replay_rows(run, loaded))
-        for name, value in asdict(clock).items():
-            setattr(run.clock, name, value)
-    except (KeyError, ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"the checkpoint does not fit this run: {error!r}") from error
-
-
-def saved_clock(values: Any, step: int) -> Clock:
-    """Return the clock of a checkpoint's document, every field checked; one that it lacks is new.
-
-    Raises:
-        ValueError: an unknown field, a value of another type, or the clock of another step.
-    """
-    if not isinstance(values, Mapping):
-        raise ValueError(f"clock = {values!r}: not an object")
-    clock = Clock(**values)
-    for name, value in asdict(clock).items():
-        returns = name.endswith("_return")
-        fits = value is None or is_number(value) if returns else type(value) is int and value >= 0
-        if not fits:
-            wanted = "a finite number or null" if returns else "a whole number, not negative"
-            raise ValueError(f"clock: {name} = {value!r:.40}: must be {wanted}")
-    if clock.env_steps != step:
-        raise ValueError(f"clock: env_steps = {clock.env_steps}, the manifest is of step {step}")
-    return clock
-
-
-def replay_rows(run: Learner, loaded: Loaded) -> Iterator[dict[str, Tensor]]:
-    """Yield the chunks of a checkpoint's replay, each with the columns that the run's own rows would have."""
-    for name, rows in loaded.chunks():
-        if isinstance(run, Run):
-            following = run.carried.clone(False).set("reward", run.env.reward_spec.zero())
-            step = run.carried.clone(False).set("action", run.env.action_spec.zero()).set("next", following)
-            own = run.replay.no_rows(step)
-            # Of any length: what must agree is what a row is.
-            check_like(name, {key: rows[key][:0] if rows[key].dim() else rows[key] for key in rows}, own)
-            check_rows(name, rows, len(rows["observation"]))
-        yield rows
-
-
-def check_rows(part: str, tensors: Mapping[str, Tensor], rows: int) -> None:
-    """Raise DataError unless every tensor has `rows` rows."""
-    for name, tensor in tensors.items():
-        if not tensor.dim() or len(tensor) != rows:
-            raise DataError(
-                f'checkpoint part "{part}": {name} is {tuple(tensor.shape)}, expected {rows} rows'
-            )

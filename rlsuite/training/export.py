@@ -5,10 +5,13 @@ scaling to the actuators' range. What was written is read back and compared with
 name.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,12 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from rlsuite.agents.policies import Policy
-from rlsuite.errors import ConfigError, NumericalError
+from rlsuite.errors import ConfigError, DataError, NumericalError
+from rlsuite.runs.files import write_atomic
 from rlsuite.training.loaded import LoadedPolicy, load
 
 Format = Literal["onnx", "torch"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
 TOLERANCE = 1e-5  # between the file's actions and the policy's, as a part of half the action's range
+SPARE_BYTES = 1 << 20  # of the graph, names and facts
 PROBES = 256  # observations of the comparison
 EXAMPLE_ROWS = 2  # of the traced call; 1 would be taken for a constant
 
@@ -38,8 +43,12 @@ class PolicyGraph(nn.Module):
 
     middle: Tensor
     half_range: Tensor
+    low: Tensor
+    high: Tensor
 
-    def __init__(self, policy: nn.Module, middle: Tensor, half_range: Tensor) -> None:
+    def __init__(
+        self, policy: nn.Module, middle: Tensor, half_range: Tensor, low: Tensor, high: Tensor
+    ) -> None:
         super().__init__()
         inner = getattr(policy, "module", None)
         if not isinstance(inner, Policy):
@@ -51,13 +60,16 @@ class PolicyGraph(nn.Module):
         self.actor, self.mode = inner.actor, inner.mode
         self.register_buffer("middle", middle)
         self.register_buffer("half_range", half_range)
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
         self.eval()
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return actions `[N, A]` for observations `[N, O]`."""
         if self.normalizer is not None:
             observation = self.normalizer(observation)
-        return self.middle + self.half_range * self.mode(self.actor(observation))
+        action = self.middle + self.half_range * self.mode(self.actor(observation))
+        return torch.minimum(torch.maximum(action, self.low), self.high)  # the sum rounds beyond the ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,7 @@ def export(
     Raises:
         ConfigError: the file exists, a package is missing, the policy is no single graph, or there is no
             such run, checkpoint or agent.
+        DataError: the file cannot be written.
         NumericalError: what was written does not act like the policy.
     """
     loaded = load(run, checkpoint=which, seed_index=seed_index)
@@ -99,19 +112,21 @@ def export(
     )
     if path.suffix != SUFFIXES[form]:
         raise ConfigError(f"{path}: a file of format {form} ends in {SUFFIXES[form]}")
-    if path.exists():
-        raise ConfigError(f"{path} exists: move it away, or name another file with --out")
+    beside = path.with_suffix(".json")
+    for taken in (path, beside):
+        if taken.exists() and not (taken == beside and is_facts(beside)):
+            raise ConfigError(f"{taken} exists: move it away, or name another file with --out")
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent} is no folder: make it first")
-    graph = PolicyGraph(loaded.policy, loaded.middle, loaded.half_range)
+    graph = PolicyGraph(loaded.policy, loaded.middle, loaded.half_range, loaded.low, loaded.high)
     facts = loaded.facts | {
         "format": form,
         "input": ["observation", "float32", [None, loaded.observation_size]],
     }
-    facts |= {"action_low": (loaded.middle - loaded.half_range).tolist()}
-    facts |= {"action_high": (loaded.middle + loaded.half_range).tolist()}
+    facts |= {"action_low": loaded.low.tolist(), "action_high": loaded.high.tolist()}
     stage = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
+        check_room(stage, graph)
         read = WRITERS[form](graph, loaded.observation_size, stage, facts)
         difference = compare(read, loaded)
         if not difference <= TOLERANCE:
@@ -121,20 +136,45 @@ def export(
             )
         with stage.open("rb") as file:
             facts |= {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "difference": difference}
+        write_atomic(beside, (json.dumps(facts, indent=2) + "\n").encode())
         stage.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        stage.unlink(missing_ok=True)
-    path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
+        with contextlib.suppress(OSError):
+            stage.unlink(missing_ok=True)
     return Exported(path, facts, difference)
+
+
+def is_facts(path: Path) -> bool:
+    """Whether a JSON file is one that an earlier export left, and no file of a run."""
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(facts, dict) and {"format", "sha256", "input"} <= facts.keys()
+
+
+def check_room(path: Path, graph: nn.Module) -> None:
+    """Raise OSError where `path` cannot be made, or its disk has no room for the weights.
+
+    torch.export ends the process when its archive cannot be written: that is found out before.
+    """
+    path.write_bytes(b"")
+    weights = sum(t.numel() * t.element_size() for t in graph.state_dict().values())
+    if shutil.disk_usage(path.parent).free < 2 * weights + SPARE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    path.unlink()
 
 
 def compare(read: Callable[[Tensor], Tensor], loaded: LoadedPolicy) -> float:
     """Return the largest difference of actions over drawn observations, in halves of the action's range."""
     generator = torch.Generator().manual_seed(0)
     observation = torch.randn(PROBES, loaded.observation_size, generator=generator)
-    expected = torch.from_numpy(loaded.act(observation.numpy()))
-    difference = (read(observation).detach() - expected).abs() / loaded.half_range
-    return float(difference.max())
+    expected = loaded.scaled(observation)
+    # An action whose low is its high has no range: what differs there differs by all of it.
+    half = torch.where(loaded.half_range > 0, loaded.half_range, 1)
+    return float(((read(observation).detach() - expected).abs() / half).max())
 
 
 def write_onnx(
@@ -163,7 +203,7 @@ def write_onnx(
     program.model.metadata_props["rlsuite"] = json.dumps(facts)
     program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda rows: torch.from_numpy(session.run(None, {"observation": rows.numpy()})[0])
+    return lambda observations: torch.from_numpy(session.run(None, {"observation": observations.numpy()})[0])
 
 
 def write_torch(

@@ -7,11 +7,11 @@ stream that stands still) shows as a difference to eager updates, so that compar
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from tensordict import TensorDictBase
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from rlsuite.agents.base import Agent
 from rlsuite.blocks.noise import generators_of
@@ -19,8 +19,8 @@ from rlsuite.training import state
 
 logger = logging.getLogger(__name__)
 
-Update = Callable[[TensorDictBase], dict[str, Tensor]]
-Factory = Callable[[Agent, TensorDictBase], Update]
+Update = Callable[[Any], dict[str, Tensor]]
+Factory = Callable[[Agent, Any], Update]
 
 CHECKED_PERIODS = 2  # periods of updates compared: the second one runs on moments that the first one made
 RTOL, ATOL = 1e-4, 1e-6  # float32 sums may be reordered; a wrong graph is off by far more
@@ -40,10 +40,10 @@ class GraphedUpdate:
     optimisers must exist already: one eager update per position makes it.
     """
 
-    def __init__(self, agent: Agent, batch: TensorDictBase) -> None:
+    def __init__(self, agent: Agent, batch: Any) -> None:
         """Capture on a side stream, as CUDA asks; `batch` is copied and fixes shapes and device."""
         self.agent = agent
-        self.batch = batch.clone()
+        self.batch = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, batch)
         self.captured: dict[int, Captured] = {}
         count, pool = agent.update_count, torch.cuda.graph_pool_handle()
         torch.cuda.synchronize()
@@ -57,16 +57,18 @@ class GraphedUpdate:
             self.captured[position] = Captured(graph, metrics)
         agent.update_count = count
 
-    def __call__(self, batch: TensorDictBase) -> dict[str, Tensor]:
+    def __call__(self, batch: Any) -> dict[str, Tensor]:
         """Copy `batch` to where the graph reads and replay it."""
-        self.batch.copy_(batch)
+        for ours, given in zip(tree_leaves(self.batch), tree_leaves(batch), strict=True):
+            if isinstance(ours, Tensor):
+                ours.copy_(given)
         captured = self.captured[self.agent.update_count % self.agent.period]
         captured.graph.replay()
         self.agent.update_count += 1
         return captured.metrics
 
 
-def verified(agent: Agent, batch: TensorDictBase, factory: Factory = GraphedUpdate) -> Update:
+def verified(agent: Agent, batch: Any, factory: Factory = GraphedUpdate) -> Update:
     """Return `factory`'s update if it equals `agent.update` from the same state, else `agent.update`.
 
     The agent is left exactly as it came: weights, moments, random streams and count.
@@ -77,9 +79,6 @@ def verified(agent: Agent, batch: TensorDictBase, factory: Factory = GraphedUpda
         factory: makes the faster update; replaced in tests.
     """
     before = _Snapshot(agent)
-    for _ in range(agent.period):
-        agent.update(batch)  # makes the optimisers' state, whose addresses a graph keeps
-    before.restore()
     updates = CHECKED_PERIODS * agent.period
     for _ in range(updates):
         agent.update(batch)
@@ -93,11 +92,11 @@ def verified(agent: Agent, batch: TensorDictBase, factory: Factory = GraphedUpda
         logger.warning("updates stay eager: they could not be captured (%s)", str(error).split("\n")[0])
         before.restore()
         return agent.update
-    found = state.agent_tensors(agent)
+    given = state.agent_tensors(agent)
     wrong = [
         name
         for name, tensor in expected.items()
-        if not torch.allclose(found[name].double(), tensor.double(), rtol=RTOL, atol=ATOL)
+        if not torch.allclose(given[name].double(), tensor.double(), rtol=RTOL, atol=ATOL)
     ]
     before.restore()
     if wrong:

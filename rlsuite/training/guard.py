@@ -17,9 +17,9 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from rlsuite.errors import NumericalError
-from rlsuite.training.files import DISK, FileLayer
-from rlsuite.training.metricsfile import finite
-from rlsuite.training.tensorfile import tensor_bytes
+from rlsuite.runs.files import DISK, FileLayer
+from rlsuite.runs.metrics import finite
+from rlsuite.runs.tensorfile import tensor_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -66,19 +66,19 @@ class LearnerGuard:
         if bad.is_cpu and not bad:  # on the CPU asking costs nothing and saves the copies below
             return
         leaves = batch.items(True, True) if isinstance(batch, TensorDictBase) else batch.items()
-        rows = {key if isinstance(key, str) else ".".join(key): tensor for key, tensor in leaves}
+        tensors = {key if isinstance(key, str) else ".".join(key): tensor for key, tensor in leaves}
         # The host knows shapes, so this key costs no wait; agents with delayed updates have two layouts.
         names = {name: metric.numel() for name, metric in metrics.items()}
-        layout = (*names.items(), *((name, tensor.shape) for name, tensor in rows.items()))
+        layout = (*names.items(), *((name, tensor.shape) for name, tensor in tensors.items()))
         if layout not in self._latches:
-            empty = {name: torch.zeros_like(tensor) for name, tensor in rows.items()}
+            empty = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
             self._latches[layout] = _Latch(
                 names, torch.zeros_like(values), empty, torch.zeros_like(bad, dtype=torch.int64)
             )
         latch = self._latches[layout]
         first = bad & ~self._bad
         latch.values.copy_(torch.where(first, values, latch.values))
-        for name, tensor in rows.items():
+        for name, tensor in tensors.items():
             latch.batch[name].copy_(torch.where(first, tensor, latch.batch[name]))
         latch.update.copy_(torch.where(first, update, latch.update))
         self._bad |= bad
@@ -100,7 +100,7 @@ class LearnerGuard:
         """
         if self._bad is None or not bool(self._bad):
             return
-        latch = next(one for one in self._latches.values() if not torch.isfinite(one.values).all())
+        latch = next(kept for kept in self._latches.values() if not torch.isfinite(kept.values).all())
         pieces = dict(zip(latch.names, latch.values.split(list(latch.names.values())), strict=True))
         culprits = [name for name, piece in pieces.items() if not torch.isfinite(piece).all()]
         report = {

@@ -1,28 +1,33 @@
-"""What online and offline training share: the loop around the steps, updates, evaluation, checkpoints."""
+"""What online and offline training share: updates, and what surrounds the steps of a run."""
 
 import logging
 import math
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, Self
 
 import torch
+from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rlsuite.blocks import ranks
+from rlsuite import distributed as ranks
+from rlsuite.replay.batch import Batch, columns_of
 from rlsuite.replay.windows import WindowReplay
-from rlsuite.training import machine, state
-from rlsuite.training.assembly import Learner, restore, snapshot, world_seeds
-from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError, Chunk, Loaded
-from rlsuite.training.evaluate import chosen_stocks, evaluate, per_seed, summary
-from rlsuite.training.graphs import verified
+from rlsuite.runs import machine
+from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError, Loaded, SavedChunk
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
+from rlsuite.training import state
+from rlsuite.training.assembly import Run, env_seeds
+from rlsuite.training.best import BestWeights
+from rlsuite.training.evaluate import Abandoned, chosen_stocks, evaluate, per_seed, summary
 from rlsuite.training.guard import READ_EVERY, LearnerGuard
-from rlsuite.training.ranked import save_together
+from rlsuite.training.processes import save_together
 from rlsuite.training.recorder import Recorder
-from rlsuite.training.runfolder import RunFolder
-from rlsuite.training.signals import StopFlag
+from rlsuite.training.saving import restore, snapshot
 from rlsuite.training.value_error import value_trace
 from rlsuite.training.watchdog import Watchdog
 
@@ -44,158 +49,221 @@ class TrainResult:
     seconds: float = 0.0
 
 
-class Work(NamedTuple):
-    """What one turn of the loop does.
+class Session:
+    """What surrounds the steps of a run: metrics, evaluations, checkpoints, and when to stop.
 
-    Attributes:
-        advance: moves the clock's env steps (offline: its updates) on by `stride`, and learns, given the
-            recorder, for notes, and the guard.
-        stride: env steps per turn.
-        goal: env steps at which the run ends.
-        numbers: what else to log, for every seed.
-        check: raises when the run must not go on; asked after every line of metrics.
-    """
-
-    advance: Callable[[Recorder, LearnerGuard | None], None]
-    stride: int
-    goal: int
-    numbers: Callable[[], list[dict[str, float]]]
-    check: Callable[[], None] = lambda: None
-
-
-def drive(
-    run: Learner,
-    work: Work,
-    folder: RunFolder,
-    stop: StopFlag | None,
-    *,
-    resume: bool,
-    loaded: Loaded | None = None,
-    seconds: float = 0.0,
-) -> TrainResult:
-    """Do the work to its goal or to a stop signal, with metrics, evaluations and checkpoints in `folder`.
+    ```
+    with Session(run, folder, goal, stop, resume=False) as session:
+        while session.goes_on:
+            ...  # act, learn, and move the clock on by `stride` env steps
+            session.report(stride)
+            session.save_when_due(stride)
+        return session.finish()
+    ```
 
     Args:
-        run: a freshly built learner.
-        work: one turn.
+        run: freshly built.
         folder: a locked run folder.
-        stop: asked after every turn; set, the run saves and returns as interrupted.
+        goal: env steps at which the run ends.
+        stop: asked after every step; set, the run saves and ends as interrupted.
         resume: lines of metrics later than the checkpoint are set aside.
         loaded: the checkpoint to go on from.
         seconds: that the run has already taken, without a checkpoint.
-
-    Raises:
-        DataError: the checkpoint does not fit, or the last one could not be written.
-        NumericalError: a loss or a gradient was not finite; `dump/` says more.
     """
-    config, clock = run.config, run.clock
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    first = ranks.rank() == 0
-    store = CheckpointStore(folder.checkpoints, keep_last=KEPT if first else KEPT_BESIDE)
-    guard = LearnerGuard(folder.path) if config.guard else None
-    recorder = Recorder(
-        folder.path,
-        loggers=config.loggers if first else (),
-        total_steps=work.goal,
-        console=None if first else False,
-    )
-    watched = [env for env in (getattr(run, "env", None), run.eval_env) if env is not None]
-    with (
-        recorder,
-        Watchdog(watched, config.step_timeout),
-        set_exploration_type(ExplorationType.RANDOM),
-    ):
-        store.remove_stages()
+
+    def __init__(
+        self,
+        run: Run,
+        folder: RunFolder,
+        goal: int,
+        stop: StopFlag | None,
+        *,
+        resume: bool,
+        loaded: Loaded | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        first = ranks.rank() == 0
+        self.run, self.folder, self.goal, self.stop = run, folder, goal, stop
+        self.guard = LearnerGuard(folder.path) if run.config.guard else None
+        self.recorder = Recorder(
+            folder.path,
+            loggers=run.config.loggers if first else (),
+            total_steps=goal,
+            console=None if first else False,
+            after=None if loaded is None else loaded.step,
+        )
+        self.best = BestWeights(folder.path, run) if first else None
+        self.interrupted = False
+        self._store = CheckpointStore(folder.checkpoints, keep_last=KEPT if first else KEPT_BESIDE)
+        self._resume, self._loaded, self._seconds = resume, loaded, seconds
+        self._saved_at: int | None = None  # env steps of the newest checkpoint
+        self._contexts = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Open the metrics, start the watchdog, and put the checkpoint into the run.
+
+        Raises:
+            DataError: the checkpoint does not fit.
+        """
+        run, config = self.run, self.run.config
+        torch.set_num_threads(config.threads or os.cpu_count() or 1)
+        run.updates.tell = self.recorder.note
+        envs = [env for env in (getattr(run, "env", None), run.eval_env) if env is not None]
+        with ExitStack() as contexts:
+            contexts.enter_context(self.recorder)
+            contexts.enter_context(Watchdog(envs, config.step_timeout))
+            contexts.enter_context(set_exploration_type(ExplorationType.RANDOM))
+            self._go_on()
+            self._contexts = contexts.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._contexts.__exit__(*error)
+
+    def _go_on(self) -> None:
+        run, clock, loaded = self.run, self.run.clock, self._loaded
+        self._store.remove_stages()
         if loaded is not None:
             if others := machine.difference(loaded.manifest.written_by, machine.maker(run.device)):
                 logger.warning("goes on from %s, but not bit for bit: %s", loaded.path.name, others)
             restore(run, loaded)
-            recorder.load_state_dict(loaded.documents.get("recorder"))
-        elif seconds:
-            recorder.load_state_dict({"seconds": seconds, "last_return": clock.last_return})
-        if resume:
-            recorder.rewind(clock.env_steps)
-        interrupted = _turns(run, work, store, recorder, guard, stop)
-        seconds = recorder.seconds
-    returns = clock.best_return, clock.last_return
-    return TrainResult(interrupted, clock.env_steps, clock.updates, *returns, seconds)
+            self.recorder.load_state_dict(loaded.documents.get("recorder"))
+        elif self._seconds:
+            self.recorder.load_state_dict({"seconds": self._seconds, "last_return": clock.last_return})
+        if self._resume:
+            self.recorder.rewind(clock.env_steps)
+        self._saved_at = clock.env_steps or None
+        if self.best is not None:
+            self.best.resume()
+        if clock.owes_evaluation:  # a signal came during it
+            try:
+                self._log(evaluation(run, self.best, self.stop))
+                self._saved_at = None
+            except Abandoned:  # the checkpoint that owes it is still the newest
+                self.interrupted = True
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the goal is not reached and no signal has ended the run."""
+        return not self.interrupted and self.run.clock.env_steps < self.goal
 
-def _turns(
-    run: Learner,
-    work: Work,
-    store: CheckpointStore,
-    recorder: Recorder,
-    guard: LearnerGuard | None,
-    stop: StopFlag | None,
-) -> bool:
-    """Turn after turn; return whether a signal ended it."""
-    config, clock = run.config, run.clock
-    saved_at = clock.env_steps if clock.env_steps else None
-    while clock.env_steps < work.goal:
-        work.advance(recorder, guard)
+    def report(self, stride: int, extra: Callable[[], list[dict[str, float]]] | None = None) -> bool:
+        """Log and evaluate where it is due; return whether a line of metrics was due.
+
+        Args:
+            stride: env steps since the last call.
+            extra: gives further metrics, for every seed; called where a line is due.
+        """
+        run, config, clock = self.run, self.run.config, self.run.clock
         lines: list[dict[str, float]] = [{} for _ in run.seeds]
-        if clock.passed(config.log_every, work.stride):
-            failed = {"ckpt/failed": clock.failed_saves} if clock.failed_saves else {}
-            for line, sums, more in zip(lines, run.sums.take(), work.numbers(), strict=True):
-                line |= sums | more | failed
-            for plugin in run.plugins.values():
-                for line, own in zip(lines, plugin.numbers(), strict=False):
-                    line |= own
-        last = clock.env_steps >= work.goal
-        if clock.passed(config.eval_every, work.stride) or (last and config.eval_every):
-            for line, found in zip(lines, evaluation(run), strict=True):
-                line |= found
-        for seed, line in zip(run.seeds, lines, strict=True):
-            if line and ranks.rank() == 0:
-                owner = seed if len(lines) > 1 else None
-                recorder.log(clock.env_steps, clock.updates, line, seed=owner)
-        recorder.tick(clock.env_steps, clock.updates)
-        if lines[0]:  # asking a device for its counts waits for it
-            work.check()
-        stopped = ranks.any_of(stop is not None and stop.stop is not None)
-        if (stopped and not last) or (clock.passed(config.checkpoint_every, work.stride) and not last):
-            read_guard(run, guard)
-            save_together(partial(save, run, store, recorder, final=stopped), run.agent, run.clock)
-            saved_at = clock.env_steps
-        if stopped and not last:
-            return True
-    if saved_at != clock.env_steps:
-        read_guard(run, guard)
-        save_together(partial(save, run, store, recorder, final=True), run.agent, run.clock)
-    return False
+        at_goal = clock.env_steps >= self.goal
+        if clock.passed(config.log_every, stride) or at_goal:
+            parts = [run.sums.take()]
+            if extra is not None:
+                parts.append(extra())
+            if clock.failed_saves:
+                parts.append([{"ckpt/failed": clock.failed_saves} for _ in lines])
+            parts += [plugin.numbers() for plugin in run.plugins.values()]
+            _merge(lines, parts)
+        if clock.passed(config.eval_every, stride) or (at_goal and config.eval_every):
+            try:
+                _merge(lines, [evaluation(run, self.best, self.stop)])
+            except Abandoned:
+                clock.owes_evaluation = 1
+        self._log(lines)
+        self.recorder.tick(clock.env_steps, clock.updates)
+        return bool(lines[0])
+
+    def _log(self, lines: list[dict[str, float]]) -> None:
+        clock = self.run.clock
+        if ranks.rank() == 0:
+            for seed, line in zip(self.run.seeds, lines, strict=True):
+                if line:
+                    owner = seed if len(lines) > 1 else None
+                    self.recorder.log(clock.env_steps, clock.updates, line, seed=owner)
+
+    def save_when_due(self, stride: int) -> None:
+        """Save where a checkpoint is due or a signal came, which ends the run; `finish` saves the last step.
+
+        Args:
+            stride: env steps since the last call.
+        """
+        clock = self.run.clock
+        stopped = ranks.any_of(self.stop is not None and self.stop.stop is not None)
+        if clock.env_steps >= self.goal and not clock.owes_evaluation:
+            return
+        if stopped or clock.passed(self.run.config.checkpoint_every, stride):
+            self._save(final=stopped)
+            self.interrupted = stopped
+
+    def finish(self) -> TrainResult:
+        """Save what is not saved yet; return how the run ended.
+
+        Raises:
+            DataError: the last checkpoint could not be written.
+        """
+        clock = self.run.clock
+        if self._saved_at != clock.env_steps:
+            self._save(final=True)
+        returns = clock.best_return, clock.last_return
+        return TrainResult(self.interrupted, clock.env_steps, clock.updates, *returns, self.recorder.seconds)
+
+    def _save(self, *, final: bool) -> None:
+        read_guard(self.run, self.guard)
+        write = partial(save, self.run, self._store, self.recorder, final=final)
+        save_together(write, self.run.agent, self.run.clock)
+        self._saved_at = self.run.clock.env_steps
 
 
-def update(run: Learner, guard: LearnerGuard | None) -> None:
-    """One gradient update on one batch."""
-    batch = run.replay.sample()
-    if run.update is None:
-        watched = any(plugin.eager for plugin in run.plugins.values()) or bool(run.agent.stages)
-        watched = watched or ranks.size() > 1  # messages between processes are not captured
-        captured = run.config.cuda_graphs and run.device.type == "cuda" and not watched
-        with precision(run):
-            run.update = verified(run.agent, batch) if captured else run.agent.update
+def _merge(lines: list[dict[str, float]], parts: list[list[dict[str, float]]]) -> None:
+    """Add to every seed's line its own of each part; a part may have fewer than there are seeds."""
+    for part in parts:
+        for line, more in zip(lines, part, strict=False):
+            line |= more
+
+
+def update(run: Run, guard: LearnerGuard | None, count: int = 1) -> None:
+    """Take `count` gradient updates, each on a batch of its own; none where fewer than one is due."""
+    replay = run.replay
+    if count < 1:
+        return
+    if not isinstance(replay, WindowReplay):
+        for batch in replay.batches(count):
+            update_on(run, guard, batch)
+        return
+    for _ in range(count):  # the next batch depends on the priorities that the last one left
+        batch = replay.sample()
+        priority = update_on(run, guard, batch)
+        if priority is not None:
+            replay.reprioritise(batch.get("index"), priority)
+
+
+def update_on(run: Run, guard: LearnerGuard | None, batch: Any) -> Tensor | None:
+    """Take one gradient update; return new priorities of the batch, where the agent gives them."""
+    number = run.clock.updates + 1
+    watched = any(plugin.watches(number) for plugin in run.plugins.values())
     with precision(run):
-        metrics = run.update(batch)
-    run.clock.updates += 1
+        metrics = run.updates(batch, watched=watched)
+    run.clock.updates = number
+    priority = metrics.pop("priority", None)
     run.sums.add(metrics)
     for plugin in run.plugins.values():
         run.sums.add(plugin.after_update(run.agent))
-    if isinstance(run.replay, WindowReplay) and run.replay.priorities is not None:
-        run.replay.reprioritise(batch.get("index"), batch.get("priority"))
     if guard is not None:
-        guard.check(metrics, batch, run.clock.updates)
-        if run.clock.updates % READ_EVERY == 0:
+        guard.check(metrics, columns_of(batch) if isinstance(batch, Batch) else batch, number)
+        if number % READ_EVERY == 0:
             read_guard(run, guard)
+    return priority
 
 
-def precision(run: Learner) -> torch.autocast:
+def precision(run: Run) -> AbstractContextManager[Any]:
     """Return the context of updates; a cache of cast weights would outlive them inside a CUDA graph."""
-    wanted = run.config.mixed_precision
-    return torch.autocast(run.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
+    if not run.config.mixed_precision:
+        return nullcontext()
+    return torch.autocast(run.device.type, torch.bfloat16, cache_enabled=False)
 
 
-def read_guard(run: Learner, guard: LearnerGuard | None) -> None:
+def read_guard(run: Run, guard: LearnerGuard | None) -> None:
     """Stop on a number that was not finite, with the parts' norms in the dump; before every save, too."""
     if guard is None:
         return
@@ -209,39 +277,50 @@ def read_guard(run: Learner, guard: LearnerGuard | None) -> None:
     guard.read(norms=norms, tensors=lambda: {"agent": state.agent_tensors(run.agent)})
 
 
-def evaluation(run: Learner) -> list[dict[str, float]]:
-    """Evaluate every seed's agent, from seeds of the number of evaluations alone: training feels nothing.
+def evaluation(
+    run: Run, best: BestWeights | None = None, stop: StopFlag | None = None
+) -> list[dict[str, float]]:
+    """Evaluate every seed's agent; return a line of metrics for each.
 
-    Of several processes the first evaluates, and the others wait where they next need it.
+    The seeds depend on the number of evaluations alone, so training's random streams do not move. Of several
+    processes the first evaluates, and the others wait where they next need it.
+
+    Args:
+        run: whose agents.
+        best: keeps those that are better than before.
+        stop: set, an evaluation that does not end soon is given up.
+
+    Raises:
+        Abandoned: it was.
     """
     clock, count = run.clock, run.config.eval_episodes
     if ranks.rank():
         clock.evaluations += 1
         return [{} for _ in run.seeds]
     firsts = [seed + clock.evaluations * count for seed in run.streams.seeds("eval")]
-    worlds, trace = world_seeds(firsts, count), value_trace(run.agent)
+    seeds, trace = env_seeds(firsts, count), value_trace(run.agent)
     begin = chosen_stocks(run.agent, run.eval_env)
-    episodes = evaluate(run.policy, run.eval_env, seeds=worlds, trace=trace, begin=begin)
-    metrics = [summary(own) for own in per_seed(episodes, len(firsts))]
+    heard = stop if ranks.size() == 1 else None  # ranks go on together: none may leave on its own
+    episodes = evaluate(run.policy, run.eval_env, seeds=seeds, trace=trace, begin=begin, stop=heard)
+    metrics = [summary(of_seed) for of_seed in per_seed(episodes, len(firsts))]
     if run.reference is not None:
-        for own in metrics:
-            own["eval/score"] = run.reference.score(own["eval/return_mean"])
+        for line in metrics:
+            line["eval/score"] = run.reference.score(line["eval/return_mean"])
     clock.evaluations += 1
-    found = sum(own["eval/return_mean"] for own in metrics) / len(metrics)
-    clock.last_return = found if math.isfinite(found) else None
-    if clock.last_return is None:
-        return metrics
-    if clock.best_return is None or clock.last_return > clock.best_return:
-        clock.best_return = clock.last_return
+    mean = sum(line["eval/return_mean"] for line in metrics) / len(metrics)
+    clock.last_return, clock.evaluated = mean if math.isfinite(mean) else None, clock.updates
+    clock.owes_evaluation = 0
+    if best is not None:
+        best.consider(metrics, firsts)
     return metrics
 
 
-def save(run: Learner, store: CheckpointStore, recorder: Recorder, *, final: bool) -> bool:
+def save(run: Run, store: CheckpointStore, recorder: Recorder, *, final: bool) -> bool:
     """Write a checkpoint; a failed one costs a warning in the middle of a run and the run at its end."""
     tensors, documents = snapshot(run, recorder)
     for attempt in range(FINAL_SAVE_TRIES if final else 1):
         chunks = [
-            Chunk(
+            SavedChunk(
                 name=chunk.name,
                 version=chunk.version,
                 rows=partial(dict, chunk.rows),
@@ -256,7 +335,7 @@ def save(run: Learner, store: CheckpointStore, recorder: Recorder, *, final: boo
                 documents=documents,
                 chunks=chunks,
                 config_digest=run.digest,
-                score=run.clock.last_return,
+                score=run.clock.last_return if run.clock.evaluated == run.clock.updates else None,
                 written_by=machine.maker(run.device),
             )
         except CheckpointWriteError as error:

@@ -5,51 +5,42 @@ Offline, the clock's env steps count updates; online they count on from there, s
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from rlsuite.agents.base import Agent, WindowShape
+from rlsuite.agents.base import Agent, StagedAgent, WindowShape
+from rlsuite.blocks.noise import Source
 from rlsuite.errors import ConfigError, DataError
+from rlsuite.offline.collect import spaces_of_data
 from rlsuite.offline.data import OfflineData
 from rlsuite.offline.load import load_dataset
-from rlsuite.offline.transforms import DataOptions, moments, reward_transform, transformed
-from rlsuite.replay.offline import split_where
+from rlsuite.offline.transforms import DataOptions, best_episodes, moments, reward_transform, transformed
+from rlsuite.replay.offline import OfflineReplay, split_where
 from rlsuite.replay.windows import WindowReplay
-from rlsuite.training.assembly import Learner, check_memory, learner_fields, with_worlds
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.config import LearnConfig, OfflineConfig, TrainConfig
-from rlsuite.training.guard import LearnerGuard
-from rlsuite.training.loop import TrainResult, Work, drive, update
-from rlsuite.training.online import interact, train_online
-from rlsuite.training.recorder import Recorder
-from rlsuite.training.runfolder import RunFolder
+from rlsuite.runs.checkpoint import CheckpointStore, Loaded
+from rlsuite.runs.config import NO_ENV, LearnConfig, OfflineConfig, TrainConfig
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
+from rlsuite.training.assembly import (
+    Learner,
+    OfflineRun,
+    build_learner,
+    check_memory,
+    online_run,
+    parts_of,
+)
+from rlsuite.training.loop import Session, TrainResult, update
+from rlsuite.training.online import act_and_learn
 from rlsuite.training.savedrun import load_agent
-from rlsuite.training.signals import StopFlag
+
+
+@runtime_checkable
+class ChoosesEpisodes(Protocol):
+    """The configuration of an agent that learns from the best of the recorded episodes."""
+
+    fraction: float
+
 
 GOAL_KEYS = ("desired_goal", "infos/goal")  # parts of observations: Minari's, D4RL's
-
-
-def train(
-    agent_class: type[Agent],
-    agent_config: Any,
-    config: TrainConfig | OfflineConfig,
-    folder: RunFolder,
-    *,
-    stop: StopFlag | None = None,
-    resume: bool = False,
-) -> TrainResult:
-    """Train online or offline, as the configuration says; see `train_online` and `train_offline`."""
-    if isinstance(config, OfflineConfig):
-        if config.then_online and agent_class.stages:
-            raise ConfigError(
-                f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
-            )
-        return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume)
-    if agent_class.stages:
-        raise ConfigError(
-            f"{agent_class.__name__} learns from recorded data: name some with --dataset "
-            "(rlsuite list datasets)"
-        )
-    return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)
 
 
 def train_offline(
@@ -76,56 +67,89 @@ def train_offline(
         DataError: the data, or all checkpoints, are damaged.
         NumericalError: a loss or gradient was not finite; `dump/` says more.
     """
-    recorded = load_dataset(config.dataset)
+    recorded = load_dataset(config.dataset, dictionary_keys=config.observation_keys or None)
     options = DataOptions(action_limit=config.action_limit, reward=config.reward)
     data = transformed(recorded, options)
-    common = learner_fields(agent_class, agent_config, config, env_of(config, data))
-    run = learner(common, config, data)
+    if isinstance(agent_config, ChoosesEpisodes) and agent_config.fraction < 1:
+        data = best_episodes(data, agent_config.fraction)
+    if config.env == NO_ENV:
+        config = with_sizes(config, data, folder)
+    learner = build_learner(agent_class, agent_config, config, env_of(config, data))
+    run = offline_run(learner, data)
     loaded = CheckpointStore(folder.checkpoints).load(config_digest=run.digest) if resume else None
     if config.earlier_run and loaded is None:
         earlier = load_agent(Path(config.earlier_run), config.earlier_digest)
+        if not isinstance(run.agent, StagedAgent):
+            raise ConfigError(
+                f"--from: {agent_class.__name__} does not learn in stages: it cannot go on from another run"
+            )
         run.agent.inherit(earlier.config.agent, earlier.loaded.tensors["agent"])
     online_already = loaded is not None and "env" in loaded.tensors
     if not online_already:
         try:
-            result = learn(run, config.steps, folder, stop, resume=resume, loaded=loaded)
+            result = learn(run, folder, config.steps, stop, resume=resume, loaded=loaded)
         except BaseException:
-            run.eval_env.close()
+            run.close()
             raise
         if result.interrupted or not config.then_online:
-            run.eval_env.close()
+            run.close()
             return result
-    gamma = getattr(agent_config, "gamma", 1.0)
-    fields_online = {**common, "reference": data.reference}
-    online = with_worlds(fields_online, online_config(config, data), gamma, env_steps=config.then_online)
+    online = online_run(learner, online_config(config, data), env_steps=config.then_online)
     online.reward = reward_transform(config.reward, recorded)
     online.agent.start_online()
     goal = config.steps + config.then_online
     if online_already:
-        return interact(online, goal, folder, stop, resume=True, loaded=loaded)
+        return act_and_learn(online, folder, goal, stop, resume=True, loaded=loaded)
     check_memory(online, data.rows)
     online.replay.preload(data.rows)
     online.clock.offline = online.clock.env_steps
-    return interact(online, goal, folder, stop, resume=False, loaded=None, seconds=result.seconds)
+    return act_and_learn(online, folder, goal, stop, resume=False, loaded=None, seconds=result.seconds)
 
 
-def learner(common: dict[str, Any], config: OfflineConfig, data: OfflineData) -> Learner:
-    """Join a learner's fields with the data: its replay, its observations' statistics, its scores."""
-    agent, spaces = common["agent"], common["agent"].spaces
+def with_sizes(config: OfflineConfig, data: OfflineData, folder: RunFolder) -> OfflineConfig:
+    """Return the configuration with the data's sizes in place of an environment; the folder keeps it."""
+    action = spaces_of_data(data).action
+    sizes = {
+        "observation": data.rows["observation"].shape[-1],
+        "action_low": list(action["low"]),
+        "action_high": list(action["high"]),
+    }
+    if config.env_options != sizes:
+        saved = folder.config()
+        saved["train"]["env_options"] = sizes
+        folder.replace_config(saved)
+    return replace(config, env_options=sizes)
+
+
+def offline_run(learner: Learner, data: OfflineData) -> OfflineRun:
+    """Join a learner with the data: its replay, its observations' statistics, its scores.
+
+    Raises:
+        ConfigError: observations or actions of the data are not the environment's.
+        DataError: no window fits into the data, or their moments are not finite.
+    """
+    agent, spaces = learner.agent, learner.agent.spaces
     widths = data.rows["observation"].shape[-1], data.rows["action"].shape[-1]
     if widths != (spaces.observation, spaces.action):
         raise ConfigError(
-            f"{data.name} has {widths[0]} observations and {widths[1]} actions, {common['eval_env'].env_id} "
-            f"has {spaces.observation} and {spaces.action}: name the environment of the data with --env"
+            f"{data.name} has {widths[0]} observations and {widths[1]} actions, {learner.eval_env.env_id} "
+            f"has {spaces.observation} and {spaces.action}: name the environment of the data with --env, "
+            "choose parts of its observation with --observation-keys, or do without evaluations "
+            f"(--env {NO_ENV})"
         )
     agent.adopt_statistics(*moments(data.rows["observation"]))
-    rows = replace(data, rows=data.rows.to(common["device"]), episodes=data.episodes.to(common["device"]))
-    draws: dict[str, Any] = {"batch_size": config.batch_size, "generator": common["streams"].source("sample")}
-    replay = rows.replay(**draws) if agent.windows is None else windows(rows, agent.windows, **draws)
-    return Learner(**common, replay=replay, reference=data.reference)
+    there = replace(data, rows=data.rows.to(learner.device), episodes=data.episodes.to(learner.device))
+    batch_size, generator = learner.config.batch_size, learner.streams.source("sample")
+    learner.reference = data.reference
+    replay: WindowReplay | OfflineReplay
+    if isinstance(agent, StagedAgent):
+        replay = windows(there, agent.windows, batch_size, generator)
+    else:
+        replay = there.replay(batch_size=batch_size, generator=generator, gamma=agent.gamma)
+    return OfflineRun(**parts_of(learner), replay=replay)
 
 
-def windows(data: OfflineData, shape: WindowShape, **draws: Any) -> WindowReplay:
+def windows(data: OfflineData, shape: WindowShape, batch_size: int, generator: Source = None) -> WindowReplay:
     """Return a replay of windows that cross neither the end of an episode nor a change of its goal.
 
     Raises:
@@ -136,30 +160,37 @@ def windows(data: OfflineData, shape: WindowShape, **draws: Any) -> WindowReplay
         if part.key in GOAL_KEYS:
             segments = split_where(segments, data.rows["observation"][:, data.columns(part.key)])
     try:
-        return WindowReplay(data.rows, data.episodes, segments=segments, **shape._asdict(), **draws)
+        return WindowReplay(
+            data.rows,
+            data.episodes,
+            segments=segments,
+            batch_size=batch_size,
+            generator=generator,
+            **shape._asdict(),
+        )
     except ValueError as error:
         raise DataError(f"{data.source}: {error}") from error
 
 
 def learn(
-    run: Learner, goal: int, folder: RunFolder, stop: StopFlag | None, *, resume: bool, loaded: Any
+    run: OfflineRun,
+    folder: RunFolder,
+    goal: int,
+    stop: StopFlag | None,
+    *,
+    resume: bool,
+    loaded: Loaded | None,
 ) -> TrainResult:
-    """Update until `goal` updates, from `loaded` where given."""
-
-    def advance(recorder: Recorder, guard: LearnerGuard | None) -> None:
-        if (words := run.agent.prepare(run.replay)) is not None:
-            recorder.note(words)
-        update(run, guard)
-        run.clock.env_steps += 1
-
-    return drive(
-        run,
-        Work(advance, 1, goal, lambda: [{} for _ in run.seeds]),
-        folder,
-        stop,
-        resume=resume,
-        loaded=loaded,
-    )
+    """Update until `goal` updates; see `Session` for the arguments."""
+    with Session(run, folder, goal, stop, resume=resume, loaded=loaded) as session:
+        while session.goes_on:
+            if isinstance(run.agent, StagedAgent) and (note := run.agent.prepare(run.replay)) is not None:
+                session.recorder.note(note)
+            update(run, session.guard)
+            run.clock.env_steps += 1
+            session.report(1)
+            session.save_when_due(1)
+        return session.finish()
 
 
 def online_config(config: OfflineConfig, data: OfflineData) -> TrainConfig:

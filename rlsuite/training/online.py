@@ -1,31 +1,37 @@
 """Online training: act, step, store, reset, update.
 
-Legend: B worlds. "Step" alone is never used: env steps count single worlds, a vector step moves all B,
-updates are gradient updates. With several seeds all counts are those of each.
+"Step" alone is never used: env steps count single envs, a vector step moves all `num_envs`, updates are
+gradient updates. With several seeds all counts are those of each.
 """
 
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from tensordict import TensorDict
+from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
-from rlsuite.blocks import ranks
 from rlsuite.blocks.noise import normal, uniform
-from rlsuite.errors import NumericalError
-from rlsuite.training.assembly import Run, build, check_memory
-from rlsuite.training.checkpoint import CheckpointStore, Loaded
-from rlsuite.training.config import TrainConfig
-from rlsuite.training.guard import LearnerGuard, write_dump
-from rlsuite.training.loop import TrainResult, Work, drive, update
-from rlsuite.training.ranked import load_together
+from rlsuite.envs.base import StepResult
+from rlsuite.errors import EnvironmentFailure, NumericalError
+from rlsuite.replay.uniform import NoValidRows
+from rlsuite.runs.checkpoint import CheckpointStore, Loaded
+from rlsuite.runs.config import TrainConfig
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
+from rlsuite.training.assembly import OnlineRun, build, check_memory
+from rlsuite.training.guard import write_dump
+from rlsuite.training.loop import Session, TrainResult, update
+from rlsuite.training.processes import load_together
 from rlsuite.training.recorder import Recorder
-from rlsuite.training.runfolder import RunFolder
-from rlsuite.training.signals import StopFlag
 
-DUMPED_ROWS = 50  # of each world that failed
-NAN_RESET_SHARE = 1e-3  # world resets for numbers that are not finite, per env step, that end a run
+DUMPED_ROWS = 50  # transitions of each env that failed
+NAN_RESET_SHARE = 1e-3  # env resets for numbers that are not finite, per env step, that end a run
 NAN_RESET_GRACE = 10  # such resets are an accident, not a rate, up to this many
 
 
@@ -51,92 +57,137 @@ def train_online(
     Raises:
         ConfigError: a device, engine or replay size that this machine cannot give.
         DataError: no checkpoint is usable, or the last one could not be written.
-        NumericalError: a loss, gradient or too many worlds were not finite; `dump/` says more.
+        NumericalError: a loss, gradient or too many envs were not finite; `dump/` says more.
         EnvironmentFailure: the environment broke.
     """
     run = build(agent_class, agent_config, config)
     loaded = load_together(CheckpointStore(folder.checkpoints), run.digest) if resume else None
-    return interact(run, config.steps, folder, stop, resume=resume, loaded=loaded)
+    return act_and_learn(run, folder, config.steps, stop, resume=resume, loaded=loaded)
 
 
-def interact(
-    run: Run,
-    goal: int,
+def act_and_learn(
+    run: OnlineRun,
     folder: RunFolder,
+    goal: int,
     stop: StopFlag | None,
     *,
     resume: bool,
     loaded: Loaded | None,
     seconds: float = 0.0,
 ) -> TrainResult:
-    """Act and learn until `goal` env steps; close the worlds. See `rlsuite.training.loop.drive`."""
+    """Act and learn until `goal` env steps, and close the environments; see `Session` for the arguments."""
+    config, clock = run.config, run.clock
+    with (
+        closing(run),
+        Session(run, folder, goal, stop, resume=resume, loaded=loaded, seconds=seconds) as session,
+    ):
+        while session.goes_on:
+            with torch.no_grad():
+                vector_step(run, session.recorder)
+            try:
+                update(run, session.guard, clock.updates_due(config))
+            except NoValidRows as error:
+                raise EnvironmentFailure(
+                    f"{run.env.env_id} gave observations or rewards that are no finite numbers (NaN, None) "
+                    f"at nearly every step: {error}"
+                ) from error
+            if session.report(config.num_envs, partial(env_metrics, run)):
+                check_envs(run, folder.path)  # not at every step: asking a device for its counts waits for it
+            session.save_when_due(config.num_envs)
+        return session.finish()
 
-    def advance(recorder: Recorder, guard: LearnerGuard | None) -> None:
-        with torch.no_grad():
-            _vector_step(run, recorder)
-        for _ in range(run.clock.updates_due(run.config)):
-            update(run, guard)
 
-    def numbers() -> list[dict[str, float]]:
-        rows = ranks.count(len(run.replay)) // len(run.seeds)
-        shared = {"env/nan_resets": ranks.count(run.env.nan_resets), "replay/rows": rows}
-        return [episodes | shared for episodes in run.episodes.take()]
-
-    work = Work(advance, run.config.num_envs, goal, numbers, lambda: _check_worlds(run, folder.path))
-    try:
-        return drive(run, work, folder, stop, resume=resume, loaded=loaded, seconds=seconds)
-    finally:
-        run.env.close()
-        run.eval_env.close()
-
-
-def train_steps(run: Run, env_steps: int) -> None:
+def train_steps(run: OnlineRun, env_steps: int) -> None:
     """Take `env_steps` env steps and the updates they earn, without log, evaluation or checkpoint."""
     goal = run.clock.env_steps + env_steps
     with set_exploration_type(ExplorationType.RANDOM):
         while run.clock.env_steps < goal:
             with torch.no_grad():
-                _vector_step(run, None)
-            for _ in range(run.clock.updates_due(run.config)):
-                update(run, None)
+                vector_step(run, None)
+            update(run, None, run.clock.updates_due(run.config))
 
 
-def _vector_step(run: Run, recorder: Recorder | None) -> None:
-    """Act in all worlds, store the rows, reset the worlds whose episode ended."""
-    config, clock = run.config, run.clock
-    carried = run.carried
-    if clock.env_steps < config.warmup_steps and config.warmup_policy != "agent":
-        shape = run.env.action_spec.shape
-        rows = torch.empty(shape, device=run.device).view(*run.agent.lead, -1, shape[-1])
-        source = run.streams.source("explore")
-        if config.warmup_policy == "uniform":
-            action = uniform(rows, source, -1, 1)
-        else:
-            action = normal(rows, source).tanh()
-        carried.set("action", action.view(shape))
-    else:
-        carried = run.policy(carried)
-    step = run.env.step(carried)
+def vector_step(run: OnlineRun, recorder: Recorder | None) -> None:
+    """Act in all envs, store the transitions, reset the envs whose episode ended.
+
+    Args:
+        run: its clock moves on by `num_envs`.
+        recorder: is told how large the replay is, at the first step.
+    """
+    env, observation = run.env, run.td.get("observation")
+    action = act(run, observation) if past_warmup(run) else warmup_action(run)
+    result = env.step_tensors(action)
+    truncated = result.truncated
+    if any(plugin.stops for plugin in run.plugins.values()):
+        step = step_td(observation, action, result)
+        for plugin in run.plugins.values():
+            if (stopped := plugin.stop_mask(step)) is not None:
+                truncated = truncated | (stopped & ~result.terminated)
+    done = result.terminated | truncated
+    run.episodes.add(result.reward, done)
+    reward = result.reward if run.reward is None else run.reward(result.reward)
     if not len(run.replay):
-        needed = check_memory(run, step)
+        needed = check_memory(run, step_td(observation, action, result))
         if recorder is not None:
             recorder.note(f"replay: {run.replay.capacity:,} rows, {needed / 2**20:.0f} MiB on {run.device}")
-    following = step.get("next")
-    for plugin in run.plugins.values():
-        if (stopped := plugin.stop_mask(step)) is not None:
-            cut = stopped.unsqueeze(-1) & ~following.get("terminated")
-            for key in ("truncated", "done"):
-                following.set(key, following.get(key) | cut)
-    run.episodes.add(following)
-    if run.reward is not None:
-        following.set("reward", run.reward(following.get("reward")))
-    run.replay.extend(step)
-    run.carried = run.env.maybe_reset(run.env.step_mdp(step))
-    clock.env_steps += config.num_envs
+    run.replay.extend_arrays(
+        observation, action, reward, result.observation, result.terminated, truncated, done, result.valid
+    )
+    # A device is not asked whether an episode ended: that would wait for it.
+    resets = run.device.type != "cpu" or bool(done.any())
+    run.td.set("observation", env.reset_tensors(done) if resets else result.observation)
+    if run.act is None:  # a policy that carries more must know where episodes begin
+        count = run.td.get("step_count") + 1
+        run.td.set("step_count", count.masked_fill(done.unsqueeze(-1), 0))
+    run.clock.env_steps += run.config.num_envs
 
 
-def _check_worlds(run: Run, folder: Path) -> None:
-    """Stop, with the worlds' states and what led there in a dump, when they break down too often."""
+def act(run: OnlineRun, observation: Tensor) -> Tensor:
+    """Return the behaviour's actions, `[num_envs, A]`; what a policy carries stays in `run.td`."""
+    if run.act is not None:
+        return run.act(observation)
+    run.td = run.policy(run.td)
+    return run.td.get("action")
+
+
+def step_td(observation: Tensor, action: Tensor, result: StepResult[Tensor]) -> TensorDict:
+    """Return one vector step as TorchRL has it, `[num_envs]`."""
+    flags = {"terminated": result.terminated, "truncated": result.truncated, "valid": result.valid}
+    flags["done"] = result.terminated | result.truncated
+    columns = {name: flag.unsqueeze(-1) for name, flag in flags.items()}
+    after = {"observation": result.observation, "reward": result.reward.unsqueeze(-1), **columns}
+    size = observation.shape[:1]
+    return TensorDict({"observation": observation, "action": action, "next": TensorDict(after, size)}, size)
+
+
+def past_warmup(run: OnlineRun) -> bool:
+    """Whether the agent's policy acts, and not random actions."""
+    return run.clock.env_steps >= run.config.warmup_steps or run.config.warmup_policy == "agent"
+
+
+def warmup_action(run: OnlineRun) -> Tensor:
+    """Draw random actions of all envs, `[num_envs, A]`, each seed's from its own stream."""
+    shape = run.env.action_spec.shape
+    like = torch.empty(shape, device=run.device).view(*run.agent.lead, -1, shape[-1])
+    source = run.streams.source("explore")
+    uniform_policy = run.config.warmup_policy == "uniform"
+    action = uniform(like, source, -1, 1) if uniform_policy else normal(like, source).tanh()
+    return action.view(shape)
+
+
+def env_metrics(run: OnlineRun) -> list[dict[str, float]]:
+    """Return what the envs and the replay have to log, for every seed."""
+    transitions = ranks.count(len(run.replay)) // len(run.seeds)
+    shared = {"env/nan_resets": ranks.count(run.env.nan_resets), "replay/rows": transitions}
+    return [episodes | shared for episodes in run.episodes.take()]
+
+
+def check_envs(run: OnlineRun, folder: Path) -> None:
+    """Stop, with the envs' states and what led there in a dump, when they break down too often.
+
+    Raises:
+        NumericalError: more than `NAN_RESET_SHARE` of the env steps ended in numbers that are not finite.
+    """
     resets = run.env.nan_resets
     env_steps = run.clock.env_steps * len(run.seeds) // ranks.size()
     if resets > NAN_RESET_GRACE and resets > NAN_RESET_SHARE * env_steps:
@@ -144,6 +195,6 @@ def _check_worlds(run: Run, folder: Path) -> None:
         before = run.replay.before_failures(DUMPED_ROWS)
         place = write_dump(folder, report, {"env": run.env.state_dict(), "before": before})
         raise NumericalError(
-            f"{resets} worlds had numbers that are not finite in {env_steps} env steps, more than "
+            f"{resets} envs had numbers that are not finite in {env_steps} env steps, more than "
             f"{NAN_RESET_SHARE:.1%}: the task or its time step is unstable; {place}"
         )

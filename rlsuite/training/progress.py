@@ -27,14 +27,15 @@ class Status:
     steps_per_second: float
     updates_per_second: float
     last_return: float | None
+    of: str = "return"  # "train return" of episodes that explore, "eval return" of evaluations
 
-    def numbers(self) -> str:
+    def line(self) -> str:
         """Return everything but the bar as one line of text."""
         shown = "-" if self.last_return is None else f"{self.last_return:,.1f}"
         return (
             f"{self.step:,}/{self.total_steps:,} steps  {self.updates:,} updates  "
             f"{self.steps_per_second:,.0f} steps/s  {self.updates_per_second:,.0f} updates/s  "
-            f"return {shown}  left {_duration(self.seconds_left)}"
+            f"{self.of} {shown}  left {_duration(self.seconds_left)}"
         )
 
     @property
@@ -57,7 +58,7 @@ class Display(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
 
@@ -74,7 +75,7 @@ class Silent:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
 
@@ -92,7 +93,7 @@ class Plain(Silent):
         now = self._clock()
         if now >= self._next or milestone:
             self._next = now + PLAIN_SECONDS
-            self.note(status.numbers())
+            self.note(status.line())
 
     def note(self, text: str) -> None:
         """Write `text` as a line."""
@@ -101,7 +102,11 @@ class Plain(Silent):
         try:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
-        except (OSError, ValueError) as error:  # a closed pipe, a full disk: a run outlives its reader
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+        ) as error:  # a closed pipe, a full disk: a run outlives its reader
             self._open = False
             logger.warning("progress is no longer shown: %s", error)
 
@@ -117,13 +122,13 @@ class Live(Silent):
             console=console,
             refresh_per_second=LIVE_PER_SECOND,
         )
-        self._task = self._progress.add_task("", total=total_steps, numbers="")
+        self._task = self._progress.add_task("", total=total_steps, line="")
 
     def show(self, status: Status, *, milestone: bool = False) -> None:
         """Update the bar; a milestone leaves a line above it."""
-        self._progress.update(self._task, completed=status.step, numbers=status.numbers())
+        self._progress.update(self._task, completed=status.step, line=status.line())
         if milestone:
-            self.note(status.numbers())
+            self.note(status.line())
 
     def note(self, text: str) -> None:
         """Leave a line above the bar."""
@@ -134,7 +139,7 @@ class Live(Silent):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
 
@@ -143,7 +148,8 @@ def make_display(total_steps: int, console: bool | None) -> Display:
     """Return a display: None chooses by whether stdout is a terminal, False shows nothing, True the bar."""
     if console is False:
         return Silent()
-    return Live(total_steps) if console or sys.stdout.isatty() else Plain()
+    shown = sys.stdout is not None and sys.stdout.isatty()
+    return Live(total_steps) if console or shown else Plain()
 
 
 def _duration(seconds: float | None) -> str:

@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from rlsuite.errors import DataError
+from rlsuite.runs.metrics import MetricsFile, finite, read_metrics
+from rlsuite.runs.runfolder import METRICS_FILE
 from rlsuite.training.loggers import Loggers
-from rlsuite.training.metricsfile import MetricsFile, finite, read_metrics
 from rlsuite.training.progress import Status, make_display
-from rlsuite.training.runfolder import METRICS_FILE
 
 CLOCK_KEYS = ("step", "updates", "seconds", "steps_per_second", "updates_per_second")
 OWNER_KEY = "seed"
@@ -26,6 +26,7 @@ RETURN_KEYS = (EVAL_RETURN, "train/return_mean", "train/return")  # shown as the
 TICK_SECONDS = 0.5  # between looks at the display from `tick`
 CURVE_ROWS = 24
 CURVE_WIDTH = 40  # characters of the longest bar
+PICTURE_WIDTH, PICTURE_HEIGHT = 56, 9  # characters of a curve
 
 
 class Recorder:
@@ -38,6 +39,7 @@ class Recorder:
         loggers: Sequence[str] = (),
         total_steps: int,
         console: bool | None = None,
+        after: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Record into the run folder `folder`.
@@ -47,6 +49,7 @@ class Recorder:
             loggers: any of "tensorboard", "wandb", "trackio".
             total_steps: env steps of the whole run, for the time left.
             console: None: a live bar on a terminal, plain lines elsewhere; False: nothing; True: the bar.
+            after: the step that a resumed run goes on from.
             clock: seconds, from any origin, never going back.
 
         Raises:
@@ -55,7 +58,7 @@ class Recorder:
         self.total_steps = total_steps
         self._clock = clock
         self._file = MetricsFile(folder / METRICS_FILE)
-        self._loggers = Loggers(folder, loggers)
+        self._loggers = Loggers(folder, loggers, after)
         self._display = make_display(total_steps, console)
         self._started = clock()
         self._before = 0.0  # seconds of earlier sessions of this run
@@ -64,6 +67,7 @@ class Recorder:
         self._rates = (0.0, 0.0)
         self._returns: dict[int | None, float] = {}  # the last of every seed
         self._earlier_return: float | None = None  # before a resume
+        self._of = "return"
         self._next_tick = self._started + TICK_SECONDS
 
     @property
@@ -97,16 +101,17 @@ class Recorder:
         self._measure(step, updates, seconds)
         clocks = (step, updates, round(seconds, 3), *(round(rate, 2) for rate in self._rates))
         record = dict(zip(CLOCK_KEYS, clocks, strict=True))
-        numbers = {name: finite(value) for name, value in metrics.items()}
+        scalars = {name: finite(value) for name, value in metrics.items()}
         owner, prefix = ({}, "") if seed is None else ({OWNER_KEY: seed}, f"seed-{seed}/")
-        self._file.append({**record, **owner, **numbers})
+        self._file.append({**record, **owner, **scalars})
         times = {f"time/{key}": record[key] for key in CLOCK_KEYS[1:]}
-        self._loggers.log(step, times | {f"{prefix}{name}": number for name, number in numbers.items()})
+        self._loggers.log(step, times | {f"{prefix}{name}": scalar for name, scalar in scalars.items()})
         for key in RETURN_KEYS:
-            if (value := numbers.get(key)) is not None:
+            if (value := scalars.get(key)) is not None:
                 self._returns[seed] = value
+                self._of = "eval return" if key == EVAL_RETURN else "train return"
                 break
-        self._display.show(self._status(step, updates), milestone=EVAL_RETURN in numbers)
+        self._display.show(self._status(step, updates), milestone=EVAL_RETURN in scalars)
 
     def tick(self, step: int, updates: int) -> None:
         """Keep the display alive between lines; cheap enough for every step."""
@@ -163,9 +168,9 @@ class Recorder:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._display.__exit__(kind, error, trace)
+        self._display.__exit__(cls, error, trace)
         self.close()
 
     def _measure(self, step: int, updates: int, seconds: float) -> None:
@@ -185,7 +190,56 @@ class Recorder:
             steps_per_second=self._rates[0],
             updates_per_second=self._rates[1],
             last_return=self._last_return,
+            of=self._of,
         )
+
+
+def evaluations(metrics_path: Path) -> list[dict[str, Any]]:
+    """Return the evaluations in a metrics file, those of several seeds at one step joined."""
+    records = read_metrics(metrics_path) if metrics_path.exists() else iter(())
+    by_step: dict[Any, list[dict[str, Any]]] = {}
+    for record in records:
+        if isinstance(record.get(EVAL_RETURN), int | float):
+            by_step.setdefault(record["step"], []).append(record)
+    return [_joined(together) for together in by_step.values()]
+
+
+def curve_picture(metrics_path: Path) -> str:
+    """Return the evaluations as a small curve of text, returns upwards and env steps to the right.
+
+    The best evaluation is marked with a letter; of a column that holds several the last is drawn, and the
+    best always. With fewer than three there is no curve, and the table is returned.
+    """
+    points = evaluations(metrics_path)
+    if len(points) < 3:
+        return curve_table(metrics_path)
+    steps = [float(point["step"]) for point in points]
+    means = [float(point[EVAL_RETURN]) for point in points]
+    scale = max(map(abs, means)) or 1.0  # first, for a span of the largest floats is none
+    low, high = min(means) / scale, max(means) / scale
+    rows = [[" "] * PICTURE_WIDTH for _ in range(PICTURE_HEIGHT)]
+    width = steps[-1] - steps[0] or 1.0
+    before: int | None = None
+    best = max(range(len(means)), key=means.__getitem__)
+    for place in [*range(len(means)), best]:
+        column = round((PICTURE_WIDTH - 1) * (steps[place] - steps[0]) / width)
+        height = (means[place] / scale - low) / (high - low) if high > low else 0.5
+        row = (PICTURE_HEIGHT - 1) - round((PICTURE_HEIGHT - 1) * height)
+        for line in rows:
+            line[column] = " "
+        if before is not None and len(means) <= PICTURE_WIDTH and abs(row - before) > 1:
+            for between in range(min(row, before) + 1, max(row, before)):
+                rows[between][column] = "."  # so that the eye follows a jump
+        rows[row][column] = "B" if place == best else "o"
+        before = None if place == len(means) - 1 else row
+    labels = [_short(max(means)), *[""] * (PICTURE_HEIGHT - 2), _short(min(means))]
+    margin = max(map(len, labels))
+    drawn = [f"{label:>{margin}} |{''.join(row).rstrip()}" for label, row in zip(labels, rows, strict=True)]
+    ends = f"{int(steps[0]):,}", f"{int(steps[-1]):,} env steps"
+    axis = " " * margin + " +" + "-" * PICTURE_WIDTH
+    below = " " * (margin + 2) + ends[0] + ends[1].rjust(PICTURE_WIDTH - len(ends[0]))
+    legend = f"B: best, {_short(means[best])} at {int(steps[best]):,}; last {_short(means[-1])}"
+    return "\n".join(["evaluation return", *drawn, axis, below, legend])
 
 
 def curve_table(metrics_path: Path) -> str:
@@ -194,12 +248,7 @@ def curve_table(metrics_path: Path) -> str:
     Long curves are thinned evenly; the last point is always there. With several seeds a point is their mean
     and its spread that between them.
     """
-    records = read_metrics(metrics_path) if metrics_path.exists() else iter(())
-    by_step: dict[Any, list[dict[str, Any]]] = {}
-    for record in records:
-        if isinstance(record.get(EVAL_RETURN), int | float):
-            by_step.setdefault(record["step"], []).append(record)
-    points = [_joined(together) for together in by_step.values()]
+    points = evaluations(metrics_path)
     if not points:
         return "no evaluation yet"
     every = math.ceil(len(points) / CURVE_ROWS)
@@ -239,6 +288,10 @@ def _joined(together: list[dict[str, Any]]) -> dict[str, Any]:
         EVAL_SPREAD: statistics.pstdev(means),
         EVAL_LENGTH: statistics.mean(float(record.get(EVAL_LENGTH) or 0) for record in together),
     }
+
+
+def _short(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) < 1e12 else f"{value:.4g}"
 
 
 def _shown(value: Any) -> str:

@@ -23,7 +23,7 @@ STREAM_NAMES = ("init", "act", "learn", "explore", "sample", "env", "eval", "plu
 _KEY_WORDS = 4  # 32-bit words of the name's hash in the spawn key: 128 bits, no accidental collision
 _NUMPY_BRANCH = 1  # last word of the spawn key of a stream's numpy generator; torch uses the stream itself
 _RANK_BRANCH = 2  # before the rank, in the spawn keys of a process that trains together with others
-SHARED_STREAMS = ("init", "env", "eval")  # every rank's: the same weights, and worlds counted through
+SHARED_STREAMS = ("init", "env", "eval")  # every rank's: the same weights, and envs counted through
 
 
 class Streams:
@@ -82,8 +82,8 @@ class Streams:
         return {
             "seed": str(self._seed),
             "torch": {
-                name: {"device": kind, "state": base64.b64encode(state).decode("ascii")}
-                for name, (kind, state) in sorted({**self._waiting, **kept}.items())
+                name: {"device": device, "state": base64.b64encode(state).decode("ascii")}
+                for name, (device, state) in sorted({**self._waiting, **kept}.items())
             },
             "numpy": {name: _pcg64_to_json(g) for name, g in sorted(self._numpy.items())},
         }
@@ -101,11 +101,11 @@ class Streams:
                 )
             for name, saved in state["torch"].items():
                 self._child(name)
-                kind, raw = str(saved["device"]), base64.b64decode(saved["state"], validate=True)
+                device, raw = str(saved["device"]), base64.b64decode(saved["state"], validate=True)
                 if name in self._torch:
-                    _restore(self._torch[name], name, kind, raw)
+                    _restore(self._torch[name], name, device, raw)
                 else:
-                    self._waiting[name] = (kind, raw)
+                    self._waiting[name] = (device, raw)
             for name, saved in state["numpy"].items():
                 self.numpy(name).bit_generator.state = _pcg64_from_json(saved)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, binascii.Error) as error:
@@ -114,10 +114,10 @@ class Streams:
     def _child(self, name: str, *branch: int) -> np.random.SeedSequence:
         if name not in STREAM_NAMES:
             raise ValueError(f'"{name}" is not a random stream; there are {", ".join(STREAM_NAMES)}')
-        words = np.frombuffer(hashlib.sha256(name.encode()).digest(), dtype="<u4")[:_KEY_WORDS]
+        key = np.frombuffer(hashlib.sha256(name.encode()).digest(), dtype="<u4")[:_KEY_WORDS]
         if self._rank and name not in SHARED_STREAMS:
             branch = (_RANK_BRANCH, self._rank, *branch)
-        return np.random.SeedSequence(self._seed, spawn_key=(*(int(word) for word in words), *branch))
+        return np.random.SeedSequence(self._seed, spawn_key=(*(int(part) for part in key), *branch))
 
 
 class SeedStreams:
@@ -155,17 +155,17 @@ class SeedStreams:
             raise DataError(f"the saved random streams are malformed: {states!r:.40}")
         if len(states) != len(self):
             raise DataError(f"random streams of {len(states)} seeds cannot continue a run of {len(self)}")
-        for streams, own in zip(self._each, states, strict=True):
-            streams.load_state_dict(own)
+        for streams, state in zip(self._each, states, strict=True):
+            streams.load_state_dict(state)
 
 
-def _restore(generator: torch.Generator, name: str, kind: str, raw: bytes) -> None:
+def _restore(generator: torch.Generator, name: str, device: str, raw: bytes) -> None:
     """Set `generator` to a saved state, or reseed it from that state on another kind of device."""
-    if generator.device.type != kind:
+    if generator.device.type != device:
         # States are not portable between devices. Hashing this one neither replays the stream from its
         # beginning nor depends on anything but the checkpoint.
         logger.warning(
-            'random stream "%s" was saved on %s and goes on, reseeded, on %s', name, kind, generator.device
+            'random stream "%s" was saved on %s and goes on, reseeded, on %s', name, device, generator.device
         )
         generator.manual_seed(int.from_bytes(hashlib.sha256(raw).digest()[:8], "little") >> 1)
         return

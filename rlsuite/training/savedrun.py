@@ -1,5 +1,7 @@
 """A run read back from its folder: its configuration, a checkpoint that verifies, and the agent in it."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,12 +9,15 @@ from rlsuite.agents.base import Agent
 from rlsuite.envs.base import VectorEnv
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.registry import agent_class
+from rlsuite.runs.checkpoint import CheckpointStore, Loaded
+from rlsuite.runs.mapping import RunConfig, config_from_dict
+from rlsuite.runs.runfolder import BEST_FOLDER, RunFolder
 from rlsuite.training import state
 from rlsuite.training.assembly import new_agent
-from rlsuite.training.checkpoint import CheckpointStore, Loaded
-from rlsuite.training.mapping import RunConfig, config_from_dict
+from rlsuite.training.best import BestEvaluation, evaluations_of
 from rlsuite.training.rng import SeedStreams
-from rlsuite.training.runfolder import RunFolder
+
+STEP = re.compile("[0-9]{1,12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,21 @@ class SavedRun:
         state.load_agent_tensors(agent, state.cut_seed(saved, seed_index, agent))
         return agent
 
+    def agents(self, env: VectorEnv, streams: SeedStreams) -> Agent:
+        """Return all agents of the checkpoint as the run has them: several share a leading axis.
+
+        Args:
+            env: tells the sizes.
+            streams: of every seed.
+        """
+        agent = new_agent(agent_class(self.config.agent_name), self.config.agent, env, streams)
+        state.load_agent_tensors(agent, self.loaded.tensors["agent"])
+        return agent
+
+    def best_evaluations(self) -> Sequence[BestEvaluation]:
+        """Return for every seed the evaluation that the weights were kept for; none where not known."""
+        return evaluations_of(self.loaded, self.config.train.seeds)
+
 
 def load_run(path: Path, which: str) -> SavedRun:
     """Read a run, which may still be training.
@@ -54,16 +74,21 @@ def load_run(path: Path, which: str) -> SavedRun:
     """
     folder = RunFolder.open(path)
     config = config_from_dict(folder.config(), lambda name: agent_class(name).Config)
-    if which not in ("last", "best") and not which.isdecimal():
-        raise ConfigError(f'checkpoint "{which}": name "last", "best" or its number of env steps')
-    store = CheckpointStore(folder.checkpoints)
-    if which == "best":
-        loaded = store.best(config_digest=None)
+    check_which(which)
+    store, best = CheckpointStore(folder.checkpoints), CheckpointStore(folder.path / BEST_FOLDER)
+    if which == "best":  # runs of before they were kept have a checkpoint that scored best
+        loaded = best.load(config_digest=None) if best.steps() else store.best(config_digest=None)
     else:
         loaded = store.load(config_digest=None, step=None if which == "last" else int(which))
     if loaded is None:
         raise DataError(f"{path} has no checkpoint yet: train it first, or wait for its first one")
     return SavedRun(config, loaded)
+
+
+def check_which(which: str) -> None:
+    """Raise ConfigError unless `which` can name a checkpoint."""
+    if which not in ("last", "best") and not STEP.fullmatch(which):
+        raise ConfigError(f'checkpoint "{which:.40}": name "last", "best" or its number of env steps')
 
 
 AGENT_FILE = "agent.safetensors"

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torch.optim import Adam
+from torch.optim import Adam as TorchAdam
 
+from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
-from rlsuite.blocks import ranks
+from rlsuite.agents.optim import Adam
 from rlsuite.errors import DataError
-from rlsuite.training.tensorfile import check_like
+from rlsuite.runs.tensorfile import check_like
 
 UPDATE_COUNT = "update_count"
 ADAM_KEYS = {"step", "exp_avg", "exp_avg_sq"}
@@ -31,12 +32,26 @@ def load_agent_tensors(agent: Agent, saved: Mapping[str, Tensor]) -> None:
     Raises:
         DataError: a name is missing or unknown, or a shape differs; nothing is copied then.
     """
-    own = agent_tensors(agent)
-    check_like("agent", saved, own)
+    present = agent_tensors(agent)
+    saved = of_today(saved, present)
+    check_like("agent", saved, present)
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in present.items():
             tensor.copy_(saved[name])
     agent.set_extra_state(saved[UPDATE_COUNT])
+
+
+def of_today(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `saved` as today's agents have it: counts with an axis, and doubles that were floats."""
+    adapted = {}
+    for name, tensor in saved.items():
+        wanted = expected.get(name)
+        if wanted is not None and not tensor.dim() and wanted.shape == (1,):
+            tensor = tensor.reshape(1)
+        if wanted is not None and (tensor.dtype, wanted.dtype) == (torch.float32, torch.float64):
+            tensor = tensor.double()
+        adapted[name] = tensor
+    return adapted
 
 
 def cut_seed(saved: Mapping[str, Tensor], index: int, single: Agent) -> dict[str, Tensor]:
@@ -48,9 +63,10 @@ def cut_seed(saved: Mapping[str, Tensor], index: int, single: Agent) -> dict[str
         DataError: the tensors are not those of several such agents, or there is no such seed.
     """
     cut = {}
-    own = agent_tensors(single)
+    present = agent_tensors(single)
+    saved = of_today(saved, present)
     for name, tensor in saved.items():
-        wanted = own[name].shape if name in own else None
+        wanted = present[name].shape if name in present else None
         if tensor.shape != wanted and tensor.dim() and tensor.shape[1:] == wanted:
             if not 0 <= index < len(tensor):
                 raise DataError(
@@ -58,7 +74,7 @@ def cut_seed(saved: Mapping[str, Tensor], index: int, single: Agent) -> dict[str
                 )
             tensor = tensor[index]
         cut[name] = tensor
-    check_like("agent", cut, own)
+    check_like("agent", cut, present)
     return cut
 
 
@@ -94,26 +110,28 @@ def load_optimizer_tensors(agent: Agent, saved: Mapping[str, Tensor]) -> None:
                     )
                 if value.dtype != (parameter.dtype if value.dim() else torch.float32):
                     raise DataError(f"optimiser entry {prefix}{key} is {value.dtype}: no moment, no count")
-            if entries and isinstance(part.optimizer, Adam) and entries.keys() != ADAM_KEYS:
+            if entries and isinstance(part.optimizer, Adam | TorchAdam) and entries.keys() != ADAM_KEYS:
                 raise DataError(
                     f"optimiser entries {prefix}: {sorted(entries)}, expected {sorted(ADAM_KEYS)}"
                 )
-            if entries:
-                # Step counts stay where the optimiser made them: on the parameter's device when fused.
-                part.optimizer.state[parameter] = {
-                    key: value.to(parameter.device).clone() for key, value in entries.items()
-                }
+            # In place where there is a state already: compiled updates and graphs keep its addresses.
+            present = part.optimizer.state[parameter] if entries else {}
+            for key, value in entries.items():
+                if key in present:
+                    present[key].copy_(value)
+                else:
+                    present[key] = value.to(parameter.device).clone()
     if left:
         raise DataError(f"optimiser entries of unknown parameters: {', '.join(sorted(left)[:5])}")
 
 
-def carried_tensors(carried: TensorDictBase) -> dict[str, Tensor]:
+def td_tensors(td: TensorDictBase) -> dict[str, Tensor]:
     """Flatten the TensorDict that the loop carries from step to step."""
-    return dict(carried.flatten_keys("/").items())
+    return dict(td.flatten_keys("/").items())
 
 
-def load_carried(saved: Mapping[str, Tensor], num_envs: int, device: torch.device) -> TensorDict:
-    """Rebuild the carried TensorDict, `[num_envs]`, on `device`."""
+def load_td(saved: Mapping[str, Tensor], num_envs: int, device: torch.device) -> TensorDict:
+    """Rebuild the current TensorDict, `[num_envs]`, on `device`."""
     flat = TensorDict(dict(saved), batch_size=[num_envs], device=device)
     return flat.unflatten_keys("/")
 
@@ -168,9 +186,9 @@ class RunningSums:
 
 
 class EpisodeSums:
-    """Return and length of the running episodes of B worlds, and of those that ended since the last line.
+    """Return and length of the running episodes of all envs, and of those that ended since the last line.
 
-    The worlds come in equal groups, one per seed.
+    The envs come in equal groups, one per seed.
     """
 
     def __init__(self, num_envs: int, device: torch.device, *, seeds: int = 1) -> None:
@@ -180,15 +198,16 @@ class EpisodeSums:
         # episodes, sum of returns, sum of lengths
         self.ended = torch.zeros(seeds, 3, dtype=torch.float64, device=device)
 
-    def add(self, following: TensorDictBase) -> None:
-        """Count one vector step from its "next", `[B]`."""
-        self.returns += following.get("reward").squeeze(-1)
+    def add(self, reward: Tensor, done: Tensor) -> None:
+        """Count one vector step: rewards and ends of episodes, each `[B]`."""
+        self.returns += reward
         self.lengths += 1
-        ended = following.get("done").squeeze(-1)
-        closed = torch.stack((ended.double(), self.returns * ended, self.lengths * ended), -1)
+        if done.is_cpu and not done.any():  # a device is not asked: that would wait for it
+            return
+        closed = torch.stack((done.double(), self.returns * done, self.lengths * done), -1)
         self.ended += closed.unflatten(0, (self.seeds, -1)).sum(1)
-        self.returns.masked_fill_(ended, 0)
-        self.lengths.masked_fill_(ended, 0)
+        self.returns.masked_fill_(done, 0)
+        self.lengths.masked_fill_(done, 0)
 
     def take(self) -> list[dict[str, float]]:
         """Return every seed's means over the episodes that ended, and start again."""
@@ -210,7 +229,7 @@ class EpisodeSums:
         return {"returns": self.returns, "lengths": self.lengths, "ended": self.ended}
 
     def load(self, saved: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned; DataError where it is of other worlds or seeds."""
+        """Restore what `state` returned; DataError where it is of other envs or seeds."""
         check_like("episodes", saved, self.state())
         for name, tensor in self.state().items():
             tensor.copy_(saved[name])

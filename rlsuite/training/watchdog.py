@@ -45,7 +45,7 @@ class Watchdog:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
         if self._thread is not None:
@@ -65,7 +65,7 @@ class Watchdog:
         where = "".join(traceback.format_stack(frame)[-SHOWN_FRAMES:]) if frame is not None else ""
         seeds = [int(seed) for seed in env.episode_seeds()[:SHOWN_SEEDS]]
         said = (
-            f"{env.env_id} has not come back for {self._seconds:g} s; its {env.num_envs} world(s) began "
+            f"{env.env_id} has not come back for {self._seconds:g} s; its {env.num_envs} env(s) began "
             f"their episodes from the seeds {seeds}. Go on from the last checkpoint with `rlsuite resume`, "
             "or allow more with --step-timeout"
         )

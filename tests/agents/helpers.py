@@ -3,12 +3,27 @@
 import torch
 from tensordict import TensorDict
 
-from rlsuite.agents.base import Agent, Spaces, make_generators
-from rlsuite.registry import agent_class
+from rlsuite.agents.base import Agent, Spaces, StagedAgent, make_generators
+from rlsuite.registry import agent_class, agent_names
 
-NAMES = ("bc", "d_eta_n", "dsac_t", "iql", "sac", "stac", "td3", "td3_bc")
-WITH_CRITICS = tuple(name for name in NAMES if name != "bc")
-FROM_DATA = ("bc", "iql", "td3_bc")  # observations are normalised by a data set's statistics
+
+def is_tested(name: str) -> bool:
+    """Whether it is an agent of ours that learns from transitions; other packages test theirs."""
+    cls = agent_class(name)
+    return cls.__module__.startswith("rlsuite.") and not issubclass(cls, StagedAgent)
+
+
+NAMES = tuple(filter(is_tested, agent_names()))
+WITH_CRITICS = tuple(name for name in NAMES if agent_class(name).values is not Agent.values)
+# Observations are normalised by a data set's statistics.
+FROM_DATA = tuple(name for name in NAMES if agent_class(name).adopts_statistics)
+
+
+def with_field(field: str) -> tuple[str, ...]:
+    """Names of the agents whose `Config` has a field."""
+    return tuple(name for name in NAMES if field in agent_class(name).Config.__dataclass_fields__)
+
+
 # What makes an agent's noiseless behaviour its evaluation's action, where the two differ by design.
 MODE_FIELDS = {"stac": {"evaluation": "mode", "dropout_actor": 0.0}}
 SPACES = Spaces(observation=4, action=2, half_range=(2.0, 0.5))

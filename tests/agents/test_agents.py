@@ -4,14 +4,23 @@ import copy
 
 import pytest
 import torch
-from helpers import FROM_DATA, MODE_FIELDS, NAMES, SPACES, WITH_CRITICS, random_batch, small_agent
+from helpers import (
+    FROM_DATA,
+    MODE_FIELDS,
+    NAMES,
+    SPACES,
+    WITH_CRITICS,
+    random_batch,
+    small_agent,
+    with_field,
+)
 from tensordict import TensorDict
 from torch import nn
 from torch.optim import Optimizer
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.agents.base import make_generators
-from rlsuite.agents.steps import adam, take_step
+from rlsuite.agents.optim import Adam
 from rlsuite.blocks.mlp import MLP
 from rlsuite.registry import agent_class
 from rlsuite.training import state
@@ -160,7 +169,7 @@ def test_updates_read_terminated_and_never_truncated_or_done(name):
     for rows in (batch, lied, flipped):
         agent = small_agent(name)
         agent.update(rows)
-        losses.append(torch.cat([p.grad.flatten() for p in agent.critic_parameters]))
+        losses.append(torch.cat([p.grad.flatten() for p in agent.critic.parameters()]))
     assert torch.equal(losses[0], losses[1])
     assert not torch.equal(losses[0], losses[2])
 
@@ -190,9 +199,9 @@ def test_a_step_is_that_of_plain_adam(lead):
     """The fused kernel reads memory in order: a gradient laid out unlike its parameter would be scrambled."""
     nets = [MLP(5, (8, 8), 3, lead=lead, generator=torch.Generator().manual_seed(0)) for _ in "ab"]
     x = torch.randn(16, 5, generator=torch.Generator().manual_seed(1))
-    fused, plain = adam((list(nets[0].parameters()), 1e-2)), torch.optim.Adam(nets[1].parameters(), lr=1e-2)
+    fused, plain = Adam((list(nets[0].parameters()), 1e-2)), torch.optim.Adam(nets[1].parameters(), lr=1e-2)
     for _ in range(3):
-        take_step(fused, nets[0](x).square().mean(), list(nets[0].parameters()))
+        fused.descend(nets[0](x).square().mean())
         plain.zero_grad()
         nets[1](x).square().mean().backward()
         plain.step()
@@ -239,16 +248,18 @@ def test_batches_may_bring_their_own_discount(name):
     a, b = small_agent(name, gamma=0.99), small_agent(name, gamma=0.99**3)
     a.update(n_step)
     b.update(batch)
-    for x, y in zip(a.critic_parameters, b.critic_parameters, strict=True):
+    for x, y in zip(a.critic.parameters(), b.critic.parameters(), strict=True):
         torch.testing.assert_close(x.grad, y.grad, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("name", "field"),
-    [(name, field) for name in WITH_CRITICS for field in ("gamma", "tau", "lr_critic")]
-    + [(name, "lr_actor") for name in WITH_CRITICS if name != "d_eta_n"]
-    + [("d_eta_n", field) for field in ("kappa", "edited", "epsilon_final", "level")]
-    + [("bc", "lr_actor"), ("bc", "dropout"), ("bc", "exploration_noise")],
+    [
+        (name, field)
+        for field in ("gamma", "tau", "lr_critic", "lr_actor", "lr_alpha", "dropout", "exploration_noise")
+        for name in with_field(field)
+    ]
+    + [("d_eta_n", field) for field in ("kappa", "edited", "epsilon_final", "level")],
 )
 def test_config_refuses_values_outside_their_range(name, field):
     with pytest.raises(ValueError, match=field):
@@ -302,6 +313,6 @@ def test_updates_in_mixed_precision_stay_near_those_in_full(name):
         key = "loss/critic" if name in WITH_CRITICS else "loss/actor"
         torch.testing.assert_close(found[key], expected[key], rtol=0.1, atol=0.05)
         assert not torch.equal(found[key], expected[key])
-    for parameter in mixed.parameters():
-        assert parameter.dtype == torch.float32 and parameter.isfinite().all()
+    for parameter, other in zip(mixed.parameters(), full.parameters(), strict=True):
+        assert parameter.dtype == other.dtype != torch.bfloat16 and parameter.isfinite().all()
     assert mixed.policy(random_batch())["action"].dtype == torch.float32

@@ -1,5 +1,6 @@
 """DSAC-T against the numbers of its specification (T1 to T8), all in float64."""
 
+import copy
 import math
 
 import pytest
@@ -7,19 +8,20 @@ import torch
 from helpers import check_loss_module, random_batch, small_agent
 from torch.nn import functional as F
 
-from rlsuite.agents.base import Batch, Spaces, make_generators
+from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.agents.dsac_t import (
     DSACT,
     DSACTConfig,
     DSACTLoss,
+    alpha_loss,
     clipped_sample,
     critic_loss,
     return_targets,
     running_spread,
 )
-from rlsuite.agents.losses import alpha_loss
-from rlsuite.agents.steps import polyak
+from rlsuite.agents.optim import polyak
 from rlsuite.blocks.heads import Gaussian, squash
+from rlsuite.replay.batch import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -113,8 +115,8 @@ def test_a_batch_that_is_not_finite_leaves_the_running_spread():
 def settle(form, draw_target, steps, bootstrapped):
     """Fit one Gaussian return with free mean and rho; the target moves every second step (T4)."""
     g = torch.Generator().manual_seed(0)
-    online = [torch.zeros(1, 1, requires_grad=True), torch.zeros(1, 1, requires_grad=True)]
-    target = [p.detach().clone() for p in online]
+    online = torch.nn.ParameterList([torch.zeros(1, 1), torch.zeros(1, 1)])
+    target = copy.deepcopy(online).requires_grad_(False)
     spread, optimizer = torch.zeros(1), torch.optim.Adam(online, lr=3e-3)
     tail = []
     for k in range(steps):
@@ -132,7 +134,7 @@ def settle(form, draw_target, steps, bootstrapped):
         loss.backward()
         optimizer.step()
         if k % 2 == 0:
-            polyak(target, [p.detach() for p in online], 0.005)
+            polyak(target, online, 0.005)
         if k >= steps * 3 // 4:
             tail.append((online[0].item(), std.item()))
     means, stds = zip(*tail, strict=True)

@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from torch.optim import Adam
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rlsuite.agents.base import Batch, Spaces, make_generators
+from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.agents.iql import (
     IQL,
     IQLConfig,
@@ -21,9 +21,11 @@ from rlsuite.agents.iql import (
     extraction_loss,
 )
 from rlsuite.agents.losses import td_target
-from rlsuite.agents.steps import polyak
+from rlsuite.agents.optim import polyak
 from rlsuite.blocks.heads import Gaussian, log_density
+from rlsuite.blocks.noise import Noise
 from rlsuite.errors import DataError
+from rlsuite.replay.batch import Batch
 from rlsuite.training import state
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -31,6 +33,15 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def t(*values):
     return torch.tensor(values)
+
+
+def rows(reward, *, action=None, terminated=None):
+    """A batch of which nothing else is read."""
+    zeros = torch.zeros_like(reward)
+    return Batch(
+        zeros, zeros if action is None else action, reward, zeros,
+        zeros if terminated is None else terminated, 0.99,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("expectile", "loss"), [(0.7, 1.49375), (0.9, 1.20625), (0.5, 0.5 * 14.25 / 4)])
@@ -98,14 +109,18 @@ def test_the_actors_loss_has_no_gradient_for_critics_and_value():
     q, value = torch.ones(4, requires_grad=True), torch.zeros(4, requires_grad=True)
     mean = torch.zeros(4, 2, requires_grad=True)
     weights = advantage_weights(q, value, 3.0, 100.0)
-    extraction_loss(weights, Gaussian(mean, torch.ones(4, 2)), torch.ones(4, 2)).backward()
+    batch = rows(torch.zeros(4), action=torch.ones(4, 2))
+    extraction_loss(
+        lambda shown, noise: Gaussian(mean, torch.ones(4, 2)), batch, weights, Noise(None)
+    ).backward()
     assert q.grad is None and value.grad is None and mean.grad.all()
 
 
 @pytest.mark.parametrize(("terminated", "target"), [(0.0, 2.98), (1.0, 1.0)])
 def test_target_bootstraps_unless_terminated(terminated, target):
-    rows = Batch(t(0.0), t(0.0), t(1.0), t(0.0), t(terminated), 0.99)
-    assert td_target(rows, t(2.0)).item() == pytest.approx(target, abs=1e-12)
+    assert td_target(rows(t(1.0), terminated=t(terminated)), t(2.0)).item() == pytest.approx(
+        target, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize(("order", "loss"), [("official", 0.9608), ("torchrl", 0.9608), ("corl", 0.4804)])
@@ -114,9 +129,9 @@ def test_critic_loss_is_a_sum_over_both_and_half_of_it_in_corls_order(order, los
 
 
 def test_polyak_over_a_thousand_updates():
-    target = [torch.zeros(1)]
+    target, online = (torch.nn.ParameterList([start]) for start in (torch.zeros(1), torch.ones(1)))
     for _ in range(1000):
-        polyak(target, [torch.ones(1)], 0.005)
+        polyak(target, online, 0.005)
     assert target[0].item() == pytest.approx(0.993346, abs=1e-6)
 
 
@@ -175,7 +190,7 @@ def test_the_orders_differ():
     batch = random_batch()
     for agent in agents.values():
         agent.update(batch)
-    halves = [agents[order].critic_parameters[0].grad for order in ("torchrl", "corl")]
+    halves = [next(agents[order].critic.parameters()).grad for order in ("torchrl", "corl")]
     torch.testing.assert_close(halves[0], 2 * halves[1])
     gradients = {order: agent.actor.trunk[0].weight.grad for order, agent in agents.items()}
     torch.testing.assert_close(gradients["corl"], gradients["torchrl"])
@@ -210,10 +225,10 @@ def test_the_rate_falls_along_a_cosine_is_saved_and_goes_back_for_online_steps()
     for k in range(8):
         agent.update(random_batch(seed=k))
     still = agent.actor.trunk[0].weight.clone()
-    critic = agent.critic_parameters[0].clone()
+    critic = next(agent.critic.parameters()).clone()
     agent.update(random_batch())
     assert torch.equal(agent.actor.trunk[0].weight, still)  # rate 0, and never up again
-    assert not torch.equal(agent.critic_parameters[0], critic)
+    assert not torch.equal(next(agent.critic.parameters()), critic)
     agent.start_online()
     for k in range(3):
         agent.update(random_batch(seed=k))
@@ -272,10 +287,10 @@ def test_first_weights_are_orthogonal_with_zero_biases_in_every_layer():
             for matrix in layer.weight.flatten(0, -3):
                 small = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
                 torch.testing.assert_close(small @ small.mT, 2 * torch.eye(len(small)))
-    weights = agent.critic_parameters[0].flatten(0, 1)
+    weights = next(agent.critic.parameters()).flatten(0, 1)
     assert not torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     uniform = small_agent("iql", init="uniform")
-    assert uniform.value_parameters[1].any()
+    assert uniform.value.trunk[0].bias.any()
 
 
 def test_every_seed_is_initialised_by_its_own_stream():
@@ -299,9 +314,9 @@ def test_statistics_of_the_data_are_taken_once_and_bad_ones_refused():
     mean, std = torch.arange(4.0), torch.full((4,), 2.0)
     agent.adopt_statistics(mean, std)
     batch = random_batch()
-    rows = agent.rows(batch)
-    torch.testing.assert_close(rows.observation, (batch["observation"] - mean) / std)
-    torch.testing.assert_close(rows.next_observation, (batch["next", "observation"] - mean) / std)
+    seen = agent.normalized_batch(agent.read(batch))
+    torch.testing.assert_close(seen.observation, (batch["observation"] - mean) / std)
+    torch.testing.assert_close(seen.next_observation, (batch["next", "observation"] - mean) / std)
     for bad_mean, bad_std in ((mean, std * 0), (mean * math.nan, std), (mean[:3], std[:3])):
         with pytest.raises(DataError):
             agent.adopt_statistics(bad_mean, bad_std)

@@ -5,13 +5,13 @@ from itertools import pairwise
 import pytest
 import torch
 from ldcq_helpers import TINY, learn, small_ldcq, windows
+from skills import BIMODAL, bimodal_actions, inside
 from tensordict import TensorDict
 from test_agents import content, same, walk
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite.agents.ldcq import LDCQConfig
 from rlsuite.agents.ldcq.agent import LOOK_EVERY
-from rlsuite.bench.skills import BIMODAL, bimodal_actions, inside
 from rlsuite.errors import ConfigError
 from rlsuite.training import state
 
@@ -129,7 +129,7 @@ def test_a_gradient_that_is_not_finite_moves_no_weight(done):
     assert all(torch.equal(t, state.agent_tensors(agent)[n]) for n, t in before.items())
     assert all(t.isfinite().all() for t in state.optimizer_tensors(agent).values())
     if data.priorities is not None:
-        data.reprioritise(batch["index"], batch["priority"])
+        data.reprioritise(batch["index"], metrics["priority"])
         assert data.priorities.all().isfinite().all()
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from rlsuite.agents.sac import SACConfig, SACLoss
 from rlsuite.blocks.heads import RAW_STD_FLOOR
 from rlsuite.blocks.mlp import LayerNorm
-from rlsuite.registry import load_preset
+from rlsuite.presets import load_preset
 
 PAPER = load_preset("sac", "stac_paper", "HalfCheetah-v4")[1]
 

@@ -7,20 +7,22 @@ import torch
 from helpers import MODE_FIELDS, SPACES, check_loss_module, random_batch, small_agent
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from rlsuite.agents.base import Batch, Spaces, make_generators
-from rlsuite.agents.losses import soft_actor_loss, soft_target
+from rlsuite.agents.base import Spaces, make_generators
+from rlsuite.agents.optim import descend_alpha
 from rlsuite.agents.stac import (
     STAC,
     STACConfig,
     STACLoss,
+    actor_loss,
     likelihood_loss,
-    pessimistic,
+    pessimistic_target,
     stac_alpha_loss,
 )
-from rlsuite.agents.steps import descend_alpha
 from rlsuite.blocks.heads import Gaussian, floored_softplus, mean_of_tanh, squash
 from rlsuite.blocks.mlp import MLP
-from rlsuite.registry import load_preset
+from rlsuite.blocks.noise import GivenNoise
+from rlsuite.presets import load_preset
+from rlsuite.replay.batch import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -33,9 +35,21 @@ def rows(reward=1.0, terminated=0.0, gamma=0.99):
     return Batch(t(0.0), t(0.0), t(reward), t(0.0), t(terminated), gamma)
 
 
+def soft_target(batch, following, beta, log_prob=0.0, alpha=0.0):
+    """The target where the target critic says `following` and the next action has this log-density."""
+    # One action at the middle of a Gaussian before the tanh, whose deviation decides its density.
+    mean = torch.zeros(*batch.reward.shape, 1)
+    std = torch.full_like(mean, math.exp(-log_prob) / math.sqrt(2 * math.pi))
+    return pessimistic_target(
+        lambda observation, action, noise: following,
+        lambda observation, noise: Gaussian(mean, std),
+        batch, t(alpha), beta, GivenNoise([mean]),
+    )  # fmt: skip
+
+
 def target(beta, terminated=0.0):
     following = Gaussian(t(10.0)[None], t(2.0)[None])
-    return soft_target(rows(terminated=terminated), pessimistic(following, beta), t(-1.5), t(0.2)).item()
+    return soft_target(rows(terminated=terminated), following, beta, log_prob=-1.5, alpha=0.2).item()
 
 
 def test_s1_beta_deviations_and_the_entropy_are_taken_off_after_termination_neither():
@@ -97,7 +111,7 @@ def self_loop(reward_noise, beta, gamma, updates, held_std=None, reward_mean=0.0
         if held_std is not None:
             following = following._replace(std=torch.full_like(following.std, held_std))
         batch = Batch(reward, reward, reward, reward, torch.zeros(64), gamma)
-        y = soft_target(batch, pessimistic(following, beta), torch.zeros(64), t(0.0))
+        y = soft_target(batch, following, beta)
         optimizer.zero_grad()
         likelihood_loss(Gaussian(mean.expand(1, 64), floored_softplus(raw).expand(1, 64)), y).backward()
         optimizer.step()
@@ -126,7 +140,7 @@ def test_s4_fixed_point_of_the_target(std, fixed_point):
     mean = t(0.0)[None]
     for _ in range(4000):  # y as the next mean: the exact backup
         following = Gaussian(mean, torch.full_like(mean, std))
-        mean = soft_target(rows(), pessimistic(following, 0.5), t(0.0), t(0.0))[None]
+        mean = soft_target(rows(), following, 0.5)[None]
     assert mean.item() == pytest.approx(fixed_point, abs=1e-3)
 
 
@@ -199,9 +213,10 @@ def test_s7_target_and_critic_share_the_stream_of_their_masks():
 
 def test_s7_the_target_follows_the_critic_after_its_step():
     agent = small_agent("stac")
-    old = [p.clone() for p in agent.target_parameters]
+    old = [p.clone() for p in agent.target_critic.parameters()]
     agent.update(random_batch())
-    for before, target, critic in zip(old, agent.target_parameters, agent.critic_parameters, strict=True):
+    both = agent.target_critic.parameters(), agent.critic.parameters()
+    for before, target, critic in zip(old, *both, strict=True):
         torch.testing.assert_close(target, 0.995 * before + 0.005 * critic, rtol=1e-12, atol=1e-15)
         assert not torch.equal(before, critic)
 
@@ -224,11 +239,14 @@ def test_s7_dropout_stands_before_the_norm_and_the_norm_before_the_activation():
 
 
 def test_s8_the_actor_sees_the_deviation():
-    action = torch.zeros(1, requires_grad=True)
-    returns = Gaussian(-(action**2)[None], 1 + action[None])
-    loss = soft_actor_loss(torch.zeros(1), pessimistic(returns, 0.5), torch.zeros(()))
+    middle = torch.zeros(1, 1, requires_grad=True)  # of the Gaussian before the tanh, whose slope is 1 there
+    loss, _ = actor_loss(
+        lambda observation, noise: Gaussian(middle, torch.ones(1, 1)),
+        lambda observation, action, noise: Gaussian(-(action**2).mT, 1 + action.mT),
+        rows(), t(0.0), 0.5, GivenNoise([torch.zeros(1, 1)]),
+    )  # fmt: skip
     (-loss).backward()
-    assert action.grad.item() == -0.5
+    assert middle.grad.item() == -0.5
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from helpers import SPACES, WITH_CRITICS, random_batch, small_agent
+from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from rlsuite.agents.losses import soft_state_value
+from rlsuite.agents.policies import evaluating
 from rlsuite.training import state
 from rlsuite.training.value_error import value_trace
 
@@ -23,7 +25,7 @@ def test_state_values_are_repeatable_and_draw_from_no_stream_of_the_agent(name):
         assert torch.equal(before[key], g.get_state())
     for key, tensor in state.agent_tensors(agent).items():
         assert torch.equal(tensor, weights[key])
-    assert bool(first.bonus.any()) == (name not in ("d_eta_n", "iql", "td3", "td3_bc"))
+    assert bool(first.bonus.any()) == hasattr(agent, "log_alpha")
 
 
 @pytest.mark.parametrize("name", WITH_CRITICS)
@@ -57,3 +59,27 @@ def test_an_agent_without_critics_values_nothing():
     assert agent.state_value(random_batch(7)["observation"]) is None
     with pytest.raises(NotImplementedError, match="BC has no critics"):
         agent.values(random_batch(7))
+
+
+@pytest.mark.parametrize("name", ["sac", "stac"])
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_a_given_action_is_valued_with_its_own_log_density(name, lead):
+    agent = small_agent(name, lead=lead)
+    rows = random_batch(5, lead=lead)
+    observation, action = rows["observation"], rows["action"]
+    found = agent.action_value(observation, action)
+    with torch.no_grad(), evaluating(agent.actor, agent.critic):
+        gaussian = agent.actor(agent.normalized(observation))
+        law = TransformedDistribution(Normal(gaussian.mean, gaussian.std), TanhTransform())
+        bonus = -agent.log_alpha.exp().float() * law.log_prob(action).sum(-1)
+        critic = agent.critic if name == "sac" else agent.critic.expected
+        q = critic(agent.normalized(observation), action).mean(-2)
+    torch.testing.assert_close(found.bonus, bonus, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.value, q + bonus, rtol=1e-4, atol=1e-5)
+    at_the_bound = agent.action_value(observation, torch.ones_like(action))
+    assert at_the_bound.value.isfinite().all()
+
+
+def test_agents_that_value_actions_have_both_value_errors():
+    assert value_trace(small_agent("stac")).estimate_taken is not None
+    assert value_trace(small_agent("td3")).estimate_taken is None

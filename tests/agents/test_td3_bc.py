@@ -5,15 +5,23 @@ import torch
 from helpers import check_loss_module, random_batch, small_agent
 from torch.nn import functional as F
 
-from rlsuite.agents.td3_bc import TD3BCLoss, actor_loss
+from rlsuite.agents.td3_bc import TD3BCConfig, TD3BCLoss, actor_loss
+from rlsuite.replay.batch import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")
+
+
+def loss_of(q, action, data, alpha=2.5):
+    """The loss with a first critic that says `q`, a second one that is not asked, and these actions."""
+    batch = Batch(data, data, q, data, q, 0.99)
+    critic = torch.stack((q, 100 * q.detach() - 7))
+    return actor_loss(lambda shown: action, lambda shown, action: critic, batch, TD3BCConfig(alpha=alpha))
 
 
 def test_actor_loss_by_hand():
     """Q 2 and -4: mean |Q| is 3, lambda 2.5 / 3, mean Q -1; one of two actions is off by 0.5 and 1."""
     q = torch.tensor([2.0, -4.0])
-    found = actor_loss(q, torch.tensor([[0.5, 1.0], [0.0, 0.0]]), torch.zeros(2, 2), 2.5)
+    found = loss_of(q, torch.tensor([[0.5, 1.0], [0.0, 0.0]]), torch.zeros(2, 2))
     assert found.item() == pytest.approx(2.5 / 3 + (0.25 + 1) / 4, abs=1e-12)
 
 
@@ -21,13 +29,13 @@ def test_the_scale_of_the_critics_does_not_matter():
     g = torch.Generator().manual_seed(0)
     action, data = (torch.rand(16, 2, generator=g) for _ in "ab")
     small = action.sum(-1) - 0.7
-    losses = [actor_loss(factor * small, action, data, 2.5) for factor in (1, 1e3)]
+    losses = [loss_of(factor * small, action, data) for factor in (1, 1e3)]
     torch.testing.assert_close(*losses)
 
 
 def test_no_gradient_flows_through_lambda():
     q = torch.tensor([1.0, 3.0], requires_grad=True)
-    actor_loss(q, torch.zeros(2, 1), torch.zeros(2, 1), 2.5).backward()
+    loss_of(q, torch.zeros(2, 1), torch.zeros(2, 1)).backward()
     torch.testing.assert_close(q.grad, torch.full((2,), -2.5 / 2 / 2))
 
 
@@ -80,6 +88,6 @@ def test_alpha_zero_clones():
     for agent, rows in zip(agents, (batch, other), strict=True):
         for _ in range(3):
             agent.update(rows)
-    for a, b in zip(agents[0].actor_parameters, agents[1].actor_parameters, strict=True):
+    for a, b in zip(agents[0].actor.parameters(), agents[1].actor.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert not torch.equal(agents[0].critic_parameters[0], agents[1].critic_parameters[0])
+    assert not torch.equal(*(next(agent.critic.parameters()) for agent in agents))

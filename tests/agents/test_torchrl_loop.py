@@ -1,35 +1,27 @@
 """The loss modules in a plain TorchRL program: its optimiser loop, its target updater, its replay buffer."""
 
+import importlib
+import inspect
+
 import pytest
 import torch
-from helpers import WITH_CRITICS, random_batch, small_agent
+from helpers import SPACES, WITH_CRITICS, random_batch, small_agent
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.objectives import SoftUpdate
 
-from rlsuite.agents.bc import BCLoss
-from rlsuite.agents.d_eta_n import DEtaNLoss
-from rlsuite.agents.dsac_t import DSACTLoss
-from rlsuite.agents.iql import IQLLoss
-from rlsuite.agents.sac import SACLoss
-from rlsuite.agents.stac import STACLoss
-from rlsuite.agents.td3 import TD3Loss
-from rlsuite.agents.td3_bc import TD3BCLoss
-
 
 def loss_module(name):
+    """The `LossModule` beside an agent, XLoss beside X, on the networks of a small one."""
     agent = small_agent(name)
-    if name == "bc":
-        return BCLoss(agent.actor)
-    if name == "d_eta_n":
-        return DEtaNLoss(agent.critic, agent.config)
-    if name == "iql":
-        return IQLLoss(agent.actor, agent.critic, agent.value, agent.config)
-    networks = (agent.actor, agent.critic, agent.config)
-    if name == "dsac_t":
-        return DSACTLoss(*networks, half_range=(1.0, 1.0))
-    if name in ("td3", "td3_bc"):
-        return (TD3Loss if name == "td3" else TD3BCLoss)(*networks)
-    return (SACLoss if name == "sac" else STACLoss)(*networks, actions=2)
+    cls = getattr(importlib.import_module(type(agent).__module__), f"{type(agent).__name__}Loss")
+    given = {
+        **vars(agent),
+        **dict(agent.named_children()),
+        "half_range": SPACES.half_range,
+        "actions": SPACES.action,
+    }
+    wanted = set(inspect.signature(cls.__init__).parameters) - {"self", "generator", "center"}
+    return cls(**{key: given[key] for key in wanted})
 
 
 @pytest.mark.parametrize("name", WITH_CRITICS)

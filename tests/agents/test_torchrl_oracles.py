@@ -1,5 +1,7 @@
 """SAC's and TD3's losses and gradients against TorchRL's own, same parameters and noise, float64."""
 
+import math
+
 import pytest
 import torch
 from helpers import check_loss_module, random_batch, small_agent
@@ -10,10 +12,12 @@ from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import SACLoss as TorchRLSACLoss
 from torchrl.objectives import TD3Loss as TorchRLTD3Loss
 
-from rlsuite.agents.base import columns
-from rlsuite.agents.losses import bellman_target, sample_action, smoothed_action, soft_target
-from rlsuite.agents.sac import SACLoss
-from rlsuite.agents.td3 import TD3Loss
+from rlsuite.agents.losses import sample_action
+from rlsuite.agents.sac import SACLoss, soft_target
+from rlsuite.agents.td3 import TD3Config, TD3Loss, smoothed_action, smoothed_target
+from rlsuite.blocks.heads import Gaussian
+from rlsuite.blocks.noise import GivenNoise, Noise
+from rlsuite.replay.batch import unpack
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),
@@ -79,9 +83,8 @@ def test_sac(monkeypatch):
     (expected["loss_qvalue"] + expected["loss_actor"] + expected["loss_alpha"]).backward()
 
     replace_normal(monkeypatch, [])
-    draws = iter((noise["next"], noise["now"]))
-    monkeypatch.setattr("rlsuite.agents.losses.normal", lambda like, generator: next(draws))
     module = SACLoss(agent.actor, agent.critic, agent.config, actions=2)
+    module.noise = GivenNoise([noise["next"], noise["now"]])
     found = module(batch)
     for ours, theirs in (("critic", "qvalue"), ("actor", "actor"), ("alpha", "alpha")):
         torch.testing.assert_close(
@@ -130,8 +133,8 @@ def test_td3(monkeypatch):
         expected = oracle(batch.clone())
     (expected["loss_qvalue"] + expected["loss_actor"]).backward()
 
-    monkeypatch.setattr("rlsuite.agents.losses.normal", lambda like, generator: noise)
     module = TD3Loss(agent.actor, agent.critic, agent.config)
+    module.noise = GivenNoise([noise])
     found = module(batch)
     torch.testing.assert_close(found["loss_critic"], expected["loss_qvalue"].reshape(()))
     torch.testing.assert_close(found["loss_actor"], expected["loss_actor"].reshape(()))
@@ -147,13 +150,23 @@ def test_td3(monkeypatch):
 
 def test_targets_bootstrap_on_termination_alone():
     batch = random_batch(64)
-    rows = columns(batch, GAMMA)
+    rows = unpack(batch, GAMMA)
     q = torch.ones(2, 64) * torch.tensor([[3.0], [2.0]])
     expected = torch.where(batch["next", "terminated"], 0.0, 1.0).squeeze(-1)
     assert batch["next", "truncated"].any()
     reward = batch["next", "reward"].squeeze(-1)
-    torch.testing.assert_close(bellman_target(rows, q), reward + GAMMA * expected * 2)
-    soft = soft_target(rows, q, torch.full((64,), 0.5), torch.tensor(0.1))
+    action = torch.zeros(64, 2)
+
+    def critic(observation, action):
+        return q
+
+    bellman = smoothed_target(
+        lambda shown: action, critic, rows, TD3Config(gamma=GAMMA), GivenNoise([action])
+    )
+    torch.testing.assert_close(bellman, reward + GAMMA * expected * 2)
+    # In the middle of this Gaussian before the tanh the log-density of both actions together is 0.5.
+    gaussian = Gaussian(action, torch.full_like(action, math.exp(-0.25) / math.sqrt(2 * math.pi)))
+    soft = soft_target(critic, lambda shown: gaussian, rows, torch.tensor(0.1), GivenNoise([action]))
     torch.testing.assert_close(soft, reward + GAMMA * expected * (2 - 0.05))
 
 
@@ -166,7 +179,7 @@ def test_td3_smoothing_clips_noise_and_action():
 def test_sac_action_and_density_match_torchrl():
     agent = small_agent("sac")
     observation = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
-    action, log_prob = sample_action(agent.actor, observation, torch.Generator().manual_seed(2))
+    action, log_prob = sample_action(agent.actor, observation, Noise(torch.Generator().manual_seed(2)))
     gaussian = agent.actor(observation)
     oracle = TanhNormal(gaussian.mean, gaussian.std, low=-1, high=1, tanh_loc=False, event_dims=1)
     torch.testing.assert_close(log_prob, oracle.log_prob(action), rtol=1e-6, atol=1e-7)

@@ -8,6 +8,7 @@ from torch import nn
 
 from rlsuite.blocks.heads import GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import MLP, Dropout, LayerNorm, Linear
+from rlsuite.blocks.networks import NetShape
 
 
 def generator(seed=0):
@@ -67,12 +68,12 @@ def test_dropout_is_inverted_repeatable_and_off_in_evaluation():
 
 
 def test_actor_clamps_its_log_std():
-    actor = GaussianActor(3, 2, (8,), log_std_range=(-20.0, 0.5), activation="relu", generator=generator())
+    actor = GaussianActor(3, 2, NetShape(hidden=(8,), generator=generator()), log_std_range=(-20.0, 0.5))
     out = actor(1e6 * torch.randn(50, 3, generator=generator(1)))
     assert out.std.max().item() == pytest.approx(math.exp(0.5))
     assert out.std.min() >= math.exp(-20) * 0.999
 
 
 def test_critic_shapes():
-    critic = ScalarCritic(3, 2, (8,), members=2, activation="relu", lead=(4,), generator=generator())
+    critic = ScalarCritic(3, 2, NetShape(hidden=(8,), lead=(4,), generator=generator()), members=2)
     assert critic(torch.zeros(4, 6, 3), torch.zeros(4, 6, 2)).shape == (4, 2, 6)

@@ -2,15 +2,13 @@
 
 import pytest
 import torch
-from agents.helpers import random_batch, small_agent
+from agents.helpers import random_batch, small_agent, with_field
 
 from rlsuite.blocks.networks import NETWORKS, RESIDUAL, Denoiser, MultiSkip, network
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.grama import GraMa
 from rlsuite.registry import agent_class
 from rlsuite.strict import from_mapping
-
-AGENTS = ("dsac_t", "sac", "stac", "td3")
 
 
 def zero_blocks(net):
@@ -94,7 +92,7 @@ def test_the_denoiser_refines_step_by_step():
 
 @pytest.mark.parametrize("lead", [(), (2,)])
 @pytest.mark.parametrize("name", [n for n in NETWORKS if n != "mlp"])
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", with_field("network"))
 def test_every_agent_learns_with_every_network(agent, name, lead):
     seed = (0, 1) if lead else 0
     own = small_agent(agent, seed=seed, lead=lead, hidden=(8, 8), network=name)

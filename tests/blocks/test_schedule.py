@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlsuite.agents.steps import adam
+from rlsuite.agents.optim import Adam
 from rlsuite.blocks.schedule import CosineRate
 
 
@@ -42,7 +42,7 @@ def test_no_decay_and_held_rates_stay():
 def test_an_optimiser_follows_the_rate():
     schedule = CosineRate(1e-2, 2)
     weight, steady = (torch.nn.Parameter(torch.zeros(1)) for _ in "ab")
-    optimizer = adam(([weight], schedule.rate), ([steady], 1e-2))
+    optimizer = Adam(([weight], schedule.rate), ([steady], 1e-2))
     moved = []
     for _ in range(4):
         before = weight.item()

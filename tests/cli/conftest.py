@@ -8,7 +8,7 @@ import pytest
 
 from rlsuite.cli import main as cli
 from rlsuite.errors import RLSuiteError
-from rlsuite.training import offline
+from rlsuite.training import start
 from rlsuite.training.loop import TrainResult
 
 
@@ -57,5 +57,5 @@ class FakeLoop:
 def loop(monkeypatch):
     """Replace the training loop; the lines around it stay real."""
     fake = FakeLoop()
-    monkeypatch.setattr(offline, "train", fake)
+    monkeypatch.setattr(start, "train", fake)
     return fake

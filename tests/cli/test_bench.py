@@ -1,12 +1,19 @@
 """`rlsuite bench paper`: what it trains, what it leaves alone, what it continues; the loop is a stand-in."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "offline"))
+from offline_helpers import shared
 from toys import EPISODE
 
-from rlsuite.bench import comparison
-from rlsuite.training import offline
+from rlsuite.bench.paper import CONTENDERS, PaperArgs, env_id, plan
+from rlsuite.presets import load_preset
+from rlsuite.report import comparison
+from rlsuite.training import start
 from rlsuite.training.online import TrainResult
 
 TASK = "gym:Pendulum-v1"
@@ -25,7 +32,7 @@ class BlockLoop:
         last = config.steps // 2 if interrupted else config.steps
         lines = [
             {"step": step, "eval/return_mean": float(config.seed), "eval/return_std": 0.0}
-            | {"eval/length_mean": EPISODE, "eval/value_error": 0.5}
+            | {"eval/length_mean": EPISODE, "eval/stac_value_error": 0.5}
             for step in range(config.eval_every, last + 1, config.eval_every)
         ]
         folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -41,7 +48,7 @@ class BlockLoop:
 def paper(rlsuite, monkeypatch, tmp_path):
     """Run `rlsuite bench paper` with small numbers, and know what the loop was asked."""
     loop = BlockLoop()
-    monkeypatch.setattr(offline, "train", loop)
+    monkeypatch.setattr(start, "train", loop)
     monkeypatch.delenv("RLSUITE_PUBLISHED", raising=False)
     monkeypatch.setattr(comparison, "plot", lambda pairs, env, picture: picture.touch())  # a second each
 
@@ -124,6 +131,65 @@ def test_published_curves_by_flag_or_variable(paper, tmp_path, monkeypatch):
     assert "\npublished STAC   at 20,000: 1.5" in paper(*words).out
     answer = paper(*words, "--published", str(tmp_path / "nothing.csv"))
     assert answer.code == 2 and "nothing.csv" in answer.err
+
+
+PAPER_TASKS = {
+    "Ant-v4": 3,
+    "BipedalWalker-v3": 1,
+    "BipedalWalkerHardcore-v3": 3,
+    "HalfCheetah-v4": 3,
+    "Hopper-v4": 1,
+    "Humanoid-v4": 3,
+    "LunarLander-v3": 1,
+    "Swimmer-v4": 1,
+    "Walker2d-v4": 3,
+}
+"""The published tasks, and the env steps of their logged runs in millions."""
+WIND = {"continuous": True, "enable_wind": True, "wind_power": 20.0, "turbulence_power": 2.0}
+
+
+@pytest.mark.parametrize("task", PAPER_TASKS)
+def test_every_published_task_is_an_environment(task):
+    box2d = task.startswith(("Bipedal", "Lunar"))
+    assert env_id(task) == (f"gym:{task}" if box2d else task)
+    assert env_id(f"gym:{task}") == f"gym:{task}"
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "options"),
+    [
+        ("stac", "LunarLander-v3", WIND),
+        ("sac", "gym:LunarLander-v3", WIND),
+        ("td3", "LunarLander-v3", WIND),
+        ("stac", "BipedalWalker-v3", {}),
+    ],
+)
+def test_runs_have_the_papers_options_of_the_task(name, task, options):
+    train = plan(name, 0, PaperArgs(task=task), ()).config.train
+    assert (train.env, train.env_options) == (env_id(task), options)
+
+
+def test_flags_win_over_the_papers_options():
+    line = PaperArgs(task="LunarLander-v3")
+    train = plan("stac", 0, line, ("--env-option", "wind_power=3.0")).config.train
+    assert train.env_options == WIND | {"wind_power": 3.0}
+
+
+@pytest.mark.parametrize(("task", "millions"), PAPER_TASKS.items())
+@pytest.mark.parametrize(("agent", "preset"), [c[:2] for c in CONTENDERS.values()])
+def test_presets_have_the_logged_env_steps(task, millions, agent, preset):
+    train, own = load_preset(agent, preset, f"gym:{task}")
+    assert train["steps"] == millions * 1_000_000
+    if (agent, preset, task) == ("stac", "default", "LunarLander-v3"):
+        assert own == {"beta": 0.0, "dropout_actor": 0.01, "dropout_critic": 0.01}
+
+
+@pytest.mark.parametrize("task", PAPER_TASKS)
+def test_the_published_file_has_five_seeds_of_every_task(task):
+    path = shared("published_curves/stac_main_comparison.csv")
+    for algorithm in ("STAC", "ESTAC", "SAC"):
+        for name in (task, f"gym:{task}"):
+            assert len(comparison.published_curves(path, name, algorithm).by_seed) == 5
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from rlsuite.bench import d4rl
 from rlsuite.errors import ConfigError
+from rlsuite.launch.plan import RunPlan
 
 TASK = "InvertedPendulum-v4"
 EVERY_GROUP = sorted({name for group in d4rl.GROUPS.values() for name in group})
@@ -65,7 +67,11 @@ def test_trains_scores_and_leaves_what_is_finished(rlsuite, tmp_path, toy, monke
     last = [float(one["return_mean"]) for one in curves[2:]]
     assert float(row["return_mean"]) == pytest.approx(np.mean(last), abs=2e-3)
     assert float(row["return_std"]) == pytest.approx(np.std(last, ddof=1), abs=2e-3)
-    assert toy.stem in (out / "table.md").read_text()
+    returns = [float(one["return_mean"]) for one in curves]
+    assert float(row["late_return"]) == pytest.approx(np.mean(returns), abs=2e-3)
+    assert float(row["late_return_std"]) == pytest.approx(np.std(returns, ddof=1), abs=2e-3)
+    assert (row["late_evaluations"], row["q_drift"]) == ("4", "nan")  # no critics
+    assert toy.stem in (out / "table.md").read_text() and "not converged" not in answer.out
 
     monkeypatch.setattr(d4rl, "run_all", lambda *_: pytest.fail("everything is finished"))
     assert bench(rlsuite, out, *words).code == 0
@@ -85,11 +91,82 @@ def test_one_failure_leaves_the_rest_and_is_the_exit_code(rlsuite, tmp_path, toy
     assert [row["dataset"] for row in rows_of(tmp_path / "out" / "table.csv")] == [toy.stem]
 
 
+def written_run(path, records):
+    """A run folder that holds these lines of metrics."""
+    path.mkdir(parents=True)
+    (path / "config.toml").write_text('agent_name = "iql"\n[train]\nseed = 0\n')
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_the_last_ten_evaluations_of_every_seed():
+    found = [
+        {"seed": seed, "updates": updates, "return_mean": 100.0 * seed + updates, "score": float(updates)}
+        for seed in (0, 1)
+        for updates in range(1, 13)
+    ]
+    late = d4rl.late_evaluations(found)
+    assert sorted((entry["seed"], entry["updates"]) for entry in late) == [
+        (seed, updates) for seed in (0, 1) for updates in range(3, 13)
+    ]
+    facts = d4rl.DataFacts("x", "D4RL", 1.0, 2.0)
+    plan = RunPlan(None, SimpleNamespace(preset="default", train=SimpleNamespace(eval_episodes=7)), ())
+    row = d4rl.table_row(facts, "iql", plan, found, 0.031)
+    assert (row["score"], row["return_mean"], row["late_evaluations"]) == (12.0, 62.0, 20)
+    assert row["late_score"] == pytest.approx(7.5)
+    assert row["late_return_std"] == pytest.approx(np.std([e["return_mean"] for e in late], ddof=1))
+    text = d4rl.markdown([row])
+    assert "| 7.5 +- 2.9 |" in text and "| +3.1% |" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "moved"),
+    [
+        ([50.0] * 10, 0.0),
+        ([float(tenth) for tenth in range(1, 11)], 1 / 9),
+        ([-10.0] * 9 + [-11.0], -0.1),
+    ],
+)
+def test_how_far_values_still_move(tmp_path, values, moved):
+    """Two lines a tenth, of two seeds of which one stands still."""
+    records = [
+        {"step": updates, "updates": updates, "seed": seed, "q/mean": value if seed else 3.0}
+        for index, value in enumerate(values)
+        for updates in (index * 100 + 50, (index + 1) * 100)
+        for seed in (0, 1)
+    ]
+    assert d4rl.drift(written_run(tmp_path / "run", records)) == pytest.approx(moved)
+
+
+def test_nothing_is_said_of_values_where_there_are_none(tmp_path):
+    few = [{"step": 100, "updates": 100, "q/mean": 1.0}]
+    assert np.isnan(d4rl.drift(written_run(tmp_path / "few", few)))
+    none = [{"step": 100, "updates": 100, "loss/actor": 1.0}]
+    assert np.isnan(d4rl.drift(written_run(tmp_path / "bc", none)))
+
+
+def test_moving_values_are_named(tmp_path, monkeypatch, capsys):
+    records = [{"step": k, "updates": k, "q/mean": float(k)} for k in range(10, 110, 10)]
+    records.append({"step": 100, "updates": 100, "eval/return_mean": 1.0, "eval/return_std": 0.0})
+    line = d4rl.D4rlArgs(out=tmp_path)
+    plan = RunPlan(None, SimpleNamespace(preset="default", train=SimpleNamespace(eval_episodes=7)), ())
+    written_run(d4rl.folder_of(tmp_path, "hopper-medium-v2", "iql"), records)
+    facts = d4rl.DataFacts("hopper-medium-v2", "D4RL", 1.0, 2.0)
+    d4rl.write_tables({("hopper-medium-v2", "iql"): plan}, {"hopper-medium-v2": facts}, line)
+    said = capsys.readouterr().out
+    assert (
+        "not converged: iql on hopper-medium-v2: q/mean moved by +11% in the last tenth of 100 updates"
+        in said
+    )
+
+
 def test_the_words_of_a_wrong_line(rlsuite, tmp_path, toy):
     assert "at least 1" in bench(rlsuite, tmp_path / "out", "--datasets", str(toy), "--jobs", "0").err
     answer = bench(rlsuite, tmp_path / "out", "--datasets", "hoper-medium-v2")
     assert answer.code == 2 and "hopper-medium-v2" in answer.err
     answer = bench(rlsuite, tmp_path / "out", "--datasets", str(toy), "--agents", "icl")
+    assert answer.code == 2 and "iql" in answer.err
+    answer = bench(rlsuite, tmp_path / "out", "--datasets", "hopper-medium-v2", "--agents", "icl")  # not here
     assert answer.code == 2 and "iql" in answer.err
 
 

@@ -8,6 +8,7 @@ import pytest
 from rlsuite import registry
 from rlsuite.cli import completion
 from rlsuite.cli import main as cli
+from rlsuite.presets import preset_names
 
 ASK = """
 source {script}
@@ -133,5 +134,5 @@ def test_everything_that_is_listed_is_completed(table):
     assert {*cli.commands()} <= set(table[""])
     assert set(registry.agent_names()) <= set(table["train"])
     for agent in registry.agent_names():
-        assert table[f"train {agent}|--preset"] == tuple(registry.presets(agent))
+        assert table[f"train {agent}|--preset"] == tuple(preset_names(agent))
         assert "--agent.gamma" in table[f"train {agent}"] or agent in ("bc", "ldcq")

@@ -1,6 +1,7 @@
 """`rlsuite data` from the words to the files."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,20 @@ from offline_helpers import episodes_of, flat_columns, shared, write_flat, write
 
 from rlsuite.offline import pointmaze
 from rlsuite.offline.load import environment_of, load_dataset
+
+
+def test_the_hint_of_a_file_without_timeouts_exists(rlsuite, tmp_path):
+    columns = flat_columns(12, terminals=[4])
+    columns.pop("timeouts")
+    old = write_flat(tmp_path / "old.hdf5", **columns)
+    said = rlsuite(
+        "train", "iql", "--dataset", str(old), "--env", "gym:Pendulum-v1", "--out", str(tmp_path / "a")
+    )
+    assert said.code == 3
+    hint = re.search(r"rlsuite (data convert .*) \(in", said.err)[1]
+    words = hint.replace("NEW.hdf5", str(tmp_path / "new.hdf5")).replace("steps N", "steps 3").split()
+    assert rlsuite(*words).code == 0
+    assert load_dataset(str(tmp_path / "new.hdf5")).lengths().tolist() == [2, 2, 2, 2]
 
 
 @pytest.fixture
@@ -138,6 +153,25 @@ def test_mixtures_and_conversions(rlsuite, root, tmp_path):
     whole, back = facts_of(rlsuite, "rlsuite/hopper/medium-expert-v0"), facts_of(rlsuite, "tests/back-v0")
     assert whole["checksum"] == back["checksum"]
     assert back["env"] == whole["env"]
+
+
+def test_a_hundredth_of_an_expert(rlsuite, root):
+    words = ["--num-envs", "2", "--steps"]
+    policy = str(shared("policies/Hopper-tqc.safetensors"))
+    assert rlsuite("data", "make", "hopper/random", *words, "198").code == 0
+    assert rlsuite("data", "make", "hopper/expert", *words, "4", "--policy", policy).code == 0
+    parts = ["--parts", "rlsuite/hopper/random-v0", "rlsuite/hopper/expert-v0"]
+    answer = rlsuite("data", "make", "hopper/random-expert", *parts, "--shares", "0.99", "0.01")
+    assert answer.code == 0, answer.err
+    mixed = load_dataset("rlsuite/hopper/random-expert-v0")
+    expert = load_dataset("rlsuite/hopper/expert-v0")
+    assert len(mixed.rows) == 200 and mixed.recipe["policy"]["steps"] == [198, 2]
+    assert mixed.recipe["policy"]["policy"][1]["sha256"] == expert.recipe["policy"]["sha256"]
+    assert mixed.rows["action"][198:].tolist() == expert.rows["action"][:2].tolist()
+    wrong = rlsuite("data", "make", "walker2d/random-expert", *parts, "--shares", "0.5", "0.6")
+    assert (wrong.code, "1 together" in wrong.err) == (2, True)
+    wrong = rlsuite("data", "make", "walker2d/medium-expert", *parts, "--shares", "0.5", "0.5")
+    assert (wrong.code, "--shares belong to random-expert" in wrong.err) == (2, True)
 
 
 def test_goal_mazes_keep_their_goals_when_converted(rlsuite, root, tmp_path, monkeypatch):

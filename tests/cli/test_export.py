@@ -157,7 +157,7 @@ def test_shapes_of_observations(runs):
     drawn = [loaded.act(np.zeros(3), deterministic=False) for _ in range(2)]
     assert drawn[0] != drawn[1]
     for wrong in (np.zeros(2), np.zeros((1, 1, 3)), np.zeros(())):
-        with pytest.raises(ConfigError, match="Pendulum-v1 has 3 numbers"):
+        with pytest.raises(ConfigError, match="Pendulum-v1 shows 3 numbers"):
             loaded.act(wrong)
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from rlsuite import registry
 from rlsuite.errors import ConfigError
-from rlsuite.training.config import TrainConfig
-from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict, from_mapping, to_mapping
+from rlsuite.runs.config import TrainConfig
+from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict, from_mapping, to_mapping
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -101,7 +101,7 @@ def test_errors_of_a_run_keep_their_own_exit_code(rlsuite, loop, tmp_path, error
 
 def test_our_own_mistakes_keep_their_traceback(rlsuite, loop, tmp_path, monkeypatch):
     loop.result = None
-    monkeypatch.setattr("rlsuite.cli.train.say_outcome", lambda *_: 1 / 0)
+    monkeypatch.setattr("rlsuite.training.start.say_outcome", lambda *_: 1 / 0)
     monkeypatch.setattr("sys.argv", ["rlsuite", *TRAIN, "--out", str(tmp_path / "run")])
     from rlsuite.cli.main import main
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from rlsuite.bench.runs import resolve
 from rlsuite.launch import queue
-from rlsuite.training.mapping import config_to_dict
-from rlsuite.training.runfolder import RunFolder
+from rlsuite.launch.plan import resolve
+from rlsuite.runs.mapping import config_to_dict
+from rlsuite.runs.runfolder import RunFolder
 
 TASK = "gym:Pendulum-v1"
 
@@ -47,7 +47,7 @@ def finish(task):
     if task.now == task.again:
         (task.folder / "ckpt" / "step-000000000300").mkdir()
         return
-    _, agent, *words = task.words
+    _, agent, *words = task.args
     at = words.index("--out")
     plan = resolve(agent, words[:at])
     with RunFolder.create(task.folder, config_to_dict(plan.config), {}) as folder:
@@ -57,7 +57,7 @@ def finish(task):
 
 
 def seeds_of(task):
-    words = list(task.words)
+    words = list(task.args)
     return task.folder.name, words[words.index("--seed") + 1], words[words.index("--seeds") + 1]
 
 
@@ -66,7 +66,7 @@ def test_seeds_are_shared_out_and_the_same_line_goes_on(rlsuite, began, tmp_path
     answer = rlsuite(*words, "--out", str(tmp_path / "x"))
     assert answer.code == 0
     assert [seeds_of(task) for task in began] == [("s4-6", "4", "3"), ("s7-8", "7", "2")]
-    assert all("--processes" not in task.words and "--steps" in task.words for task in began)
+    assert all("--processes" not in task.args and "--steps" in task.args for task in began)
     assert "5 seeds in 2 runs" in answer.out and f"rlsuite report {tmp_path / 'x'}" in answer.out
     assert rlsuite(*words, "--out", str(tmp_path / "x")).code == 0 and len(began) == 2
 

@@ -5,17 +5,19 @@ import sys
 
 import pytest
 
-from rlsuite import extensions, registry
-from rlsuite.cli import _line, data, eval, resume, train
+from rlsuite import extensions, presets, registry
+from rlsuite.cli import data, eval, resume
 from rlsuite.cli import main as cli
+from rlsuite.command import arguments
+from rlsuite.command.train import parse_train
 from rlsuite.errors import ConfigError
-from rlsuite.training.config import TrainConfig
-from rlsuite.training.mapping import from_mapping
+from rlsuite.runs.config import TrainConfig
+from rlsuite.runs.mapping import from_mapping
 
-MAX_FLAGS = 62  # per command; more than that nobody reads
-MAX_FLAGS_IN_STAGES = 90  # of an agent that is three learners, one after the other
+MAX_FLAGS = 65  # per command; --help shows the usual ones
+MAX_FLAGS_IN_STAGES = 94  # of an agent that is three learners, one after the other
 AGENTS = list(registry.agent_names())
-PRESETS = [(agent, preset) for agent in AGENTS for preset in registry.presets(agent)]
+PRESETS = [(agent, preset) for agent in AGENTS for preset in presets.preset_names(agent)]
 ENVS_WITH_OVERRIDES = ("", "gym:Hopper-v5", "gym:Pendulum-v1")
 
 OWN_AGENT = '''
@@ -59,7 +61,7 @@ def test_every_agent_has_a_summary_and_a_default_preset():
     assert "base" not in AGENTS
     for agent, summary in registry.agent_names().items():
         assert len(summary) > 10, agent
-        assert "default" in registry.presets(agent)
+        assert "default" in presets.preset_names(agent)
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -71,16 +73,16 @@ def test_agent_is_the_one_class_of_its_module(agent):
 
 @pytest.mark.parametrize(("agent", "preset"), PRESETS)
 def test_preset_fits_the_dataclasses(agent, preset):
-    assert registry.presets(agent)[preset], "a preset needs a description"
+    assert presets.preset_names(agent)[preset], "a preset needs a description"
     for env in ENVS_WITH_OVERRIDES:
-        run, own = registry.load_preset(agent, preset, env)
+        run, own = presets.load_preset(agent, preset, env)
         from_mapping(TrainConfig, run, preset, env=env or "X")
         from_mapping(registry.agent_class(agent).Config, own, preset)
 
 
 def test_overrides_are_for_known_names_only():
     for agent in AGENTS:
-        for preset, table in registry._preset_tables(agent).items():
+        for preset, table in presets._preset_tables(agent).items():
             for name in table.get("env", {}):
                 assert registry.plain_env_name(name) == name, f"{agent} {preset}: matched without version"
 
@@ -88,14 +90,14 @@ def test_overrides_are_for_known_names_only():
 def test_unknown_key_in_a_preset_names_the_nearest(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "sac.toml").write_text("[fast]\nstep = 5\n[fast.agent]\ngama = 0.9\n")
-    monkeypatch.setattr(registry, "_PACKAGE", tmp_path)
-    run, own = registry.load_preset("sac", "fast", "gym:X")
+    monkeypatch.setattr(presets, "_PACKAGE", tmp_path)
+    run, own = presets.load_preset("sac", "fast", "gym:X")
     with pytest.raises(ConfigError, match=r'preset: unknown key "step"\. Did you mean "steps"'):
         from_mapping(TrainConfig, run, "preset", env="gym:X")
     assert own == {"gama": 0.9}
     (tmp_path / "configs" / "sac.toml").write_text("[fast]\nagent = 5\n")
     with pytest.raises(ConfigError, match=re.escape("fast.agent is a value, and should be a table")):
-        registry.load_preset("sac", "fast", "gym:X")
+        presets.load_preset("sac", "fast", "gym:X")
 
 
 @pytest.mark.parametrize("name", ["Hopper", "Hopper-v5", "gym:Hopper-v5", "gym:Hopper"])
@@ -104,7 +106,16 @@ def test_plain_env_name(name):
 
 
 def test_agent_of_the_users_own_module(rlsuite, loop, own_agent, tmp_path):
-    words = ["train", "own", "--import", own_agent, "--env", "gym:X", "--out", str(tmp_path / "run")]
+    words = [
+        "train",
+        "own",
+        "--import",
+        own_agent,
+        "--env",
+        "gym:Pendulum-v1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     answer = rlsuite(*words, "--agent.boldness", "0.9", "--agent.no-polite")
     assert answer.code == 0, answer.err
     assert loop.calls[0]["class"].__name__ == "Own"
@@ -136,26 +147,28 @@ def test_entry_points_add_agents_and_shadow_none(monkeypatch, own_agent):
     assert registry.agent_names()["guest"] == "from own_agent:Own"
     assert registry.agent_class("guest").__name__ == "Own"
     assert registry.agent_class("sac").__module__ == "rlsuite.agents.sac"
-    assert registry.load_preset("guest", "default", "gym:X") == ({}, {})
+    assert presets.load_preset("guest", "default", "gym:X") == ({}, {})
 
 
 def lines_of_every_command():
     """Dataclass of every command that takes flags; of `train`, with each agent."""
-    yield "resume", resume.ResumeLine
-    yield "eval", eval.EvalLine
-    for action, kind in data.LINES.items():
+    yield "resume", resume.ResumeArgs
+    yield "eval", eval.EvalArgs
+    for action, kind in data.ACTIONS.items():
         yield f"data {action}", kind
     for agent in AGENTS:
-        line, _ = train.parse_line(agent, ["--env", "gym:X"])
+        data_of = ["--dataset", "any.hdf5"] if registry.agent_class(agent).needs_data else []
+        line, _ = parse_train(agent, ["--env", "gym:X", *data_of])
         yield f"train {agent}", type(line)
 
 
 @pytest.mark.parametrize(("command", "kind"), list(lines_of_every_command()))
 def test_flags_are_few_and_all_in_the_help(command, kind, rlsuite):
-    flags = _line.flags(kind)
+    flags = arguments.flags(kind)
     assert 0 < len(flags) <= (MAX_FLAGS_IN_STAGES if command == "train ldcq" else MAX_FLAGS)
-    text = rlsuite(*command.split(), "--help").out
-    assert set(re.findall(r"(?<![\w`])--[a-z][\w.-]*", text)) - {"--help", "--preset"} <= set(flags)
+    text = rlsuite(*command.split(), "--help-all" if command.startswith("train") else "--help").out
+    meant = {"--help", "--help-all", "--preset", "--dataset"}  # by the text around the flags
+    assert set(re.findall(r"(?<![\w`])--[a-z][\w.-]*", text)) - meant <= set(flags)
     assert all(flag in text for flag in flags)
 
 

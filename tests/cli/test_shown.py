@@ -13,15 +13,17 @@ import sys
 import tomllib
 
 import pytest
+import resets
 import tyro
 from shown_commands import PAGES, ROOT, anchors, links, rlsuite_words, shown_commands
 
 from rlsuite import extensions, registry
-from rlsuite.bench import resets
-from rlsuite.bench.runs import resolve
-from rlsuite.cli import _line, data, train
+from rlsuite.cli import data
 from rlsuite.cli.bench import split_extra
+from rlsuite.command import arguments
+from rlsuite.command.train import parse_train
 from rlsuite.errors import ConfigError
+from rlsuite.launch.plan import resolve
 
 SHOWN = shown_commands()
 RLSUITE = [shown for shown in SHOWN if rlsuite_words(shown.text) is not None]
@@ -48,12 +50,12 @@ def parsed(words):
     """Parse the words after `rlsuite` as that command does, without doing anything."""
     command, *rest = words
     if command == "train":
-        return train.parse_line(rest[0], rest[1:])[0]
+        return parse_train(rest[0], rest[1:])[0]
     if command == "list":
         assert rest[0] in importlib.import_module("rlsuite.cli.list").KINDS
         return rest
     if command == "data":
-        line = _line.parse(data.LINES[rest[0]], rest[1:], prog="rlsuite data")
+        line = arguments.parse(data.ACTIONS[rest[0]], rest[1:], prog="rlsuite data")
         if rest[0] == "make":
             importlib.import_module("rlsuite.offline.names").recipe(line.name)
         return line
@@ -61,9 +63,9 @@ def parsed(words):
         rest, extra = split_extra(rest)
         name = rest.pop(0) if command == "bench" else "sweep"
         module = importlib.import_module(f"rlsuite.bench.{name}")
-        return _line.parse(getattr(module, f"{name.capitalize()}Line"), rest, prog="rlsuite bench"), extra
+        return arguments.parse(getattr(module, f"{name.capitalize()}Args"), rest, prog="rlsuite bench"), extra
     module = importlib.import_module(f"rlsuite.cli.{command}")
-    return _line.parse(getattr(module, f"{command.capitalize()}Line"), rest, prog=f"rlsuite {command}")
+    return arguments.parse(getattr(module, f"{command.capitalize()}Args"), rest, prog=f"rlsuite {command}")
 
 
 @pytest.mark.parametrize("shown", RLSUITE, ids=lambda shown: f"{shown.page}:{shown.number}")

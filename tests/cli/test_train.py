@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from rlsuite.cli import train
+from rlsuite.command import train
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError
 from rlsuite.training.loop import TrainResult
@@ -15,13 +15,14 @@ TRAIN = ["train", "dsac_t", "--env", "HalfCheetah"]
 
 def test_preset_then_flags(rlsuite, loop, tmp_path):
     out = tmp_path / "run"
-    words = ["--preset", "demo", "--steps", "99", "--agent.hidden", "8", "9", "--no-guard", "--out", str(out)]
+    words = ["--preset", "demo", "--steps", "9900", "--agent.hidden", "8", "9", "--no-guard"]
+    words += ["--out", str(out)]
     answer = rlsuite(*TRAIN, *words)
     assert answer.code == 0, answer.err
     (call,) = loop.calls
     assert call["class"].__name__ == "DSACT"
-    assert call["train"].steps == 99
-    assert call["train"].warmup_steps == 1_000  # the preset's
+    assert call["train"].steps == 9_900
+    assert call["train"].warmup_steps == 2_000  # the preset's
     assert call["train"].n_step == 1  # the dataclass's
     assert not call["train"].guard
     assert call["agent"].hidden == (8, 9)
@@ -30,17 +31,17 @@ def test_preset_then_flags(rlsuite, loop, tmp_path):
     stored = tomllib.loads((out / "config.toml").read_text())
     assert stored["agent_name"] == "dsac_t"
     assert stored["preset"] == "demo"
-    assert stored["train"]["steps"] == 99
+    assert stored["train"]["steps"] == 9_900
     assert stored["agent"]["hidden"] == [8, 9]
 
 
 def test_override_for_one_environment_needs_no_version_or_prefix():
     for env in ("gym:Pendulum-v1", "gym:Pendulum-v7"):
-        line, _ = train.parse_line("dsac_t", ["--env", env, "--preset", "paper"])
+        line, _ = train.parse_train("dsac_t", ["--env", env, "--preset", "paper"])
         assert (line.train.steps, line.train.eval_every) == (250_000, 2_000)
-    line, _ = train.parse_line("dsac_t", ["--env=gym:Hopper-v5", "--preset=paper"])
+    line, _ = train.parse_train("dsac_t", ["--env=gym:Hopper-v5", "--preset=paper"])
     assert line.agent.gamma == 0.999
-    line, _ = train.parse_line("dsac_t", ["--env", "HalfCheetah", "--preset", "paper"])
+    line, _ = train.parse_train("dsac_t", ["--env", "HalfCheetah", "--preset", "paper"])
     assert line.agent.gamma == 0.99
     assert line.train.steps == 30_000_000
 
@@ -86,7 +87,7 @@ def test_an_option_of_another_task_leaves_no_run_behind(rlsuite, tmp_path):
 
 def test_last_flag_wins():
     words = ["--env", "gym:A", "--env", "gym:B", "--preset", "demo", "--preset", "paper"]
-    line, _ = train.parse_line("dsac_t", words)
+    line, _ = train.parse_train("dsac_t", words)
     assert (line.train.env, line.preset, line.train.steps) == ("gym:B", "paper", 30_000_000)
 
 
@@ -173,7 +174,7 @@ def evaluation(monkeypatch):
     """Replace `evaluate_run` by one that returns what it was asked."""
     from rlsuite.training import evaluate
 
-    def fake(path, *, episodes, seed, video, which, seed_index, video_worlds):
+    def fake(path, *, episodes, seed, video, which, seed_index, video_envs, same):
         numbers = {"return_mean": 2.0, "return_std": 1.0, "length_mean": 15.0}
         lists = {"returns": [1.0, 3.0], "lengths": [10, 20]}
         return {

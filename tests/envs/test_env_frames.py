@@ -114,7 +114,7 @@ def test_a_video_shows_the_asked_worlds_until_the_last_of_them_ends(make, tmp_pa
     policy = TensorDictModule(lambda seen: push, in_keys=["observation"], out_keys=["action"])
     path = tmp_path / "video.mp4"
     try:
-        found = evaluate(policy, env, seeds=3, video=path, video_worlds=3)
+        found = evaluate(policy, env, seeds=3, video=path, video_envs=3)
     except EnvironmentFailure as error:
         pytest.skip(str(error))
     lengths = [int(length) for length in found["lengths"]]
@@ -134,4 +134,4 @@ def test_a_video_of_more_worlds_than_episodes_is_refused(tmp_path):
     path = tmp_path / "run"
     whole_runs.train(path, steps=200, checkpoint_every=0, eval_every=0)
     with pytest.raises(ConfigError, match="from 1 to the number of episodes, 2"):
-        evaluate_run(path, episodes=2, seed=0, video=None, which="last", video_worlds=9)
+        evaluate_run(path, episodes=2, seed=0, video=None, which="last", video_envs=9)

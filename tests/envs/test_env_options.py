@@ -13,9 +13,9 @@ from env_helpers import random_actions
 from rlsuite.envs.tasks.base import load_task
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.registry import agent_class
+from rlsuite.runs.mapping import config_from_dict
 from rlsuite.training.assembly import chosen
 from rlsuite.training.evaluate import evaluate_run
-from rlsuite.training.mapping import config_from_dict
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 import whole_runs as runs
 from stand_in import state_at
 
-from rlsuite.training.checkpoint import CheckpointStore
+from rlsuite.runs.checkpoint import CheckpointStore
 
 COLUMNS = ("row", "form", "tests_passed", "tests_skipped", "what", "count")
 ROW = re.compile(r"test_row_(\d\d)_(\w+)\.py")

@@ -14,8 +14,9 @@ import whole_runs as runs
 from training.test_offline_training import learn as learn_offline
 from training.test_stages import learn as learn_in_stages
 
+from rlsuite.agents.base import StagedAgent
 from rlsuite.registry import agent_class, agent_names
-from rlsuite.training.checkpoint import CheckpointStore
+from rlsuite.runs.checkpoint import CheckpointStore
 
 FORK = multiprocessing.get_context("fork")
 POLL_SECONDS = 0.005
@@ -68,7 +69,7 @@ class Case:
         more: dict[str, Any] = {"seeds": self.seeds, "resume": resume}
         if self.plugins:
             more["plugins"] = {name: PLUGINS[name] for name in self.plugins}
-        if kind.stages:
+        if issubclass(kind, StagedAgent):
             learn_in_stages(path, recorded, **more)
         elif self.online:
             steps = {"steps": OFFLINE_STEPS, "then_online": ONLINE_STEPS, "eval_every": 50}

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlsuite.training.canonical import canonical
-from rlsuite.training.checkpoint import CheckpointStore, Chunk, Loaded, config_digest
-from rlsuite.training.files import FileLayer
+from rlsuite.runs.canonical import canonical
+from rlsuite.runs.checkpoint import CheckpointStore, Loaded, SavedChunk, config_digest
+from rlsuite.runs.files import FileLayer
 
 DIGEST = config_digest({"env": "HalfCheetah"})
 OPERATIONS = ("make_folder", "write", "link", "rename", "sync_folder", "remove")
@@ -29,7 +29,7 @@ def state_at(step: int) -> dict[str, Any]:
         },
         "documents": {"counters": {"step": step}, "rng": {"state": str(step)}},
         "chunks": [
-            Chunk(
+            SavedChunk(
                 name=f"chunk-{i:04d}",
                 version=step if i == full else i,
                 rows=rows_of(i, step if i == full else i),

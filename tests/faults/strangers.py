@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rlsuite.blocks.heads import GaussianCritic
+from rlsuite.blocks.networks import NetShape
 
 OPTIMIZERS = {
     "adam": lambda p: torch.optim.Adam(p, lr=1e-2),
@@ -151,7 +152,9 @@ def image(channels, norm=None, bias=True, width=5):
 
 
 def _twins(lead):
-    critic = GaussianCritic(3, 2, (6, 5), members=2, activation="gelu", layer_norm=True, lead=lead)
+    critic = GaussianCritic(
+        3, 2, NetShape(hidden=(6, 5), activation="gelu", layer_norm=True, lead=lead), members=2
+    )
     chains = [
         own("trunk.0", "trunk.3", norm="trunk.1"),
         own("trunk.3", "trunk.6", norm="trunk.4"),

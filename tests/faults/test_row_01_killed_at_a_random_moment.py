@@ -13,8 +13,9 @@ import torch
 import whole_runs as runs
 from safetensors.torch import load_file
 
-from rlsuite.training.runfolder import RunFolder
-from rlsuite.training.signals import StopFlag
+from rlsuite.agents.compiled import compiler
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
 
 MOST_KILLS_OF_A_RUN = 5
 
@@ -58,6 +59,27 @@ def test_sigkill_at_two_random_moments_of_commands(tmp_path, unbroken, count):
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_sigkill_at_twenty_random_moments_of_commands(tmp_path, unbroken, count, seed):
     count("kills of commands survived", killed_and_resumed(tmp_path, unbroken, seed, kills=2))
+
+
+@pytest.mark.faults_long
+@pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
+def test_sigkill_of_a_run_whose_updates_are_compiled(tmp_path, count, monkeypatch):
+    """Killed while kernels are built, or later: the resumed run equals the unbroken one."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+    flags = [*runs.flags(), "--compile", "on"]
+    assert runs.start("train", "td3", *flags, "--out", tmp_path / "whole").wait(300) == 0
+    chance, path = random.Random(0), tmp_path / "run"
+    child, kills = runs.start("train", "td3", *flags, "--out", path), 0
+    while kills < 3:
+        wait = time.monotonic() + chance.uniform(5, 25)
+        started = (path / "config.toml").exists
+        if not kill_when(child, lambda wait=wait, started=started: started() and time.monotonic() > wait):
+            break
+        kills += 1
+        child = runs.start("resume", path, "--import", "toys")
+    assert child.wait(300) == 0, child.stdout.read()
+    assert_same_to_the_last_file(tmp_path / "whole", path)
+    count("kills of compiled commands survived", kills)
 
 
 KILLS = {"short": 2, "long": 20}

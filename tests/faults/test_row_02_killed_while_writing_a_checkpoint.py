@@ -9,8 +9,8 @@ import pytest
 import stand_in
 from stand_in import DIGEST, CountingLayer, assert_is_state_of, state_at
 
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.files import FileLayer
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.files import FileLayer
 
 KILLED = 9  # exit code of the writer that ends itself
 

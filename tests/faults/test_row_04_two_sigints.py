@@ -8,14 +8,14 @@ import time
 
 import whole_runs as runs
 
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.signals import EXIT_SIGINT
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.signals import EXIT_SIGINT
 
 SLOW_DISK = """
 import sys, time
 import toys
 from rlsuite.cli import main
-from rlsuite.training.files import FileLayer
+from rlsuite.runs.files import FileLayer
 
 write = FileLayer.write
 
@@ -75,7 +75,7 @@ def test_the_second_interrupt_during_a_save_leaves_at_once(tmp_path, count):
 
 SLOW_SAVE = """
 import sys, time
-from rlsuite.training.signals import StopFlag
+from rlsuite.runs.signals import StopFlag
 with StopFlag() as flag:
     print("ready", flush=True)
     while flag.stop is None:

@@ -11,8 +11,8 @@ import whole_runs as runs
 from stand_in import DIGEST, CountingLayer, assert_is_state_of, state_at
 
 from rlsuite.errors import DataError
-from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError
-from rlsuite.training.files import FileLayer
+from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError
+from rlsuite.runs.files import FileLayer
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO])
@@ -103,7 +103,7 @@ def test_a_stage_that_cannot_even_be_removed_is_ignored_and_removed_later(tmp_pa
 ON_A_SMALL_DISK = """
 import shutil, sys, torch
 from pathlib import Path
-from rlsuite.training.checkpoint import CheckpointStore, CheckpointWriteError
+from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError
 from stand_in import DIGEST, assert_is_state_of, stages, state_at
 
 disk = Path(sys.argv[1])

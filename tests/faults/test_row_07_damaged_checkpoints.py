@@ -13,9 +13,9 @@ import pytest
 from stand_in import DIGEST, assert_is_state_of, replace_file, state_at
 
 from rlsuite.errors import DataError
-from rlsuite.training import manifest as manifests
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.files import FileLayer
+from rlsuite.runs import manifest as manifests
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.files import FileLayer
 
 FILES = (
     "manifest.json",

@@ -12,8 +12,8 @@ from safetensors.torch import save as safetensors_bytes
 from stand_in import DIGEST, edit_manifest, replace_file, sign_again
 
 from rlsuite.errors import DataError
-from rlsuite.training import manifest as manifests
-from rlsuite.training.checkpoint import CheckpointStore
+from rlsuite.runs import manifest as manifests
+from rlsuite.runs.checkpoint import CheckpointStore
 
 
 class Payload:

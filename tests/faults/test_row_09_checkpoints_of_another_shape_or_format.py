@@ -10,8 +10,8 @@ import whole_runs as runs
 from stand_in import DIGEST, assert_is_state_of, edit_manifest, state_at
 
 from rlsuite.errors import DataError
-from rlsuite.training import manifest as manifests
-from rlsuite.training.checkpoint import CheckpointStore, Loaded
+from rlsuite.runs import manifest as manifests
+from rlsuite.runs.checkpoint import CheckpointStore, Loaded
 from rlsuite.training.evaluate import evaluate_run
 
 

@@ -10,8 +10,8 @@ from rlsuite.errors import ConfigError
 from rlsuite.offline.load import load_dataset
 from rlsuite.offline.locate import locate
 from rlsuite.offline.names import check_name, recipe
-from rlsuite.training import runfolder
-from rlsuite.training.runfolder import LOCK_FILE, RunFolder
+from rlsuite.runs import runfolder
+from rlsuite.runs.runfolder import LOCK_FILE, RunFolder
 
 REFUSED = "tricks with paths refused"
 

@@ -79,7 +79,7 @@ def test_children_that_are_killed_fail_or_do_not_stop(tmp_path, monkeypatch, cou
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop_when_deaf, daemon=True).start()
-    tasks = {name: task.Task((code,), tmp_path / f"{name}.log") for name, code in CHILDREN.items()}
+    tasks = {name: task.LaunchTask((code,), tmp_path / f"{name}.log") for name, code in CHILDREN.items()}
     codes = queue.run_all(tasks, local.LocalLauncher(4, local.LocalOptions()))
     assert codes["hangs"] == task.INTERRUPTED  # told to stop, deaf, killed: the run can go on
     # One that was killed is started again until it has died too often, or until we are told to stop.
@@ -96,7 +96,7 @@ from pathlib import Path
 from rlsuite.launch import local, queue, task
 task.PROGRAM = (sys.executable, "-c")
 child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-tasks = {"child": task.Task((child,), Path(sys.argv[1]) / "child.log")}
+tasks = {"child": task.LaunchTask((child,), Path(sys.argv[1]) / "child.log")}
 queue.run_all(tasks, local.LocalLauncher(1, local.LocalOptions()))
 """
 

@@ -10,8 +10,8 @@ import torch
 from toys import EPISODE
 
 from rlsuite.registry import agent_class
+from rlsuite.runs.config import TrainConfig
 from rlsuite.training.assembly import build
-from rlsuite.training.config import TrainConfig
 from rlsuite.training.online import train_steps
 
 GAMMA = 0.9

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from rlsuite.errors import ConfigError
-from rlsuite.training import runfolder
-from rlsuite.training.runfolder import LOCK_FILE, RunFolder
+from rlsuite.runs import runfolder
+from rlsuite.runs.runfolder import LOCK_FILE, RunFolder
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 HOLD = """
 import sys
 from pathlib import Path
-from rlsuite.training.runfolder import RunFolder
+from rlsuite.runs.runfolder import RunFolder
 with RunFolder.open(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
@@ -126,10 +126,10 @@ def test_a_torn_lock_nobody_holds_is_taken(run: Path, content: bytes, count) -> 
 def test_without_kernel_locks_the_process_id_decides(
     run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, count
 ) -> None:
-    def unsupported(descriptor: int, operation: int) -> None:
+    def unsupported(descriptor: int, *, blocking: bool) -> bool:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(runfolder.fcntl, "flock", unsupported)
+    monkeypatch.setattr(runfolder, "lock_descriptor", unsupported)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
 
@@ -152,15 +152,15 @@ def test_the_lock_file_replaced_between_opening_and_locking_is_opened_again(
     run: Path, monkeypatch: pytest.MonkeyPatch, count
 ) -> None:
     """The holder before us deletes its lock at the wrong moment: we must not keep a file nobody sees."""
-    flock, seen = runfolder.fcntl.flock, []
+    lock, seen = runfolder.lock_descriptor, []
 
-    def slow(descriptor: int, operation: int) -> None:
+    def slow(descriptor: int, *, blocking: bool) -> bool:
         if not seen:
             (run / LOCK_FILE).unlink()
         seen.append(descriptor)
-        flock(descriptor, operation)
+        return lock(descriptor, blocking=blocking)
 
-    monkeypatch.setattr(runfolder.fcntl, "flock", slow)
+    monkeypatch.setattr(runfolder, "lock_descriptor", slow)
     with RunFolder.open(run), pytest.raises(ConfigError, match="in use"):
         RunFolder.open(run).__enter__()
     assert len(seen) == 3

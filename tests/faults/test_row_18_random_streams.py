@@ -80,7 +80,7 @@ def test_a_video_of_a_run_between_two_trainings_changes_nothing(tmp_path, frames
     runs.train(whole, "sac", **FILMED)
     runs.train(parts, "sac", **{**FILMED, "steps": 200})
     before = contents(parts)
-    evaluate_run(parts, episodes=3, seed=None, video=video, which="last", video_worlds=2)
+    evaluate_run(parts, episodes=3, seed=None, video=video, which="last", video_envs=2)
     assert frames(video) > 1
     assert contents(parts) == before
     runs.train(parts, "sac", resume=True, **FILMED)
@@ -95,7 +95,7 @@ def test_evaluations_that_are_filmed_do_not_touch_training(tmp_path, monkeypatch
 
     def filming(policy, env, **how):
         videos.append(tmp_path / f"{len(videos)}.mp4")
-        return evaluate(policy, env, **how, video=videos[-1], video_worlds=2)
+        return evaluate(policy, env, **how, video=videos[-1], video_envs=2)
 
     monkeypatch.setattr(loop, "evaluate", filming)
     runs.train(tmp_path / "filmed", "sac", **FILMED)

@@ -22,6 +22,7 @@ from strangers import (
 from torch import nn
 
 from rlsuite.blocks.heads import GaussianActor
+from rlsuite.blocks.networks import NetShape
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.grama import GraMa
 from rlsuite.plugins.neurons.chains import chain
@@ -119,6 +120,39 @@ def test_random_networks(network, optimizer, tau, seed):
     check(chains, masks, before, entries(module, opt))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    ARCHITECTURES, st.sampled_from(["adam", "sgd"]), st.floats(0.1, 1.5), st.integers(0, 2**20), st.booleans()
+)
+def test_no_frozen_parameter_changes_by_a_bit(network, optimizer, tau, seed, later):
+    """Frozen before the reset is attached, or afterwards; biases, scales, readers and whole layers."""
+    module, opt, example, chains = trained(network, OPTIMIZERS[optimizer], steps=1)
+    parameters = dict(module.named_parameters())
+    pick = torch.Generator().manual_seed(seed)
+    frozen = {name for name in parameters if torch.rand((), generator=pick) < 0.4}
+    live = [each.weight for each in chains if each.weight not in frozen]
+    if not live:
+        return
+    reset = GraMa(tau=tau, generator=torch.Generator().manual_seed(seed))
+    if later:
+        reset.attach(module, opt, example=example)
+    for name in frozen:
+        parameters[name].requires_grad_(False)
+    if not later:
+        layers = [name.removesuffix(".weight") for name in live]
+        reset.attach(module, opt, example=example, layers=layers)
+    before = entries(module, opt)
+    scores = reset.reset()
+    after = entries(module, opt)
+    for name in frozen:
+        for key, value in before.items():
+            assert key[0] != name or torch.equal(after[key], value), key
+    for name in live:
+        assert scores[name.removesuffix(".weight")].inactive.any() == (
+            not torch.equal(before[name, "value"], after[name, "value"])
+        )
+
+
 def test_one_seed_feels_nothing_of_another():
     """Seed 1 of a batch of two is reset bit for bit as it is alone, from its own stream."""
 
@@ -129,10 +163,8 @@ def test_one_seed_feels_nothing_of_another():
         rows = torch.stack(
             [torch.randn(16, 3, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         )
-        actor = GaussianActor(
-            3, 2, (6, 5), log_std_range=(-5, 2), activation="relu", lead=lead,
-            generator=tuple(inits) if lead else inits[0],
-        )  # fmt: skip
+        shape = NetShape(hidden=(6, 5), lead=lead, generator=tuple(inits) if lead else inits[0])
+        actor = GaussianActor(3, 2, shape, log_std_range=(-5, 2))
         x = rows if lead else rows[0]
         gaussian = actor(x)
         loss = (gaussian.mean - 1).square().mean((-2, -1)) + gaussian.std.square().mean((-2, -1))
@@ -220,6 +252,57 @@ def test_moments_that_cannot_be_told_apart(count):
     with pytest.raises(ConfigError, match='"rows"'):
         GraMa().attach(module, opt)
     count("strangers' networks refused", 3)
+
+
+class OneStep(torch.optim.Optimizer):
+    """Adam's state as some optimisers keep it: one step count for all parameters."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 1e-2})
+        self.count = torch.zeros(())
+
+    def step(self, closure=None):
+        """Make the state; moves nothing."""
+        self.count += 1
+        for parameter in self.param_groups[0]["params"]:
+            moments = {key: torch.ones_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            self.state[parameter] = {"step": self.count, **moments}
+
+
+def test_a_step_count_that_all_parameters_share_is_not_reset(count):
+    """Refused in one line that names the flag, at attach or before the first write; else it stays."""
+    module = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    opt = OneStep(module.parameters())
+    reset = GraMa(tau=0.9, reset_step=True).attach(module, opt)  # no state yet
+    total(module(torch.randn(16, 3))).backward()
+    opt.step()
+    before = entries(module, opt)
+    with pytest.raises(ConfigError, match=r"OneStep has one step count.*--grama\.reset-step"):
+        reset.reset()
+    after = entries(module, opt)
+    assert all(torch.equal(after[key], old) for key, old in before.items())
+    with pytest.raises(ConfigError, match=r"--redo\.reset-step"):
+        ReDo(reset_step=True).attach(module, opt)
+    mask = GraMa(tau=0.9).attach(module, opt).reset()["0"].inactive
+    assert mask.any()
+    state = opt.state[module[0].weight]
+    assert state["step"] is opt.count
+    assert opt.count == 1
+    assert not state["exp_avg"][mask].any()
+    assert state["exp_avg"][~mask].all()
+    count("strangers' networks refused", 2)
+
+
+def test_a_step_count_of_shape_one_is_no_moment_of_a_layer_of_one_unit():
+    """A bias of one unit has the shape of a step count that is kept as a vector."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 1))
+    opt = torch.optim.Adam(module.parameters(), lr=1e-2)
+    total(module(torch.randn(16, 3))).backward()
+    opt.step()
+    for state in opt.state.values():
+        state["step"] = state["step"].view(1)
+    GraMa(tau=2.0).attach(module, opt).reset()
+    assert all(state["step"] == 1 for state in opt.state.values())
 
 
 def test_streams_that_do_not_fit_are_refused_at_attach():

@@ -32,16 +32,17 @@ from rlsuite.offline.minari import read_minari
 from rlsuite.offline.policyfile import LAYERS, PolicyFile
 from rlsuite.registry import agent_class, agent_names
 from rlsuite.replay.uniform import UniformReplay
-from rlsuite.training.assembly import Run, build, restore
-from rlsuite.training.canonical import canonical
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.config import OfflineConfig, TrainConfig
-from rlsuite.training.machine import difference, maker
-from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
-from rlsuite.training.metricsfile import DISCARDED_FILE, MetricsFile, read_metrics
+from rlsuite.runs.canonical import canonical
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.config import OfflineConfig, TrainConfig
+from rlsuite.runs.machine import difference, maker
+from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
+from rlsuite.runs.metrics import DISCARDED_FILE, MetricsFile, read_metrics
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.training.assembly import OnlineRun, build
 from rlsuite.training.online import train_steps
 from rlsuite.training.recorder import Recorder, curve_table
-from rlsuite.training.runfolder import RunFolder
+from rlsuite.training.saving import restore
 
 
 class Target:
@@ -91,7 +92,7 @@ class Checkpoint(Target):
         runs.train(path, "sac", {"hidden": (4,)}, **config)
         kind = agent_class("sac")
         train = TrainConfig(**{**runs.QUICK, **config})
-        self.run: Run = build(kind, kind.Config(hidden=(4,)), train)
+        self.run: OnlineRun = build(kind, kind.Config(hidden=(4,)), train)
         self.checkpoint = runs.newest(path)
         for older in self.checkpoint.parent.iterdir():  # nothing to go back to
             if older != self.checkpoint:

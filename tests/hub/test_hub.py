@@ -16,7 +16,7 @@ from rlsuite.cli import main as cli
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.hub import bundle as bundles
 from rlsuite.hub import transfer
-from rlsuite.training.canonical import canonical
+from rlsuite.runs.canonical import canonical
 
 REPO = "user/pendulum"
 FIELDS = {"env": "gym:Pendulum-v1", "steps": 60, "warmup_steps": 20, "eval_every": 30, "checkpoint_every": 30}

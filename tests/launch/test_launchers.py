@@ -20,7 +20,7 @@ import pytest
 from rlsuite.cli.main import run as rlsuite
 from rlsuite.errors import ConfigError
 from rlsuite.launch.flags import make_launcher
-from rlsuite.training.checkpoint import CheckpointStore
+from rlsuite.runs.checkpoint import CheckpointStore
 
 TASK = "gym:Pendulum-v1"
 SIZE = ("--warmup-steps", "200", "--batch-size", "16", "--eval-every", "200", "--eval-episodes", "1")

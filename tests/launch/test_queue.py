@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from rlsuite.bench.study import seed_groups
-from rlsuite.cli._line import without
+from rlsuite.command.arguments import without
 from rlsuite.errors import ConfigError
 from rlsuite.launch import queue, slurm
 from rlsuite.launch.flags import LaunchFlags, make_launcher, options_of
 from rlsuite.launch.local import GPU_VARIABLE, LocalLauncher, LocalOptions
+from rlsuite.launch.plan import seed_groups
 from rlsuite.launch.queue import RESTARTS, Restarted, run_all, worst
 from rlsuite.launch.slurm import SlurmJob, private
-from rlsuite.launch.task import INTERRUPTED, LOST, Task, in_use, perform
+from rlsuite.launch.task import INTERRUPTED, LOST, LaunchTask, in_use, perform
 
 
 class Script:
@@ -66,7 +66,7 @@ def at_once(monkeypatch):
 
 
 def tasks(*names):
-    return {name: Task((name,), Path(f"{name}.log")) for name in names}
+    return {name: LaunchTask((name,), Path(f"{name}.log")) for name in names}
 
 
 def test_what_fails_leaves_the_rest_and_counts_before_what_was_interrupted():
@@ -121,17 +121,17 @@ def test_a_signal_stops_the_queue(monkeypatch):
 
 
 def test_a_task_begins_or_goes_on_by_its_folder(tmp_path):
-    task = Task(("train",), tmp_path / "a.log", Path("run"), ("resume",), tmp_path)
+    task = LaunchTask(("train",), tmp_path / "a.log", Path("run"), ("resume",), tmp_path)
     assert task.now == ("train",)
     (tmp_path / "run").mkdir()
     assert task.now == ("train",)
     (tmp_path / "run" / "config.toml").touch()
     assert task.now == ("resume",)
-    assert Task(("list",), tmp_path / "a.log").now == ("list",)
+    assert LaunchTask(("list",), tmp_path / "a.log").now == ("list",)
 
 
 def test_a_worker_leaves_the_exit_code_and_starts_nothing_that_was_stopped(tmp_path):
-    task = Task(("nonsense",), tmp_path / "logs" / "a.log", cwd=Path.cwd())
+    task = LaunchTask(("nonsense",), tmp_path / "logs" / "a.log", cwd=Path.cwd())
     assert perform(task) == 2 and task.exit_file.read_text() == "2\n"
     assert "nonsense" in task.log.read_text()
     task.stop_file.touch()
@@ -140,7 +140,7 @@ def test_a_worker_leaves_the_exit_code_and_starts_nothing_that_was_stopped(tmp_p
 
 
 def test_a_folder_is_in_use_as_long_as_the_process_that_its_lock_names_lives(tmp_path):
-    task, lock = Task((), tmp_path / "a.log", tmp_path), tmp_path / "run.lock"
+    task, lock = LaunchTask((), tmp_path / "a.log", tmp_path), tmp_path / "run.lock"
     assert not in_use(task)
     with subprocess.Popen(["sleep", "60"]) as holder:
         lock.write_text(json.dumps({"pid": holder.pid, "host": socket.gethostname()}))
@@ -165,7 +165,7 @@ class Done:
 
 
 def test_a_slurm_job_without_an_exit_code_is_lost_once_it_has_ended(tmp_path):
-    task = Task((), tmp_path / "a.log")
+    task = LaunchTask((), tmp_path / "a.log")
     assert SlurmJob(Done(False), task).poll() is None
     assert SlurmJob(Done(True), task).poll() == LOST
     task.exit_file.write_text("75\n")
@@ -209,7 +209,7 @@ def test_gpus_and_cores_are_shared_out_over_the_slots(tmp_path, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {4, 5, 6, 7, 8, 9})
     launcher = LocalLauncher(3, LocalOptions(gpus="0,1", cores=2))
     for name in "abc":
-        launcher.submit(name, Task((), tmp_path / name))
+        launcher.submit(name, LaunchTask((), tmp_path / name))
     assert began == [
         ({GPU_VARIABLE: gpu}, cores) for gpu, cores in (("0", [4, 5]), ("1", [6, 7]), ("0", [8, 9]))
     ]
@@ -228,7 +228,7 @@ def test_a_local_run_waits_for_the_last_holder_of_its_folder(tmp_path, monkeypat
 
     monkeypatch.setattr("rlsuite.launch.local.in_use", lambda task: held[0])
     monkeypatch.setattr("rlsuite.launch.local.spawn", lambda task, *_: began.append(task) or Process())
-    task = Task((), tmp_path / "a.log", tmp_path)
+    task = LaunchTask((), tmp_path / "a.log", tmp_path)
     job, stopped = (LocalLauncher(2, LocalOptions()).submit(name, task) for name in "ab")
     assert job.poll() is None and stopped.poll() is None and not began
     stopped.stop()
@@ -251,7 +251,7 @@ def test_a_local_run_waits_for_the_last_holder_of_its_folder(tmp_path, monkeypat
         ("slurm", ("cluster=pbs",), "cluster"),
         ("ray", ("cpus=-1",), "must not be negative"),
         ("ray", ("partition=gpu",), "Allowed: address, cpus, gpus"),
-        ("local", ("cores=-1",), "at least 0"),
+        ("local", ("cores=-1",), "must not be negative"),
         ("local", ("gpus",), "KEY=VALUE"),
     ],
 )
@@ -309,7 +309,7 @@ def test_a_preempted_job_whose_run_does_not_leave_kills_it_in_time(monkeypatch, 
     assert process.stdout.readline() == b"deaf\n"
     assert slurm.SAVE_SECONDS < slurm.SIGNAL_SECONDS
     monkeypatch.setattr(slurm, "SAVE_SECONDS", 0.3)
-    work = slurm.Work(Task(("x",), tmp_path / "x.log"))
+    work = slurm.Work(LaunchTask(("x",), tmp_path / "x.log"))
     work.process = process
     with process.stdout:
         again = work.checkpoint()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlsuite.errors import ConfigError
-from rlsuite.training.checkpoint import CheckpointStore
+from rlsuite.runs.checkpoint import CheckpointStore
 
 pytest.importorskip("ray.tune", exc_type=ImportError)
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -5,8 +5,8 @@ import torch
 import toys  # noqa: F401  # registers the environments
 
 from rlsuite.registry import agent_class
+from rlsuite.runs.config import TrainConfig
 from rlsuite.training.assembly import build
-from rlsuite.training.config import TrainConfig
 from rlsuite.training.evaluate import evaluate
 from rlsuite.training.online import train_steps
 

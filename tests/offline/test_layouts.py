@@ -18,20 +18,20 @@ from rlsuite.offline.d4rl import read_d4rl
 from rlsuite.offline.make import convert
 from rlsuite.offline.minari import read_minari
 from rlsuite.offline.spaces import nested_json
-from rlsuite.offline.write import D4RLWriter, MinariWriter, Recorded, Spaces
-from rlsuite.training.files import FileLayer
+from rlsuite.offline.write import D4RLWriter, MinariWriter, Recorded, RecordedSpaces
+from rlsuite.runs.files import FileLayer
 
 KEYS = ("observation", "achieved_goal", "desired_goal")
 
 
-def spaces_of(episode) -> Spaces:
+def spaces_of(episode) -> RecordedSpaces:
     seen = episode["observations"]
     shown = (
         nested_json({(key,): box(part.shape[1]) for key, part in seen.items()})
         if isinstance(seen, dict)
         else box(3)
     )
-    return Spaces(observation=shown, action=box(episode["actions"].shape[1], "float32", -1.0, 1.0))
+    return RecordedSpaces(observation=shown, action=box(episode["actions"].shape[1], "float32", -1.0, 1.0))
 
 
 def write(root, episodes, name="tests/ours-v0"):
@@ -114,7 +114,7 @@ def test_actions_of_other_ranges_survive_both_layouts(tmp_path):
     episodes = episodes_of([4, 3])
     for episode in episodes:
         episode["actions"] *= 0.4
-    shown = Spaces(observation=box(3), action=box(2, "float32", -0.4, 0.4))
+    shown = RecordedSpaces(observation=box(3), action=box(2, "float32", -0.4, 0.4))
     with MinariWriter(tmp_path, "tests/scaled-v0", shown) as writer:
         for episode in episodes:
             writer.add(Recorded(**episode))
@@ -206,7 +206,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, layout, what):
 def test_an_interrupted_recording_leaves_nothing(tmp_path):
     with (
         pytest.raises(KeyboardInterrupt),
-        MinariWriter(tmp_path, "tests/ours-v0", Spaces(observation=box(3), action=box(2))),
+        MinariWriter(tmp_path, "tests/ours-v0", RecordedSpaces(observation=box(3), action=box(2))),
     ):
         raise KeyboardInterrupt
     assert not (tmp_path / "tests" / "ours-v0").exists()

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from offline_helpers import episodes_of, flat_columns, shared, write_flat, write_minari
+from offline_helpers import box, episodes_of, flat_columns, shared, write_flat, write_minari
 
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline import d4rl, data, minari
@@ -208,3 +208,24 @@ def test_human_demonstrations_of_the_door_task():
     returns = [part.sum() for part in np.split(rewards.astype(np.float64), ends + 1)[:25]]
     assert (round(min(returns)), round(max(returns))) == (230, 1496)
     assert found.returns().tolist() == pytest.approx((returns - rewards[ends]).tolist(), abs=1e-2)
+
+
+def test_a_picture_that_keys_leave_out_is_no_obstacle(tmp_path):
+    picture = {"type": "Box", "dtype": "uint8", "shape": [4, 4, 3], "low": 0, "high": 255}
+    space = {"type": "Dict", "subspaces": {"image": picture, "state": box(3), "words": {"type": "Text"}}}
+    episodes = episodes_of([3, 4], keys=("state",))
+    folder = write_minari(tmp_path, episodes, observation_space=json.dumps(space))
+    data = read_minari(folder, keys=["state"])
+    assert [(part.key, part.width) for part in data.parts] == [("state", 3)]
+    with pytest.raises(DataError, match=r"image has shape \[4, 4, 3\]"):
+        read_minari(folder)
+    with pytest.raises(DataError, match="words is of type 'Text'"):
+        read_minari(folder, keys=["words"])
+    with pytest.raises(ConfigError, match="allowed are state"):
+        read_minari(folder, keys=["stat"])
+
+
+def test_an_episode_without_steps_is_named(tmp_path):
+    folder = write_minari(tmp_path, episodes_of([3, 0]))
+    with pytest.raises(DataError, match="episode_1/actions: found an episode of no steps"):
+        read_minari(folder)

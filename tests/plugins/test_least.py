@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -11,16 +12,16 @@ import toys  # noqa: F401  registers the toys
 from gymnasium.vector import AutoresetMode
 from torchrl.envs import GymEnv, StepCounter, TransformedEnv
 
-from rlsuite.agents.base import columns
 from rlsuite.agents.losses import td_target
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.least import LEAST, LEASTConfig, entropy, median, noise_level, threshold, weight
 from rlsuite.plugins.wrappers import LEASTTransform, LEASTVectorEnv
+from rlsuite.replay.batch import unpack
 from rlsuite.replay.uniform import UniformReplay
 
 RAW = LEASTConfig(clip=False)
 CLIPPED = LEASTConfig()
-EAGER = LEASTConfig(start=0.0, min_index=0, min_values=1, noise=False)
+EAGER = LEASTConfig(start=0.0, min_index=0, min_values=1, noise=False, run_on=0.0)
 FLAGS = torch.zeros(1, dtype=torch.bool)
 
 
@@ -73,7 +74,7 @@ def test_medians_leave_out_what_is_missing():
 
 
 def test_a_cut_bootstraps_and_a_termination_does_not(cut_rows):
-    batch = columns(cut_rows, 0.99)
+    batch = unpack(cut_rows, 0.99)
     assert td_target(batch, t(50, 50)).tolist() == pytest.approx([50.5, 1.0])
 
 
@@ -97,7 +98,7 @@ def test_sums_of_three_rewards_end_at_the_cut(cut_rows):
         replay.extend(first)
     sample = replay.sample()
     begun = sample["observation"].flatten() == 1
-    targets = td_target(columns(sample, 0.99), torch.full((64,), 50.0))[begun]
+    targets = td_target(unpack(sample, 0.99), torch.full((64,), 50.0))[begun]
     assert pytest.approx(targets.max().item(), abs=1e-4) == 50.995  # 1 + 0.99 + 0.99^2 50
 
 
@@ -167,23 +168,23 @@ def run_episode(least, values, limit=10, errors=1.0):
 
 
 def test_no_stop_before_the_start_or_without_enough_episodes():
-    late = LEAST(1, 10, 1000, LEASTConfig(start=0.05, min_index=0, min_values=1))
+    late = LEAST(1, 10, 1000, replace(EAGER, start=0.05))
     for _ in range(4):
         assert run_episode(late, [10.0] * 10) is None
     assert run_episode(late, [-1e9] * 10) is None  # env steps 40 to 49
     assert run_episode(late, [-1e9] * 10) == 0
-    few = LEAST(1, 10, 1000, LEASTConfig(start=0.0, min_index=0, min_values=20))
+    few = LEAST(1, 10, 1000, replace(EAGER, min_values=20))
     for _ in range(19):
         assert run_episode(few, [10.0] * 10) is None
     assert run_episode(few, [-1e9] * 10) is None
     assert run_episode(few, [-1e9] * 10) == 0
-    patient = LEAST(1, 10, 1000, LEASTConfig(start=0.0, min_index=3, min_values=1))
+    patient = LEAST(1, 10, 1000, replace(EAGER, min_index=3))
     run_episode(patient, [10.0] * 10)
     assert run_episode(patient, [-1e9] * 10) == 3
 
 
 def test_a_run_that_is_made_longer_keeps_its_start():
-    config = LEASTConfig(start=0.04, min_index=0, min_values=1)
+    config = replace(EAGER, start=0.04)
     short, long = LEAST(1, 10, 1000, config), LEAST(1, 10, 10_000, config)
     for _ in range(4):
         assert run_episode(short, [10.0] * 10) is None
@@ -219,9 +220,7 @@ def test_a_terminated_step_is_never_truncated_as_well():
 
 
 def test_episodes_beyond_the_window_are_forgotten():
-    config = LEASTConfig(
-        start=0.0, min_index=0, min_values=1, episodes=2, min_episodes=2, max_episodes=4, noise=False
-    )
+    config = replace(EAGER, episodes=2, min_episodes=2, max_episodes=4)
     least = LEAST(1, 10, 1000, config)
     for value in (100.0, 100.0, 1.0, 1.0):
         run_episode(least, [value] * 10, errors=1e9)
@@ -239,25 +238,94 @@ def test_the_alarm(caplog):
     assert least.stop_rate.item() > 0.9
 
 
+def stream(seed):
+    return torch.Generator().manual_seed(seed)
+
+
 def test_groups_know_nothing_of_each_other_and_a_state_resumes():
     config = LEASTConfig(start=0.0, min_index=0, min_values=2, resize_every=8)
-    both = LEAST(4, 6, 100, config, groups=2)
-    one = LEAST(2, 6, 100, config)
+    both = LEAST(4, 6, 100, config, groups=2, generator=(stream(1), stream(2)))
+    alone = LEAST(2, 6, 100, config, generator=stream(2))
     g = torch.Generator().manual_seed(0)
     for step in range(200):
         if step == 90:
-            fresh = LEAST(4, 6, 100, config, groups=2)
+            states = [each.get_state() for each in both.generator]
+            fresh = LEAST(4, 6, 100, config, groups=2, generator=(stream(3), stream(4)))
             fresh.load_state_dict(both.state_dict())
+            for each, state in zip(fresh.generator, states, strict=True):
+                each.set_state(state)
             both = fresh
         q, error = torch.randn(4, generator=g) + 2, torch.rand(4, generator=g)
         limit = both.index.flatten() == 5
         terminated = torch.rand(4, generator=g) < 0.05
         stopped = both.stop(q, error, terminated, limit & ~terminated)
-        alone = one.stop(q[2:], error[2:], terminated[2:], (limit & ~terminated)[2:])
-        assert torch.equal(stopped[2:], alone)
-    assert one.stops.item() > 10
-    assert torch.equal(both.window[1], one.window[0])
-    assert torch.equal(both.noise[1], one.noise[0])
+        by_itself = alone.stop(q[2:], error[2:], terminated[2:], (limit & ~terminated)[2:])
+        assert torch.equal(stopped[2:], by_itself)
+    assert alone.stops.item() > 10
+    assert alone.ran_on.item() > 3
+    for name in ("window", "noise", "soon", "ran_on", "would_stop"):
+        torch.testing.assert_close(getattr(both, name)[1], getattr(alone, name)[0], equal_nan=True)
+    with pytest.raises(ConfigError, match="2 random streams for 1 groups"):
+        LEAST(2, 6, 100, config, generator=(stream(1), stream(2)))
+
+
+def test_an_episode_that_runs_on_does_so_to_its_own_end():
+    """Decided once an episode: a draw at every step would stop nearly all of them a few steps later."""
+    least = LEAST(1, 10, 1000, replace(EAGER, run_on=1.0))
+    for _ in range(3):
+        assert run_episode(least, [50.0] * 10) is None
+    assert math.isnan(least.ended_soon.item())
+    assert run_episode(least, [50.0] * 5 + [25.0] * 5) is None
+    assert least.would_stop.item() == -1  # the next episode's
+    assert least.ran_on.item() == 1
+    assert least.ended_soon.item() == 1  # it ended four steps later
+    assert least.stops.item() == least.stop_rate.item() == 0
+    assert least.values[0, 3].isfinite().all()  # the whole of it is in the window
+
+
+def test_how_many_would_have_ended_within_thirty_steps():
+    least = LEAST(1, 80, 10_000, replace(EAGER, run_on=1.0))
+    run_episode(least, [50.0] * 80, limit=80)
+    for first, share in ((49, 1), (48, 1 / 2), (60, 2 / 3), (10, 1 / 2)):  # all end at index 79
+        run_episode(least, [50.0] * first + [1.0] + [50.0] * (79 - first), limit=80)
+        assert least.ended_soon.item() == pytest.approx(share)
+    assert least.ran_on.item() == 4
+
+
+def test_the_share_of_episodes_that_run_on():
+    least = LEAST(20, 10, 10**6, replace(EAGER, run_on=0.25), generator=stream(0))
+    flags = torch.zeros(20, dtype=torch.bool)
+    for step in range(1_000):
+        least.values.fill_(50.0)  # whatever came before: all would be stopped at once
+        q = torch.full((20,), 50.0 if step < 10 else 1.0)
+        limit = least.index.flatten() == 9
+        stopped = least.stop(q, torch.ones(20), flags, limit)
+        assert not (stopped & limit).any()
+    ran_on, stops = least.ran_on.item(), least.stops.item()
+    assert stops > 3_000  # each after one step, while those that run on take ten
+    assert ran_on / (ran_on + stops) == pytest.approx(0.25, abs=0.02)
+    whole, half = LEAST(1, 10, 100, replace(EAGER, run_on=0.0)), LEAST(1, 10, 100, replace(EAGER, run_on=1.0))
+    assert not whole.runs_on.any()
+    assert half.runs_on.all()
+
+
+def test_an_episode_that_is_reset_from_outside_is_forgotten():
+    least = LEAST(2, 10, 1000, replace(EAGER, run_on=1.0))
+    pair = torch.zeros(2, dtype=torch.bool)
+    for step in range(13):
+        least.stop(torch.tensor([50.0, 1.0 if step == 12 else 50.0]), torch.ones(2), pair, pair | (step == 9))
+    assert least.would_stop.tolist() == [[-1, 2]]
+    least.forget(torch.tensor([False, True]))
+    assert least.would_stop.tolist() == [[-1, -1]]
+    assert least.index.tolist() == [[3, 0]]
+    assert least.ran_on.item() == 0
+
+
+def test_a_state_of_another_version_is_refused_in_one_line():
+    state = LEAST(1, 10, 1000).state_dict()
+    del state["ran_on"]
+    with pytest.raises(ConfigError, match=r"other entries \(ran_on\).*begin a new run"):
+        LEAST(1, 10, 1000).load_state_dict(state)
 
 
 def drop_after(five):
@@ -323,7 +391,15 @@ def test_gymnasium_vector_wrapper():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"episodes": 10}, {"omega_low": 0.0}, {"sigma": 0.5}, {"start": 2.0}, {"resize_every": 0}]
+    "fields",
+    [
+        {"episodes": 10},
+        {"omega_low": 0.0},
+        {"sigma": 0.5},
+        {"start": 2.0},
+        {"resize_every": 0},
+        {"run_on": 1.5},
+    ],
 )
 def test_fields_out_of_range(fields):
     with pytest.raises(ConfigError, match=next(iter(fields))):

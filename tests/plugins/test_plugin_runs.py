@@ -11,16 +11,16 @@ from safetensors.torch import load_file
 from training.test_offline_training import learn
 
 from rlsuite import registry
-from rlsuite.agents.base import Spaces, make_generators
-from rlsuite.cli import train as command
+from rlsuite.agents.base import Spaces, StagedAgent, make_generators
+from rlsuite.command import train as command
 from rlsuite.errors import ConfigError
 from rlsuite.plugins.grama import GraMaConfig, GraMaPlugin
 from rlsuite.plugins.least import LEASTConfig, LEASTPlugin
 from rlsuite.registry import agent_class, plugin_class, plugin_names
+from rlsuite.runs.config import TrainConfig
+from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.strict import to_mapping
 from rlsuite.training.assembly import build, new_plugin
-from rlsuite.training.config import TrainConfig
-from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.training.online import train_steps
 from rlsuite.training.savedrun import load_run
 
@@ -99,7 +99,7 @@ def test_changing_one_seed_leaves_the_others_bit_equal(agent):
     assert (ours.plugins["grama"].resets["critic"].resets["trunk.0"].sum(-1) > 0).all()
 
 
-STAGED = [name for name in registry.agent_names() if agent_class(name).stages]
+STAGED = [name for name in registry.agent_names() if issubclass(agent_class(name), StagedAgent)]
 
 
 @pytest.mark.parametrize("lead", [(), (2,)])
@@ -153,7 +153,7 @@ def test_measuring_alone_changes_nothing(tmp_path):
 
 def test_flags_of_plug_ins_and_their_way_to_the_file():
     words = ["--env", "HalfCheetah", "--plugins", "grama,least", "--grama.tau", "0.02", "--least.no-clip"]
-    line, _ = command.parse_line("sac", words)
+    line, _ = command.parse_train("sac", words)
     assert set(line.train.plugins) == {"grama", "least"}
     assert line.train.plugins["grama"]["tau"] == 0.02
     assert line.train.plugins["least"]["clip"] is False
@@ -172,7 +172,7 @@ def test_flags_of_plug_ins_and_their_way_to_the_file():
 )
 def test_mistakes_on_the_command_line(words, said):
     with pytest.raises(ConfigError, match=said):
-        command.parse_line("sac", ["--env", "HalfCheetah", *words])
+        command.parse_train("sac", ["--env", "HalfCheetah", *words])
 
 
 def test_what_a_run_cannot_do():

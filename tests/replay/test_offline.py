@@ -11,7 +11,12 @@ from rlsuite.replay.offline import OfflineReplay, split_where, window_starts
 
 def table(rows):
     steps = torch.arange(rows, dtype=torch.float32)[:, None]
-    following = {"observation": steps + 1, "reward": steps}
+    no = torch.zeros(rows, 1, dtype=torch.bool)
+    following = {
+        "observation": steps + 1,
+        "reward": steps,
+        **dict.fromkeys(("terminated", "truncated", "done"), no),
+    }
     return TensorDict({"observation": steps, "action": steps, "next": TensorDict(following, [rows])}, [rows])
 
 

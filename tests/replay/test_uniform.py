@@ -204,7 +204,7 @@ def test_memory_is_asked_for_before_it_is_taken():
     step = row(0, 2)
     with pytest.raises(MemoryError, match="GiB are free: lower --replay-size to"):
         replay.check_memory(step, 2**30)
-    assert ring(10, 2).check_memory(step, 2**30) == 10 * (4 + 4 + 1 + 4 + 4 + 3)
+    assert ring(10, 2).check_memory(step, 2**30) == 10 * 4 * (1 + 1 + 1 + 1 + 4)
 
 
 def test_a_capacity_below_one_step_is_refused():

@@ -155,7 +155,7 @@ def test_the_embedding_is_bounded_and_tells_signs_beyond_the_bound():
         (Custom(lambda x: min(x, 1)), False),
         (Custom(lambda x: x * x * x - x), False),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 def test_discounts(utility, allowed):
     check_discount(utility, 1)

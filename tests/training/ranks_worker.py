@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from rlsuite.blocks import ranks
+from rlsuite import distributed as ranks
 from rlsuite.registry import agent_class
+from rlsuite.runs.config import TrainConfig
 from rlsuite.training import state
 from rlsuite.training.assembly import Run, build
-from rlsuite.training.config import TrainConfig
 from rlsuite.training.online import train_steps
 
 SIZE = ["--num-envs", "2", "--steps", "400", "--warmup-steps", "200", "--batch-size", "32", "--threads", "1"]

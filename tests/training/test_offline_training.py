@@ -1,19 +1,30 @@
 """Learning from recorded rows, and going online afterwards: whole runs on a toy."""
 
 import json
+import sys
+from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
+import torch
 import whole_runs as runs
 
+import rlsuite
 from rlsuite.errors import ConfigError, DataError
+from rlsuite.offline.load import load_dataset
+from rlsuite.offline.transforms import best_episodes
 from rlsuite.registry import agent_class
-from rlsuite.training.config import OfflineConfig
+from rlsuite.runs.config import OfflineConfig
+from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
+from rlsuite.runs.runfolder import RunFolder
+from rlsuite.runs.signals import StopFlag
 from rlsuite.training.evaluate import evaluate_run
-from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
-from rlsuite.training.offline import train
-from rlsuite.training.runfolder import RunFolder
-from rlsuite.training.signals import StopFlag
+from rlsuite.training.savedrun import load_run
+from rlsuite.training.start import train
+
+sys.path.append(str(Path(__file__).parents[1] / "offline"))
+from offline_helpers import box, episodes_of, write_minari
 
 QUICK = {
     "env": "gym:ToyReach-v0",
@@ -126,3 +137,45 @@ def test_the_command_line_trains_offline(tmp_path, recorded):
     )
     assert child.wait(120) == 0, child.stdout.read()
     assert json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])["updates"] == 20
+
+
+def test_without_an_environment_it_is_trained_saved_resumed_and_loaded(tmp_path, recorded):
+    alone = {"env": "none", "eval_every": 0}
+    whole, broken, played = tmp_path / "whole", tmp_path / "broken", tmp_path / "played"
+    result = learn(whole, recorded, "bc", **alone)
+    assert (result.updates, result.best_return) == (60, None)
+    learn(broken, recorded, "bc", steps=30, **alone)
+    learn(broken, recorded, "bc", resume=True, **alone)
+    runs.assert_same_run(whole, broken)
+    learn(played, recorded, "bc")
+    with_env, without = rlsuite.load(played), rlsuite.load(whole)
+    observation = np.ones((3, with_env.observation_size), np.float32)
+    np.testing.assert_array_equal(with_env.act(observation), without.act(observation))
+    with pytest.raises(ConfigError, match="no environment"):
+        evaluate_run(whole, episodes=1, seed=0, video=None, which="last")
+
+
+def test_what_needs_an_environment_is_refused_without_one(tmp_path, recorded):
+    for changes in ({"eval_every": 30}, {"eval_every": 0, "then_online": 10}):
+        with pytest.raises(ConfigError, match="env none has nothing to play in"):
+            learn(tmp_path / "run", recorded, **{"env": "none", **changes})
+
+
+def test_the_range_of_actions_comes_from_the_data(tmp_path):
+    """Minari's actions of [0, 4]: a policy that acts 0 in [-1, 1] acts 2."""
+    folder = write_minari(
+        tmp_path / "data", episodes_of([20, 20]), action_space=json.dumps(box(2, low=0.0, high=4.0))
+    )
+    learn(tmp_path / "run", folder, "bc", env="none", eval_every=0)
+    loaded = rlsuite.load(tmp_path / "run")
+    assert loaded.middle.tolist() == loaded.half_range.tolist() == [2.0, 2.0]
+
+
+def test_the_best_tenth_of_the_episodes(tmp_path, recorded):
+    """Moments of the observations are those of the episodes that are learnt from."""
+    learn(tmp_path / "run", recorded, "bc", {"fraction": 0.1})
+    best = best_episodes(load_dataset(str(recorded)), 0.1)
+    assert len(best.episodes) == runs.EPISODES // 10
+    saved = load_run(tmp_path / "run", "last").loaded.tensors["agent"]
+    (mean,) = (value for name, value in saved.items() if name.endswith("normalizer.mean"))
+    torch.testing.assert_close(mean.flatten(), best.rows["observation"].mean(0), rtol=1e-4, atol=1e-5)

@@ -16,15 +16,16 @@ import torch
 from safetensors.torch import load_file
 from tensordict import TensorDict
 
-from rlsuite.blocks import noise, ranks
+from rlsuite import distributed as ranks
+from rlsuite.blocks import noise
 from rlsuite.cli.main import run as rlsuite
 from rlsuite.errors import ConfigError
 from rlsuite.replay.uniform import UniformReplay
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.config import OfflineConfig, TrainConfig
 from rlsuite.training import assembly
-from rlsuite.training.checkpoint import CheckpointStore
-from rlsuite.training.config import OfflineConfig, TrainConfig
 from rlsuite.training.online import train_steps
-from rlsuite.training.ranked import share_out
+from rlsuite.training.processes import share_out
 from rlsuite.training.rng import SHARED_STREAMS, SeedStreams
 
 TASK = "gym:Pendulum-v1"
@@ -98,12 +99,12 @@ class Shards:
     def __len__(self):
         return sum(map(len, self.each))
 
-    def extend(self, step):
-        for replay, rows in zip(self.each, step.chunk(2), strict=True):
-            replay.extend(rows)
+    def extend_arrays(self, *columns):
+        for replay, own in zip(self.each, zip(*[c.chunk(2) for c in columns], strict=True), strict=True):
+            replay.extend_arrays(*own)
 
-    def sample(self):
-        return TensorDict.cat([replay.sample() for replay in self.each])
+    def batches(self, count):
+        return [TensorDict.cat([replay.sample() for replay in self.each]) for _ in range(count)]
 
     def check_memory(self, *_):
         return 0

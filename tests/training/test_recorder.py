@@ -13,9 +13,9 @@ import torch
 from rich.console import Console
 
 from rlsuite.errors import ConfigError, DataError
+from rlsuite.runs.metrics import MetricsFile, read_metrics
 from rlsuite.training import loggers as logger_module
 from rlsuite.training import progress
-from rlsuite.training.metricsfile import MetricsFile, read_metrics
 from rlsuite.training.recorder import Recorder, curve_table
 
 

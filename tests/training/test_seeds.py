@@ -11,9 +11,9 @@ from rlsuite.blocks.noise import normal
 from rlsuite.errors import ConfigError
 from rlsuite.registry import agent_class
 from rlsuite.replay.uniform import UniformReplay
+from rlsuite.runs.config import TrainConfig
 from rlsuite.training import state
 from rlsuite.training.assembly import build, new_agent
-from rlsuite.training.config import TrainConfig
 from rlsuite.training.evaluate import evaluate_run
 from rlsuite.training.online import train_steps
 from rlsuite.training.recorder import curve_table
@@ -173,7 +173,7 @@ def test_rows_of_a_world_that_failed_are_not_sampled_and_only_their_seed_draws_a
 
 def test_worlds_that_cannot_be_shared_out_are_refused():
     generators = tuple(torch.Generator() for _ in range(3))
-    with pytest.raises(ValueError, match="4 worlds cannot be shared out among 3 seeds"):
+    with pytest.raises(ValueError, match="4 envs cannot be shared out among 3 seeds"):
         UniformReplay(100, num_envs=4, batch_size=8, generator=generators)
 
 

@@ -13,9 +13,15 @@ SENT_BY_US = "pickles of our own, between a user's own processes: SECURITY.md, W
 NAMED_BY_THE_USER = "modules that the user installed or named with --import: SECURITY.md, What is trusted"
 # What may be there all the same, and why. An entry that nothing needs any more fails, too.
 ALLOWED = {
-    ("bench/soak.py", "ctypes.CDLL"): C_LIBRARY,
+    ("agents/compiled.py", "types.FunctionType"): "copies a function of the same file",
+    ("benchmarks/evidence.py", "ctypes.CDLL"): C_LIBRARY,
+    ("benchmarks/soak.py", "ctypes.CDLL"): C_LIBRARY,
+    (
+        "envs/engines/simulations.py",
+        "ctypes.CDLL",
+    ): "calls MuJoCo's own library, where importing mujoco found it",
     ("launch/task.py", "ctypes.CDLL"): C_LIBRARY,
-    ("cli/_line.py", "importlib.import_module"): NAMED_BY_THE_USER,
+    ("command/arguments.py", "importlib.import_module"): NAMED_BY_THE_USER,
     ("extensions.py", "importlib.import_module"): NAMED_BY_THE_USER,
     ("bench/tune.py", "ray"): SENT_BY_US,
     ("launch/ray.py", "ray"): SENT_BY_US,
@@ -29,12 +35,14 @@ ALLOWED = {
 
 
 def test_no_file_of_the_package_can_load_code() -> None:
-    files = sorted(PACKAGE.rglob("*.py"))
+    scripts = PACKAGE.parent / "benchmarks"
+    files = sorted(PACKAGE.rglob("*.py")) + sorted(scripts.glob("*.py"))
     assert len(files) > 100
     found = {}
     for file in files:
         for line, name in offences(file.read_text("utf-8")):
-            found.setdefault((file.relative_to(PACKAGE).as_posix(), name), []).append(line)
+            root = PACKAGE.parent if file.parent == scripts else PACKAGE
+            found.setdefault((file.relative_to(root).as_posix(), name), []).append(line)
     assert {key: lines for key, lines in found.items() if key not in ALLOWED} == {}
     assert set(ALLOWED) - set(found) == set()
 

@@ -10,16 +10,18 @@ from training.test_offline_training import QUICK
 
 from rlsuite.agents.base import WindowShape
 from rlsuite.agents.ldcq import LDCQ, LDCQConfig
-from rlsuite.cli.train import parse_line, run
+from rlsuite.cli.train import run
+from rlsuite.command.train import parse_train
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.data import Part
 from rlsuite.offline.load import load_dataset
-from rlsuite.training.config import OfflineConfig, TrainConfig
+from rlsuite.runs.config import OfflineConfig, TrainConfig
+from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
+from rlsuite.runs.runfolder import RunFolder
 from rlsuite.training.evaluate import evaluate_run
-from rlsuite.training.mapping import RunConfig, config_from_dict, config_to_dict
-from rlsuite.training.offline import train, windows
-from rlsuite.training.runfolder import RunFolder
+from rlsuite.training.offline import windows
 from rlsuite.training.savedrun import agent_digest, load_agent
+from rlsuite.training.start import train
 
 FIELDS = TINY | {"skills_updates": 8, "prior_updates": 8, "values_updates": 14}
 UPDATES = 30
@@ -114,10 +116,10 @@ def test_ldgc_acts_without_values(tmp_path, recorded):
 
 def test_the_line_names_stages_and_counts_their_updates(recorded):
     words = ["--dataset", str(recorded), "--env", "gym:ToyReach-v0", "--import", "toys"]
-    line, _ = parse_line("ldcq", [*words, "--stages", "skills,prior", "--agent.skills-updates", "7"])
+    line, _ = parse_train("ldcq", [*words, "--stages", "skills,prior", "--agent.skills-updates", "7"])
     assert line.agent.stages == ("skills", "prior")
     assert line.train.steps == 7 + line.agent.prior_updates
-    whole, _ = parse_line("ldcq", words)
+    whole, _ = parse_train("ldcq", words)
     assert whole.train.steps == whole.agent.updates
     for extra, message in (
         (["--steps", "5"], "--agent.skills-updates"),
@@ -125,9 +127,9 @@ def test_the_line_names_stages_and_counts_their_updates(recorded):
         (["--stages", "prior,skills"], "in this order"),
     ):
         with pytest.raises(ConfigError, match=message):
-            parse_line("ldcq", [*words, *extra])
+            parse_train("ldcq", [*words, *extra])
     with pytest.raises(ConfigError, match="does not learn in stages"):
-        parse_line("iql", [*words, "--stages", "skills"])
+        parse_train("iql", [*words, "--stages", "skills"])
 
 
 def test_what_only_recorded_data_can_teach_is_refused_elsewhere(tmp_path, recorded):

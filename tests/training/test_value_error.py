@@ -1,5 +1,6 @@
 """The value error: its arithmetic by hand, and that measuring it changes nothing."""
 
+import numpy as np
 import pytest
 import torch
 import toys  # noqa: F401  # registers the environments
@@ -7,11 +8,11 @@ from tensordict import TensorDict
 
 from rlsuite.agents.base import StateValue
 from rlsuite.registry import agent_class
+from rlsuite.runs.config import TrainConfig
 from rlsuite.training.assembly import build
-from rlsuite.training.config import TrainConfig
 from rlsuite.training.evaluate import evaluate, per_seed, summary
 from rlsuite.training.online import train_steps
-from rlsuite.training.value_error import ValueTrace, value_errors, value_trace
+from rlsuite.training.value_error import ValueTrace, stac_value_errors, value_errors, value_trace
 
 GAMMA = 0.9
 
@@ -62,6 +63,47 @@ def test_true_values_have_no_error():
     torch.testing.assert_close(found, torch.zeros_like(found))
 
 
+def authors_episode(values, log_probs, rewards, alpha, gamma):
+    """The arithmetic of the STAC paper's code for one episode, step by step as it stands there."""
+    returns = np.zeros_like(rewards)
+    returns[-1] = values[-1]
+    for at in reversed(range(len(values) - 1)):
+        returns[at] = rewards[at] + alpha * -log_probs[at] + gamma * returns[at + 1]
+    return (values - returns).mean()
+
+
+def test_the_papers_definition_is_that_of_its_code():
+    rng = np.random.default_rng(0)
+    lengths, alpha = np.array([1, 2, 7, 40]), 0.3
+    values, log_probs, rewards = (rng.normal(0, 30, (40, 4)) for _ in "abc")
+    found = stac_value_errors(
+        torch.tensor(values),
+        torch.tensor(-alpha * log_probs),
+        torch.tensor(rewards),
+        torch.arange(40).unsqueeze(-1) < torch.tensor(lengths),
+        GAMMA,
+    )
+    for index, length in enumerate(lengths):
+        own = (slice(length), index)
+        wanted = authors_episode(values[own], log_probs[own], rewards[own], alpha, GAMMA)
+        assert found[index].item() == pytest.approx(wanted, abs=1e-9)
+    assert found[0] == 0  # of one step nothing is left to compare
+
+
+@pytest.mark.parametrize(
+    ("length", "value", "ours"), [(500, 300.0, 59.0), (300, 400.0, 125.5), (1000, 300.0, 0.0)]
+)
+def test_where_the_two_definitions_part(length, value, ours):
+    """A constant critic, right until a fall that it does not foresee; the last episode is cut instead."""
+    gamma, cut = 0.99, length == 1000
+    shape = (length, 1)
+    values, bonus = torch.full(shape, value).double(), torch.zeros(shape).double()
+    reward, alive = torch.full(shape, value * (1 - gamma)).double(), torch.ones(shape, dtype=torch.bool)
+    tail = torch.tensor([value if cut else 0.0]).double()
+    assert value_errors(values, bonus, reward, alive, tail, gamma).item() == pytest.approx(ours, abs=0.05)
+    assert stac_value_errors(values, bonus, reward, alive, gamma).item() == pytest.approx(0.0, abs=1e-9)
+
+
 def step(observation, reward, terminated, done):
     flags = {"terminated": terminated, "done": done}
     following = {name: torch.tensor(flag).reshape(-1, 1) for name, flag in flags.items()}
@@ -70,7 +112,12 @@ def step(observation, reward, terminated, done):
         "observation": torch.full((2, 1), observation + 1.0),
     }
     return TensorDict(
-        {"observation": torch.full((2, 1), observation), "next": TensorDict(following, [2])}, [2]
+        {
+            "observation": torch.full((2, 1), observation),
+            "action": torch.full((2, 1), observation / 10),
+            "next": TensorDict(following, [2]),
+        },
+        [2],
     )
 
 
@@ -83,13 +130,29 @@ def test_a_trace_bootstraps_a_cut_episode_and_not_a_terminated_one():
     trace.add(step(2.0, [1.0, 9.0], [False, False], [True, True]), running)
     second = 1 + GAMMA * 30
     expected = [((10 - 1 - GAMMA * second) + (20 - second)) / 2, 10 - 5]
-    assert trace.errors().tolist() == pytest.approx(expected)
+    assert trace.errors().keys() == {"value_errors"}  # nothing here values single actions
+    assert trace.errors()["value_errors"].tolist() == pytest.approx(expected)
+
+
+def test_a_trace_values_the_actions_that_were_taken_for_the_papers_definition():
+    """Actions a tenth of the observation, worth a hundred times that; bonus 0.5. World 1 ends at once."""
+    trace = ValueTrace(
+        lambda x: StateValue(10 * x.squeeze(-1), torch.zeros(len(x))),
+        GAMMA,
+        lambda x, a: StateValue(100 * a.squeeze(-1), torch.full((len(x),), 0.5)),
+    )
+    running = torch.tensor([True, True])
+    trace.add(step(1.0, [1.0, 5.0], [False, True], [False, True]), running)
+    running[1] = False
+    trace.add(step(2.0, [1.0, 9.0], [False, False], [True, True]), running)
+    expected = [(10 - (1 + 0.5 + GAMMA * 20)) / 2, 0.0]
+    assert trace.errors()["stac_value_errors"].tolist() == pytest.approx(expected)
 
 
 def test_agents_without_critics_have_no_value_error():
     trace = ValueTrace(lambda x: None, GAMMA)
     trace.add(step(1.0, [1.0, 5.0], [False, True], [False, True]), torch.tensor([True, True]))
-    assert trace.errors() is None
+    assert trace.errors() == {}
     assert "eval/value_error" not in summary({"returns": [1.0], "lengths": [1.0]})
 
 
@@ -105,6 +168,7 @@ def test_evaluations_report_it_and_are_otherwise_the_same(name):
     plain = evaluate(run.policy, run.eval_env, seeds=seeds)
     traced = evaluate(run.policy, run.eval_env, seeds=seeds, trace=value_trace(run.agent))
     errors = traced.pop("value_errors")
+    assert len(traced.pop("stac_value_errors", [])) == (6 if name == "stac" else 0)
     assert traced == plain and len(errors) == 6
     traced["value_errors"] = errors
     lines = [summary(own) for own in per_seed(traced, 2)]

@@ -5,13 +5,13 @@ An episode that is cut here is truncated, not terminated: its last row bootstrap
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from rlsuite.agents.base import check_range
 from rlsuite.blocks.noise import Source
+from rlsuite.bounds import AtLeastOne, Bounds, check_bounds
 from rlsuite.plugins.base import Plugin
 
 
@@ -19,15 +19,14 @@ from rlsuite.plugins.base import Plugin
 class MyPatienceConfig:
     """Fields become flags, `--my-patience.steps`."""
 
-    steps: int = 50
+    steps: AtLeastOne = 50
     """Env steps without a change after which the episode ends."""
-    least: float = 1e-3
+    least: Annotated[float, Bounds(0)] = 1e-3
     """Change of any number of the observation that counts as one."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values that mean nothing."""
-        check_range("steps", self.steps, 1, 1_000_000)
-        check_range("least", self.least, 0, 1e6)
+        """Raise ConfigError for values that mean nothing."""
+        check_bounds(self)
 
 
 class MyPatience(Plugin):

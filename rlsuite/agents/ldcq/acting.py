@@ -80,15 +80,20 @@ class SkillPolicy(nn.Module):
         """Whether anything was learnt in a stage."""
         return bool(self.learnt[STAGES.index(stage)] > 0)
 
+    def diffuses(self) -> bool:
+        """Whether latents come from the diffusion prior; else from the skill model's Gaussian."""
+        return self.config.prior != "gaussian" and self.has("prior")
+
     @torch.no_grad()
-    def draw(self, observation: Tensor, count: int, noise: Noise) -> Tensor:
+    def draw(self, observation: Tensor, count: int, noise: Noise, diffuses: bool | None = None) -> Tensor:
         """Draw latents `[*lead, B, count, Z]` at normalised states `[*lead, B, O]`.
 
-        From the diffusion prior, or where there is none (yet) from the skill model's Gaussian.
+        From the diffusion prior, or where there is none (yet) from the skill model's Gaussian; `diffuses`
+        says which, for callers that must not ask the device.
         """
         config = self.config
         start = noise(observation.new_empty(*observation.shape[:-1], count, config.latent))
-        if config.prior == "gaussian" or not self.has("prior"):
+        if not (self.diffuses() if diffuses is None else diffuses):
             gaussian = self.skills.prior(observation)
             return gaussian.mean.unsqueeze(-2) + gaussian.std.unsqueeze(-2) * start
         predict = self.denoiser.predictor(observation, config.guidance)

@@ -8,7 +8,6 @@ single draw.
 Legend: N batch, W windows, C candidates, Z latent. Leading axes are independent seeds.
 """
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -17,9 +16,8 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import Tensor
-from torch.nn import Parameter
 
-from rlsuite.agents.base import Agent, Spaces, Trained, WindowShape
+from rlsuite.agents.base import Spaces, StagedAgent, WindowShape
 from rlsuite.agents.ldcq.acting import SkillPolicy
 from rlsuite.agents.ldcq.config import STAGES, LDCQConfig, Stage
 from rlsuite.agents.ldcq.diffusion import Denoiser, denoising_loss, make_schedule, min_snr_weight, noised
@@ -31,8 +29,8 @@ from rlsuite.agents.ldcq.values import (
     smaller,
     weighted_loss,
 )
-from rlsuite.agents.steps import adam, polyak, take_step
-from rlsuite.blocks.noise import Source, fill, normal, uniform
+from rlsuite.agents.optim import Adam, polyak
+from rlsuite.blocks.noise import Noise, Source, fill, normal
 from rlsuite.blocks.schedule import CosineRate
 from rlsuite.errors import ConfigError
 
@@ -54,22 +52,16 @@ SHARED_PREFIXES: dict[str, tuple[str, ...]] = {
 }
 
 
-class LDCQ(Agent):
+class LDCQ(StagedAgent):
     """The learner.
 
     Updates know their stage by their number. What a stage reads besides the data (latents of all windows,
     returns, stored candidates) is made from frozen networks when the stage begins, and made again when a run
     is resumed; checkpoints do not hold it.
-
-    Args:
-        spaces: sizes and action range of the environment.
-        config: hyper-parameters.
-        generators: streams "init", "act" and "learn"; see `rlsuite.agents.base.make_generators`.
-        device: where parameters live.
-        lead: leading axes of independent seeds; batches then carry them too.
     """
 
     Config: ClassVar[type] = LDCQConfig
+    needs_data = True
     adopts_statistics: ClassVar[bool] = True
     stages: ClassVar[tuple[str, ...]] = STAGES
 
@@ -77,53 +69,39 @@ class LDCQ(Agent):
     return_range: Tensor
     chosen_range: Tensor
 
-    def __init__(
-        self,
-        spaces: Spaces,
-        config: LDCQConfig,
-        generators: Mapping[str, Source],
-        *,
-        device: torch.device | str = "cpu",
-        lead: tuple[int, ...] = (),
-    ) -> None:
-        super().__init__(spaces, config, generators, device=device, lead=lead)
-        self.device = torch.device(device)
-        init, observation = self.generators["init"], spaces.observation
-        shape: dict[str, Any] = {"lead": lead, "generator": init}
-        with self.device:
-            self.skills = SkillModel(
-                (observation, spaces.action, config.latent),
-                config.hidden,
-                encoder=config.encoder,
-                layers=config.encoder_layers,
-                horizon=config.horizon,
-                state_prior=config.state_prior,
-                std_min=config.std_min,
-                **shape,
-            )
-            self.denoiser = Denoiser(observation, config.latent, config.widths, config.features, **shape)
-            self.critic = LatentCritic(observation, config.latent, scale=config.critic_scale, **shape)
-            rates = (config.lr_skills, config.lr_prior, config.lr_values)
-            self.rates: dict[str, CosineRate] = {}
-            for stage, rate in zip(STAGES, rates, strict=True):
-                falling = config.updates_of(stage) if stage in config.decay else 0
-                self.rates[stage] = CosineRate(rate, falling)
-                self.add_module(f"{stage}_rate", self.rates[stage])
-            seeds = torch.zeros(lead, dtype=torch.int64)
-            fill(seeds, init, lambda part, own: part.random_(SEED_LIMIT, generator=own))
-            self.register_buffer("candidate_seed", seeds)
-            self.register_buffer("return_range", torch.zeros(2))
-            self.register_buffer("chosen_range", torch.zeros(*lead, 2))
-        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.target_parameters = list(self.target_critic.parameters())
-        self.critic_parameters = list(self.critic.parameters())
-        self.trained: dict[str, list[Parameter]] = {
-            "skills": list(self.skills.parameters()),
-            "prior": list(self.denoiser.parameters()),
-            "values": self.critic_parameters,
-        }
-        self.optimizers = {stage: adam((own, self.rates[stage].rate)) for stage, own in self.trained.items()}
-        self.noise_schedule = make_schedule(config.diffusion_steps, config.schedule, device=device)
+    def build(self, spaces: Spaces, config: LDCQConfig) -> None:
+        """Make the networks of all stages, the critics' target, one optimiser a stage, and the policy."""
+        shape: dict[str, Any] = {"lead": self.lead, "generator": self.generators["init"]}
+        self.skills = SkillModel(
+            (spaces.observation, spaces.action, config.latent),
+            config.hidden,
+            encoder=config.encoder,
+            layers=config.encoder_layers,
+            horizon=config.horizon,
+            state_prior=config.state_prior,
+            std_min=config.std_min,
+            **shape,
+        )
+        self.denoiser = Denoiser(spaces.observation, config.latent, config.widths, config.features, **shape)
+        self.critic = LatentCritic(spaces.observation, config.latent, scale=config.critic_scale, **shape)
+        seeds = torch.zeros(self.lead, dtype=torch.int64)
+        self.device = seeds.device
+        fill(seeds, shape["generator"], lambda part, own: part.random_(SEED_LIMIT, generator=own))
+        self.register_buffer("candidate_seed", seeds)
+        self.register_buffer("return_range", torch.zeros(2))
+        self.register_buffer("chosen_range", torch.zeros(*self.lead, 2))
+        self.rates: dict[str, CosineRate] = {}
+        self.optimizers: dict[str, Adam] = {}
+        trained = {"skills": self.skills, "denoiser": self.denoiser, "critic": self.critic}
+        rates = (config.lr_skills, config.lr_prior, config.lr_values)
+        for stage, rate, (name, module) in zip(STAGES, rates, trained.items(), strict=True):
+            falling = config.updates_of(stage) if stage in config.decay else 0
+            self.rates[stage] = CosineRate(rate, falling)
+            self.add_module(f"{stage}_rate", self.rates[stage])
+            self.optimizers[stage] = Adam((list(module.parameters()), self.rates[stage].rate))
+            self.add_parts(self.optimizers[stage], **{name: module})
+        self.target_critic = self.add_target("target_critic", self.critic)
+        self.noise_schedule = make_schedule(config.diffusion_steps, config.schedule, device=self.device)
         self.snr_weight = min_snr_weight(self.noise_schedule, config.snr_limit)
         self.actor = SkillPolicy(
             self.skills,
@@ -132,7 +110,7 @@ class LDCQ(Agent):
             config,
             normalizer=self.normalizer,
             generator=self.generators["act"],
-            lead=lead,
+            lead=self.lead,
             device=self.device,
         )
         self.policy = TensorDictModule(
@@ -321,74 +299,88 @@ class LDCQ(Agent):
 
     # Updates
 
-    def update(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Take one step of the stage that is due, on windows as `prepare` has them sampled.
+    def read(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Return the columns of a window batch by name, those of "next" behind a dot."""
+        return {
+            key if isinstance(key, str) else ".".join(key): tensor for key, tensor in batch.items(True, True)
+        }
 
-        In the stage values `priority` `[*lead, N]` is written into the batch, unless windows are drawn
-        uniformly.
+    def phase(self) -> dict[str, Any]:
+        """Return the stage that is due, and whether its latents come from the diffusion prior."""
+        return {"stage": self.stage, "diffuses": self.actor.diffuses()}
+
+    @classmethod
+    def obstacle(cls, config: LDCQConfig) -> str | None:
+        """Return that fresh candidates run the whole diffusion inside every update, which is not compiled."""
+        if config.stored or "values" not in config.order:
+            return None
+        return "stage values draws its candidates anew in every update (--agent.stored 0)"
+
+    def step(self, batch: dict[str, Tensor], noise: Noise, **phase: Any) -> dict[str, Tensor]:
+        """Learn from the windows; every stage normalises the observations that it reads."""
+        return self.learn(batch, noise, **phase)
+
+    def learn(  # type: ignore[override]
+        self, batch: dict[str, Tensor], noise: Noise, *, stage: Stage, diffuses: bool
+    ) -> dict[str, Tensor]:
+        """Take one step of a stage on windows as `prepare` has them sampled.
+
+        In the stage values the metrics hold `priority` `[*lead, N]`, unless windows are drawn uniformly.
         """
-        stage = self.stage
         if stage == "skills":
-            metrics = self._learn_skills(batch)
+            metrics = self._learn_skills(batch, noise)
         elif stage == "prior":
-            metrics = self._learn_prior(batch)
+            metrics = self._learn_prior(batch, noise)
         else:
-            metrics = self._learn_values(batch)
+            metrics = self._learn_values(batch, noise, diffuses)
         self.rates[stage].step()
-        self.actor.learnt[STAGES.index(stage)] += 1
-        self.update_count += 1
+        self.actor.learnt[STAGES.index(stage)].add_(1)
         return metrics
 
-    def _noise(self, like: Tensor) -> Tensor:
-        return normal(like, self.generators["learn"])
-
-    def _learn_skills(self, batch: TensorDictBase) -> dict[str, Tensor]:
+    def _learn_skills(self, batch: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
         loss, metrics = self.skills.loss(
-            self.normalized(batch.get("observation")),
-            batch.get("action"),
-            batch.get("mask"),
-            self.normalized(batch.get(("next", "observation"))),
-            self._noise,
+            self.normalized(batch["observation"]),
+            batch["action"],
+            batch["mask"],
+            self.normalized(batch["next.observation"]),
+            noise.normal,
             self.config.beta,
         )
-        norm = take_step(self.optimizers["skills"], loss, self.trained["skills"])
-        return metrics | {"grad_norm/skills": norm}
+        return metrics | {"grad_norm/skills": self.optimizers["skills"].descend(loss)}
 
-    def _learn_prior(self, batch: TensorDictBase) -> dict[str, Tensor]:
+    def _learn_prior(self, batch: dict[str, Tensor], noise: Noise) -> dict[str, Tensor]:
         mean, std = self.actor.latent_mean.unsqueeze(-2), self.actor.latent_std.unsqueeze(-2)
-        clean = (batch.get("latent") - mean) / std
-        lots = clean.new_empty(*clean.shape[:-1], 2)
-        when, left_out = uniform(lots, self.generators["learn"]).unbind(-1)
+        clean = (batch["latent"] - mean) / std
+        when, left_out = noise.uniform(clean.new_empty(*clean.shape[:-1], 2)).unbind(-1)
         steps = self.config.diffusion_steps
         time = (1 + when * steps).long().clamp(max=steps)
-        noisy = noised(self.noise_schedule, clean, time, self._noise(clean))
+        noisy = noised(self.noise_schedule, clean, time, noise.normal(clean))
         keep = (left_out >= self.config.state_dropout).to(clean.dtype)
-        contexts = self.denoiser.contexts(self.normalized(batch.get("observation")), keep)
+        contexts = self.denoiser.contexts(self.normalized(batch["observation"]), keep)
         predicted = self.denoiser(noisy.unsqueeze(-2), time, contexts).squeeze(-2)
         loss = denoising_loss(clean, predicted, self.snr_weight[time])
-        norm = take_step(self.optimizers["prior"], loss, self.trained["prior"])
+        norm = self.optimizers["prior"].descend(loss)
         error = (clean - predicted).detach().square().mean((-2, -1))
         return {"prior/loss": loss.detach(), "prior/error": error, "grad_norm/prior": norm}
 
-    def _learn_values(self, batch: TensorDictBase) -> dict[str, Tensor]:
+    def _learn_values(self, batch: dict[str, Tensor], noise: Noise, diffuses: bool) -> dict[str, Tensor]:
         config = self.config
         with torch.no_grad():
-            following = self.normalized(batch.get(("next", "observation")))
-            next_q = self.target_critic(following, self._candidates(batch, following))
-            target = latent_targets(batch.get("reward"), batch.get("discount"), next_q, config.choice)
-        latent = batch.get("latent").unsqueeze(-2)
-        q = self.critic(self.normalized(batch.get("observation")), latent).squeeze(-1)
+            next_observation = self.normalized(batch["next.observation"])
+            candidates = self._candidates(batch, next_observation, noise, diffuses)
+            next_q = self.target_critic(next_observation, candidates)
+            target = latent_targets(batch["reward"], batch["discount"], next_q, config.choice)
+        latent = batch["latent"].unsqueeze(-2)
+        q = self.critic(self.normalized(batch["observation"]), latent).squeeze(-1)
         loss = weighted_loss(q, target, self._weights(batch, target))
-        norm = take_step(self.optimizers["values"], loss, self.critic_parameters, config.max_norm)
-        polyak(self.target_parameters, self.critic_parameters, config.tau)
+        norm = self.optimizers["values"].descend(loss, config.max_norm)
+        polyak(self.target_critic, self.critic, config.tau)
         error = (q - target).detach().square()
-        if config.priority:
-            batch.set("priority", (error.mean(-2) + PRIORITY_FLOOR).pow(config.priority))
         chosen = smaller(next_q).amax(-1)
         least, most = chosen.amin(-1), chosen.amax(-1)
         self.chosen_range[..., 0].clamp_(max=least)
         self.chosen_range[..., 1].clamp_(min=most)
-        return {
+        metrics = {
             "values/loss": loss.detach().sum(-1),
             "values/td_error": error.sqrt().mean((-2, -1)),
             "values/q": q.detach().mean((-2, -1)),
@@ -399,32 +391,29 @@ class LDCQ(Agent):
             "values/return_high": self.return_range[1],
             "grad_norm/values": norm.amax(-1),
         }
+        if config.priority:
+            metrics["priority"] = (error.mean(-2) + PRIORITY_FLOOR).pow(config.priority)
+        return metrics
 
-    def _candidates(self, batch: TensorDictBase, following: Tensor) -> Tensor:
-        """Candidates of the next states, `[*lead, N, C, Z]`: some of those stored, or fresh draws."""
+    def _candidates(
+        self, batch: dict[str, Tensor], next_observation: Tensor, noise: Noise, diffuses: bool
+    ) -> Tensor:
+        """Return candidates of the next states, `[*lead, N, C, Z]`: some of those stored, or fresh draws."""
         count = self.config.target_candidates
         if not self.config.stored:
-            return self.actor.draw(following, count, self._noise)
-        stored = batch.get("candidates").to(following.dtype)
+            return self.actor.draw(next_observation, count, noise.normal, diffuses)
+        stored = batch["candidates"].to(next_observation.dtype)
         if count >= self.config.stored:
             return stored
-        lots = uniform(following.new_empty(*stored.shape[:-2], count), self.generators["learn"])
+        lots = noise.uniform(next_observation.new_empty(*stored.shape[:-2], count))
         picked = (lots * self.config.stored).long().clamp(max=self.config.stored - 1).unsqueeze(-1)
         return stored.gather(-2, picked.expand(*picked.shape[:-1], stored.shape[-1]))
 
-    def _weights(self, batch: TensorDictBase, target: Tensor) -> Tensor:
-        """Importance weights of the batch, `[*lead, N]`, whose exponent grows to 1 over the stage."""
+    def _weights(self, batch: dict[str, Tensor], target: Tensor) -> Tensor:
+        """Return importance weights of the batch, `[*lead, N]`, whose exponent grows to 1 over the stage."""
         if not self.config.priority:
             return torch.ones_like(target[..., 0, :])
         first = self.config.correction
-        done = int(self.actor.learnt[STAGES.index("values")]) / self.config.values_updates
-        return importance_weights(batch.get("probability"), first + (1 - first) * min(1.0, done)).to(target)
-
-    def parts(self) -> tuple[Trained, ...]:
-        """Skill model, denoiser and critics with their optimisers, and the target critics."""
-        return (
-            Trained("skills", self.skills, self.optimizers["skills"]),
-            Trained("denoiser", self.denoiser, self.optimizers["prior"]),
-            Trained("critic", self.critic, self.optimizers["values"]),
-            Trained("target_critic", self.target_critic, None),
-        )
+        done = self.actor.learnt[STAGES.index("values")].double() / self.config.values_updates
+        exponent = first + (1 - first) * done.clamp(max=1.0)
+        return importance_weights(batch["probability"], exponent).to(target)

@@ -171,7 +171,7 @@ class TransformerEncoder(nn.Module):
         generator: draws the initial weights.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (sizes)
         self,
         observation: int,
         action: int,
@@ -313,7 +313,7 @@ class SkillModel(nn.Module):
         generator: draws the initial weights.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (sizes)
         self,
         sizes: Sequence[int],
         hidden: int,

@@ -116,6 +116,10 @@ class NativeEngine:
         if self._refresh:
             simulations.run_on(None)
 
+    def follow_model(self) -> None:
+        """Let all envs run on `model` as it is now: they run on a copy of what it was at first."""
+        self._open().run_on(self.model)
+
     def step(self, ctrl: Rows, substeps: int) -> None:
         """Advance all envs by `substeps` physics steps under controls `[B, A]` in actuator units.
 

@@ -88,7 +88,8 @@ class Chain:
         readers: layers whose columns belong to the units alone; empty where `shared`.
         shared: the units are added into a residual stream: its columns belong to others, too.
         module: name of the module whose output is the units' pre-activation, or None.
-        added_from: of shared units: name of the module whose output is added, or None.
+        output_of: of shared units: name of a module whose output is what they add, or None.
+        input_of: likewise, of a module whose input that is.
     """
 
     producer: Layer
@@ -98,7 +99,8 @@ class Chain:
     readers: tuple[Reader, ...] = ()
     shared: bool = False
     module: str | None = None
-    added_from: str | None = None
+    output_of: str | None = None
+    input_of: str | None = None
 
     @property
     def name(self) -> str:
@@ -128,64 +130,106 @@ class Chain:
 
     def parameters(self) -> list[nn.Parameter]:
         """Return every parameter that a reset of the units may touch."""
-        own = [self.producer.weight, self.bias, *self.gains, *self.shifts]
-        return [p for p in own if p is not None] + [reader.layer.weight for reader in self.readers]
+        incoming = [self.producer.weight, self.bias, *self.gains, *self.shifts]
+        return [p for p in incoming if p is not None] + [reader.layer.weight for reader in self.readers]
 
 
-def chain(module: nn.Module, producer: str, readers: Sequence[str] = (), *, norm: str | None = None) -> Chain:
+def chain(
+    module: nn.Module,
+    producer: str,
+    readers: Sequence[str | tuple[str, int]] = (),
+    *,
+    norm: str | None = None,
+    output_of: str | None = None,
+    input_of: str | None = None,
+) -> Chain:
     """Write a chain down by the names of submodules of the torch kinds (weight `[*lead, out, in, *kernel]`).
 
     Args:
         module: searched for the names.
         producer: the layer that makes the units.
-        readers: layers that read them and nothing else; none resets incoming rows only (residual streams).
+        readers: layers that read them and nothing else, or with the first column of the units where they
+            read other things, too; none resets incoming rows only (residual streams).
         norm: affine norm behind the producer.
+        output_of: without readers: a module whose output is what the units add to a stream; by default the
+            norm or producer.
+        input_of: likewise, a module whose input that is.
 
     Raises:
         ConfigError: no such submodule or weight, or sizes that do not fit.
     """
-
-    def part(name: str) -> nn.Module:
-        try:
-            found = module.get_submodule(name)
-        except AttributeError:
-            known = [
-                name for name, part in module.named_modules() if own_parameter(part, "weight") is not None
-            ]
-            raise ConfigError(f'"{name}" is no submodule; those with a weight: {", ".join(known)}') from None
-        if own_parameter(found, "weight") is None:
-            raise ConfigError(f'"{name}" ({type(found).__name__}) has no weight')
-        return found
-
-    def layer(name: str) -> Layer:
-        weight = own_parameter(part(name), "weight")
-        assert weight is not None  # `part` has seen to it
-        spatial, out_first = SPATIAL.get(type(part(name)).__name__, (0, True))
-        axes = (-2 - spatial, -1 - spatial) if out_first else (-1 - spatial, -2 - spatial)
-        return Layer(f"{name}.weight", weight, *axes)
-
-    made = layer(producer)
+    made = _layer(module, producer)
     reading = []
-    for name in readers:
-        reader = layer(name)
-        repeat, left = divmod(reader.inputs, made.units)
+    for reader in readers:
+        name, start = (reader, None) if isinstance(reader, str) else reader
+        layer = _layer(module, name)
+        repeat, left = divmod(layer.inputs, made.units) if start is None else (1, 0)
         if left or not repeat:
-            raise ConfigError(f"{name} has {reader.inputs} inputs, not a multiple of the {made.units} units")
-        reading.append(Reader(reader, 0, repeat, name))
-    gain = None if norm is None else own_parameter(part(norm), "weight")
-    shift = None if norm is None else own_parameter(part(norm), "bias")
-    found = Chain(
+            raise ConfigError(f"{name} has {layer.inputs} inputs, not a multiple of the {made.units} units")
+        reading.append(Reader(layer, start or 0, repeat, name))
+    gain = None if norm is None else own_parameter(_part(module, norm), "weight")
+    shift = None if norm is None else own_parameter(_part(module, norm), "bias")
+    written = Chain(
         made,
-        own_parameter(part(producer), "bias"),
+        own_parameter(_part(module, producer), "bias"),
         () if gain is None else (gain,),
         () if shift is None else (shift,),
         tuple(reading),
         shared=not reading,
         module=producer,
-        added_from=producer if norm is None else norm,
+        output_of=None if reading or input_of else output_of or norm or producer,
+        input_of=None if reading else input_of,
     )
-    found.check()
-    return found
+    written.check()
+    return written
+
+
+def _part(module: nn.Module, name: str) -> nn.Module:
+    """Return a submodule that has a weight."""
+    try:
+        part = module.get_submodule(name)
+    except AttributeError:
+        known = [name for name, part in module.named_modules() if own_parameter(part, "weight") is not None]
+        raise ConfigError(f'"{name}" is no submodule; those with a weight: {", ".join(known)}') from None
+    if own_parameter(part, "weight") is None:
+        raise ConfigError(f'"{name}" ({type(part).__name__}) has no weight')
+    return part
+
+
+def _layer(module: nn.Module, name: str) -> Layer:
+    """Return the layer of a submodule of one of the torch kinds."""
+    part = _part(module, name)
+    weight = own_parameter(part, "weight")
+    assert weight is not None  # `_part` has seen to it
+    spatial, out_first = SPATIAL.get(type(part).__name__, (0, True))
+    axes = (-2 - spatial, -1 - spatial) if out_first else (-1 - spatial, -2 - spatial)
+    return Layer(f"{name}.weight", weight, *axes)
+
+
+def ties(module: nn.Module) -> dict[int, str]:
+    """Return, by identity of each parameter that stands in several places, what says so.
+
+    A module that has two names is no tie: its layer is one.
+    """
+    places: dict[int, dict[tuple[int, str], str]] = {}
+    for prefix, part in module.named_modules():  # every module once
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                full = f"{prefix}.{name}" if prefix else name
+                places.setdefault(id(parameter), {})[id(part), name] = full
+    return {
+        key: f"{' and '.join(names.values())} are one tensor (tied weights): a reset would change them all"
+        for key, names in places.items()
+        if len(names) > 1
+    }
+
+
+def check_untied(chain: Chain, module: nn.Module) -> None:
+    """Raise ConfigError where a reset of the chain would write to a tied parameter."""
+    tied = ties(module)
+    for parameter in chain.parameters():
+        if reason := tied.get(id(parameter)):
+            raise ConfigError(f"{chain.name} cannot be reset: {reason}; leave it out with layers=[...]")
 
 
 def own_parameter(module: nn.Module, name: str) -> nn.Parameter | None:

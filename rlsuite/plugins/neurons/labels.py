@@ -3,17 +3,12 @@
 All of it is bookkeeping by name: no tensor is kept here, and parameters are their names.
 """
 
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
-CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}  # spatial axes
-TRANSPOSED = {"conv_transpose1d": 1, "conv_transpose2d": 2, "conv_transpose3d": 3}
-# Functions of (activation, weight [in, out]), and of (bias, activation, weight [in, out]).
-PRODUCTS = {"matmul": 0, "bmm": 0, "mm": 0, "addmm": 1, "baddbmm": 1}
 # Positions of the affine scale and shift among the arguments.
 NORMS = {
     "layer_norm": (2, 3),
@@ -44,7 +39,7 @@ class Unit:
         self.shifts: tuple[str, ...] = ()
         self.read = self.shared = False
         self.module: str | None = None
-        self.added_from: str | None = None
+        self.added: int | None = None  # identity of the tensor that was added to a stream
 
 
 @dataclass(frozen=True)
@@ -67,6 +62,14 @@ class Segment:
     shifts: tuple[str, ...] = ()
     normed: bool = False
 
+    def moved_by(self, gains: tuple[str, ...], shifts: tuple[str, ...]) -> "Segment":
+        """Return the same units behind further scales and shifts, each named once."""
+        return replace(
+            self,
+            gains=self.gains + tuple(g for g in gains if g not in self.gains),
+            shifts=self.shifts + tuple(s for s in shifts if s not in self.shifts),
+        )
+
 
 @dataclass(frozen=True)
 class Label:
@@ -80,6 +83,12 @@ class Label:
     def units(self) -> tuple[Unit, ...]:
         """Every unit's record, once."""
         return tuple(dict.fromkeys(unit for segment in self.segments for unit in segment.units))
+
+    def is_made_by(self, unit: Unit) -> bool:
+        """Whether these are the units of one weight alone, each once and on the axis where it made them."""
+        if len(self.segments) != 1 or self.segments[0].units != (unit,) or self.segments[0].repeat != 1:
+            return False
+        return self.axis == max(unit.layer.out_axis, unit.layer.in_axis)
 
 
 @dataclass(frozen=True)
@@ -115,17 +124,3 @@ def picks(index: Any) -> bool:
     """Whether an index may pick or reorder units: slices, new axes and integers do not."""
     parts = index if isinstance(index, tuple) else (index,)
     return any(isinstance(part, Tensor | list) for part in parts)
-
-
-def einsum_axes(args: tuple[Any, ...]) -> tuple[int, int] | None:
-    """Return the out and in axis of the second operand of an `einsum` of (activation, weight), or None."""
-    if not isinstance(args[0], str) or len(args) != 3 or "->" not in args[0]:
-        return None
-    inputs, output = args[0].replace(" ", "").split("->")
-    left, right = inputs.split(",")
-    letters = [c for c in right if c in string.ascii_letters]
-    summed = [c for c in letters if c in left and c not in output]
-    made = [c for c in letters if c not in left and c in output]
-    if len(summed) != 1 or len(made) != 1 or left[-1] != summed[0] or output[-1] != made[0]:
-        return None
-    return letters.index(made[0]) - len(letters), letters.index(summed[0]) - len(letters)

@@ -8,10 +8,11 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from rlsuite.errors import ConfigError
-from rlsuite.plugins.neurons.chains import Chain, Layer, Reader
+from rlsuite.plugins.neurons.chains import Chain, Layer, Reader, ties
 from rlsuite.plugins.neurons.labels import TracedLayer, Unit
+from rlsuite.plugins.neurons.ledger import Ledger
 from rlsuite.plugins.neurons.probing import guessed, undisturbed
-from rlsuite.plugins.neurons.trace import Trace
+from rlsuite.plugins.neurons.trace import Passing, Trace
 
 
 def find_chains(
@@ -43,27 +44,15 @@ def find_chains(
     trace = Trace(module, args)
     with undisturbed(module), trace.watching(), trace:
         output = module(*args)
-    heads = {unit for leaf in tree_leaves(output) for unit in trace.label_of(leaf).units}
-    hidden = {unit.layer.name.removesuffix(".weight"): unit for unit in trace.units if unit.read}
-    found = {
-        name: unit
-        for name, unit in hidden.items()
-        if unit not in heads and unit.layer.name not in trace.unusable
-    }
-    known = f"there are {', '.join(found)}" if found else "there is none that could be followed"
-    for name in layers or ():
-        for known_as in (name, f"{name}.weight"):
-            if reason := trace.unusable.get(known_as):
-                raise ConfigError(f"{name} cannot be reset: {reason}; {known}")
-        if name not in found:
-            raise ConfigError(f"no hidden layer is called {name}; {known}")
-    if layers is None and trace.problems:
-        way = "No layers=[...] can be named"
-        if found:
-            way = f"Name the layers to be reset: layers={list(found)}"
-        raise ConfigError(f"{'; '.join(trace.problems)}. {way}, or write chains=[chain(...)] down")
+    _refuse_ties(trace)
+    usable = _usable(trace, output)
+    _check_wanted(trace.ledger, list(usable), layers)
     weights = dict(module.named_parameters()) if parameters is None else parameters
-    chains = tuple(_chain(unit, weights) for name, unit in found.items() if layers is None or name in layers)
+    chains = tuple(
+        _chain(unit, trace.seen_at(unit), weights)
+        for name, unit in usable.items()
+        if layers is None or name in layers
+    )
     if not chains:
         raise ConfigError(f"{type(module).__name__} has no hidden layer: nothing can be reset")
     for chain in chains:
@@ -71,7 +60,43 @@ def find_chains(
     return chains
 
 
-def _chain(unit: Unit, weights: Mapping[str, nn.Parameter]) -> Chain:
+def _refuse_ties(trace: Trace) -> None:
+    """Refuse units whose reset would write to a tensor that stands in several places."""
+    tied = {trace.ledger.names[key]: reason for key, reason in ties(trace.module).items()}
+    for unit in trace.units:
+        readers = [] if unit.shared else [name for name, _, _ in unit.readers]
+        for name in (unit.layer.name, unit.bias, *unit.gains, *unit.shifts, *readers):
+            if name in tied:
+                trace.ledger.refuse(tied[name], [unit])
+
+
+def _usable(trace: Trace, output: Any) -> dict[str, Unit]:
+    """Return the hidden layers that could be followed, by name: those that are read and are no heads."""
+    heads = {unit for leaf in tree_leaves(output) for unit in trace.ledger.label_of(leaf).units}
+    return {
+        unit.layer.name.removesuffix(".weight"): unit
+        for unit in trace.units
+        if unit.read and unit not in heads and unit.layer.name not in trace.ledger.unusable
+    }
+
+
+def _check_wanted(ledger: Ledger, usable: Sequence[str], layers: Sequence[str] | None) -> None:
+    """Raise ConfigError where a layer is asked for that cannot be reset, or all are and one cannot."""
+    known = f"there are {', '.join(usable)}" if usable else "there is none that could be followed"
+    for name in layers or ():
+        for known_as in (name, f"{name}.weight"):
+            if reason := ledger.unusable.get(known_as):
+                raise ConfigError(f"{name} cannot be reset: {reason}; {known}")
+        if name not in usable:
+            raise ConfigError(f"no hidden layer is called {name}; {known}")
+    if layers is None and ledger.problems:
+        way = "No layers=[...] can be named"
+        if usable:
+            way = f"Name the layers to be reset: layers={list(usable)}"
+        raise ConfigError(f"{'; '.join(ledger.problems)}. {way}, or write chains=[chain(...)] down")
+
+
+def _chain(unit: Unit, seen: Passing | None, weights: Mapping[str, nn.Parameter]) -> Chain:
     def layer(traced: TracedLayer) -> Layer:
         return Layer(traced.name, weights[traced.name], traced.out_axis, traced.in_axis)
 
@@ -87,5 +112,6 @@ def _chain(unit: Unit, weights: Mapping[str, nn.Parameter]) -> Chain:
         readers=() if unit.shared else readers,
         shared=unit.shared,
         module=unit.module,
-        added_from=unit.added_from,
+        output_of=None if seen is None or seen.side != "output" else seen.module,
+        input_of=None if seen is None or seen.side != "input" else seen.module,
     )

@@ -164,7 +164,7 @@ def _pool(starts: SuiteStarts, device: torch.device, dtype: torch.dtype) -> Star
     return Start._make(None if part is None else torch.from_numpy(part).to(device, dtype) for part in drawn)
 
 
-def suite_task(
+def suite_task(  # noqa: PLR0913 (fields of a Task)
     domain: str,
     task: str,
     *,

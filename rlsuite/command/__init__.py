@@ -1,0 +1,1 @@
+"""From the arguments of a command line to the configuration of a run."""

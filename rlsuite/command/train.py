@@ -1,0 +1,193 @@
+"""From the arguments of `rlsuite train` to a run's configuration; `bench` and `launch` read them here too."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+from tyro import MISSING, conf
+
+from rlsuite import registry
+from rlsuite.command.arguments import first_pass, given, option_values, parse, wants_help
+from rlsuite.errors import ConfigError
+from rlsuite.presets import load_preset, preset_names
+from rlsuite.runs.config import NO_ENV, OfflineConfig, TrainConfig, spaced
+from rlsuite.strict import from_mapping, to_mapping
+
+if TYPE_CHECKING:
+    from rlsuite.agents.base import Agent
+
+PROG = "rlsuite train"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainArgs:
+    """The flags of `rlsuite train` that belong to no agent; with --dataset it learns from recorded data."""
+
+    train: conf.OmitArgPrefixes[TrainConfig]
+    env_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="KEY=VALUE")] = ()
+    """Constructor argument of the environment, e.g. healthy_reward=2.0; may be given several times."""
+    with_plugins: Annotated[str, conf.arg(name="plugins", metavar="NAME,NAME")] = ""
+    """Plug-ins, e.g. grama,least, each with flags of its own (`--grama.tau`); `rlsuite list plugins`."""
+    preset: str = "default"
+    """Named set of values from rlsuite/configs; flags win over it."""
+    out: Path | None = None
+    """Run folder, new or empty; by default runs/AGENT-ENV-sSEED-TIME."""
+    processes: int = 1
+    """Runs that share the seeds, each in a process and a folder of its own, OUT/s0-3, OUT/s4-7, ..."""
+    launcher: Literal["local", "ray", "slurm"] = "local"
+    """Who carries out the runs of --processes: this machine, a Ray cluster, Slurm."""
+    launcher_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="KEY=VALUE")] = ()
+    """Option of the launcher, e.g. partition=gpu (docs/clusters.md); several are allowed."""
+    imports: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(name="import", metavar="MODULE")] = ()
+    """Module to import first, which may register agents or gym: ids; may be given several times."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfflineArgs(TrainArgs):
+    """The flags of `rlsuite train --dataset` that belong to no agent."""
+
+    train: conf.OmitArgPrefixes[OfflineConfig]  # type: ignore[assignment]
+    stages: Annotated[str, conf.arg(metavar="A,B")] = ""
+    """Stages to learn, of agents that learn in stages, separated by commas; by default all."""
+
+
+def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
+    """Return the resolved line (a `TrainArgs` with the field `agent`) and the class of the agent.
+
+    Raises:
+        ConfigError: a name, flag or value is wrong.
+    """
+    registry.check_agent_name(agent)
+    early = first_pass(argv)
+    env_id, dataset, preset = early.env, early.dataset, early.preset
+    if env_id is not None:
+        registry.check_env_name(env_id)
+    if dataset is not None:
+        from rlsuite.offline.load import environment_of
+
+        env_id = env_id or environment_of(dataset)
+        if env_id is None:
+            raise ConfigError(
+                f"{dataset} does not say which environment it is of: name it with --env, or learn without "
+                f"evaluations with --env {NO_ENV}"
+            )
+    elif env_id is None and not wants_help(argv):
+        raise ConfigError(f"no environment: name one, e.g. {PROG} {agent} --env HalfCheetah")
+    agent_class = registry.agent_class(agent)
+    offline = dataset is not None or agent_class.needs_data
+    if offline and dataset is None and not wants_help(argv):
+        raise ConfigError(
+            f"{agent} learns from recorded data: name some with --dataset (rlsuite list datasets), or take "
+            "an agent that acts (rlsuite list agents)"
+        )
+    train_values, agent_values = load_preset(
+        agent, preset, env_id or "", (dataset or "") if offline else None
+    )
+    if env_id == NO_ENV:
+        train_values["eval_every"] = 0
+    where = f'preset "{preset}" of {agent}'
+    # One dataclass for tyro, so that one help text and one error know every flag.
+    base, config_class = (OfflineArgs, OfflineConfig) if offline else (TrainArgs, TrainConfig)
+    fixed = {"env": MISSING if env_id is None else env_id}
+    if offline:
+        fixed["dataset"] = MISSING if dataset is None else dataset
+    plugins = plugin_configs(early.plugins, train_values.pop("plugins", {}), where)
+    shape = dataclasses.make_dataclass(
+        base.__name__,
+        [("agent", agent_class.Config), *((name, type(config)) for name, config in plugins.items())],
+        bases=(base,),
+        kw_only=True,
+        frozen=True,
+    )
+    shape.__doc__ = TrainArgs.__doc__
+    default = shape(
+        train=from_mapping(config_class, train_values, where, **fixed),
+        agent=from_mapping(agent_class.Config, agent_values, where),
+        preset=preset,
+        **plugins,
+    )
+    description = f"{registry.agent_names()[agent]}\n\n{where}: {preset_names(agent)[preset]}"
+    if wants_help(argv):
+        say_help(default, agent, description, everything="--help-all" in argv)
+    args = parse(shape, argv, prog=f"{PROG} {agent}", default=default, description=description)
+    env_options = {**args.train.env_options, **option_values(args.env_option, "--env-option")}
+    changed = {
+        "env_options": env_options,
+        "plugins": {name: to_mapping(getattr(args, name)) for name in plugins},
+    }
+    args = dataclasses.replace(args, train=dataclasses.replace(args.train, **changed))
+    if offline:
+        args = staged(args, agent_class, early.steps is not None)
+    if "eval_every" not in train_values and not given(argv, "--eval-every"):
+        every = spaced(args.train.eval_every, args.train.steps)
+        args = dataclasses.replace(args, train=dataclasses.replace(args.train, eval_every=every))
+    return args, agent_class
+
+
+def say_help(defaults: Any, agent: str, summary: str, *, everything: bool) -> NoReturn:
+    """Print the flags of an agent's runs by topic, and leave."""
+    from rlsuite.command.helptext import help_text
+
+    begin = f"{PROG} {agent}"
+    source = "--env HalfCheetah"
+    if registry.agent_traits(agent)[0] == "offline":
+        source = "--dataset hopper-medium-v2"
+        summary += f"\n\n{agent} learns from recorded data: name some with --dataset DATA."
+    elif registry.agent_traits(agent)[1] == "discrete":
+        source = "--env discrete:gym:CartPole-v1"
+    examples = [
+        f"{begin} {source}",
+        f"{begin} {source} --seeds 4 --out runs/mine",
+        f"rlsuite list presets    # then: {begin} {source} --preset NAME",
+    ]
+    text = help_text(defaults, prog=begin, summary=summary, examples=examples, everything=everything)
+    sys.stdout.write(f"{text}\n")
+    raise SystemExit(0)
+
+
+def staged(args: Any, agent_class: "type[Agent]", steps_given: bool) -> Any:
+    """Return the line of a run on data with the stages it names, and with as many steps as these have.
+
+    Raises:
+        ConfigError: the agent has no such stages, or --steps where stages have their own.
+    """
+    from rlsuite.agents.base import StagedAgent
+
+    if not issubclass(agent_class, StagedAgent):
+        if args.stages:
+            raise ConfigError(f"--stages {args.stages}: {agent_class.__name__} does not learn in stages")
+        return args
+    if steps_given:
+        counts = ", ".join(f"--agent.{stage}-updates" for stage in agent_class.stages)
+        raise ConfigError(
+            f"--steps: {agent_class.__name__} learns in stages, each with its own number: {counts}"
+        )
+    agent = args.agent
+    if args.stages:
+        stages = tuple(word.strip() for word in args.stages.split(","))
+        agent = typed_replace(agent, stages=stages)
+    return dataclasses.replace(args, agent=agent, train=dataclasses.replace(args.train, steps=agent.updates))
+
+
+def typed_replace(config: Any, **changes: Any) -> Any:
+    """Replace fields of a dataclass; ConfigError where it refuses them."""
+    try:
+        return dataclasses.replace(config, **changes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def plugin_configs(given: str | None, preset: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the `Config` of every plug-in that `--plugins` names, or else the preset, with its values.
+
+    Raises:
+        ConfigError: no such plug-in, or a field that it does not have.
+    """
+    names = ",".join(preset) if given is None else given
+    plugins = {name: registry.plugin_class(name) for name in filter(None, names.split(","))}
+    return {
+        name: from_mapping(plugin.Config, preset.get(name, {}), f"{where}: plugins.{name}")
+        for name, plugin in plugins.items()
+    }

@@ -1,0 +1,1 @@
+"""From the runs of a study to tables, statistics, one page, and videos."""

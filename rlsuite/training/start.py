@@ -1,0 +1,216 @@
+"""Where every run begins or goes on: its folder, the loop that it needs, and what is said about it."""
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlsuite import distributed as ranks
+from rlsuite.agents.base import Agent, Spaces, StagedAgent
+from rlsuite.envs.make import make_env
+from rlsuite.errors import ConfigError
+from rlsuite.registry import agent_class, agent_names, agent_traits
+from rlsuite.replay.memory import host_free_bytes
+from rlsuite.runs.checkpoint import CheckpointStore
+from rlsuite.runs.config import OfflineConfig, TrainConfig
+from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
+from rlsuite.runs.runfolder import RunFolder, default_run_path
+from rlsuite.runs.signals import StopFlag
+from rlsuite.training.assembly import check_actions, eval_engine, pick_device, spaces_of
+from rlsuite.training.guard import DUMP_FOLDER
+from rlsuite.training.loop import TrainResult
+from rlsuite.training.offline import train_offline
+from rlsuite.training.online import train_online
+from rlsuite.training.outcome import about, goal, outcome_code, say_outcome, title
+from rlsuite.training.processes import own_folder, share_out
+from rlsuite.training.savedrun import agent_digest, load_agent
+from rlsuite.training.updates import COMPILED, EAGER, compile_mode
+
+ENV_BYTES = 8_192  # of one copy of the smallest environments; simulators take far more
+
+
+def train(
+    agent_class: type[Agent],
+    agent_config: Any,
+    config: TrainConfig | OfflineConfig,
+    folder: RunFolder,
+    *,
+    stop: StopFlag | None = None,
+    resume: bool = False,
+) -> TrainResult:
+    """Train online or offline, as the configuration says; see `train_online` and `train_offline`."""
+    if isinstance(config, OfflineConfig):
+        if config.then_online and issubclass(agent_class, StagedAgent):
+            raise ConfigError(
+                f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
+            )
+        return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume)
+    check_data(agent_class, config)
+    return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)
+
+
+def check_data(agent_class: type[Agent], config: TrainConfig | OfflineConfig) -> None:
+    """Raise ConfigError for an agent of recorded data in a run that has none: it would copy its own noise."""
+    if agent_class.needs_data and not isinstance(config, OfflineConfig):
+        raise ConfigError(
+            f"{agent_class.__name__} learns from recorded data: name some with --dataset "
+            "(rlsuite list datasets)"
+        )
+
+
+def start(cls: type[Agent], config: RunConfig, out: Path | None) -> int:
+    """Make the run folder, train in it, and say how it went; under torchrun, together."""
+    with ranks.joined(config.train.device):
+        return start_joined(cls, config, out)
+
+
+def start_joined(cls: type[Agent], config: RunConfig, out: Path | None) -> int:
+    """Train in as many processes as have joined; the first one writes and speaks."""
+    config = dataclasses.replace(config, train=share_out(config.train))
+    device = pick_device(config.train.device, config.train.engine)
+    mode, reason = compile_mode(cls, config.agent, config.train, device.type)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, compile=mode))
+    if isinstance(config.train, OfflineConfig) and config.train.earlier_run:
+        digest = agent_digest(load_agent(Path(config.train.earlier_run)).loaded)
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, earlier_digest=digest))
+    try_out(cls, config)
+    wanted = out or default_run_path(config.agent_name, about(config.train), config.train.seed)
+    path = Path(ranks.agreed(str(wanted)))  # of the first: clocks differ
+    facts = ("seed", "device", "engine", "legacy_margin")
+    meta = {name: getattr(config.train, name) for name in facts} | {"compile": mode}
+
+    absent = [parent for parent in (path, *path.parents) if not parent.exists()]
+
+    def create() -> RunFolder:
+        folder = RunFolder.create(path, config_to_dict(config), meta)
+        how = "compiled" if mode == COMPILED else "eager"
+        print(f"{title(config)}\nupdates: {how}, {reason}\nrun folder: {path}", flush=True)
+        return folder
+
+    with own_folder(path, create) as folder, StopFlag() as stop:
+        try:
+            result = train(cls, config.agent, config.train, folder, stop=stop)
+        except BaseException:  # data, a device or an environment: the same command can be given again
+            wrote = folder.metrics.exists() and folder.metrics.stat().st_size
+            kept = folder.checkpoints.exists() or any(folder.path.glob(f"{DUMP_FOLDER}*"))
+            if not wrote and not kept and ranks.rank() == 0:
+                remove_start(path, absent)
+            raise
+    return say_outcome(config, path, result) if ranks.rank() == 0 else outcome_code(result)
+
+
+def try_out(cls: type[Agent], config: RunConfig) -> None:
+    """Make the environment of a run once, before there is a folder or a title, and compare sizes with memory.
+
+    Raises:
+        ConfigError: it does not exist, its actions are not the agent's, or the run does not fit into memory.
+        EnvironmentFailure: it cannot be made.
+    """
+    train = config.train
+    check_data(cls, train)
+    if not train.env:
+        return  # the data know it
+    try:
+        env = make_env(
+            train.env,
+            1,
+            engine=eval_engine(train.engine),
+            options=train.env_options,
+            legacy_margin=train.legacy_margin,
+        )
+        try:
+            check_actions(cls, env)
+            needed = least_bytes(config, spaces_of(env))
+        finally:
+            env.close()
+    except ConfigError as error:
+        if "discrete" not in str(error) or cls.discrete:
+            raise
+        able = ", ".join(name for name in agent_names() if agent_traits(name)[1] == "discrete")
+        raise ConfigError(
+            f"{config.agent_name} is for continuous actions: {error}; agents of discrete actions: {able}"
+        ) from error
+    if needed > (free := host_free_bytes()):
+        raise ConfigError(
+            f"the run needs at least {needed / 2**30:,.1f} GiB of memory, {free / 2**30:,.1f} GiB are free: "
+            "take fewer envs (--num-envs), a smaller --batch-size or narrower networks"
+        )
+
+
+def least_bytes(config: RunConfig, spaces: Spaces) -> int:
+    """Return bytes that a run needs at the least: its envs, one batch, and its hidden layers.
+
+    An estimate from below, for sizes that are far off; the replay is compared exactly at the first step.
+    """
+    train = config.train
+    row = 4 * (2 * spaces.observation + spaces.action + 4)
+    envs = (train.num_envs + train.eval_episodes) * train.seeds
+    hidden = getattr(config.agent, "hidden", ())
+    widths = hidden if isinstance(hidden, tuple) else (hidden,)
+    pairs = zip((spaces.observation, *widths), (*widths, spaces.action), strict=True) if widths else ()
+    weights = sum(rows * columns for rows, columns in pairs) * train.seeds
+    # An actor and a critic at the least, each with gradient and two moments.
+    return envs * (row + ENV_BYTES) + train.batch_size * train.seeds * row * 2 + weights * 4 * 4 * 2
+
+
+def remove_start(path: Path, absent: Sequence[Path]) -> None:
+    """Remove the folder of a run that did not begin, and the empty folders that were made for it."""
+    shutil.rmtree(path, ignore_errors=True)
+    if path not in absent:  # the user made it
+        path.mkdir(exist_ok=True)
+    for parent in absent:
+        if parent != path:
+            with contextlib.suppress(OSError):  # somebody else uses it
+                parent.rmdir()
+
+
+def resume(path: Path, steps: int | None = None) -> int:
+    """Go on with a run where it stopped; under torchrun, together.
+
+    Args:
+        path: the run folder.
+        steps: new total of env steps (offline: updates); None leaves the run's own.
+
+    Raises:
+        ConfigError: the folder holds no run, or one that was begun with other processes.
+    """
+    saved = RunFolder.open(path).config()
+    saved["train"].setdefault("compile", EAGER)  # runs of before there was a choice
+    config = config_from_dict(saved, lambda name: agent_class(name).Config)
+    if steps is not None:
+        check_extension(path, config.train, steps)
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
+    with ranks.joined(config.train.device):
+        return resume_joined(path, config, steps is not None)
+
+
+def check_extension(path: Path, train: TrainConfig | OfflineConfig, steps: int) -> None:
+    """Raise ConfigError for a new total of steps that lies before the place where a run is."""
+    saved = CheckpointStore(RunFolder.open(path).checkpoints).steps()
+    at = saved[-1] if saved else 0
+    offline = train.steps if isinstance(train, OfflineConfig) and train.then_online else None
+    if offline is not None and at > offline != steps:
+        raise ConfigError(f"--steps {steps:,}: {path} acts online already, after {offline:,} updates on data")
+    if steps < min(at, goal(train)):
+        raise ConfigError(
+            f"--steps {steps:,}: {path} has done {at:,} of {goal(train):,} already; give a greater total"
+        )
+
+
+def resume_joined(path: Path, config: RunConfig, extended: bool) -> int:
+    """Go on in as many processes as have joined; the first one writes and speaks."""
+    shared = share_out(config.train, resume=True)
+
+    def reopen() -> RunFolder:
+        folder = RunFolder.open(path).__enter__()
+        if extended:
+            folder.replace_config(config_to_dict(config))  # an interrupted extension goes on to its end
+        print(f"{title(config)}\nresuming {path} to {goal(config.train):,} steps", flush=True)
+        return folder
+
+    with own_folder(path, reopen) as folder, StopFlag() as stop:
+        cls = agent_class(config.agent_name)
+        result = train(cls, config.agent, shared, folder, stop=stop, resume=True)
+    return say_outcome(config, path, result) if ranks.rank() == 0 else outcome_code(result)
