@@ -1,8 +1,9 @@
 """Our environments under Gymnasium's names: importing this module registers them.
 
 `gymnasium.make_vec("rlsuite/HalfCheetah-v5", num_envs=64)`, `gymnasium.make("rlsuite/dmc-cheetah-run")`.
-Neither torch nor MuJoCo is imported before one of them is made. `import rlsuite` does the same where Gymnasium
-is there already; without any import, this module stands before the id: `rlsuite.gym:rlsuite/Hopper-v5`.
+Neither torch nor MuJoCo is imported before one of them is made. `import rlsuite` does the same where
+Gymnasium is there already; without any import, this module stands before the id:
+`rlsuite.gym:rlsuite/Hopper-v5`.
 """
 
 import gymnasium
