@@ -60,6 +60,11 @@ def number(flags: Array, like: Array) -> Array:
     return flags.astype(like.dtype) if isinstance(flags, np.ndarray) else flags.to(like.dtype)
 
 
+def doubled(array: Array) -> Array:
+    """Return a numpy array in double precision; tensors keep theirs."""
+    return array.astype(np.float64) if isinstance(array, np.ndarray) else array
+
+
 def all_finite(array: Array) -> Array:
     """Say of `[B, N]` where all N are finite, `[B]` bool."""
     return namespace(array).isfinite(array).all(-1)

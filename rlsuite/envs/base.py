@@ -234,6 +234,18 @@ class VectorEnv(EnvBase):
 
     seed_worlds = seed_envs  # the older name
 
+    @property
+    def generators(self) -> list[np.random.Generator]:
+        """What each env's next episodes are drawn from; to replace one is to seed that env.
+
+        Raises:
+            ConfigError: episodes are drawn on a device.
+        """
+        generators: list[np.random.Generator] | None = self.__dict__.get("_generators")
+        if generators is None:
+            raise ConfigError(f"episodes of {self.env_id} are drawn on {self.simulation_device}")
+        return generators
+
     def stream(self) -> AbstractContextManager[None]:
         """Return a context in which this environment and its users queue their GPU work in one stream.
 
@@ -279,13 +291,14 @@ class VectorEnv(EnvBase):
     # Arrays: the simulations on the host.
 
     def step_arrays(
-        self, action: np.ndarray, out: StepResult[np.ndarray] | None = None
+        self, action: np.ndarray, out: StepResult[np.ndarray] | None = None, *, native: bool = False
     ) -> StepResult[np.ndarray]:
         """Step all envs under actions `[B, A]` in [-1, 1] (others are clamped); nothing is reset.
 
         Args:
             action: of any floating-point dtype; not written to.
             out: arrays to write the result into, of any dtypes (columns of a replay, say); returned.
+            native: the actions are in the environment's own units, and are handed on as they are.
 
         Returns:
             New arrays, or `out`; observation and reward in the environment's dtype.
@@ -295,7 +308,11 @@ class VectorEnv(EnvBase):
             EnvironmentFailure: an action is nan, or the simulation failed.
         """
         with np.errstate(all="ignore"):  # bad numbers are looked for
-            result = self._judge(self._advance(self._actuate(action)))
+            if not native:
+                action = self._actuate(action)
+            elif action.shape != self._action_shape:
+                self._refuse_shape(action)
+            result = self._judge(self._advance(action))
         if out is None:
             return result
         for target, values in zip(out, result, strict=True):
@@ -569,10 +586,9 @@ class VectorEnv(EnvBase):
 
 def on_host(tensor: Tensor) -> np.ndarray:
     """Return a tensor as an array, without a copy where it lies on the CPU."""
-    tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:  # numpy has none
         tensor = tensor.float()
-    return tensor.cpu().numpy()
+    return tensor.numpy(force=True)
 
 
 def take(state: Mapping[str, Tensor], name: str, shape: Iterable[int]) -> Tensor:

@@ -18,7 +18,7 @@ from rlsuite.envs.options import EnvOptions
 from rlsuite.envs.rendering import SceneCamera
 from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.starts import DeviceStarts, HostStarts, Starts
-from rlsuite.envs.tasks.base import Fields, Task
+from rlsuite.envs.tasks.base import Fields, Task, Values
 
 PACKAGES = {"native": ("mujoco",), "warp": ("mujoco", "mujoco-warp", "warp-lang")}
 
@@ -52,10 +52,11 @@ class MujocoEnv(VectorEnv):
             )
             fields: Fields = simulator.read()
         else:
-            simulator = NativeEngine(
-                task.model(), num_envs, task.fields, refresh=task.refresh, threads=options.threads
+            names = (*task.fields, *(task.infos.fields if options.infos and task.infos else ()))
+            simulator = native = NativeEngine(
+                task.model(), num_envs, names, refresh=task.refresh, threads=options.threads
             )
-            fields = simulator.arrays if task.arrays == "any" else simulator.read()
+            fields = native.arrays if task.arrays == "any" else native.read()
         engine_name = "warp" if options.engine == "warp" else "native"
         rest = simulator.qpos0, simulator.qvel0
         goal = rest[0].new_zeros(num_envs, task.goal_size)
@@ -84,7 +85,22 @@ class MujocoEnv(VectorEnv):
             task.initial, num_envs, *rest
         )
         self._camera: SceneCamera | None = None
+        self._tells = task.infos if options.infos and not facts.on_device else None
+        self._said: dict[str, Array | float] = {}
         self._set_seed(options.seed)
+
+    @property
+    def generators(self) -> list[np.random.Generator]:
+        """What each env's next episodes are drawn from; see `VectorEnv`."""
+        return self._starts.generators if isinstance(self._starts, HostStarts) else super().generators
+
+    def infos(self) -> Values:
+        """Return what the task says of the last step, each `[B]` or `[B, ...]`; see `EnvOptions.infos`."""
+        return dict(self._said)
+
+    def reset_infos(self) -> Values:
+        """Return what the task says of fresh states, for all envs."""
+        return {} if self._tells is None else self._tells.reset(self._fields)
 
     def stream(self) -> AbstractContextManager[None]:
         """Return a context in which torch and the engine queue their GPU work in one stream."""
@@ -125,6 +141,8 @@ class MujocoEnv(VectorEnv):
     def _advance(self, action: Array) -> Outcome:
         task, fields = self._functions, self._fields
         before = task.before(fields)
+        tells = self._tells
+        known = None if tells is None or tells.before is None else tells.before(fields)
         self.engine.step(action, task.substeps)
         terminated = task.terminated(fields)
         sane = self.engine.sane()
@@ -132,6 +150,9 @@ class MujocoEnv(VectorEnv):
             # Nobody looked at the actions; MuJoCo's clamp may hide a NaN among them from the physics.
             sane &= ~action.isnan().any(-1)
         reward = task.reward(before, fields, action, terminated)
+        if tells is not None:
+            self._said.clear()
+            self._said.update(tells.step(before if known is None else known, fields, action, terminated))
         return Outcome(task.observation(fields), reward, terminated, sane=sane)
 
     def _restart(self, mask: Array) -> Array:

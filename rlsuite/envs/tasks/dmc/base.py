@@ -1,7 +1,7 @@
 """What the tasks of dm_control's suite share: models and initial states, which dm_control makes itself.
 
 dm_control writes parts of an episode into the model (where a target is); here they are the task's goal.
-Legend: B worlds, P states in the pool, G numbers of a goal.
+Legend: B envs, P states in the pool, G numbers of a goal.
 """
 
 import importlib
@@ -84,10 +84,10 @@ def load_suite_model(domain: str, task: str, places: Mapping[str, int]) -> mujoc
     env.reset()
     model: mujoco.MjModel = copy(env.physics.model.ptr)
     for name, expected in places.items():
-        found = _place(model, *name.split())
-        if found != expected:
+        place = _place(model, *name.split())
+        if place != expected:
             raise ConfigError(
-                f"dm_control's model of {domain}-{task} has {name} at {found}, and rlsuite expects it at "
+                f"dm_control's model of {domain}-{task} has {name} at {place}, and rlsuite expects it at "
                 f"{expected}: install dm_control 1.0.50, or use --engine dmc"
             )
     return model
@@ -104,7 +104,7 @@ def _place(model: mujoco.MjModel, kind: str, name: str) -> int | None:
 class SuiteStarts:
     """Initial states as dm_control draws them, rejected and settled poses included.
 
-    On the CPU each world has dm_control draw for it. Devices sample from a pool of P such draws, with
+    On the CPU each env has dm_control draw for it. Devices sample from a pool of P such draws, with
     replacement; the pool is the same in every process, made when first asked for and kept in memory.
 
     Attributes:
