@@ -13,6 +13,7 @@ from rlsuite.envs.names import suite_tasks_by_name, tasks_by_name, toys_by_name
 NAMESPACE = "rlsuite"
 SUITE_STEPS = 1_000  # env steps of an episode of dm_control's
 SINGLE = "rlsuite.envs.gymnasium_view:SingleView"
+TOY = "rlsuite.envs.gymnasium_view:ToyView"
 VECTOR = "rlsuite.envs.gymnasium_view:VectorView"
 
 
@@ -25,14 +26,14 @@ def register() -> None:
     for name in suite_tasks_by_name():
         _register(f"dmc-{name}", f"dmc:{name}", SUITE_STEPS)
     for name in toys_by_name():
-        _register(name, name, None)
+        _register(name, name, None, TOY)
 
 
-def _register(name: str, env_id: str, max_episode_steps: int | None) -> None:
+def _register(name: str, env_id: str, max_episode_steps: int | None, single: str = SINGLE) -> None:
     if f"{NAMESPACE}/{name}" not in gymnasium.registry:
         gymnasium.register(
             id=f"{NAMESPACE}/{name}",
-            entry_point=SINGLE,
+            entry_point=single,
             vector_entry_point=VECTOR,
             max_episode_steps=max_episode_steps,
             kwargs={"env_id": env_id},

@@ -50,7 +50,7 @@ def clip(array: Array, low: float, high: float) -> Array:
 
 def magnitude(values: np.ndarray) -> float:
     """Return the sum of squares of a numpy array of any shape: an upper bound of each, nan if one is nan."""
-    numbers = values.reshape(-1)
+    numbers = values if values.ndim == 1 else values.reshape(-1)
     # Of more numbers, BLAS may make a dot product on threads of its own.
     return numbers.dot(numbers) if numbers.size < DOT_SIZE else np.einsum("i,i->", numbers, numbers)
 

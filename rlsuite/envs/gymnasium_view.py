@@ -1,6 +1,6 @@
 """Our environments as Gymnasium's: one of them, or many as a VectorEnv, in numpy, with Gymnasium's numbers.
 
-`import rlsuite` (or `rlsuite.gym`) registers them; then `gymnasium.make("rlsuite/HalfCheetah-v5")` and
+`import rlsuite.gym` registers them; then `gymnasium.make("rlsuite/HalfCheetah-v5")` and
 `gymnasium.make_vec("rlsuite/HalfCheetah-v5", num_envs=64)` make them. Actions are in the environment's units
 and are handed on as they are, as Gymnasium's own environments do.
 
@@ -91,25 +91,18 @@ class Adapter:
             return self.env.step_arrays(np.asarray(actions), native=True)
         return self.env.step_arrays(self._choices[np.asarray(actions)])
 
-    def infos(self) -> dict[str, np.ndarray]:
-        """Return what the task says of the last step, each `[B, ...]`."""
-        return {} if self._told is None else self._full(self._told.infos())
+    def infos(self) -> Mapping[str, Any]:
+        """Return what the task says of the last step, each `[B, ...]`, or a number where all envs have it."""
+        return {} if self._told is None else self._told.infos()
 
-    def reset_infos(self) -> dict[str, np.ndarray]:
-        """Return what the task says of fresh states, each `[B, ...]`."""
-        return {} if self._told is None else self._full(self._told.reset_infos())
+    def reset_infos(self) -> Mapping[str, Any]:
+        """Return what the task says of fresh states, as `infos`."""
+        return {} if self._told is None else self._told.reset_infos()
 
     @property
     def generators(self) -> list[np.random.Generator]:
         """What each env's next episodes are drawn from."""
         return self.env.generators
-
-    def _full(self, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        count = self.env.num_envs
-        return {
-            name: value if isinstance(value, np.ndarray) else np.full(count, value)
-            for name, value in values.items()
-        }
 
 
 class VectorView(gymnasium.vector.VectorEnv):
@@ -167,7 +160,8 @@ class VectorView(gymnasium.vector.VectorEnv):
         )
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._ended = np.zeros(num_envs, np.bool_)
+        self._ended = np.zeros(num_envs, np.bool_)  # and not reset yet, where `_waiting`
+        self._waiting = False
 
     @property
     def env(self) -> VectorEnv:
@@ -203,7 +197,8 @@ class VectorView(gymnasium.vector.VectorEnv):
             if own is not None and mask[index]:
                 self._adapter.generators[index] = np_random(int(own))[0]
         observation = self.env.reset_arrays(mask)
-        self._ended[mask] = False
+        self._ended = self._ended & ~mask if self._waiting else np.zeros_like(mask)
+        self._waiting = np.count_nonzero(self._ended) > 0
         infos: dict[str, Any] = {}
         _tell(infos, self._adapter.reset_infos(), mask)
         return observation, infos
@@ -216,35 +211,27 @@ class VectorView(gymnasium.vector.VectorEnv):
         Raises:
             AssertionError: without automatic resets, an env whose episode has ended.
         """
-        mode, before = self.autoreset_mode, self._ended
-        if mode is AutoresetMode.DISABLED:
-            assert not before.any(), (
-                f"reset first: episodes of envs {np.flatnonzero(before).tolist()} are over"
-            )
+        if self._waiting and self.autoreset_mode is AutoresetMode.DISABLED:
+            over = np.flatnonzero(self._ended).tolist()
+            raise AssertionError(f"reset first: episodes of envs {over} are over")
         result = self._adapter.step(actions)
-        observation = result.observation
+        observation, terminated, truncated = result.observation, result.terminated, result.truncated
         reward = result.reward.astype(np.float64, copy=False)
-        terminated, truncated = result.terminated, result.truncated
-        infos: dict[str, Any] = {}
-        stepped = np.ones(self.num_envs, np.bool_)
-        if mode is AutoresetMode.NEXT_STEP and before.any():
-            # The others' step is the whole batch's; what it did to these is forgotten here.
-            said = self._adapter.infos()
-            observation = self.env.reset_arrays(before)
-            reward[before], terminated[before], truncated[before] = 0.0, False, False
-            stepped = ~before
-            _tell(infos, self._adapter.reset_infos(), before)
-            _tell(infos, said, stepped)
+        told, infos = self._adapter.infos(), {}
+        everybody = np.ones(self.num_envs, np.bool_)
+        if self._waiting:  # NEXT_STEP: the step was the whole batch's; what it did to these is forgotten
+            again = self._ended
+            observation = self.env.reset_arrays(again)
+            reward[again], terminated[again], truncated[again] = 0.0, False, False
+            _tell(infos, self._adapter.reset_infos(), again)
+            everybody = ~again
         ended = terminated | truncated
-        if mode is AutoresetMode.SAME_STEP and ended.any():
-            said = self._adapter.infos()
-            observation = self._start_anew(ended, result.observation, said, infos)
-            stepped = ~ended
-            ended = np.zeros_like(ended)
-            _tell(infos, said, stepped)
-        if stepped.all():
-            _tell(infos, self._adapter.infos(), stepped)
-        self._ended = ended
+        some_ended = np.count_nonzero(ended) > 0
+        if some_ended and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            observation = self._start_anew(ended, observation, told, infos)
+            everybody, some_ended = ~ended, False
+        _tell(infos, told, everybody)
+        self._ended, self._waiting = ended, some_ended
         return observation, reward, terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -258,14 +245,14 @@ class VectorView(gymnasium.vector.VectorEnv):
         self.env.close(raise_if_closed=False)
 
     def _start_anew(
-        self, ended: np.ndarray, last: np.ndarray, said: Mapping[str, np.ndarray], infos: dict[str, Any]
+        self, ended: np.ndarray, last: np.ndarray, told: Mapping[str, Any], infos: dict[str, Any]
     ) -> np.ndarray:
         """Restart the envs that ended, and put their last observation and infos where Gymnasium has them."""
         final = np.full(self.num_envs, None, object)
         for index in np.flatnonzero(ended):
             final[index] = last[index]
         final_infos: dict[str, Any] = {}
-        _tell(final_infos, said, ended)
+        _tell(final_infos, told, ended)
         infos.update(
             final_obs=final, _final_obs=ended.copy(), final_info=final_infos, _final_info=ended.copy()
         )
@@ -293,6 +280,8 @@ class SingleView(gymnasium.Env):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES)}
+    limit: ClassVar[int | None] = NO_LIMIT
+    """Env steps of an episode: the wrapper that `gymnasium.make` adds counts those of the task."""
 
     def __init__(
         self,
@@ -309,7 +298,7 @@ class SingleView(gymnasium.Env):
             dtype=dtype,
             infos=infos,
             render_mode=render_mode,
-            max_episode_steps=NO_LIMIT,
+            max_episode_steps=self.limit,
             threads=1,
             options=options,
         )
@@ -347,18 +336,31 @@ class SingleView(gymnasium.Env):
         self._adapter.env.close(raise_if_closed=False)
 
 
-def _first(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return {name: value[0] for name, value in values.items()}
+class ToyView(SingleView):
+    """One of our environments without a physics engine, whose time limit is its own."""
+
+    limit: ClassVar[int | None] = None
 
 
-def _tell(infos: dict[str, Any], values: Mapping[str, np.ndarray], mask: np.ndarray) -> None:
-    """Put the values of the envs of `mask` into vector infos, each with its own mask, as Gymnasium does."""
-    if not mask.any():
+def _first(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first env's values."""
+    return {name: value[0] if isinstance(value, np.ndarray) else value for name, value in values.items()}
+
+
+def _tell(infos: dict[str, Any], values: Mapping[str, Any], mask: np.ndarray) -> None:
+    """Put the values of the envs of `mask` into vector infos, each with its mask, as Gymnasium does.
+
+    Masks of one call are one array.
+    """
+    count = len(mask)
+    chosen = int(np.count_nonzero(mask)) if values else 0
+    if not chosen:
         return
     for name, value in values.items():
-        if mask.all():
-            infos[name], infos[f"_{name}"] = value, mask.copy()
+        each = value if isinstance(value, np.ndarray) else np.full(count, value)
+        if chosen == count:
+            infos[name], infos[f"_{name}"] = each, mask
             continue
-        target = infos.setdefault(name, np.zeros_like(value))
-        target[mask] = value[mask]
+        target = infos.setdefault(name, np.zeros_like(each))
+        target[mask] = each[mask]
         infos[f"_{name}"] = infos.get(f"_{name}", np.zeros_like(mask)) | mask

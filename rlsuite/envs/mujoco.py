@@ -85,8 +85,9 @@ class MujocoEnv(VectorEnv):
             task.initial, num_envs, *rest
         )
         self._camera: SceneCamera | None = None
-        self._tells = task.infos if options.infos and not facts.on_device else None
-        self._said: dict[str, Array | float] = {}
+        self._quiet = True
+        self._tells = self._functions.infos if options.infos and not facts.on_device else None
+        self._said: list[Values] = [{}]  # of the last step; to write to a list costs less than to a module
         self._set_seed(options.seed)
 
     @property
@@ -96,7 +97,7 @@ class MujocoEnv(VectorEnv):
 
     def infos(self) -> Values:
         """Return what the task says of the last step, each `[B]` or `[B, ...]`; see `EnvOptions.infos`."""
-        return dict(self._said)
+        return self._said[0]
 
     def reset_infos(self) -> Values:
         """Return what the task says of fresh states, for all envs."""
@@ -144,16 +145,30 @@ class MujocoEnv(VectorEnv):
         tells = self._tells
         known = None if tells is None or tells.before is None else tells.before(fields)
         self.engine.step(action, task.substeps)
-        terminated = task.terminated(fields)
         sane = self.engine.sane()
-        if self.facts.on_device and sane is not None:
+        if sane is None:
+            return self._outcome(before, known, action, None)
+        if self.facts.on_device:
             # Nobody looked at the actions; MuJoCo's clamp may hide a NaN among them from the physics.
             sane &= ~action.isnan().any(-1)
-        reward = task.reward(before, fields, action, terminated)
-        if tells is not None:
-            self._said.clear()
-            self._said.update(tells.step(before if known is None else known, fields, action, terminated))
-        return Outcome(task.observation(fields), reward, terminated, sane=sane)
+        with np.errstate(all="ignore"):
+            return self._outcome(before, known, action, sane)
+
+    def _outcome(self, before: Array, known: Array | None, action: Array, sane: Array | None) -> Outcome:
+        """Let the task judge the state that was reached; see `_advance`."""
+        task, fields, tells = self._functions, self._fields, self._tells
+        terminated = task.terminated(fields)
+        if tells is None:
+            reward = task.reward(before, fields, action, terminated)
+        else:
+            said = tells.step(before if known is None else known, fields, action, terminated)
+            self._said[0] = said
+            reward = (
+                task.reward(before, fields, action, terminated)
+                if tells.reward is None
+                else tells.reward(said)
+            )
+        return Outcome(task.observation(fields), reward, terminated, sane=sane, fresh=True)
 
     def _restart(self, mask: Array) -> Array:
         start = self._starts.draw(mask)
@@ -189,12 +204,22 @@ def through_tensors(task: Task) -> Task:
     def reward(before: Array, fields: Fields, action: np.ndarray, ended: np.ndarray) -> np.ndarray:
         return on_host(task.reward(before, fields, torch.from_numpy(action), torch.from_numpy(ended)))
 
+    def infos(before: Array, fields: Fields, action: np.ndarray, ended: np.ndarray) -> Values:
+        assert tells is not None
+        return _on_host(tells.step(before, fields, torch.from_numpy(action), torch.from_numpy(ended)))
+
+    tells = task.infos
     return replace(
         task,
         observation=lambda fields: on_host(task.observation(fields)),
         reward=reward,
         terminated=lambda fields: on_host(task.terminated(fields)),
+        infos=tells and replace(tells, step=infos, reset=lambda fields: _on_host(tells.reset(fields))),
     )
+
+
+def _on_host(values: Values) -> Values:
+    return {name: on_host(value) if isinstance(value, Tensor) else value for name, value in values.items()}
 
 
 def _row(array: Array, index: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Our environments as Gymnasium's: its checker, and its own SyncVectorEnv number by number, infos included."""
+"""Our environments as Gymnasium's: its checker, and its SyncVectorEnv number by number, infos included."""
 
 import subprocess
 import sys
@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium_tasks import ANGLES_OBSERVED, IDS, NUMPY_USES_LIBM
+from gymnasium_tasks import IDS, REWARD_ULPS, assert_same_observation
 
 import rlsuite.gym
 from rlsuite.envs.names import suite_tasks_by_name
+from rlsuite.envs.seeding import EPISODE_SEEDS
+from rlsuite.envs.tasks.dmc.base import load_original
 from rlsuite.errors import ConfigError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date")
@@ -21,7 +23,8 @@ MODES = tuple(AutoresetMode)
 FEW = (("HalfCheetah", "v5"), ("Hopper", "v4"), ("Humanoid", "v5"))
 INFOS_ULPS = 4  # norms, and products that C's `pow` makes; all else is equal bit for bit
 LAST_DIGIT = ("distance_from_origin", "reward_dist", "reward_near", "distance_penalty", "velocity_penalty")
-REWARD_ULPS = {"InvertedDoublePendulum": 2, "Reacher": 2, "Pusher": 2}
+SUITE_TOLERANCE = 1e-10  # numpy's logarithms and roots of many numbers and of one differ in the last digit
+FEW_OF_THE_SUITE = ("cheetah-run", "finger-turn_easy")
 
 
 @pytest.fixture(autouse=True)
@@ -78,10 +81,7 @@ def assert_same_step(name: str, theirs, ours, where: str) -> None:
 
 def assert_observations(name: str, theirs: np.ndarray, ours: np.ndarray, where: str) -> None:
     assert theirs.dtype == ours.dtype == np.float64
-    if name in ANGLES_OBSERVED and not NUMPY_USES_LIBM:
-        np.testing.assert_array_max_ulp(theirs, ours, maxulp=2)
-    else:
-        np.testing.assert_array_equal(theirs, ours, where)
+    assert_same_observation(name, ours, theirs, where)
 
 
 def compare(
@@ -128,6 +128,75 @@ def test_every_task_for_a_moment(name, version):
 @pytest.mark.parametrize(("name", "version"), IDS)
 def test_every_task_for_a_thousand_steps_with_resets(name, version, mode):
     assert compare(name, version, mode, steps=1_010, limit=None) >= 3
+
+
+class Original(gymnasium.Env):
+    """dm_control's own environment, whose episodes have seeds that the env's generator draws."""
+
+    def __init__(self, name: str) -> None:
+        self.env = load_original(*name.split("-", 1))
+        actions = self.env.action_spec()
+        self.action_space = gymnasium.spaces.Box(
+            *(
+                np.broadcast_to(side, actions.shape).astype(np.float32)
+                for side in (actions.minimum, actions.maximum)
+            )
+        )
+        size = len(self._flat(self.env.reset()))
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.env.task.random.seed(int(self.np_random.integers(EPISODE_SEEDS)))
+        return self._flat(self.env.reset()), {}
+
+    def step(self, action):
+        step = self.env.step(action)
+        ended = step.last() and step.discount == 0
+        return self._flat(step), step.reward, ended, step.last() and not ended, {}
+
+    def _flat(self, step):
+        return np.concatenate([np.ravel(part) for part in step.observation.values()])
+
+
+def compare_with_dm_control(name: str, mode: AutoresetMode, steps: int) -> tuple[int, bool]:
+    """Play both with the same actions; return how many episodes ended, and whether every bit was equal."""
+    theirs = SyncVectorEnv([lambda: Original(name)] * 2, autoreset_mode=mode)
+    ours = gymnasium.make_vec(f"rlsuite/dmc-{name}", num_envs=2, autoreset_mode=mode, threads=1)
+    for space in ("single_observation_space", "single_action_space"):
+        assert getattr(theirs, space) == getattr(ours, space), space
+    theirs.action_space.seed(1)
+    left, right = theirs.reset(seed=5), ours.reset(seed=5)
+    np.testing.assert_allclose(left[0], right[0], rtol=0, atol=SUITE_TOLERANCE)
+    ended, exact = 0, bool((left[0] == right[0]).all())
+    for step in range(steps):
+        action = theirs.action_space.sample()
+        left, right = theirs.step(action), ours.step(action.copy())
+        for one, other in zip(left[:2], right[:2], strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=SUITE_TOLERANCE, err_msg=f"{name}, {step}")
+            exact &= bool((one == other).all())
+        for one, other in zip(left[2:4], right[2:4], strict=True):
+            np.testing.assert_array_equal(one, other, f"{name}, {step}")
+        assert left[4].keys() == right[4].keys()
+        if "final_obs" in left[4]:
+            for one, other in zip(left[4]["final_obs"], right[4]["final_obs"], strict=True):
+                np.testing.assert_allclose(one, other, rtol=0, atol=SUITE_TOLERANCE)
+        ended += int((left[2] | left[3]).sum())
+    theirs.close(), ours.close()
+    return ended, exact
+
+
+@pytest.mark.parametrize("name", FEW_OF_THE_SUITE)
+def test_a_task_of_the_suite_is_dm_controls(name):
+    compare_with_dm_control(name, AutoresetMode.SAME_STEP, steps=40)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", suite_tasks_by_name())
+def test_every_task_of_the_suite_for_a_thousand_steps_and_a_reset(name):
+    ended, exact = compare_with_dm_control(name, AutoresetMode.SAME_STEP, steps=1_005)
+    assert ended == 2
+    print(f"{name}: {'to the bit' if exact else 'to the last digit'}")
 
 
 @pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "Reacher-v4", "dmc-cheetah-run", "RiskyGrid"])
@@ -195,6 +264,24 @@ def test_an_ended_env_must_be_reset_by_hand_where_nobody_else_does():
 def test_what_cannot_be_asked_for_is_said(arguments, message):
     with pytest.raises(ConfigError, match=message):
         gymnasium.make_vec("rlsuite/HalfCheetah-v5", num_envs=2, **arguments)
+
+
+def test_a_toy_keeps_its_own_time_limit():
+    env = gymnasium.make("rlsuite/RiskyPointMass")
+    env.reset(seed=0)
+    for step in range(1, 201):
+        *_, terminated, truncated, _ = env.step(np.zeros(2, np.float32))  # it goes nowhere
+        assert (terminated, truncated) == (False, step == 200)
+
+
+def test_importing_ours_alone_imports_nothing():
+    code = (
+        "import sys, rlsuite; heavy = {'gymnasium', 'numpy', 'torch'} & set(sys.modules);"
+        "assert not heavy, heavy;"
+        "import gymnasium; assert 'rlsuite/Hopper-v5' not in gymnasium.registry;"
+        "import rlsuite.gym; assert 'rlsuite/Hopper-v5' in gymnasium.registry"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_names_are_there_without_torch_or_mujoco():

@@ -212,11 +212,14 @@ class Infos:
         step: (before, fields, action, terminated) -> the values of a step.
         reset: fields -> the values of a fresh state.
         before: what `step` must know of the moment before the step; None is what the task's reward must.
+        reward: the values of a step -> the reward, to the bit the task's, where they are its terms: then they
+            are computed once.
         fields: arrays of mjData that these functions read besides the task's own.
     """
 
     step: Callable[[Array, Fields, Array, Array], Values]
     reset: Callable[[Fields], Values] = nothing_to_say
+    reward: Callable[[Values], Array] | None = None
     before: Callable[[Fields], Array] | None = None
     fields: tuple[str, ...] = ()
 

@@ -49,12 +49,14 @@ def build(version: str, options: Options) -> Task:
     def reward(x_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
         return options.forward_reward_weight * speed(x_before, fields) - effort(action)
 
+    forward = "reward_run" if version == "v4" else "reward_forward"
+
     def infos(x_before: Array, fields: Fields, action: Array, ended: Array) -> Values:
         velocity = speed(x_before, fields)
         return {
             "x_position": before(fields),
             "x_velocity": velocity,
-            "reward_run" if version == "v4" else "reward_forward": options.forward_reward_weight * velocity,
+            forward: options.forward_reward_weight * velocity,
             "reward_ctrl": -effort(action),
         }
 
@@ -72,6 +74,6 @@ def build(version: str, options: Options) -> Task:
         before=before,
         reward=reward,
         camera={"distance": 4.0},
-        infos=Infos(step=infos, reset=reset_infos),
+        infos=Infos(step=infos, reset=reset_infos, reward=lambda said: said[forward] + said["reward_ctrl"]),
         arrays="any",
     )

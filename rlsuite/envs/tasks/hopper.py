@@ -92,6 +92,9 @@ def build(version: str, options: Options) -> Task:
             "reward_survive": bonus(fields, ended),
         }
 
+    def paid(said: Values) -> Array:
+        return said["reward_forward"] + said["reward_survive"] + said["reward_ctrl"]
+
     return Task(
         name="Hopper",
         version=version,
@@ -104,6 +107,6 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated if options.terminate_when_unhealthy else never,
         camera={"trackbodyid": 2, "distance": 3.0, "lookat": (0.0, 0.0, 1.15), "elevation": -20.0},
-        infos=Infos(step=infos, reset=reset_infos),
+        infos=Infos(step=infos, reset=reset_infos, reward=None if version == "v4" else paid),
         arrays="any",
     )

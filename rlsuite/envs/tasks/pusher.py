@@ -99,8 +99,10 @@ def build(version: str, options: Options) -> Task:
         }
 
     def reward(_: Array, fields: Fields, action: Array, ended: Array) -> Array:
-        parts = infos(_, fields, action, ended)
-        return parts["reward_dist"] + parts["reward_ctrl"] + parts["reward_near"]
+        return paid(infos(_, fields, action, ended))
+
+    def paid(said: Values) -> Array:
+        return said["reward_dist"] + said["reward_ctrl"] + said["reward_near"]
 
     return Task(
         name="Pusher",
@@ -114,6 +116,6 @@ def build(version: str, options: Options) -> Task:
         observation=observation,
         reward=reward,
         camera={"distance": 4.0},
-        infos=Infos(step=infos),
+        infos=Infos(step=infos, reward=paid),
         arrays="any",
     )

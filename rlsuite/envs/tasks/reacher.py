@@ -90,8 +90,10 @@ def build(version: str, options: Options) -> Task:
         }
 
     def reward(gap_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
-        parts = infos(gap_before, fields, action, ended)
-        return parts["reward_dist"] + parts["reward_ctrl"]
+        return paid(infos(gap_before, fields, action, ended))
+
+    def paid(said: Values) -> Array:
+        return said["reward_dist"] + said["reward_ctrl"]
 
     return Task(
         name="Reacher",
@@ -106,6 +108,6 @@ def build(version: str, options: Options) -> Task:
         before=gap if version == "v4" else nothing,
         reward=reward,
         camera={"distance": 0.8, "lookat": (0.0, 0.0, 0.0), "elevation": -70.0},
-        infos=Infos(step=infos),
+        infos=Infos(step=infos, reward=paid),
         arrays="any",
     )

@@ -74,6 +74,9 @@ def build(version: str, options: Options) -> Task:
             "reward_ctrl": -effort(action),
         }
 
+    def paid(said: Values) -> Array:
+        return said["forward_reward" if version == "v4" else "reward_forward"] + said["reward_ctrl"]
+
     def reset_infos(fields: Fields) -> Values:
         return {} if version == "v4" else where(fields)
 
@@ -87,6 +90,6 @@ def build(version: str, options: Options) -> Task:
         observation=observation,
         before=before,
         reward=reward,
-        infos=Infos(step=infos, reset=reset_infos, before=place),
+        infos=Infos(step=infos, reset=reset_infos, before=place, reward=paid),
         arrays="any",
     )
