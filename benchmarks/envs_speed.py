@@ -359,9 +359,9 @@ def stepping_race(task: str, envs: int, line: argparse.Namespace) -> Race:
 def begin(race: str, entry: Entry, threads: int) -> Contender:
     """Start a contender's process; a unit of PPO's is a rollout, whose updates lie between two of them."""
     *algorithm, task, _, envs = race.split()
-    words = [entry.name, "--tasks", task, "--envs", envs, "--threads", str(threads)]
-    words += ["--algorithm", *algorithm] if algorithm else []
-    command = [sys.executable, str(Path(__file__).resolve()), "--contender", *words]
+    arguments = [entry.name, "--tasks", task, "--envs", envs, "--threads", str(threads)]
+    arguments += ["--algorithm", *algorithm] if algorithm else []
+    command = [sys.executable, str(Path(__file__).resolve()), "--contender", *arguments]
     process = Process(command, throughput.cores_of(threads), throughput.variables(threads))
     return Contender(entry.label, [process], ROLLOUT if algorithm == ["ppo"] else int(envs))
 

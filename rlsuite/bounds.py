@@ -19,7 +19,7 @@ class Bounds:
     open_high: bool = False
 
     def holds(self, value: float) -> bool:
-        """Whether `value` is in the range; nan is in none."""
+        """Return whether `value` is in the range; nan is in none."""
         above = value > self.low if self.open_low else value >= self.low
         return above and (value < self.high if self.open_high else value <= self.high)
 

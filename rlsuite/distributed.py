@@ -115,8 +115,8 @@ def agreed(text: str) -> str:
     """Return rank 0's text."""
     if _place.size == 1:
         return text
-    own = text.encode() if _place.rank == 0 else b""
-    padded = own.ljust(count(len(own)), b"\0")
+    encoded = text.encode() if _place.rank == 0 else b""
+    padded = encoded.ljust(count(len(encoded)), b"\0")
     return bytes(total(torch.tensor(list(padded), dtype=torch.int32)).tolist()).decode()
 
 

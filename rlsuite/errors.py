@@ -43,11 +43,11 @@ class Interrupted(RLSuiteError):
     exit_code = 75
 
 
-def unknown_name(kind: str, name: str, options: Iterable[str], hint: str) -> ConfigError:
+def unknown_name(what: str, name: str, options: Iterable[str], hint: str) -> ConfigError:
     """Build the error for a name that does not exist, with the nearest one that does.
 
     Args:
-        kind: what the name should have been, with its article ("an agent").
+        what: what the name should have been, with its article ("an agent").
         name: what came.
         options: every allowed name.
         hint: the command that lists them.
@@ -56,4 +56,4 @@ def unknown_name(kind: str, name: str, options: Iterable[str], hint: str) -> Con
     lowered = {option.lower(): option for option in known}
     near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
     suggestion = f' Did you mean "{lowered[near[0]]}"?' if near else ""
-    return ConfigError(f'"{name}" is not {kind}.{suggestion} List them with: {hint}')
+    return ConfigError(f'"{name}" is not {what}.{suggestion} List them with: {hint}')

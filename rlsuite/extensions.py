@@ -1,4 +1,4 @@
-"""What other packages add: agents, plug-ins, tasks and data sets, by entry point or by `--import`.
+"""Extensions by other packages: agents, plug-ins, tasks and data sets, by entry point or by `--import`.
 
 A package names them in its `pyproject.toml`, in the groups of `GROUPS`; a module that is given to `--import`
 calls `register`. Nothing is imported before it is used: listing costs no import. docs/extending.md has a

@@ -207,7 +207,7 @@ def plain_dataset_name(dataset: str) -> str:
 
 
 def is_agent_file(name: str) -> bool:
-    """Whether an agent of ours is called `name`; reads that agent's file alone."""
+    """Return whether an agent of ours is called `name`; reads that agent's file alone."""
     return name in modules_in(_PACKAGE / "agents") and _has_config(modules_in(_PACKAGE / "agents")[name])
 
 
@@ -221,7 +221,7 @@ def _plugin_files() -> dict[str, Path]:
 
 @lru_cache
 def _has_config(path: Path) -> bool:
-    """Whether a public class of a module, or of a package's modules, says what its `Config` is."""
+    """Return whether a public class of a module, or of a package's modules, says what its `Config` is."""
     paths = path.parent.glob("*.py") if path.name == "__init__.py" else [path]
     return any(_sets_config(node) for path in paths for node in ast.parse(path.read_text("utf-8")).body)
 

@@ -119,7 +119,7 @@ def _optional(hint: Any, arguments: tuple[Any, ...], value: Any, where: str) -> 
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value read from JSON is a number, and one that a float can hold."""
+    """Return whether a value read from JSON is a number, and one that a float can hold."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     try:

@@ -111,3 +111,20 @@ def test_the_design_shows_the_order_of_the_contract():
     layers = [layer.replace(" ", "").split("|") for layer in CONTRACTS[0]["layers"]]
     for upper, lower in itertools.pairwise(layers):
         assert max(place[name] for name in upper) < min(place[name] for name in lower), (upper, lower)
+
+
+def test_no_variable_has_a_name_that_says_nothing():
+    vague = {"found", "own", "one", "kind", "words", "numbers"}
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            name = node.id if stored else node.arg if isinstance(node, ast.arg) else None
+            assert name not in vague, f"{module}, line {node.lineno}: name what `{name}` is"
+
+
+def test_a_file_of_more_than_400_lines_has_its_reason_on_the_design_page():
+    page = (ROOT / "docs" / "design.md").read_text()
+    reasons = set(re.findall(r"^\| `([\w/]+\.py)` \| \w", page, re.M))
+    files = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
+    sizes = {name: len(path.read_text("utf-8").splitlines()) for name, path in files.items()}
+    assert {name for name, size in sizes.items() if size > 400} == reasons

@@ -1,4 +1,4 @@
-"""What every agent is: networks, optimisers, a policy, and one update on a batch of transitions.
+"""Base class of all agents: networks, optimisers, a policy, and one update on a batch of transitions.
 
 Legend for shape suffixes in `agents/`: N batch, M ensemble members, O observation, A action.
 Leading axes (independent seeds) may stand in front of all of them.
@@ -26,7 +26,7 @@ GENERATOR_NAMES = ("init", "act", "learn")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spaces:
-    """What an agent must know of an environment.
+    """Sizes and bounds of an environment's observations and actions, as an agent needs them.
 
     Attributes:
         observation: length of the flat observation vector, O.
@@ -70,7 +70,7 @@ class WindowShape(NamedTuple):
 
 
 class StateValue(NamedTuple):
-    """What an agent's critics say of observations under its policy.
+    """Values that an agent's critics give observations under its policy.
 
     Attributes:
         value: mean over critics and actions, entropy bonus included, `[N]`.
@@ -245,7 +245,7 @@ class Agent(nn.Module):
         return tuple(self._parts)
 
     def adopt_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Take mean and deviation `[O]` of recorded observations, where the agent normalises by them.
+        """Take mean and std `[O]` of recorded observations, where the agent normalises by them.
 
         Agents with running statistics need none: they follow the transitions that are replayed.
 
@@ -314,7 +314,7 @@ def make_generators(seed: int | Sequence[int], device: torch.device | str = "cpu
     For an agent with a leading axis of seeds, `seed` is one number each, and so are the streams.
     """
     if not isinstance(seed, int):
-        every = [make_generators(own, device) for own in seed]
+        every = [make_generators(each, device) for each in seed]
         return {name: tuple(streams[name] for streams in every) for name in GENERATOR_NAMES}  # type: ignore[misc]
     children = torch.randint(2**62, (len(GENERATOR_NAMES),), generator=torch.Generator().manual_seed(seed))
     return {

@@ -21,7 +21,7 @@ from rlsuite.blocks.noise import Noise, Source
 from rlsuite.bounds import Bounds, DropoutRate, Positive, Widths, check_bounds
 from rlsuite.replay.batch import Batch
 
-LOG_STD_RANGE = (-5.0, 2.0)  # of the actor's log-deviation; IQL's authors' code, whose actor this is
+LOG_STD_RANGE = (-5.0, 2.0)  # of the actor's log-std; IQL's authors' code, whose actor this is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +33,9 @@ class BCConfig:
     activation: Activation = "relu"
     """Activation of all hidden layers."""
     normalize_observations: bool = True
-    """Feed the actor observations in deviations from the mean, both of the data set."""
+    """Feed the actor observations standardised by mean and std of the data set."""
     loss: Literal["mse", "likelihood"] = "mse"
-    """Fit one action by squared error, or a Gaussian with one deviation per action by likelihood."""
+    """Fit one action by squared error, or a Gaussian with one std per action by likelihood."""
     fraction: Annotated[float, Bounds(0, 1, open_low=True)] = 1.0
     """Share of the recorded episodes to learn from, those with the highest returns; 0.1 is CORL's 10%BC."""
     dropout: DropoutRate = 0.0
@@ -88,7 +88,7 @@ class BC(Agent):
 
 
 class BCLoss(AgentLoss):
-    """The same loss for any TorchRL loop: `loss_actor` of a replayed batch.
+    """BC's loss as a TorchRL LossModule: `loss_actor` of a replayed batch.
 
     Args:
         actor: observation -> action or Gaussian, as `rlsuite.blocks.heads.DeterministicActor`.

@@ -126,7 +126,7 @@ def planned(agent: Agent, tensors: Any, phase: dict[str, Any]) -> PlannedNoise:
 
 
 def _key(tensors: Any, phase: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells graphs apart: the phase, and the shapes of the batch."""
+    """Return the key of a graph: the phase, and the shapes of the batch."""
     leaves = tree_leaves(tensors)
     return (*phase.items(), *(x.shape if isinstance(x, Tensor) else x for x in leaves))
 

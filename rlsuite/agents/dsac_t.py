@@ -32,8 +32,8 @@ from rlsuite.bounds import AtLeastOne, PolyakRate, Positive, UnitInterval, Width
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_RANGE = (-20.0, 0.5)  # of the actor, before exp; authors' MuJoCo script
-NOISE_BOUND = 3.0  # the sampled return stays within three deviations; authors' code
-CLIP_SPREADS = 3.0  # xi of eq. 23: the clip around the mean, in running deviations
+NOISE_BOUND = 3.0  # the sampled return stays within three stds; authors' code
+CLIP_SPREADS = 3.0  # xi of eq. 23: the clip around the mean, in running stds
 EPS = 0.1  # epsilon and epsilon_omega of eq. 26
 HUBER_DELTA = 50.0  # reward units; `release` loss
 WEIGHT_RANGE = (0.1, 10.0)  # clamp of the per-sample weight; `release` loss
@@ -50,7 +50,7 @@ class DSACTConfig:
     activation: Activation = "gelu"
     """Activation of all hidden layers."""
     normalize_observations: bool = False
-    """Feed all networks observations in running deviations from their running mean (replayed rows)."""
+    """Feed all networks observations standardised by running mean and std (replayed rows)."""
     gamma: UnitInterval = 0.99
     """Discount per env step."""
     tau: PolyakRate = 0.005
@@ -103,7 +103,7 @@ def box_of(half_range: tuple[float, ...], center: tuple[float, ...] = ()) -> Box
 def return_targets(
     batch: Batch, next_returns: Gaussian, noise: Tensor, next_log_prob: Tensor, alpha: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Targets of the mean and of the deviation (refinements 1 and 2).
+    """Targets of the mean and of the std (refinements 1 and 2).
 
     Args:
         batch: reward, terminated, discount, `[N]`.
@@ -126,14 +126,14 @@ def return_targets(
 
 
 def running_spread(spread: Tensor, count: Tensor, std: Tensor, rate: float) -> Tensor:
-    """Next running mean of a critic's deviation (eq. 27), `[M]`: the first batch's mean, then an average.
+    """Next running mean of a critic's std (eq. 27), `[M]`: the first batch's mean, then an average.
 
     A batch that is not finite leaves it as it is.
 
     Args:
         spread: current running mean, `[M]`.
         count: batches seen so far, scalar.
-        std: deviations on the replayed batch, `[M, N]`.
+        std: stds on the replayed batch, `[M, N]`.
         rate: weight of the newest batch.
     """
     newest = std.mean(-1)
@@ -142,7 +142,7 @@ def running_spread(spread: Tensor, count: Tensor, std: Tensor, rate: float) -> T
 
 
 def clipped_sample(mean: Tensor, y_z: Tensor, spread: Tensor) -> Tensor:
-    """Clip the sampled target to three running deviations around the own mean (refinement 3), `[M, N]`."""
+    """Clip the sampled target to three running stds around the own mean (refinement 3), `[M, N]`."""
     bound = (CLIP_SPREADS * spread).unsqueeze(-1)
     return mean + (y_z.unsqueeze(-2) - mean).clamp(-bound, bound)
 
@@ -156,8 +156,8 @@ def critic_loss(
         returns: the critics at the replayed rows, `[M, N]`.
         y_q: expected target, `[N]`.
         y_z: sampled target, `[N]`.
-        spread: running deviations after this batch, `[M]`.
-        form: `paper` settles at the deviation of the error, `release` at 1/sqrt(2) of it.
+        spread: running stds after this batch, `[M]`.
+        form: `paper` settles at the std of the error, `release` at 1/sqrt(2) of it.
 
     Returns:
         `[*lead]`, summed over members.
@@ -230,7 +230,7 @@ class DSACT(Agent):
     action_log_volume: Tensor
 
     def build(self, spaces: Spaces, config: DSACTConfig) -> None:
-        """Make actor, twin critics, their targets, temperature and running deviations."""
+        """Make actor, twin critics, their targets, temperature and running stds."""
         sizes, shape = (spaces.observation, spaces.action), self.net_shape()
         self.actor = GaussianActor(*sizes, shape, log_std_range=LOG_STD_RANGE)
         self.critic = GaussianCritic(*sizes, shape, members=2)
@@ -261,7 +261,7 @@ class DSACT(Agent):
         return {"moves_actor": self.update_count % self.config.delay == 0}
 
     def learn(self, batch: Batch, noise: Noise, *, moves_actor: bool) -> dict[str, Tensor]:  # type: ignore[override]
-        """One iteration in the order of the authors' code.
+        """Do one iteration in the order of the authors' code.
 
         The actor's gradient uses the critics before their step. Actor, temperature and targets move where
         `moves_actor`; in between their pass is left out.

@@ -41,7 +41,7 @@ from rlsuite.bounds import (
 )
 from rlsuite.replay.batch import Batch, unpack
 
-LOG_STD_MAX = 2.0  # of the actor's log-deviation; authors' code
+LOG_STD_MAX = 2.0  # of the actor's log-std; authors' code
 ORTHOGONAL_GAIN = math.sqrt(2)  # of every layer, the last ones too; authors' code
 
 
@@ -56,7 +56,7 @@ class IQLConfig:
     init: Literal["orthogonal", "uniform"] = "orthogonal"
     """First weights: orthogonal with gain sqrt(2) (authors), or torch's uniform ones (CORL)."""
     normalize_observations: bool = False
-    """Feed all networks observations in deviations from the mean, both of the data set (CORL)."""
+    """Feed all networks observations standardised by mean and std of the data set (CORL)."""
     gamma: UnitInterval = 0.99
     """Discount per env step."""
     tau: PolyakRate = 0.005
@@ -73,7 +73,7 @@ class IQLConfig:
     deterministic: bool = False
     """The actor is an action, fitted by weighted squared errors, instead of a Gaussian by likelihood."""
     log_std_min: Annotated[float, Bounds(high=LOG_STD_MAX)] = -5.0
-    """Lower bound of the actor's log-deviation; the upper one is 2."""
+    """Lower bound of the actor's log-std; the upper one is 2."""
     dropout: DropoutRate = 0.0
     """Dropout of the actor's hidden layers, in its loss only."""
     exploration_noise: Annotated[float | None, Bounds(0)] = None
@@ -227,7 +227,7 @@ class IQL(Agent):
 
 
 class IQLLoss(AgentLoss):
-    """The same losses for any TorchRL loop: `loss_value`, `loss_actor` and `loss_critic` of a replayed batch.
+    """IQL's losses as a TorchRL LossModule: `loss_value`, `loss_actor` and `loss_critic` of a replayed batch.
 
     All three read the networks as they are, which is the order "torchrl" (and "corl"); a loop that steps on
     `loss_value` first and calls the module again for the others has the official one.

@@ -1,4 +1,4 @@
-"""What moves parameters: the optimiser of all agents with its guarded step, and Polyak averaging.
+"""The optimiser of all agents with its guarded step, and Polyak averaging.
 
 Everything here runs eagerly and, with the same results to rounding, inside a compiled update: state is
 plain tensors, nothing is read back to the host, and a step that would not be finite is no step.
@@ -121,15 +121,15 @@ class Adam(Optimizer):
     def _move(self, gradients: list[Tensor], bad: Tensor) -> None:
         """Take a step of all groups, or none where `bad`, a float32 scalar, is 1."""
         left = iter(gradients)
-        own = [[next(left) for _ in slots.parameters] for slots in self.slots]
+        by_group = [[next(left) for _ in slots.parameters] for slots in self.slots]
         if not torch.compiler.is_dynamo_compiling():
             self.count += 1
-            for group, slots, grads in zip(self.param_groups, self.slots, own, strict=True):
+            for group, slots, grads in zip(self.param_groups, self.slots, by_group, strict=True):
                 _fused(group, slots, grads, self.count, bad)
             self.count -= bad
             return
         good, count = bad == 0, self.count + 1
-        for group, slots, grads in zip(self.param_groups, self.slots, own, strict=True):
+        for group, slots, grads in zip(self.param_groups, self.slots, by_group, strict=True):
             _traced(group, slots, grads, count, good)
         self.count.copy_(torch.where(good, count, self.count))
 
@@ -153,7 +153,7 @@ def _norm(gradients: Sequence[Tensor], lead: int) -> Tensor:
 
 
 def _fused(group: dict[str, Any], slots: _Slots, grads: list[Tensor], count: Tensor, bad: Tensor) -> None:
-    """One call of torch's fused kernel, which leaves everything as it is where `bad` is 1."""
+    """Call torch's fused kernel once, which leaves everything as it is where `bad` is 1."""
     beta1, beta2 = group["betas"]
     torch._fused_adam_(
         slots.parameters,
@@ -174,7 +174,7 @@ def _fused(group: dict[str, Any], slots: _Slots, grads: list[Tensor], count: Ten
 
 
 def _traced(group: dict[str, Any], slots: _Slots, grads: list[Tensor], count: Tensor, good: Tensor) -> None:
-    """The same step written out, for a compiler to fuse with what stands around it."""
+    """Do the same step written out, for a compiler to fuse with what stands around it."""
     beta1, beta2 = group["betas"]
     exact = count.double()  # as the fused kernel has it: 1 - 0.999^t cancels in single precision
     rate, root = group["lr"] / (1 - beta1**exact), (1 - beta2**exact).sqrt()

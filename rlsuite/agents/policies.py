@@ -13,7 +13,7 @@ from rlsuite.blocks.exploration import CorrelatedNoise, Correlation
 from rlsuite.blocks.heads import Gaussian, tanh_of_mean
 from rlsuite.blocks.noise import Source, normal
 
-DETERMINISTIC_NOISE = 0.03  # of an actor without a deviation, for actions in [-1, 1]; CORL's fine-tuning
+DETERMINISTIC_NOISE = 0.03  # of an actor without a std, for actions in [-1, 1]; CORL's fine-tuning
 
 
 class Policy(nn.Module):

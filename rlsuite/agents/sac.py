@@ -52,9 +52,9 @@ class SACConfig:
     layer_norm_actor: bool = False
     """Normalise the actor's hidden layers."""
     actor_std: Literal["exp", "softplus"] = "exp"
-    """The actor's deviation: exp of a clamped output, or softplus of one with a floor (STAC's paper)."""
+    """The actor's std: exp of a clamped output, or softplus of one with a floor (STAC's paper)."""
     normalize_observations: bool = False
-    """Feed all networks observations in running deviations from their running mean (replayed rows)."""
+    """Feed all networks observations standardised by running mean and std (replayed rows)."""
     gamma: UnitInterval = 0.99
     """Discount per env step."""
     tau: PolyakRate = 0.005
@@ -188,7 +188,7 @@ class SAC(Agent):
 
 
 class SACLoss(AgentLoss):
-    """The same losses for any TorchRL loop: `loss_critic`, `loss_actor`, `loss_alpha` of a replayed batch.
+    """SAC's losses as a TorchRL LossModule: `loss_critic`, `loss_actor`, `loss_alpha` of a replayed batch.
 
     Args:
         actor: observation -> pre-tanh Gaussian, as `rlsuite.blocks.heads.GaussianActor`.

@@ -59,7 +59,7 @@ class STACConfig:
     dropout_critic: Annotated[float, Bounds(0, 0.99)] = 0.01
     """Dropout rate of critic and target critic."""
     normalize_observations: bool = False
-    """Feed all networks observations in running deviations from their running mean (replayed rows)."""
+    """Feed all networks observations standardised by running mean and std (replayed rows)."""
     gamma: UnitInterval = 0.99
     """Discount per env step."""
     tau: PolyakRate = 0.005
@@ -84,14 +84,14 @@ class STACConfig:
 
 
 def pessimistic(returns: Gaussian, beta: float) -> Tensor:
-    """Mean less beta deviations, `[M, N]`: what target and actor see of the critic."""
+    """Mean less beta stds, `[M, N]`: what target and actor see of the critic."""
     return returns.mean - beta * returns.std if beta else returns.mean
 
 
 def likelihood_loss(returns: Gaussian, target: Tensor) -> Tensor:
     """Negative log-likelihood of targets `[N]` under the critics `[M, N]`; summed over members.
 
-    Both mean and deviation get their gradient; nothing is clipped (paper, section 4.1).
+    Both mean and std get their gradient; nothing is clipped (paper, section 4.1).
     """
     error = (target.unsqueeze(-2) - returns.mean) / returns.std
     return (0.5 * LOG_2PI + returns.std.log() + 0.5 * error.square()).mean(-1).sum(-1)
@@ -117,7 +117,7 @@ def pessimistic_target(
 ) -> Tensor:
     """Draw the next action from the policy and return the pessimistic one-step soft target, `[N]`.
 
-    The target critic's mean enters, never a sample: the deviation stays that of one step.
+    The target critic's mean enters, never a sample: the std stays that of one step.
     """
     action, log_prob = sample_action(actor, batch.next_observation, noise)
     next_q = pessimistic(target_critic(batch.next_observation, action, noise), beta).amin(-2)
@@ -149,7 +149,7 @@ class STAC(Agent):
         self.actor = GaussianActor(*sizes, replace(shape, dropout=config.dropout_actor), log_std_range=None)
         dropped = replace(shape, dropout=config.dropout_critic)
         self.critic = FlooredGaussianCritic(*sizes, dropped, members=config.critics)
-        with torch.no_grad():  # deviations start near log 2; author's code
+        with torch.no_grad():  # stds start near log 2; author's code
             self.critic.trunk.head.bias[..., 1] = 0
         log_alpha = torch.full((*self.lead, 1), math.log(config.alpha_init), dtype=torch.float64)
         self.log_alpha = nn.Parameter(log_alpha, requires_grad=False)
@@ -220,7 +220,7 @@ class STAC(Agent):
 
 
 class STACLoss(AgentLoss):
-    """The same losses for any TorchRL loop: `loss_critic`, `loss_actor`, `loss_alpha` of a replayed batch.
+    """STAC's losses as a TorchRL LossModule: `loss_critic`, `loss_actor`, `loss_alpha` of a replayed batch.
 
     Args:
         actor: observation -> pre-tanh Gaussian, as `rlsuite.blocks.heads.GaussianActor`.

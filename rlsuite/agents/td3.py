@@ -39,7 +39,7 @@ class TD3Config:
     activation: Activation = "relu"
     """Activation of all hidden layers."""
     normalize_observations: bool = False
-    """Feed all networks observations in running deviations from their running mean (replayed rows)."""
+    """Feed all networks observations standardised by running mean and std (replayed rows)."""
     gamma: UnitInterval = 0.99
     """Discount per env step."""
     tau: PolyakRate = 0.005
@@ -147,7 +147,7 @@ class TD3(Agent):
 
 
 class TD3Loss(AgentLoss):
-    """The same losses for any TorchRL loop: `loss_critic` and `loss_actor` of a replayed batch.
+    """TD3's losses as a TorchRL LossModule: `loss_critic` and `loss_actor` of a replayed batch.
 
     Args:
         actor: observation -> action in [-1, 1], as `rlsuite.blocks.heads.DeterministicActor`.

@@ -16,7 +16,7 @@ class TD3BCConfig(TD3Config):
     """Hyper-parameters of TD3+BC; the defaults are those of the authors' code."""
 
     normalize_observations: bool = True
-    """Feed all networks observations in deviations from the mean, both of the data set."""
+    """Feed all networks observations standardised by mean and std of the data set."""
     alpha: Annotated[float, Bounds(0)] = 2.5
     """Weight of the critics' opinion against imitation; 0 is behaviour cloning."""
 
@@ -33,7 +33,7 @@ def actor_loss(actor: Actor, critic: Critic, batch: Batch, config: TD3BCConfig) 
 
 
 class TD3BC(TD3):
-    """TD3 with another actor loss, on observations in deviations from the data's mean."""
+    """TD3 with another actor loss, on observations standardised by the data's mean and std."""
 
     Config: ClassVar[type] = TD3BCConfig
     needs_data = True
@@ -42,6 +42,6 @@ class TD3BC(TD3):
 
 
 class TD3BCLoss(TD3Loss):
-    """The same losses for any TorchRL loop; see `TD3Loss`."""
+    """TD3+BC's losses as a TorchRL LossModule; see `TD3Loss`."""
 
     policy_objective: ClassVar[Any] = staticmethod(actor_loss)

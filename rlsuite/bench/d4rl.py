@@ -34,15 +34,17 @@ from rlsuite.training.recorder import OWNER_KEY
 LOCOMOTION = ("halfcheetah", "hopper", "walker2d")
 GROUPS = {
     "locomotion": tuple(
-        f"{task}-{kind}-v2" for kind in ("medium", "medium-replay", "medium-expert") for task in LOCOMOTION
+        f"{task}-{level}-v2" for level in ("medium", "medium-replay", "medium-expert") for task in LOCOMOTION
     ),
     "locomotion-all": tuple(
-        f"{task}-{kind}-v2"
-        for kind in ("random", "medium", "expert", "medium-replay", "medium-expert")
+        f"{task}-{level}-v2"
+        for level in ("random", "medium", "expert", "medium-replay", "medium-expert")
         for task in LOCOMOTION
     ),
     "adroit": tuple(
-        f"{task}-{kind}-v1" for task in ("pen", "door", "hammer", "relocate") for kind in ("human", "cloned")
+        f"{task}-{level}-v1"
+        for task in ("pen", "door", "hammer", "relocate")
+        for level in ("human", "cloned")
     ),
     "pointmaze": tuple(f"D4RL/pointmaze/{maze}-v2" for maze in ("umaze", "medium", "large")),
 }
@@ -99,7 +101,7 @@ class D4rlArgs(LaunchFlags):
 
 
 class DataFacts(NamedTuple):
-    """What the table says about a data set.
+    """Facts of a data set that the table shows.
 
     Attributes:
         label: its name in tables and folders.
@@ -172,8 +174,8 @@ def how_to_get(name: str) -> str | None:
     if recipe is not None and not is_here(name):
         needs = {"medium-replay": " --policy RUN", "medium-expert": " --parts A B"}
         needs["random-expert"] = " --parts A B --shares 0.99 0.01"
-        policy = " --policy RUN_OR_FILE" if recipe.kind in ("medium", "expert") else ""
-        return f"rlsuite data make {recipe.name}{needs.get(recipe.kind, policy)}"
+        policy = " --policy RUN_OR_FILE" if recipe.behaviour in ("medium", "expert") else ""
+        return f"rlsuite data make {recipe.name}{needs.get(recipe.behaviour, policy)}"
     known = locate(name).known
     if known is not None and not is_here(name):
         return f"rlsuite data check {known.name}    # downloads {known.url}"
@@ -228,7 +230,7 @@ def describe(name: str) -> DataFacts:
 
 @cache
 def published() -> dict[tuple[str, str, str], tuple[float, float]]:
-    """Return published scores and deviations (nan where none is given) by data set, agent and source."""
+    """Return published scores and stds (nan where none is given) by data set, agent and source."""
     with PUBLISHED.open(newline="") as file:
         return {
             (row["dataset"], row["agent"], row["source"]): (float(row["score"]), float(row["std"] or "nan"))
@@ -320,10 +322,10 @@ def table_row(
         zip(FACTS[:4], (facts.label, facts.origin, agent, plan.config.preset), strict=True)
     )
     row |= {"updates": last[0]["updates"], "seeds": len(last), "episodes": train.eval_episodes}
-    for key, spread in (("score", "score_std"), ("return_mean", "return_std")):
+    for key, std in (("score", "score_std"), ("return_mean", "return_std")):
         values = [row[key] for row in last]
         row[key] = statistics.fmean(values)
-        row[spread] = statistics.stdev(values) if len(values) > 1 else math.nan
+        row[std] = statistics.stdev(values) if len(values) > 1 else math.nan
     late = late_evaluations(entries)
     for key, name in (("score", "late_score"), ("return_mean", "late_return")):
         row[name] = statistics.fmean(entry[key] for entry in late)
@@ -380,11 +382,11 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
     )
     lines = [f"| {' | '.join(heads)} |", f"| {' | '.join(['---'] * len(heads))} |"]
     for row in rows:
-        score, paper, corl = (with_spread(row[key], row[f"{key}_std"]) for key in ("score", "paper", "corl"))
-        reached = with_spread(row["return_mean"], row["return_std"])
-        late = with_spread(row["late_score"], row["late_score_std"])
+        score, paper, corl = (with_std(row[key], row[f"{key}_std"]) for key in ("score", "paper", "corl"))
+        reached = with_std(row["return_mean"], row["return_std"])
+        late = with_std(row["late_score"], row["late_score_std"])
         moved = "" if math.isnan(row["q_drift"]) else f"{row['q_drift']:+.1%}"
-        behaviour = with_spread(row["behaviour_score"], math.nan)
+        behaviour = with_std(row["behaviour_score"], math.nan)
         size = f"{row['updates']:,}, {row['seeds']}"
         cells = (
             row["dataset"],
@@ -407,8 +409,8 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, "", "Published numbers are of D4RL's own data. " + "; ".join(notes) + ".", ""])
 
 
-def with_spread(value: float, spread: float) -> str:
-    """Write a number, with its deviation where there is one."""
+def with_std(value: float, std: float) -> str:
+    """Write a number, with its std where there is one."""
     if math.isnan(value):
         return ""
-    return f"{value:,.1f}" if math.isnan(spread) else f"{value:,.1f} +- {spread:,.1f}"
+    return f"{value:,.1f}" if math.isnan(std) else f"{value:,.1f} +- {std:,.1f}"

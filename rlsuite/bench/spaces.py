@@ -69,7 +69,7 @@ def example(name: str, entry: Mapping[str, Any]) -> Any:
 
 
 def is_whole(entry: Mapping[str, Any]) -> bool:
-    """Whether a range is one of whole numbers."""
+    """Return whether a range is one of whole numbers."""
     return isinstance(entry["low"], int) and isinstance(entry["high"], int)
 
 

@@ -71,7 +71,7 @@ class Pair(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where one run stands.
+    """Progress of one run.
 
     Attributes:
         state: one of `STATES`.
@@ -165,7 +165,7 @@ def failed_file(args: StudyArgs, name: str) -> Path:
 
 
 def evaluated(path: Path) -> bool:
-    """Whether a run has an evaluation that a report can show."""
+    """Return whether a run has an evaluation that a report can show."""
     metrics = path / METRICS_FILE
     return metrics.exists() and any(r.get("eval/return_mean") is not None for r in read_metrics(metrics))
 

@@ -71,7 +71,7 @@ class SweepArgs(LaunchFlags):
 
     @property
     def folder(self) -> Path:
-        """Where the study lies."""
+        """Folder of the study."""
         where = (self.env or self.dataset).replace(":", "-").replace("/", "-")
         return self.out or Path("runs") / f"sweep-{self.agent}-{where}"
 
@@ -178,7 +178,7 @@ class Sweep:
         return self.wanted > 0 and self.under_way < (self.launcher.slots or self.args.trials)
 
     def goes_on(self, leaving: bool) -> bool:
-        """Whether there are runs to wait for, or trials to start where the sweep is not being left."""
+        """Return whether there are runs to wait for, or trials to start where the sweep is not being left."""
         return bool(self.running) or (self.wanted > 0 and not leaving)
 
     def start(self) -> None:

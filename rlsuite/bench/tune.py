@@ -24,12 +24,12 @@ from rlsuite.launch.plan import resolve, task_of
 from rlsuite.launch.task import LEAVE_SECONDS, LOCK_SECONDS, POLL_SECONDS, in_use, leave, spawn
 
 
-def is_ours(turn: IO[str]) -> bool:
-    """Whether this trial may start the run; the others of the same values follow it until its process ends.
+def is_ours(lock: IO[str]) -> bool:
+    """Return whether this trial may start the run; others of its values follow it until its process ends.
 
     The lock goes with the trial's process, however that ends.
     """
-    return lock_descriptor(turn.fileno(), blocking=False)
+    return lock_descriptor(lock.fileno(), blocking=False)
 
 
 def _tune() -> Any:
@@ -89,12 +89,12 @@ def trainable(
         process, told, code = None, 0, None
         root.mkdir(parents=True, exist_ok=True)
         patience = 0.0  # until then a process whose trial has died may save and leave
-        with path.with_suffix(".turn").open("w") as turn:
+        with path.with_suffix(".turn").open("w") as lock:
             try:
                 while True:
                     if process is not None:
                         code = process.poll()
-                    elif is_ours(turn):
+                    elif is_ours(lock):
                         patience = patience or time.monotonic() + LOCK_SECONDS
                         task = task_of(plan, path, log)
                         if task is None:  # finished, and only to be told

@@ -1,4 +1,4 @@
-"""What the hidden layers of our own networks are made of, by name: for whoever changes single units.
+"""Names of the weights of our networks' hidden layers, for methods that change single units.
 
 A unit is a row of a hidden layer's weight. Beside it belong to the unit its entry of the norm behind the
 layer and its column of the layers that read it. Residual streams have no such columns: several layers add to
@@ -37,7 +37,7 @@ class HiddenLayer:
 
 
 def hidden_layers(network: nn.Module, name: str = "") -> tuple[HiddenLayer, ...] | None:
-    """Return the hidden layers of a perceptron, residual network, denoiser, actor or critic of this package.
+    """Return the hidden layers of an MLP, residual network, denoiser, actor or critic of this package.
 
     Args:
         network: any module.
@@ -75,7 +75,7 @@ def _perceptron(net: MLP, dot: str) -> list[HiddenLayer]:
 
 
 def _blocks(net: Any, dot: str) -> Iterator[HiddenLayer]:
-    """Inside a block as in a perceptron, and what comes out is added to the stream."""
+    """Inside a block as in an MLP, and what comes out is added to the stream."""
     for i, block in enumerate(net.blocks):
         *inner, last = _sequence(block, f"{dot}blocks.{i}.")
         yield from inner

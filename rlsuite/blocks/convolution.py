@@ -18,7 +18,7 @@ KERNEL = 3  # cells, stride 1, no padding; ibid.
 
 
 class ConvTrunk(nn.Module):
-    """One 3 x 3 convolution, then a perceptron: the network of MinAtar's authors.
+    """One 3 x 3 convolution, then an MLP: the network of MinAtar's authors.
 
     Args:
         picture: height, width and channels of a picture, whose last axis changes fastest.
@@ -49,7 +49,7 @@ class ConvTrunk(nn.Module):
         bound = 1 / math.sqrt(channels * KERNEL**2)
         with torch.no_grad():
             for parameter in (self.weight, self.bias):
-                fill(parameter, generator, lambda part, own: part.uniform_(-bound, bound, generator=own))
+                fill(parameter, generator, lambda part, rng: part.uniform_(-bound, bound, generator=rng))
         self.activation = ACTIVATIONS[activation]()
         cells = (height - KERNEL + 1) * (width - KERNEL + 1)
         self.trunk = MLP(

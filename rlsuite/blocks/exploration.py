@@ -25,16 +25,16 @@ class CorrelatedNoise(nn.Module):
     episode's length nor room for its noise (our choice).
 
     Args:
-        kind: "ou" or "pink".
+        process: "ou" or "pink".
     """
 
     decay: Tensor
 
-    def __init__(self, kind: Literal["ou", "pink"]) -> None:
+    def __init__(self, process: Literal["ou", "pink"]) -> None:
         super().__init__()
         memories = [2.0**octave for octave in range(PINK_OCTAVES)]
-        decays = [1 - OU_RATE] if kind == "ou" else [math.exp(-1 / memory) for memory in memories]
-        self.starts_at_rest = kind == "ou"  # the process begins at 0 in every episode, as its authors' does
+        decays = [1 - OU_RATE] if process == "ou" else [math.exp(-1 / memory) for memory in memories]
+        self.starts_at_rest = process == "ou"  # at 0 in every episode, as its authors' does
         self.register_buffer("decay", torch.tensor(decays), persistent=False)
 
     @property

@@ -20,7 +20,7 @@ from rlsuite.blocks.noise import Noise
 LOG_2PI = math.log(2 * math.pi)
 LOG_2 = math.log(2.0)
 POINTS, WEIGHTS = np.polynomial.hermite_e.hermegauss(10)  # of `mean_of_tanh`
-RAW_STD_FLOOR = -5.0  # of STAC's heads, before softplus: a deviation is at least 0.0067; author's code
+RAW_STD_FLOOR = -5.0  # of STAC's heads, before softplus: a std is at least 0.0067; author's code
 
 
 class Gaussian(NamedTuple):
@@ -109,16 +109,16 @@ class GaussianActor(nn.Module):
 
 
 class UnsquashedActor(nn.Module):
-    """Gaussian over actions themselves: the mean is tanh of the trunk, the deviation the same everywhere.
+    """Gaussian over actions themselves: the mean is tanh of the trunk, the std the same everywhere.
 
-    The log-deviation is a vector of parameters, 0 at first. Actions outside [-1, 1] have density too, and
+    The log-std is a vector of parameters, 0 at first. Actions outside [-1, 1] have density too, and
     those on the bounds a finite one, which a squashed Gaussian does not give them (IQL's authors' code).
 
     Args:
         observation: O.
         action: A.
         shape: of the trunk.
-        log_std_range: hard clamp of the log-deviation.
+        log_std_range: hard clamp of the log-std.
     """
 
     def __init__(
@@ -205,14 +205,14 @@ class GaussianCritic(_Critic):
 
     outputs = 2
 
-    def deviation(self, raw: Tensor) -> Tensor:
+    def std(self, raw: Tensor) -> Tensor:
         """Map the second output to a standard deviation."""
         return F.softplus(raw)
 
     def forward(self, observation: Tensor, action: Tensor, noise: Noise | None = None) -> Gaussian:
         """Return the return's Gaussian, `[*lead, M, N]` each, for `[*lead, N, O]` and `[*lead, N, A]`."""
         mean, raw = self.features(observation, action, noise).unbind(-1)
-        return Gaussian(mean, self.deviation(raw))
+        return Gaussian(mean, self.std(raw))
 
     def expected(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return the means alone, `[*lead, M, N]`."""
@@ -220,8 +220,8 @@ class GaussianCritic(_Critic):
 
 
 class FlooredGaussianCritic(GaussianCritic):
-    """The same with STAC's floor under the deviation."""
+    """The same with STAC's floor under the std."""
 
-    def deviation(self, raw: Tensor) -> Tensor:
+    def std(self, raw: Tensor) -> Tensor:
         """Map the second output to a standard deviation of at least 0.0067."""
         return floored_softplus(raw)

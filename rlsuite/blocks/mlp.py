@@ -48,10 +48,10 @@ class Linear(nn.Module):
         weight, bias = torch.empty_like(self.weight), torch.zeros_like(self.bias)
         if self.gain is not None:
             gain = self.gain
-            return fill(weight, generator, lambda part, own: _orthogonal(part, gain, own)), bias
+            return fill(weight, generator, lambda part, rng: _orthogonal(part, gain, rng)), bias
         bound = 1 / math.sqrt(weight.shape[-1])
         for tensor in (weight, bias):
-            fill(tensor, generator, lambda part, own: part.uniform_(-bound, bound, generator=own))
+            fill(tensor, generator, lambda part, rng: part.uniform_(-bound, bound, generator=rng))
         return weight, bias
 
     def forward(self, x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ DENOISING_STEPS = 5  # passes of the denoiser; DACER takes 20 and that many time
 
 
 class _Residual(nn.Module):
-    """What the three residual networks share: sizes, one way to make layers, and a linear head."""
+    """Base of the three residual networks: sizes, one way to make layers, and a linear head."""
 
     def __init__(
         self,
@@ -162,14 +162,14 @@ class MultiSkip(_Residual):
 
 
 class Denoiser(nn.Module):
-    """Refines its output in several passes through one perceptron, as DACER's actor does (arXiv 2405.15177).
+    """Refines its output in several passes through one MLP, as DACER's actor does (arXiv 2405.15177).
 
     Every pass sees the input, the output so far (zeros at first) and the embedded step, and adds a share of
     its result. Noise is left out: a deterministic sampler serves as a network anywhere (our choice).
 
     Args:
         inputs: I.
-        hidden: widths of the perceptron.
+        hidden: widths of the MLP.
         outputs: O.
         lead: independent networks along leading axes.
         generator: draws the initial weights.
@@ -227,7 +227,7 @@ RESIDUAL = ("bronet", "simba", "multiskip")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetShape:
-    """What the networks of an agent share: everything but what goes in and what comes out.
+    """Shape of an agent's networks: everything but input and output sizes.
 
     Attributes:
         hidden: widths of the hidden layers; of residual networks that of the stem and of every block.
@@ -273,8 +273,8 @@ class NetShape:
 
 def network(name: Network, *sizes: Any, layer_norm: bool = False, **fields: Any) -> Any:
     """Make the trunk called `name` from the arguments of `MLP`; residual ones bring their own norms."""
-    own = {} if name in RESIDUAL else {"layer_norm": layer_norm}
-    return NETWORKS[name](*sizes, **own, **fields)
+    norm = {} if name in RESIDUAL else {"layer_norm": layer_norm}
+    return NETWORKS[name](*sizes, **norm, **fields)
 
 
 def check_widths(name: str, hidden: Sequence[int]) -> None:

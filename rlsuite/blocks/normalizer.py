@@ -11,11 +11,11 @@ from rlsuite.blocks.mlp import Lead
 from rlsuite.errors import DataError
 
 MIN_STD = 1e-2  # in units of the observation: what hardly varies is not blown up
-CLIP = 10.0  # of normalised observations, in deviations; our choice, that of common vector normalisers
+CLIP = 10.0  # of normalised observations, in stds; our choice, that of common vector normalisers
 
 
 class RunningNorm(nn.Module):
-    """Observations less their running mean, in running deviations, cut at 10.
+    """Observations standardised by running mean and std, cut at 10.
 
     The statistics are those of all rows that `observe` was shown, merged batch by batch (Chan et al. 1983).
     Before the first batch observations pass unchanged.
@@ -39,8 +39,8 @@ class RunningNorm(nn.Module):
         size = rows.shape[-2]
         var, mean = torch.var_mean(rows, dim=-2, correction=0)
         if ranks.size() > 1:  # every rank shows rows of its own, and all follow the same statistics
-            size, own, mean = size * ranks.size(), mean, ranks.mean(mean)
-            var = ranks.mean(var + (own - mean).square())
+            size, local, mean = size * ranks.size(), mean, ranks.mean(mean)
+            var = ranks.mean(var + (local - mean).square())
         share = (size / (self.count + size)).to(rows.dtype)  # of this batch in what has been seen
         delta = mean - self.mean
         merged = (1 - share) * self.var + share * var + share * (1 - share) * delta.square()
@@ -63,7 +63,7 @@ class Standardise(nn.Module):
         std: `[O]`, positive.
 
     Raises:
-        ValueError: shapes differ or a deviation is not positive.
+        ValueError: shapes differ or a std is not positive.
     """
 
     mean: Tensor
@@ -81,7 +81,7 @@ class Standardise(nn.Module):
         """Take other moments, each `[O]`, in place.
 
         Raises:
-            DataError: a number is not finite or a deviation not positive; nothing is taken then.
+            DataError: a number is not finite or a std not positive; nothing is taken then.
         """
         if mean.shape != self.mean.shape or std.shape != self.std.shape:
             raise DataError(

@@ -44,7 +44,7 @@ class BiGRU(nn.Module):
             ):
                 parameter = nn.Parameter(torch.empty(*lead, 2, *shape))
                 with torch.no_grad():
-                    fill(parameter, generator, lambda part, own: part.uniform_(-bound, bound, generator=own))
+                    fill(parameter, generator, lambda part, rng: part.uniform_(-bound, bound, generator=rng))
                 self.register_parameter(f"{name}_{layer}", parameter)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class BiGRU(nn.Module):
             getattr(self, f"input_weight_{layer}").flatten(0, -3),
         ).unflatten(1, (steps, rows))
         state = products.new_zeros(len(weight), rows, self.hidden)
-        found = []
+        states = []
         for step in products.unbind(1):
             recurrent = torch.baddbmm(bias, state, weight)
             gates = (step[..., : 2 * self.hidden] + recurrent[..., : 2 * self.hidden]).sigmoid()
@@ -75,6 +75,6 @@ class BiGRU(nn.Module):
                 step[..., 2 * self.hidden :], reset, recurrent[..., 2 * self.hidden :]
             ).tanh()
             state = torch.lerp(candidate, state, keep)
-            found.append(state)
-        ahead, back = torch.stack(found, -2).unflatten(0, (*lead, 2)).unbind(len(lead))
+            states.append(state)
+        ahead, back = torch.stack(states, -2).unflatten(0, (*lead, 2)).unbind(len(lead))
         return torch.cat((ahead, back.flip(-2)), -1)

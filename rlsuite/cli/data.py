@@ -177,7 +177,7 @@ def _make(args: MakeArgs) -> int:
         layout=args.layout,
         command=shlex.join(["rlsuite", *sys.argv[1:]]),
         seed=args.seed,
-        tell=tell if chosen.kind == "pointmaze" else None,
+        tell=tell if chosen.behaviour == "pointmaze" else None,
     )
     behaviour = made.behaviour
     print(f"{made.path}: {made.tally.steps:,} env steps in {made.tally.episodes:,} episodes")
@@ -196,21 +196,21 @@ def _check_flags(args: MakeArgs, chosen: "Recipe") -> None:
     """Raise ConfigError for a policy or parts that are missing, or that nobody would read."""
     from rlsuite.offline.names import MIXTURES
 
-    wants_policy = chosen.kind in ("medium", "expert", "medium-replay")
+    wants_policy = chosen.behaviour in ("medium", "expert", "medium-replay")
     if wants_policy and args.policy is None:
-        what = "a run folder" if chosen.kind == "medium-replay" else "a run folder or a safetensors file"
+        what = "a run folder" if chosen.behaviour == "medium-replay" else "a run folder or a safetensors file"
         raise ConfigError(f"{chosen.name} needs --policy: {what}")
     if args.policy is not None and not wants_policy:
         raise ConfigError(f"{chosen.name} takes no --policy: {chosen.summary}")
-    if bool(args.parts) != (chosen.kind in MIXTURES):
+    if bool(args.parts) != (chosen.behaviour in MIXTURES):
         raise ConfigError(
             f"--parts A B belongs to mixtures, and to all of them; {chosen.name}: {chosen.summary}"
         )
-    if bool(args.shares) != (chosen.kind == "random-expert"):
+    if bool(args.shares) != (chosen.behaviour == "random-expert"):
         raise ConfigError(
             f"--shares belong to random-expert, and to no other; {chosen.name}: {chosen.summary}"
         )
-    if args.noise and chosen.kind not in ("medium", "expert"):
+    if args.noise and chosen.behaviour not in ("medium", "expert"):
         raise ConfigError(f"{chosen.name} takes no --noise: {chosen.summary}")
 
 
@@ -222,13 +222,13 @@ def _source(args: MakeArgs, chosen: "Recipe", tell: Callable[[int], None]) -> "S
     from rlsuite.training.savedrun import load_run
 
     steps = args.steps or DEFAULT_STEPS
-    if chosen.kind == "pointmaze":
+    if chosen.behaviour == "pointmaze":
         return pointmaze_source(chosen, steps, args.seed)
-    if chosen.kind in MIXTURES:
+    if chosen.behaviour in MIXTURES:
         parts = [load_dataset(name) for name in args.parts]
         return mixture_source(parts, chosen.env, args.steps, args.shares)
     run = None
-    if args.policy is not None and (args.policy.is_dir() or chosen.kind == "medium-replay"):
+    if args.policy is not None and (args.policy.is_dir() or chosen.behaviour == "medium-replay"):
         check_run(args.policy)
         run = load_run(args.policy, args.checkpoint)
         if run.config.train.env.partition("-v")[0] != chosen.env:
@@ -236,7 +236,7 @@ def _source(args: MakeArgs, chosen: "Recipe", tell: Callable[[int], None]) -> "S
     env = make_env(chosen.env, args.num_envs, seed=args.seed)
     if run is None:
         act, policy = (None, {"name": "uniform"}) if args.policy is None else _from_file(args, env)
-    elif chosen.kind == "medium-replay":
+    elif chosen.behaviour == "medium-replay":
         return _replay(run, env, args)
     else:
         act, policy = _from_run(run, env, args)

@@ -17,7 +17,7 @@ PROG = "rlsuite eval"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalArgs:
-    """Plays deterministic episodes with the policy of a run and prints mean, deviation and lengths."""
+    """Plays deterministic episodes with the policy of a run and prints mean, std and lengths."""
 
     run: conf.Positional[Path]
     """Run folder."""

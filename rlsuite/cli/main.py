@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def is_echo() -> bool:
-    """Whether torchrun started this process beside a first one, which says what is wrong."""
+    """Return whether torchrun started this process beside a first one, which says what is wrong."""
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
 
 
@@ -121,7 +121,7 @@ def guarded(argv: Sequence[str]) -> int:
         say(f"{error.filename or 'a file'}: {error.strerror or error}; nothing more was done")
         return DataError.exit_code
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_MEMORY):
             raise
         logger.debug("the cause", exc_info=error)
         say(f"the memory does not suffice: {str(error)[:200]}; take fewer worlds, rows or units")

@@ -95,8 +95,9 @@ def _prepared(cls: type, argv: Sequence[str]) -> list[str]:
         if arg.startswith("--"):
             flag = name.replace("_", "-")
             hint, default = hints.get(flag, (None, None))
-            # tyro takes a bare flag of a tuple as the empty one, which nobody means who forgot the value.
-            if not equals and following.startswith("--") and typing.get_origin(hint) is tuple and default:
+            # tyro takes a bare flag of a tuple as the empty one: right for names (no loggers), not for sizes.
+            several = typing.get_origin(hint) is tuple and not {str, Path} & {*typing.get_args(hint)}
+            if not equals and following.startswith("--") and several and default:
                 raise ConfigError(f"{flag}: at least one value must follow")
             prepared.append(f"{name}={_checked(hints, flag, value)}" if equals else arg)
         else:
@@ -119,13 +120,13 @@ def _checked(hints: Mapping[str, tuple[Any, Any]], flag: str, value: str) -> str
 
 
 def _takes_whole(hint: Any) -> bool:
-    """Whether a field holds whole numbers and no others."""
+    """Return whether a field holds whole numbers and no others."""
     members = [item for item in typing.get_args(hint) if item not in (type(None), ...)] or [hint]
     return all(member is int for member in members)
 
 
 def given(argv: Sequence[str], flag: str) -> bool:
-    """Whether a line has this flag, however it is spelled."""
+    """Return whether a line has this flag, however it is spelled."""
     return any(arg.partition("=")[0].replace("_", "-") == flag for arg in argv)
 
 
@@ -162,7 +163,7 @@ def _fields(cls: type, prefix: str = "") -> list[tuple[str, tuple[Any, Any]]]:
 
 
 class FirstPass(typing.NamedTuple):
-    """What a command line must be asked before its flags are known; None where a flag is absent.
+    """Values of a command line that decide which flags it has; None where a flag is absent.
 
     Attributes:
         imports: modules that may register agents, so that names of theirs are known.

@@ -43,12 +43,12 @@ class Console:
                 self._fail(error)
 
     def isatty(self) -> bool:
-        """Whether a terminal shows it."""
+        """Return whether a terminal shows it."""
         return self._stream is not None and self._stream.isatty()
 
     @property
     def encoding(self) -> str:
-        """Of the stream below."""
+        """Encoding of the stream below."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def __getattr__(self, name: str) -> Any:

@@ -130,8 +130,8 @@ def _takes(hint: Any, name: str) -> str:
     if arguments:  # a value, or none
         members = [_takes(item, name) for item in arguments if item is not type(None)]
         return "|".join([*members, *(["none"] if type(None) in arguments else [])])
-    words = {int: "INT", float: "FLOAT", str: name.upper().replace("_", "-")}
-    return words.get(hint, getattr(hint, "__name__", str(hint)).upper())
+    placeholders = {int: "INT", float: "FLOAT", str: name.upper().replace("_", "-")}
+    return placeholders.get(hint, getattr(hint, "__name__", str(hint)).upper())
 
 
 def _default(value: Any) -> str:

@@ -15,7 +15,7 @@ from rlsuite.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbsentOptions:
-    """What the data say of their environment; `rlsuite train` fills it in."""
+    """Facts of the environment that the data state; `rlsuite train` fills them in."""
 
     observation: int
     """Length of an observation, O."""

@@ -22,7 +22,7 @@ OPEN = 1.57  # rad; the door's hinge when it is wide open
 
 
 class Told(NamedTuple):
-    """What a rule says of a step: its reward, and whether the episode terminates."""
+    """Reward of a step, and whether the episode terminates."""
 
     reward: float
     terminated: bool = False

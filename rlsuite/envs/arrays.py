@@ -1,4 +1,4 @@
-"""What numpy and torch write differently, for functions that take the arrays of either.
+"""Functions that numpy and torch spell differently, for code that takes arrays of either.
 
 The native engine hands numpy arrays to a task's functions, engine `warp` tensors on its device. Indexing,
 arithmetic, comparisons, `sum(-1)`, `all(-1)`, `mean(-1)`, `cumsum(-1)` and `reshape` are the same in both.
@@ -50,9 +50,9 @@ def clip(array: Array, low: float, high: float) -> Array:
 
 def magnitude(values: np.ndarray) -> float:
     """Return the sum of squares of a numpy array of any shape: an upper bound of each, nan if one is nan."""
-    numbers = values if values.ndim == 1 else values.reshape(-1)
+    flattened = values if values.ndim == 1 else values.reshape(-1)
     # Of more numbers, BLAS may make a dot product on threads of its own.
-    return numbers.dot(numbers) if numbers.size < DOT_SIZE else np.einsum("i,i->", numbers, numbers)
+    return flattened.dot(flattened) if flattened.size < DOT_SIZE else np.einsum("i,i->", flattened, flattened)
 
 
 def number(flags: Array, like: Array) -> Array:

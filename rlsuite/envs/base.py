@@ -1,4 +1,4 @@
-"""What all our environments share: the contract, the time limit, the guard against bad numbers.
+"""Base class of our environments: the contract, the time limit, the guard against bad numbers.
 
 One contract, three ways to step, each on top of the one before it: `step_arrays` (numpy arrays),
 `step_tensors` (the same as tensors; on a device all that there is), `step` (TorchRL's TensorDict).
@@ -39,7 +39,7 @@ Kind = TypeVar("Kind", np.ndarray, Tensor)
 
 
 class StepResult(NamedTuple, Generic[Kind]):
-    """What one step of all envs gives to the caller, who owns the arrays.
+    """Result of one step of all envs; the caller owns the arrays.
 
     Attributes:
         observation: `[B, O]`, the true successor, at an episode's end too; zeros where not `valid`.
@@ -57,7 +57,7 @@ class StepResult(NamedTuple, Generic[Kind]):
 
 
 class Outcome(NamedTuple):
-    """What a simulation says of one step, in its own precision: numpy arrays, or tensors on its device.
+    """Outcome of a simulation's step, in its precision: numpy arrays, or tensors on its device.
 
     Attributes:
         observation: `[B, O]`, the true successor.
@@ -80,7 +80,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvFacts:
-    """What an environment is; a wrapper's are its inner environment's with some replaced.
+    """Facts about an environment; a wrapper's are its inner environment's with some replaced.
 
     Attributes:
         env_id: the name that makes this environment again.
@@ -547,8 +547,8 @@ class VectorEnv(EnvBase):
             prefix: of the names.
             keep_vars: without effect: nothing here has a gradient.
         """
-        own = {"step_count": self._steps().unsqueeze(-1), "nan_resets": self._nan_resets.clone()}
-        named = {prefix + name: value for name, value in (own | self._own_state()).items()}
+        state = {"step_count": self._steps().unsqueeze(-1), "nan_resets": self._nan_resets.clone()}
+        named = {prefix + name: value for name, value in (state | self._own_state()).items()}
         if destination is None:
             return named
         destination.update(named)
@@ -577,9 +577,11 @@ class VectorEnv(EnvBase):
         self, state_dict: Mapping[str, Tensor], prefix: str, *_: object, **__: object
     ) -> None:
         """Take the part of an enclosing module's state that is this environment's."""
-        own = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-        if own:
-            self.load_state_dict(own)
+        mine = {
+            key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)
+        }
+        if mine:
+            self.load_state_dict(mine)
 
     def _steps(self) -> Tensor:
         """Return the env steps of each running episode, `[B]` int64: a new tensor."""

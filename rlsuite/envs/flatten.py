@@ -39,11 +39,11 @@ def choose(paths: Sequence[Path], keys: Sequence[str] | None, where: str) -> lis
     chosen: list[Path] = []
     for key in keys:
         way = tuple(key.split("/"))
-        below = [path for path in paths if path[: len(way)] == way]
-        if not below:
+        matching = [path for path in paths if path[: len(way)] == way]
+        if not matching:
             known = ", ".join("/".join(path) for path in paths)
             raise ConfigError(f'{where}: the observation has no part "{key}"; allowed are {known}')
-        chosen += below
+        chosen += matching
     return chosen
 
 

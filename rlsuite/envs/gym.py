@@ -254,7 +254,7 @@ def _registered() -> list[str]:
 
 
 def has_discrete_actions(gym_id: str, options: EnvOptions) -> bool:
-    """Whether a Gymnasium environment takes one of A actions; raises as `GymEnv` for what cannot be made."""
+    """Return whether a Gymnasium environment takes one of A actions; raises like `GymEnv`."""
     env = _make(gym_id, _arguments(gym_id, options))
     with _blamed(f"gym:{gym_id}", "cannot be made"):
         discrete = isinstance(env.action_space, spaces.Discrete)

@@ -21,7 +21,7 @@ CLOSE_SECONDS = 5.0  # that workers are given to leave
 
 
 class Played(NamedTuple):
-    """What one step of all copies brought: `[B, O]` float64, `[B]` float64, `[B]` bool twice."""
+    """Result of one step of all copies: `[B, O]` float64, `[B]` float64, `[B]` bool twice."""
 
     observation: np.ndarray
     reward: np.ndarray

@@ -193,9 +193,9 @@ class VectorView(gymnasium.vector.VectorEnv):
                     f"reset_mask: came {mask.dtype} {list(mask.shape)} with {int(mask.sum())} True; it must "
                     f"be bool [{self.num_envs}] with a True at least"
                 )
-        for index, own in enumerate(self._seeds(seed)):
-            if own is not None and mask[index]:
-                self._adapter.generators[index] = np_random(int(own))[0]
+        for index, chosen in enumerate(self._seeds(seed)):
+            if chosen is not None and mask[index]:
+                self._adapter.generators[index] = np_random(int(chosen))[0]
         observation = self.env.reset_arrays(mask)
         self._ended = self._ended & ~mask if self._waiting else np.zeros_like(mask)
         self._waiting = np.count_nonzero(self._ended) > 0

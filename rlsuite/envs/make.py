@@ -1,4 +1,4 @@
-"""What an `--env` string means."""
+"""Build an environment from an `--env` string."""
 
 import importlib
 import re
@@ -126,8 +126,8 @@ def _dm_control(name: str, num_envs: int, options: EnvOptions) -> VectorEnv:
 def _with_stock(rest: str, num_envs: int, options: EnvOptions) -> VectorEnv:
     from rlsuite.envs.stock import StockEnv, StockOptions
 
-    own, others = _own_options(options.options, "stock_")
-    chosen = from_mapping(StockOptions, own, f"options stock_* of stock:{rest}")
+    mine, others = _own_options(options.options, "stock_")
+    chosen = from_mapping(StockOptions, mine, f"options stock_* of stock:{rest}")
     return StockEnv(make_env(rest, num_envs, replace(options, options=others)), chosen, options.seed)
 
 
@@ -135,13 +135,13 @@ def _with_discrete_actions(rest: str, num_envs: int, options: EnvOptions) -> Vec
     from rlsuite.envs.discrete import DiscreteOptions, DiscretisedEnv
     from rlsuite.envs.gym import GymEnv, has_discrete_actions
 
-    own, others = _own_options(options.options, "discrete_")
+    mine, others = _own_options(options.options, "discrete_")
     inner = replace(options, options=others)
-    chosen = from_mapping(DiscreteOptions, own, f"options discrete_* of discrete:{rest}")
+    chosen = from_mapping(DiscreteOptions, mine, f"options discrete_* of discrete:{rest}")
     family, _, gym_id = rest.partition(":")
     if family == "gym" and has_discrete_actions(gym_id, inner):
         _refuse_engine(rest, options.engine, "auto", "gym")
-        if own:
+        if mine:
             raise ConfigError(f"{rest} has discrete actions already: discrete_bins has no use")
         return GymEnv(gym_id, num_envs, inner, discrete=True)
     return DiscretisedEnv(make_env(rest, num_envs, inner), chosen)
@@ -159,8 +159,8 @@ FAMILIES: dict[str, Callable[[str, int, EnvOptions], VectorEnv]] = {
 
 def _own_options(options: Mapping[str, Any], prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options with a prefix, without it, and all others."""
-    own = {key.removeprefix(prefix): value for key, value in options.items() if key.startswith(prefix)}
-    return own, {key: value for key, value in options.items() if not key.startswith(prefix)}
+    mine = {key.removeprefix(prefix): value for key, value in options.items() if key.startswith(prefix)}
+    return mine, {key: value for key, value in options.items() if not key.startswith(prefix)}
 
 
 def _split_version(env_id: str) -> tuple[str, str]:

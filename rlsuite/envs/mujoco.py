@@ -182,10 +182,10 @@ class MujocoEnv(VectorEnv):
         return self._functions.observation(self._fields)
 
     def _own_state(self) -> dict[str, Tensor]:
-        own = self._starts.state_dict()
+        state = self._starts.state_dict()
         if self.task.goal_size:
-            own["goal"] = torch.as_tensor(self._fields["goal"]).clone()
-        return self.engine.state_dict() | own
+            state["goal"] = torch.as_tensor(self._fields["goal"]).clone()
+        return self.engine.state_dict() | state
 
     def _load_own_state(self, state: dict[str, Tensor]) -> None:
         goal = torch.as_tensor(self._fields["goal"])

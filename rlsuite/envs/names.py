@@ -73,16 +73,16 @@ def suite_tasks_by_name() -> dict[str, TaskFile]:
 
 def env_names() -> list[tuple[str, str]]:
     """Return (id, one-line summary) of every environment that `make_env` understands."""
-    own = [(name, task.summary) for name, task in (tasks_by_name() | toys_by_name()).items()]
+    native = [(name, task.summary) for name, task in (tasks_by_name() | toys_by_name()).items()]
     suite = [(f"dmc:{name}", task.summary) for name, task in suite_tasks_by_name().items()]
     added = [(name, f"from {target}") for name, target in added_tasks().items()]
-    return [*own, *suite, *added, *FOREIGN]
+    return [*native, *suite, *added, *FOREIGN]
 
 
 def added_tasks() -> dict[str, str]:
     """Return the tasks that other packages or `--import` added, by name: the module each lives in."""
-    own = tasks_by_name() | toys_by_name()
-    return {name: target for name, target in extensions.targets("task").items() if name not in own}
+    native = tasks_by_name() | toys_by_name()
+    return {name: target for name, target in extensions.targets("task").items() if name not in native}
 
 
 def _task_files(folder: Path) -> Iterator[tuple[str, TaskFile]]:

@@ -1,4 +1,4 @@
-"""What can be asked of every environment: the fields that `make_env` takes."""
+"""Options of every environment: the fields that `make_env` takes."""
 
 import dataclasses
 import difflib
@@ -17,7 +17,7 @@ ENGINES = ("auto", "native", "warp", "gym", "dmc")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvOptions:
-    """How an environment is made, whatever its kind.
+    """Options common to all environments.
 
     Raises:
         ConfigError: an unknown engine, or a number out of its range.

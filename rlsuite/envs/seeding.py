@@ -28,7 +28,7 @@ def make_generators(seed: Seeds, count: int) -> list[np.random.Generator]:
         return [np_random(None if seed is None else seed + i)[0] for i in range(count)]
     if len(seed) != count:
         raise ValueError(f"{len(seed)} seeds for {count} envs")
-    return [np_random(own)[0] for own in seed]
+    return [np_random(each)[0] for each in seed]
 
 
 def pack_generators(generators: list[np.random.Generator]) -> Tensor:
@@ -37,19 +37,19 @@ def pack_generators(generators: list[np.random.Generator]) -> Tensor:
     for generator in generators:
         state = generator.bit_generator.state
         inner, increment = state["state"]["state"], state["state"]["inc"]
-        words = (inner >> 64, inner & LOW_64, increment >> 64, increment & LOW_64)
-        rows.append((*words, state["has_uint32"], state["uinteger"]))
+        packed = (inner >> 64, inner & LOW_64, increment >> 64, increment & LOW_64)
+        rows.append((*packed, state["has_uint32"], state["uinteger"]))
     return torch.from_numpy(np.array(rows, dtype=np.uint64).view(np.int64))
 
 
-def unpack_generators(words: Tensor) -> list[np.random.Generator]:
+def unpack_generators(packed: Tensor) -> list[np.random.Generator]:
     """Return the generators that `pack_generators` saved; raise DataError where it is none of its tensors."""
-    if words.ndim != 2 or words.shape[1] != WORDS or words.dtype != torch.int64:
+    if packed.ndim != 2 or packed.shape[1] != WORDS or packed.dtype != torch.int64:
         raise DataError(
-            f"generator states must be int64 [envs, {WORDS}], not {words.dtype} {list(words.shape)}"
+            f"generator states must be int64 [envs, {WORDS}], not {packed.dtype} {list(packed.shape)}"
         )
     generators = []
-    for row in words.cpu().contiguous().numpy().view(np.uint64).tolist():
+    for row in packed.cpu().contiguous().numpy().view(np.uint64).tolist():
         generator = np.random.Generator(np.random.PCG64(0))
         generator.bit_generator.state = {
             "bit_generator": "PCG64",

@@ -1,4 +1,4 @@
-"""Where episodes begin: initial states drawn env by env on the host, or all at once on a device.
+"""Initial states of episodes, drawn env by env on the host, or all at once on a device.
 
 Legend: B envs, Q positions, V velocities.
 """
@@ -74,7 +74,7 @@ class HostStarts(Starts):
 
 
 class DeviceStarts(Starts):
-    """All envs draw from one generator on the device, on every call, so that nobody need be asked."""
+    """Initial states from one generator on the device, drawn for all envs at every call."""
 
     def __init__(self, initial: InitialStates, num_envs: int, qpos0: Tensor, qvel0: Tensor) -> None:
         self._initial = initial

@@ -250,5 +250,5 @@ def _own_seeds(seed: Seeds, count: int) -> Seeds:
     if seed is None:
         return None
     each = list(seed) if isinstance(seed, Sequence) else [seed + index for index in range(count)]
-    digests = [hashlib.sha256(f"stock {int(own)}".encode()).digest() for own in each]
+    digests = [hashlib.sha256(f"stock {int(env_seed)}".encode()).digest() for env_seed in each]
     return [int(np.frombuffer(digest[:8], np.uint64)[0] % EPISODE_SEEDS) for digest in digests]

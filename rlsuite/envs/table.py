@@ -21,7 +21,7 @@ from rlsuite.returns.table import tabulate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableFacts:
-    """What a table says of itself besides its numbers.
+    """Facts about a table besides its numbers.
 
     Attributes:
         env_id: the name that makes this environment again.
@@ -51,9 +51,9 @@ class TableEnv(VectorEnv):
     """
 
     def __init__(self, mdp: MDP, table: TableFacts, num_envs: int, options: EnvOptions) -> None:
-        numbers = tabulate(mdp)
-        shown = np.array([list(table.features(state)) for state in numbers.states], np.float64)
-        ones = np.ones(numbers.probability.shape[1])
+        tabulated = tabulate(mdp)
+        shown = np.array([list(table.features(state)) for state in tabulated.states], np.float64)
+        ones = np.ones(tabulated.probability.shape[1])
         facts = EnvFacts(
             env_id=table.env_id,
             engine_name="none",
@@ -69,12 +69,12 @@ class TableEnv(VectorEnv):
             reward_size=mdp.reward_size,
         )
         super().__init__(facts, options)
-        self.mdp, self.table = mdp, numbers
+        self.mdp, self.table = mdp, tabulated
         self._shown = shown
-        self._limits = numbers.probability.cumsum(-1).numpy()
-        self._starts = numbers.start.cumsum(-1).numpy()
-        self._reward, self._next = numbers.reward.numpy(), numbers.following.numpy()
-        self._terminal = numbers.terminal.numpy()
+        self._limits = tabulated.probability.cumsum(-1).numpy()
+        self._starts = tabulated.start.cumsum(-1).numpy()
+        self._reward, self._next = tabulated.reward.numpy(), tabulated.next_state.numpy()
+        self._terminal = tabulated.terminal.numpy()
         self._place = np.zeros(num_envs, np.int64)
         self._set_seed(options.seed)
 

@@ -1,4 +1,4 @@
-"""What wrappers of our environments share: they ask the inner one to advance and to restart, and add to it.
+"""Base of wrappers of our environments: they ask the inner one to advance and to restart, and add to it.
 
 The outer environment counts steps, casts, guards against bad numbers and truncates; of the inner one only its
 simulation is used, so nothing is done twice.

@@ -1,4 +1,4 @@
-"""What a repository on the Hub holds of a run: a fixed set of names, each with size and SHA-256.
+"""Files of a run in a repository on the Hub: a fixed set of names, each with size and SHA-256.
 
 ```
 rlsuite.json         the list: written last, fetched first
@@ -86,7 +86,7 @@ class Bundle:
 
 
 def may_hold(name: str) -> bool:
-    """Whether a bundle may have a file of this name."""
+    """Return whether a bundle may have a file of this name."""
     return name in _TOP or _SAVED.fullmatch(name) is not None
 
 

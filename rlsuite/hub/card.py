@@ -22,7 +22,7 @@ def curves_by_seed(records: Sequence[Mapping[str, Any]], seed: int) -> dict[int,
 
 
 def draw(curves: Mapping[int, Sequence[Mapping[str, Any]]], title: str, path: Path) -> None:
-    """Draw one curve per seed, with the deviation over evaluation episodes as a band.
+    """Draw one curve per seed, with the std over evaluation episodes as a band.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -36,9 +36,9 @@ def draw(curves: Mapping[int, Sequence[Mapping[str, Any]]], title: str, path: Pa
     for seed, records in curves.items():
         steps = [record["step"] for record in records]
         means = [record["eval/return_mean"] for record in records]
-        spread = [record.get("eval/return_std") or 0.0 for record in records]
+        stds = [record.get("eval/return_std") or 0.0 for record in records]
         (line,) = axes.plot(steps, means, marker=".", label=f"seed {seed}")
-        low, high = zip(*((m - s, m + s) for m, s in zip(means, spread, strict=True)), strict=True)
+        low, high = zip(*((m - s, m + s) for m, s in zip(means, stds, strict=True)), strict=True)
         axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set(title=title, xlabel="env steps", ylabel="evaluation return")
     axes.grid(alpha=0.3)
@@ -123,9 +123,9 @@ def _front(agent: str, env: str, scores: Sequence[float], license_name: str | No
         facts["license"] = license_name
     if scores:
         mean = sum(scores) / len(scores)
-        spread = math.sqrt(sum((score - mean) ** 2 for score in scores) / len(scores))
+        std = math.sqrt(sum((score - mean) ** 2 for score in scores) / len(scores))
         task = {"type": "reinforcement-learning", "name": "reinforcement-learning"}
-        metric = {"type": "mean_reward", "name": "mean_reward", "value": f"{mean:.2f} +/- {spread:.2f}"}
+        metric = {"type": "mean_reward", "name": "mean_reward", "value": f"{mean:.2f} +/- {std:.2f}"}
         result = {"task": task, "dataset": {"name": env, "type": env}, "metrics": [metric]}
         facts["model-index"] = [{"name": agent, "results": [result]}]
     lines = [f"{key}: {json.dumps(value)}" for key, value in facts.items()]

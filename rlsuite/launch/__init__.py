@@ -1,1 +1,1 @@
-"""Where runs are carried out: processes of this machine, a Ray cluster, Slurm."""
+"""Launchers that carry runs out: processes of this machine, a Ray cluster, Slurm."""

@@ -21,7 +21,7 @@ OPTIONS: Mapping[str, type] = {"local": LocalOptions, "ray": RayOptions, "slurm"
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchFlags:
-    """Where runs are carried out."""
+    """Flags that choose a launcher."""
 
     jobs: Annotated[int | None, Bounds(1)] = None
     """Runs at once; by default 1 on this machine, and as many as a cluster takes."""

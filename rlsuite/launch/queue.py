@@ -21,7 +21,7 @@ class Job(Protocol):
 
 
 class Launcher(Protocol):
-    """Who carries tasks out. A context manager: leaving gives back what it holds."""
+    """Protocol of what carries tasks out. A context manager: leaving gives back what it holds."""
 
     @property
     def slots(self) -> int | None:

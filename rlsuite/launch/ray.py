@@ -78,7 +78,7 @@ class RayLauncher:
                 raise ConfigError(f"{demand}: ask for less with --launcher-option")
 
     def fits(self, reserved: dict[str, float]) -> bool:
-        """Whether some node could ever take a run: Ray would wait for one without a word."""
+        """Return whether some node could ever take a run: Ray would wait for one without a word."""
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         return any(
             node.get("CPU", 0) >= reserved["num_cpus"] and node.get("GPU", 0) >= reserved["num_gpus"]

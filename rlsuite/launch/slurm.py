@@ -107,7 +107,7 @@ def private(folder: Path) -> Path:
 
 
 class Work:
-    """What submitit calls on the node."""
+    """Callable that submitit runs on the node."""
 
     def __init__(self, task: LaunchTask) -> None:
         self.task = task

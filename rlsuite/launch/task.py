@@ -59,12 +59,12 @@ class LaunchTask:
 
     @property
     def exit_file(self) -> Path:
-        """Where a worker leaves the exit code."""
+        """File in which a worker leaves the exit code."""
         return self.log.with_suffix(".exit")
 
     @property
     def stop_file(self) -> Path:
-        """What asks a worker, by being there, to save and leave."""
+        """File that asks a worker, by being there, to save and leave."""
         return self.log.with_suffix(".stop")
 
 
@@ -153,7 +153,7 @@ def leave(process: "subprocess.Popen[bytes]", seconds: float) -> None:
 
 
 def in_use(task: LaunchTask, elsewhere: bool = False) -> bool:
-    """Whether a process of this machine holds the task's run folder.
+    """Return whether a process of this machine holds the task's run folder.
 
     The lock itself is only read: who tried it, were it for a moment, would turn away a run that begins then.
 
@@ -176,7 +176,7 @@ def in_use(task: LaunchTask, elsewhere: bool = False) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Whether a process has ended and waits to be read, which without a proper init can be for ever."""
+    """Return whether a process has ended and waits to be reaped, for ever where init does not reap."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:  # not Linux, or gone meanwhile

@@ -31,7 +31,7 @@ def uniform(env: VectorEnv, generator: torch.Generator) -> Act:
 
 
 def noisy(act: Act, std: float, generator: torch.Generator) -> Act:
-    """Return `act` with Gaussian noise of deviation `std` on its actions, clipped to [-1, 1]."""
+    """Return `act` with Gaussian noise of std `std` on its actions, clipped to [-1, 1]."""
 
     def with_noise(observation: Tensor) -> Tensor:
         action = act(observation)
@@ -44,7 +44,7 @@ def noisy(act: Act, std: float, generator: torch.Generator) -> Act:
 def record(
     env: VectorEnv, act: Act, steps: int, *, seed: int, tell: Callable[[int], None] | None = None
 ) -> UniformReplay:
-    """Play `act` in all worlds for `steps` env steps, rounded up to whole vector steps; return every row.
+    """Play `act` in all envs for `steps` env steps, rounded up to whole vector steps; return all transitions.
 
     Args:
         env: the worlds.
@@ -56,12 +56,12 @@ def record(
     rounds = -(-steps // env.num_envs)
     replay = UniformReplay(rounds * env.num_envs, num_envs=env.num_envs, batch_size=1)
     env.set_seed(seed)
-    carried = env.reset()
+    td = env.reset()
     for number in range(rounds):
-        carried["action"] = act(carried["observation"]).clamp(-1, 1)
-        step = env.step(carried)
+        td["action"] = act(td["observation"]).clamp(-1, 1)
+        step = env.step(td)
         replay.extend(step)
-        carried = env.maybe_reset(env.step_mdp(step))
+        td = env.maybe_reset(env.step_mdp(step))
         if tell is not None:
             tell((number + 1) * env.num_envs)
     return replay
@@ -70,20 +70,20 @@ def record(
 def episodes_of_replay(
     rows: Mapping[str, Tensor], *, total: int, env: VectorEnv, num_envs: int
 ) -> Iterator[Recorded]:
-    """Yield the episodes in the rows of a ring, world by world, oldest first, actions in the env's units.
+    """Yield the episodes in a ring, env by env, oldest first, with actions in the env's units.
 
-    An episode whose beginning was overwritten, or that was running at the end, is not `whole`. A row whose
+    An episode whose beginning was overwritten, or that was running at the end, is not `whole`. A step whose
     simulation blew up is left out and ends its episode.
 
     Args:
         rows: `[R, ...]` columns named as in a checkpoint: "observation", "action", "valid",
             "next/observation", "next/reward", "next/terminated", "next/truncated".
-        total: rows ever written.
+        total: transitions ever written.
         env: whose units the actions get.
         num_envs: worlds that wrote the ring, B.
 
     Raises:
-        DataError: a column is missing, or the rows are no whole vector steps.
+        DataError: a column is missing, or the transitions are no whole vector steps.
     """
     missing = [name for name in _COLUMNS if name not in rows]
     if missing:
@@ -93,8 +93,8 @@ def episodes_of_replay(
         raise DataError(f"the replay has {size} rows, expected a multiple of its {num_envs} worlds")
     oldest = total % size if total > size else 0
     half, middle = np.array(env.half_range), np.array(env.middle)
-    for world in range(num_envs):
-        index = (torch.arange(world, size, num_envs) + oldest) % size
+    for env_index in range(num_envs):
+        index = (torch.arange(env_index, size, num_envs) + oldest) % size
         column = {name: rows[name][index].numpy() for name in _COLUMNS}
         done = column["next/terminated"] | column["next/truncated"] | ~column["valid"]
         edges = [0, *(np.flatnonzero(done) + 1).tolist(), len(index)]
@@ -103,13 +103,13 @@ def episodes_of_replay(
             steps = slice(start, stop - 1 if blown_up else stop)
             if steps.stop <= start:
                 continue
-            following = column["next/observation"][steps]
+            next_obs = column["next/observation"][steps]
             truncated = column["next/truncated"][steps, 0].copy()
             terminated = column["next/terminated"][steps, 0]
             finished = bool(done[steps.stop - 1, 0]) and not blown_up
             truncated[-1] |= not terminated[-1]
             yield Recorded(
-                observations=np.concatenate([column["observation"][steps], following[-1:]]),
+                observations=np.concatenate([column["observation"][steps], next_obs[-1:]]),
                 actions=(column["action"][steps] * half + middle).astype(np.float32),
                 rewards=column["next/reward"][steps, 0],
                 terminations=terminated,
@@ -146,24 +146,24 @@ def spaces_of_env(env: VectorEnv) -> RecordedSpaces:
 def episodes_of_data(data: OfflineData) -> Iterator[Recorded]:
     """Yield the episodes of a data set that was read, in the units of the environment.
 
-    Where the last row of an episode stands in for a successor that the file does not have, so does the last
-    observation.
+    Where the last transition of an episode stands in for a successor that the file does not have, so does
+    the last observation.
     """
     box = parse_space(data.metadata, "action_space", str(data.source))[0] if _has_space(data) else None
     rows, named = data.rows, len(data.parts) > 1
     columns = {minari_key(part.key): data.columns(part.key) for part in data.parts}
     for first, stop in data.episodes.tolist():
-        one = rows[first:stop]
-        seen = torch.cat([one["observation"], one["next", "observation"][-1:]]).numpy()
-        actions = one["action"].numpy()
+        episode = rows[first:stop]
+        seen = torch.cat([episode["observation"], episode["next", "observation"][-1:]]).numpy()
+        actions = episode["action"].numpy()
         if box is not None and box.low is not None and box.high is not None:
             actions = actions * (box.high - box.low) / 2 + (box.high + box.low) / 2
         yield Recorded(
             observations={key: seen[:, place] for key, place in columns.items()} if named else seen,
             actions=actions.astype(np.float32),
-            rewards=one["next", "reward"].squeeze(-1).numpy(),
-            terminations=one["next", "terminated"].squeeze(-1).numpy(),
-            truncations=one["next", "truncated"].squeeze(-1).numpy(),
+            rewards=episode["next", "reward"].squeeze(-1).numpy(),
+            terminations=episode["next", "terminated"].squeeze(-1).numpy(),
+            truncations=episode["next", "truncated"].squeeze(-1).numpy(),
         )
 
 
@@ -192,7 +192,7 @@ def minari_key(key: str) -> str:
 
 
 def first_steps(episodes: Iterator[Recorded], steps: int) -> Iterator[Recorded]:
-    """Yield episodes until they hold `steps` rows together; the last one is cut to fit."""
+    """Yield episodes until they hold `steps` transitions together; the last one is cut to fit."""
     left = steps
     for episode in episodes:
         if len(episode) > left:

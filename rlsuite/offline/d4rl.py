@@ -32,7 +32,7 @@ SUCCESSORS = {"observations": "next_observations"}
 
 
 class _Ends(NamedTuple):
-    """How the rows of a file end, `[N]` each."""
+    """Ends of a file's transitions, `[N]` each."""
 
     terminated: np.ndarray
     timed_out: np.ndarray
@@ -172,15 +172,15 @@ def _fill_observations(
         keep = kept[start:stop]
         here = block[: stop - start]
         if successor is not None:
-            following = successor[start:stop]
+            next_obs = successor[start:stop]
         else:
-            following = here.copy()
-            following[: len(block) - 1] = block[1:]
+            next_obs = here.copy()
+            next_obs[: len(block) - 1] = block[1:]
             stands_in = (ends.terminated | ends.timed_out)[start:stop]
-            following[stands_in] = here[stands_in]
+            next_obs[stands_in] = here[stands_in]
         rows = slice(row, row + int(keep.sum()))
         columns.observation[rows, place] = here[keep]
-        columns.next_observation[rows, place] = following[keep]
+        columns.next_observation[rows, place] = next_obs[keep]
         row = rows.stop
 
 

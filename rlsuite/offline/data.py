@@ -1,4 +1,4 @@
-"""What every reader returns: rows, episodes, and where they come from.
+"""The result of every reader: transitions, episodes, and where they come from.
 
 Legend: N rows, E episodes, O observation, A action, T steps of one episode.
 """
@@ -22,7 +22,7 @@ from rlsuite.replay.memory import host_free_bytes
 from rlsuite.replay.offline import OfflineReplay
 from rlsuite.replay.uniform import MEMORY_SHARE
 
-CHUNK_ROWS = 16_384  # rows read or checked at once: what a reader needs beside the final columns
+CHUNK_ROWS = 16_384  # transitions read or checked at once: what a reader needs beside the final columns
 RECIPE_KEY = "rlsuite"  # of what we say about a data set of our own, in either layout
 EVALUATED_KEY = "return_when_evaluated"  # a policy's, where recorded episodes are not those of an evaluation
 FLAGS = ("terminated", "truncated", "done")
@@ -41,16 +41,16 @@ class OfflineData:
 
     Attributes:
         rows: TensorDict `[N]` with the keys of docs/design.md, section 3, float32, actions in [-1, 1] where
-            the file says their range. Where a recording stops without the task's end the row is `truncated`,
-            so the last row of every episode is `done`.
-        episodes: int64 `[E, 2]`, first row and the row after the last.
+            the file says their range. Where a recording stops without the task's end the transition is
+            `truncated`, so the last transition of every episode is `done`.
+        episodes: int64 `[E, 2]`, first transition and the transition after the last.
         parts: names and widths of what the observation is made of, in order.
         source: the file or folder.
         layout: "d4rl" or "minari".
         name: the data set's own id, else the file's stem.
         env: what `--env` says for evaluation, None where the file does not tell.
         reference: returns that score 0 and 100, None where there are none.
-        standins: rows that terminated and whose successor the file does not have; their ("next",
+        standins: transitions that terminated and whose successor the file does not have; their ("next",
             "observation") repeats their `observation`. No loss reads it: they do not bootstrap.
         metadata: what the file says about itself.
     """
@@ -69,7 +69,7 @@ class OfflineData:
     def replay(
         self, *, batch_size: int, gamma: float | None = None, generator: Source = None
     ) -> OfflineReplay:
-        """Return these rows as a replay; see `OfflineReplay`."""
+        """Return these transitions as a replay; see `OfflineReplay`."""
         return OfflineReplay(
             self.rows, self.episodes, batch_size=batch_size, gamma=gamma, generator=generator
         )
@@ -96,28 +96,28 @@ class OfflineData:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """How the data were made, for sets of our own; empty for others."""
+        """Recipe of data that we made; empty for others."""
         return recipe_of(self.metadata)
 
     def behaviour_return(self) -> float:
         """Return the behaviour policy's mean return: by its recipe, else over the episodes that are here."""
         policy, behaviour = self.recipe.get("policy", {}), self.recipe.get("behaviour", {})
-        found = policy.get(EVALUATED_KEY, behaviour.get("return_mean"))
-        return float(self.returns().mean()) if found is None else float(found)
+        recorded = policy.get(EVALUATED_KEY, behaviour.get("return_mean"))
+        return float(self.returns().mean()) if recorded is None else float(recorded)
 
     def lengths(self) -> Tensor:
-        """Return the rows of every episode, int64 `[E]`."""
+        """Return the transitions of every episode, int64 `[E]`."""
         return self.episodes[:, 1] - self.episodes[:, 0]
 
 
 def recipe_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a data set of our own says about its making; empty for others."""
-    found = metadata.get(RECIPE_KEY)
-    return dict(found) if isinstance(found, Mapping) else {}
+    recipe = metadata.get(RECIPE_KEY)
+    return dict(recipe) if isinstance(recipe, Mapping) else {}
 
 
 class Columns:
-    """The final columns of N rows, filled by a reader piece by piece.
+    """The final columns of N transitions, filled by a reader piece by piece.
 
     Raises:
         DataError: memory would not hold them.
@@ -145,13 +145,13 @@ class Columns:
             block[:] = (block.astype(np.float64) - middle) / half
 
     def finish(self, edges: Sequence[int] | np.ndarray) -> tuple[TensorDict, Tensor]:
-        """Check every number and return rows and episodes `[E, 2]`, sharing memory with the columns.
+        """Check every number and return transitions and episodes `[E, 2]`, sharing memory with the columns.
 
         Args:
-            edges: rows at which an episode begins or the file ends; rows that say so end one, too.
+            edges: where an episode begins or the file ends; transitions that say so end an episode, too.
 
         Raises:
-            DataError: no row at all, a number that is not finite, or nothing but zeros.
+            DataError: no transition at all, a number that is not finite, or nothing but zeros.
         """
         rows = len(self.reward)
         if not rows:
@@ -170,7 +170,7 @@ class Columns:
             "truncated": self.truncated,
             "done": self.terminated | self.truncated,
         }
-        following = {
+        next_td = {
             "observation": torch.from_numpy(self.next_observation),
             "reward": torch.from_numpy(self.reward).unsqueeze(-1),
             **{name: torch.from_numpy(flag).unsqueeze(-1) for name, flag in flags.items()},
@@ -179,7 +179,7 @@ class Columns:
             {
                 "observation": torch.from_numpy(self.observation),
                 "action": torch.from_numpy(self.action),
-                "next": TensorDict(following, [rows]),
+                "next": TensorDict(next_td, [rows]),
             },
             [rows],
         )
@@ -211,8 +211,8 @@ def _check_finite(source: Path, name: str, column: np.ndarray) -> None:
         if not math.isfinite(float(block.sum(dtype=np.float64))):  # a sum is finite only if every term is
             bad = np.argwhere(~np.isfinite(block))
             if len(bad):
-                found = block[tuple(bad[0])]
+                value = block[tuple(bad[0])]
                 raise DataError(
-                    f"{source}: {name}: found {found} in transition {start + int(bad[0][0])}, "
+                    f"{source}: {name}: found {value} in transition {start + int(bad[0][0])}, "
                     "expected finite numbers"
                 )

@@ -185,8 +185,8 @@ def _verify(
     url: str, part: Path, target: Path, *, size: int | None, sha256: str | None, begins: bytes
 ) -> None:
     """Check a complete partial file; set it aside where it is not what it should be."""
-    found = part.stat().st_size
-    wrong = (f"size {found:,}", f"size {size:,}") if size is not None and found != size else None
+    actual = part.stat().st_size
+    wrong = (f"size {actual:,}", f"size {size:,}") if size is not None and actual != size else None
     with part.open("rb") as file:
         head = file.read(max(len(begins), SHOWN_BYTES))
         file.seek(0)
@@ -215,11 +215,11 @@ def set_aside_if_cut(path: Path, known: KnownSet) -> None:
 
     if known.size is None or path.parent != d4rl_root() or not path.is_file():
         return
-    found = path.stat().st_size
-    if found != known.size:
+    actual = path.stat().st_size
+    if actual != known.size:
         kept = set_aside(path, path)
         raise DataError(
-            f"{path}: found {found:,} bytes, expected {known.size:,}; kept aside as {kept}, "
+            f"{path}: found {actual:,} bytes, expected {known.size:,}; kept aside as {kept}, "
             "run the same again to fetch it"
         )
 
@@ -267,8 +267,8 @@ def _read_tag(part: Path) -> str:
     return "" if tag.startswith("W/") else tag  # a weak tag does not promise equal bytes
 
 
-def _refused(url: str, found: str, expected: str) -> DataError:
-    return DataError(f"{url}: found {found}, expected {expected}")
+def _refused(url: str, actual: str, expected: str) -> DataError:
+    return DataError(f"{url}: found {actual}, expected {expected}")
 
 
 def _reason(error: Exception | None) -> str:

@@ -73,7 +73,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _from_h5py(error: BaseException) -> bool:
-    """Whether the innermost frame of an error lies in h5py, so that our own mistakes keep their traceback."""
+    """Return whether an error's innermost frame lies in h5py: our own mistakes keep their traceback."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -103,11 +103,11 @@ def find(file: "h5py.File", key: str, path: Path) -> "h5py.Dataset | None":
 
 def need(file: "h5py.File", key: str, path: Path) -> "h5py.Dataset":
     """Return what `find` finds; DataError naming what the file has where there is none."""
-    found = find(file, key, path)
-    if found is None:
+    node = find(file, key, path)
+    if node is None:
         there = ", ".join(sorted(map(str, file))[:SHOWN_NAMES]) or "nothing"
         raise DataError(f"{path}: {key}: missing; expected an array, found only {there}")
-    return found
+    return node
 
 
 def check_link(link: Any, key: str, path: Path) -> None:
@@ -140,15 +140,15 @@ def check_storage(plist: Any, key: str, path: Path) -> None:
             )
 
 
-def check_shape(path: Path, key: str, found: tuple[int, ...], expected: tuple[int | str, ...]) -> None:
+def check_shape(path: Path, key: str, actual: tuple[int, ...], expected: tuple[int | str, ...]) -> None:
     """Raise DataError unless the shapes agree; a letter in `expected` stands for any length of at least 1."""
-    fits = len(found) == len(expected) and all(
+    fits = len(actual) == len(expected) and all(
         have == want if isinstance(want, int) else have > 0
-        for have, want in zip(found, expected, strict=True)
+        for have, want in zip(actual, expected, strict=True)
     )
     if not fits:
         wanted = ", ".join(map(str, expected))
-        raise DataError(f"{path}: {key}: found shape {list(found)}, expected [{wanted}]")
+        raise DataError(f"{path}: {key}: found shape {list(actual)}, expected [{wanted}]")
 
 
 def flags_of(values: np.ndarray, path: Path, key: str) -> np.ndarray:

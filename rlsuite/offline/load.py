@@ -47,7 +47,7 @@ def load_dataset(
 
 
 def environment_of(name: str) -> str | None:
-    """Return the environment of a data set without reading its rows; None where nothing tells.
+    """Return the environment of a data set without reading its transitions; None where nothing tells.
 
     Raises:
         ConfigError: no such data set.
@@ -61,8 +61,8 @@ def environment_of(name: str) -> str | None:
     elif path.is_file():
         metadata = read_attributes(path)
     recorded_in = recipe_of(metadata).get("env")
-    found = recorded_in if isinstance(recorded_in, str) else env_of(metadata)
-    return found if found is not None or known is None else known.env
+    env = recorded_in if isinstance(recorded_in, str) else env_of(metadata)
+    return env if env is not None or known is None else known.env
 
 
 def _folder_of(path: Path) -> Path:
@@ -85,7 +85,7 @@ def ready(located: Located, *, download: bool = True) -> Located:
 
 
 def _is_there(located: Located) -> bool:
-    """Whether a data set is complete: a folder alone may be all that a broken download left."""
+    """Return whether a data set is complete: a folder alone may be all that a broken download left."""
     assert located.known is not None
     return is_minari(located.path) if located.known.layout == "minari" else located.path.exists()
 
@@ -125,7 +125,7 @@ def _described(data: OfflineData, known: KnownSet | None) -> OfflineData:
 
 def summary(data: OfflineData) -> dict[str, Any]:
     """Return the facts about a data set that `rlsuite data check` prints."""
-    returns, lengths, following = data.returns(), data.lengths(), data.rows["next"]
+    returns, lengths, next_td = data.returns(), data.lengths(), data.rows["next"]
     facts: dict[str, Any] = {
         "name": data.name,
         "source": str(data.source),
@@ -133,8 +133,8 @@ def summary(data: OfflineData) -> dict[str, Any]:
         "env": data.env,
         "transitions": len(data.rows),
         "episodes": len(data.episodes),
-        "terminated": int(following["terminated"].sum()),
-        "truncated": int(following["truncated"].sum()),
+        "terminated": int(next_td["terminated"].sum()),
+        "truncated": int(next_td["truncated"].sum()),
         "successors_missing": data.standins,
         "observation": {part.key: part.width for part in data.parts},
         "action": data.rows["action"].shape[-1],

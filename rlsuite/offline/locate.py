@@ -1,4 +1,4 @@
-"""Where data sets lie, and what `--dataset FILE | FOLDER | ID` means.
+"""Find data sets on disk from `--dataset FILE | FOLDER | ID`.
 
 Ids are looked up under MINARI_DATASETS_PATH (by default .minari/datasets in the home folder) and
 D4RL_DATASET_DIR (.d4rl/datasets), as those packages do. A name is checked before any file is touched.
@@ -77,12 +77,12 @@ def locate(name: str) -> Located:
 
 
 def is_here(name: str) -> bool:
-    """Whether a data set can be read without fetching or making it.
+    """Return whether a data set can be read without fetching or making it.
 
     Raises:
         ConfigError: no data set of that name is known, or it names a file that does not exist.
     """
-    made = {own.dataset_id for own in recipes().values()}
+    made = {recipe.dataset_id for recipe in recipes().values()}
     if name in made:
         return any((root / METADATA).is_file() for root in (inside(minari_root(), name), Path(name)))
     path, known = locate(name)
@@ -102,13 +102,13 @@ def inside(root: Path, name: str) -> Path:
 
 def local_sets(root: Path) -> dict[str, Path]:
     """Return the Minari data sets below a root: folders by id; hidden folders (unfinished) are left out."""
-    found = {}
+    folders = {}
     for folder, names, _ in os.walk(root):
         names[:] = sorted(name for name in names if not name.startswith("."))
         if "data" in names and (Path(folder) / METADATA).is_file():
-            found[Path(folder).relative_to(root).as_posix()] = Path(folder)
+            folders[Path(folder).relative_to(root).as_posix()] = Path(folder)
             names.clear()
-    return found
+    return folders
 
 
 def _by_file_name(path: Path) -> KnownSet | None:
@@ -119,7 +119,7 @@ def _by_file_name(path: Path) -> KnownSet | None:
 
 def _beside(path: Path) -> list[str]:
     folder = path.parent
-    return [str(folder / one.name) for one in folder.iterdir()] if folder.is_dir() else []
+    return [str(folder / entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
 
 
 def _unknown(name: str) -> ConfigError:

@@ -134,7 +134,7 @@ def replay_source(
     policy: Mapping[str, Any],
     steps: int | None = None,
 ) -> Source:
-    """Take a training run's replay, oldest rows of every world first; `steps` cuts it short."""
+    """Take a training run's replay, oldest transitions of every world first; `steps` cuts it short."""
     episodes = episodes_of_replay(rows, total=total, env=env, num_envs=num_envs)
     return Source(
         episodes=episodes if steps is None else first_steps(episodes, steps),

@@ -45,7 +45,7 @@ class Episode(NamedTuple):
 
 
 class Episodes(Protocol):
-    """How a format is read: episode by episode."""
+    """Protocol of a format's reader: episode by episode."""
 
     def read(self, index: int) -> tuple[Episode, Iterator[tuple[int, int, np.ndarray]]]:
         """Return episode `index`, and its observations in blocks: leaf, first row, values `[rows, width]`."""
@@ -250,10 +250,10 @@ class _HDF5Episodes:
     def _check_links(self, parent: Any, name: str, key: str) -> None:
         h5l = self._h5py.h5l
         try:
-            kind = parent.links.get_info(name.encode()).type
+            link_type = parent.links.get_info(name.encode()).type
         except (KeyError, RuntimeError) as error:
             raise DataError(f"{self._path}: {key}: missing") from error
-        if kind != h5l.TYPE_HARD:
+        if link_type != h5l.TYPE_HARD:
             check_link(self._h5py.Group(parent).get(name, getlink=True), key, self._path)
 
     def _whole(self, column: Any, shape: tuple[int, ...], key: str) -> np.ndarray:
@@ -277,15 +277,15 @@ class _HDF5Episodes:
         if dtype.kind not in NUMERIC_KINDS:
             raise DataError(f"{self._path}: {key}: found values of type {dtype}, expected numbers")
 
-    def _check(self, found: tuple[int, ...], expected: tuple[int, ...], key: str) -> None:
+    def _check(self, actual: tuple[int, ...], expected: tuple[int, ...], key: str) -> None:
         if not expected[0]:
             raise DataError(f"{self._path}: {key}: found an episode of no steps, expected at least one")
-        if found != expected:
-            raise DataError(f"{self._path}: {key}: found shape {list(found)}, expected {list(expected)}")
+        if actual != expected:
+            raise DataError(f"{self._path}: {key}: found shape {list(actual)}, expected {list(expected)}")
 
 
 def is_minari(path: Path) -> bool:
-    """Whether a folder is laid out like a Minari data set."""
+    """Return whether a folder is laid out like a Minari data set."""
     return (path / METADATA_FILE).is_file() or (path / "data" / METADATA_FILE).is_file()
 
 
@@ -357,10 +357,10 @@ class ArrowEpisodes:
         chunks = table.column(names[0]).chunks
         column = chunks[0] if len(chunks) == 1 else self._arrow.concat_arrays(chunks)
         for name in names[1:]:
-            kind = column.type
-            if not self._arrow.types.is_struct(kind) or kind.get_field_index(name) < 0:
-                raise DataError(f"{path}: {'/'.join(names)}: missing; found {kind}")
-            column = column.field(kind.get_field_index(name))
+            column_type = column.type
+            if not self._arrow.types.is_struct(column_type) or column_type.get_field_index(name) < 0:
+                raise DataError(f"{path}: {'/'.join(names)}: missing; found {column_type}")
+            column = column.field(column_type.get_field_index(name))
         if column.null_count:
             raise DataError(
                 f"{path}: {'/'.join(names)}: found {column.null_count} empty cells, expected none"
@@ -368,9 +368,9 @@ class ArrowEpisodes:
         return column
 
     def _vectors(self, column: Any, width: int, key: str, path: Path) -> np.ndarray:
-        types, kind = self._arrow.types, column.type
-        if not types.is_fixed_size_list(kind) or kind.list_size != width:
-            raise DataError(f"{path}: {key}: found {kind}, expected lists of {width} numbers")
+        types, column_type = self._arrow.types, column.type
+        if not types.is_fixed_size_list(column_type) or column_type.list_size != width:
+            raise DataError(f"{path}: {key}: found {column_type}, expected lists of {width} numbers")
         values = column.flatten()
         if values.null_count or not (types.is_floating(values.type) or types.is_integer(values.type)):
             raise DataError(f"{path}: {key}: found {values.type} with empty cells, expected numbers")
@@ -378,7 +378,7 @@ class ArrowEpisodes:
 
     def _numbers(self, table: Any, name: str, path: Path) -> np.ndarray:
         column = self._column(table, (name,), path)
-        types, kind = self._arrow.types, column.type
-        if not (types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind)):
-            raise DataError(f"{path}: {name}: found {kind}, expected numbers")
+        types, dtype = self._arrow.types, column.type
+        if not (types.is_floating(dtype) or types.is_integer(dtype) or types.is_boolean(dtype)):
+            raise DataError(f"{path}: {name}: found {dtype}, expected numbers")
         return column.to_numpy(zero_copy_only=False)

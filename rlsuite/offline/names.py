@@ -24,7 +24,7 @@ MAX_NAME = 200  # characters; file systems take 255 bytes for one part
 
 MAZE_NAMES = ("open", "umaze", "medium", "large")
 MIXTURES = ("medium-expert", "random-expert")  # kinds that are made of other data sets
-KINDS = {
+BEHAVIOURS = {
     "random": "uniform random actions",
     "medium": "a policy of middling skill (--policy)",
     "expert": "a good policy (--policy)",
@@ -68,13 +68,13 @@ class Recipe:
 
     Attributes:
         name: `pointmaze/umaze-dense`, `hopper/medium-expert`, ...
-        kind: "pointmaze", or a key of `KINDS`.
+        behaviour: who acts: "pointmaze", or a key of `BEHAVIOURS`.
         env: what it is recorded in.
         summary: one line.
     """
 
     name: str
-    kind: str
+    behaviour: str
     env: str
     summary: str
 
@@ -101,22 +101,26 @@ def check_name(name: str) -> None:
 @cache
 def known_sets() -> dict[str, KnownSet]:
     """Return every data set that has an address, by name."""
-    found = (*_locomotion(), *_maze2d(), *_antmaze(), *_kitchen(), *_adroit(), *_minari())
-    return {known.name: known for known in found}
+    every = (*_locomotion(), *_maze2d(), *_antmaze(), *_kitchen(), *_adroit(), *_minari())
+    return {known.name: known for known in every}
 
 
 def recipes() -> dict[str, Recipe]:
     """Return everything that `rlsuite data make` can make, by name."""
-    found = []
+    made = []
     for maze in MAZE_NAMES:
         for suffix, reward in (("", "1 at the goal"), ("-dense", "exp(-distance)")):
             env = f"gym:gymnasium_robotics:{maze_env_id(maze, dense=bool(suffix))}"
             summary = f"a planner and a noisy controller from goal to goal; reward {reward}"
-            found.append(Recipe(name=f"pointmaze/{maze}{suffix}", kind="pointmaze", env=env, summary=summary))
+            made.append(
+                Recipe(name=f"pointmaze/{maze}{suffix}", behaviour="pointmaze", env=env, summary=summary)
+            )
     for task in tasks_by_name():
-        for kind, summary in KINDS.items():
-            found.append(Recipe(name=f"{task.lower()}/{kind}", kind=kind, env=task, summary=summary))
-    return {recipe.name: recipe for recipe in found}
+        for behaviour, summary in BEHAVIOURS.items():
+            made.append(
+                Recipe(name=f"{task.lower()}/{behaviour}", behaviour=behaviour, env=task, summary=summary)
+            )
+    return {recipe.name: recipe for recipe in made}
 
 
 def recipe(name: str) -> Recipe:
@@ -134,14 +138,14 @@ def dataset_names() -> list[tuple[str, str]]:
         (known.name, f"download, {known.layout}" + (f", {known.size / 1e6:,.0f} MB" if known.size else ""))
         for known in known_sets().values()
     ]
-    made = [(own.name, f"made here: {own.summary}") for own in recipes().values()]
+    made = [(recipe.name, f"made here: {recipe.summary}") for recipe in recipes().values()]
     return downloads + made + [(name, f"from {target}") for name, target in added_sets().items()]
 
 
 def added_sets() -> dict[str, str]:
     """Return the data sets that other packages or `--import` added, by name: where each is described."""
-    own = {*known_sets(), *recipes(), *(recipe.dataset_id for recipe in recipes().values())}
-    return {name: target for name, target in extensions.targets("dataset").items() if name not in own}
+    ours = {*known_sets(), *recipes(), *(recipe.dataset_id for recipe in recipes().values())}
+    return {name: target for name, target in extensions.targets("dataset").items() if name not in ours}
 
 
 def added_set(name: str) -> KnownSet | Path:
@@ -150,13 +154,13 @@ def added_set(name: str) -> KnownSet | Path:
     Raises:
         ConfigError: its entry point names neither a `KnownSet` nor a function that returns an existing path.
     """
-    found = extensions.load("dataset", name)
-    found = found() if callable(found) else found
-    if isinstance(found, KnownSet) or (isinstance(found, Path) and found.exists()):
-        return found
+    target = extensions.load("dataset", name)
+    target = target() if callable(target) else target
+    if isinstance(target, KnownSet) or (isinstance(target, Path) and target.exists()):
+        return target
     raise ConfigError(
-        f'the data set "{name}" of {added_sets()[name]} is {found!r}: it should be a KnownSet, or a function '
-        "that returns the path of an existing file or folder"
+        f'the data set "{name}" of {added_sets()[name]} is {target!r}: it should be a KnownSet, or a '
+        "function that returns the path of an existing file or folder"
     )
 
 
@@ -167,7 +171,7 @@ def maze_env_id(maze: str, *, dense: bool) -> str:
 
 
 def _locomotion() -> list[KnownSet]:
-    found = []
+    result = []
     # D4RL's gym-v2 environments are Gymnasium's v4; Ant has contact forces there and here it has none.
     for task, env in (
         ("halfcheetah", "HalfCheetah-v4"),
@@ -175,27 +179,27 @@ def _locomotion() -> list[KnownSet]:
         ("walker2d", "Walker2d-v4"),
         ("ant", None),
     ):
-        for kind in ("random", "medium", "expert", "medium-replay", "medium-expert", "full-replay"):
-            file = f"gym_mujoco_v2/{task}_{kind.replace('-', '_')}-v2.hdf5"
-            found.append(_d4rl(f"{task}-{kind}-v2", env, file, 1000))
-    return found
+        for quality in ("random", "medium", "expert", "medium-replay", "medium-expert", "full-replay"):
+            file = f"gym_mujoco_v2/{task}_{quality.replace('-', '_')}-v2.hdf5"
+            result.append(_d4rl(f"{task}-{quality}-v2", env, file, 1000))
+    return result
 
 
 def _maze2d() -> list[KnownSet]:
     # PointMaze has other coordinates and another radius of success: no environment here gives D4RL's scores.
-    found = [
+    result = [
         _d4rl("maze2d-open-v0", None, "maze2d/maze2d-open-sparse.hdf5", 150),
         _d4rl("maze2d-open-dense-v0", None, "maze2d/maze2d-open-dense.hdf5", 150),
     ]
     for maze, limit in (("umaze", 300), ("medium", 600), ("large", 800)):
-        found.append(_d4rl(f"maze2d-{maze}-v1", None, f"maze2d/maze2d-{maze}-sparse-v1.hdf5", limit))
-        found.append(_d4rl(f"maze2d-{maze}-dense-v1", None, f"maze2d/maze2d-{maze}-dense-v1.hdf5", limit))
-    return found
+        result.append(_d4rl(f"maze2d-{maze}-v1", None, f"maze2d/maze2d-{maze}-sparse-v1.hdf5", limit))
+        result.append(_d4rl(f"maze2d-{maze}-dense-v1", None, f"maze2d/maze2d-{maze}-dense-v1.hdf5", limit))
+    return result
 
 
 def _antmaze() -> list[KnownSet]:
     """List the v2 files; the time-outs of v0 are out of step with the episodes (D4RL issue 77)."""
-    found = []
+    result = []
     for maze, file in (
         ("umaze", "u-maze_noisy_multistart_False_multigoal_False"),
         ("umaze-diverse", "u-maze_noisy_multistart_True_multigoal_True"),
@@ -206,8 +210,8 @@ def _antmaze() -> list[KnownSet]:
     ):
         limit = 700 if maze.startswith("umaze") else 1000
         file = f"ant_maze_v2/Ant_maze_{file}_sparse_fixed.hdf5"
-        found.append(_d4rl(f"antmaze-{maze}-v2", None, file, limit))
-    return found
+        result.append(_d4rl(f"antmaze-{maze}-v2", None, file, limit))
+    return result
 
 
 def _kitchen() -> list[KnownSet]:
@@ -216,11 +220,11 @@ def _kitchen() -> list[KnownSet]:
         "partial": "kitchen_microwave_kettle_light_slider-v0.hdf5",
         "mixed": "kitchen_microwave_kettle_bottomburner_light-v0.hdf5",
     }
-    return [_d4rl(f"kitchen-{kind}-v0", None, f"kitchen/{file}", 280) for kind, file in files.items()]
+    return [_d4rl(f"kitchen-{quality}-v0", None, f"kitchen/{file}", 280) for quality, file in files.items()]
 
 
 def _adroit() -> list[KnownSet]:
-    found = []
+    result = []
     old = {"human": "-v0_demos_clipped", "cloned": "-demos-v0-bc-combined", "expert": "-v0_expert_clipped"}
     for task, written, limit in (
         ("pen", "Pen", 100),
@@ -229,27 +233,27 @@ def _adroit() -> list[KnownSet]:
         ("relocate", "Relocate", 200),
     ):
         env = f"d4rl:AdroitHand{written}"
-        for kind, file in old.items():
-            found.append(_d4rl(f"{task}-{kind}-v0", env, f"hand_dapg/{task}{file}.hdf5", limit))
-            found.append(_d4rl(f"{task}-{kind}-v1", env, f"hand_dapg_v1/{task}-{kind}-v1.hdf5", limit))
-    return found
+        for quality, file in old.items():
+            result.append(_d4rl(f"{task}-{quality}-v0", env, f"hand_dapg/{task}{file}.hdf5", limit))
+            result.append(_d4rl(f"{task}-{quality}-v1", env, f"hand_dapg_v1/{task}-{quality}-v1.hdf5", limit))
+    return result
 
 
 def _minari() -> list[KnownSet]:
-    found = []
+    result = []
     for maze in MAZE_NAMES:
         for suffix in ("", "-dense"):
             env = f"gym:gymnasium_robotics:{maze_env_id(maze, dense=bool(suffix))}"
-            found.append(_minari_set(f"D4RL/pointmaze/{maze}{suffix}-v2", env))
+            result.append(_minari_set(f"D4RL/pointmaze/{maze}{suffix}-v2", env))
     for maze in ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse"):
-        found.append(_minari_set(f"D4RL/antmaze/{maze}-v1", None))
-    for kind in ("complete", "partial", "mixed"):
-        found.append(_minari_set(f"D4RL/kitchen/{kind}-v2", None))
+        result.append(_minari_set(f"D4RL/antmaze/{maze}-v1", None))
+    for quality in ("complete", "partial", "mixed"):
+        result.append(_minari_set(f"D4RL/kitchen/{quality}-v2", None))
     for task in ("pen", "door", "hammer", "relocate"):
         env = f"gym:gymnasium_robotics:AdroitHand{task.capitalize()}-v1"
-        for kind in ("human", "cloned", "expert"):
-            found.append(_minari_set(f"D4RL/{task}/{kind}-v2", env))
-    for task, env_id, kinds in (
+        for quality in ("human", "cloned", "expert"):
+            result.append(_minari_set(f"D4RL/{task}/{quality}-v2", env))
+    for task, env_id, qualities in (
         ("halfcheetah", "HalfCheetah", ("simple", "medium", "expert")),
         ("hopper", "Hopper", ("simple", "medium", "expert")),
         ("walker2d", "Walker2d", ("simple", "medium", "expert")),
@@ -262,8 +266,8 @@ def _minari() -> list[KnownSet]:
         ("inverteddoublependulum", "InvertedDoublePendulum", ("medium", "expert")),
     ):
         env = f"{env_id}-v5" if env_id in tasks_by_name() else f"gym:{env_id}-v5"
-        found += [_minari_set(f"mujoco/{task}/{kind}-v0", env) for kind in kinds]
-    return found
+        result += [_minari_set(f"mujoco/{task}/{quality}-v0", env) for quality in qualities]
+    return result
 
 
 def _d4rl(name: str, env: str | None, file: str, limit: int) -> KnownSet:

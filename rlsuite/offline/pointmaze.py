@@ -159,7 +159,7 @@ def _episode(
 ) -> Recorded:
     last = np.arange(len(rows)) == len(rows) - 1
     return Recorded(
-        observations={key: np.stack([one[key] for one in seen]) for key in FIRST_KEYS},
+        observations={key: np.stack([observation[key] for observation in seen]) for key in FIRST_KEYS},
         actions=np.stack([action for action, _ in rows]),
         rewards=np.array([reward for _, reward in rows], np.float64),
         terminations=np.zeros_like(last),

@@ -37,7 +37,7 @@ class PolicyFile:
             if path.stat().st_size > MAX_BYTES:
                 raise DataError(f"{path}: {path.stat().st_size:,} bytes, expected a policy of at most 1 GiB")
             raw = path.read_bytes()
-            found = safetensors.torch.load(raw)
+            tensors = safetensors.torch.load(raw)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
         except (safetensors.SafetensorError, ValueError, KeyError) as error:
@@ -45,9 +45,9 @@ class PolicyFile:
         self.sha256 = hashlib.sha256(raw).hexdigest()
         self._layers: dict[str, tuple[Tensor, Tensor]] = {}
         for layer in LAYERS:
-            weight, bias = found.get(f"{layer}.weight"), found.get(f"{layer}.bias")
+            weight, bias = tensors.get(f"{layer}.weight"), tensors.get(f"{layer}.bias")
             if weight is None or bias is None:
-                raise DataError(f"{path}: {layer}: missing; found {', '.join(sorted(found)[:8])}")
+                raise DataError(f"{path}: {layer}: missing; found {', '.join(sorted(tensors)[:8])}")
             if weight.dim() != 2 or bias.shape != weight.shape[:1]:
                 raise DataError(
                     f"{path}: {layer}: found {list(weight.shape)} and {list(bias.shape)}, expected a matrix "

@@ -95,12 +95,12 @@ def d4rl_reference(name: str) -> Reference:
     Raises:
         ConfigError: D4RL has no references for it.
     """
-    found = find_d4rl_reference(name)
-    if found is None:
+    reference = find_d4rl_reference(name)
+    if reference is None:
         raise unknown_name(
             "an environment that D4RL has scores for", name, D4RL_REFERENCES, "docs/datasets.md"
         )
-    return found
+    return reference
 
 
 def find_d4rl_reference(name: str) -> Reference | None:
@@ -108,9 +108,9 @@ def find_d4rl_reference(name: str) -> Reference | None:
     key = name.lower()
     if key in D4RL_REFERENCES:
         return D4RL_REFERENCES[key]
-    words = _VERSION.sub("", key).split("-")
-    for count in range(len(words), 0, -1):
-        known = D4RL_REFERENCES.get("-".join(words[:count]))
+    parts = _VERSION.sub("", key).split("-")
+    for count in range(len(parts), 0, -1):
+        known = D4RL_REFERENCES.get("-".join(parts[:count]))
         if known is not None:
             return known
     return None

@@ -111,17 +111,17 @@ def choose_boxes(leaves: Sequence[Box], keys: Sequence[str] | None, where: str) 
 def _leaves(
     space: Any, path: tuple[str, ...], where: str, wanted: Sequence[tuple[str, ...]] | None
 ) -> Iterator[Box]:
-    kind = space.get("type") if isinstance(space, dict) else None
-    if kind == "Dict" and isinstance(space.get("subspaces"), dict):
+    space_type = space.get("type") if isinstance(space, dict) else None
+    if space_type == "Dict" and isinstance(space.get("subspaces"), dict):
         for name in sorted(space["subspaces"], key=key_order):
             if not name or "/" in name or name.startswith("."):
                 raise DataError(f"{where}: found a part named {name!r}, expected a plain word")
             yield from _leaves(space["subspaces"][name], (*path, name), where, wanted)
         return
     here, problem = "/".join(path) or "the space", ""
-    shape, dtype = (space.get("shape"), space.get("dtype")) if kind == "Box" else (None, None)
-    if kind != "Box":
-        problem = f"is of type {kind!r}, expected Box: our agents need vectors"
+    shape, dtype = (space.get("shape"), space.get("dtype")) if space_type == "Box" else (None, None)
+    if space_type != "Box":
+        problem = f"is of type {space_type!r}, expected Box: our agents need vectors"
     elif not _is_vector(shape) or not _is_number_type(dtype):
         problem = f"has shape {shape!r} and type {dtype!r}, expected a vector of numbers"
     if problem and path and wanted is not None and not any(path[: len(way)] == way for way in wanted):

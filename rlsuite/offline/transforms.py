@@ -1,4 +1,4 @@
-"""What the literature does to data before learning, as pure functions; which sets they belong to is a choice.
+"""Transforms of data before learning, as in the literature: pure functions, chosen per data set.
 
 Legend: N rows, E episodes, A action, O observation.
 """
@@ -31,7 +31,7 @@ RewardTransform = Literal["none", "antmaze", "locomotion"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataOptions:
-    """What is done to a data set after reading."""
+    """Options of what is done to a data set after reading."""
 
     action_limit: Annotated[float | None, Bounds(0, 1, open_low=True)] = ACTION_LIMIT
     """Actions are clipped to plus and minus this; none leaves them as they are."""
@@ -40,7 +40,7 @@ class DataOptions:
     next_action: bool = False
     """Add the column ("next", "action"); see `with_next_actions`."""
     return_gamma: Annotated[float | None, Bounds(0, 1)] = None
-    """Discount of a column "return", what the episode brings from each row on; none adds no column."""
+    """Discount of a column "return", what the episode brings from each transition on; none adds no column."""
     failure_reward: float | None = None
     """In "return": an episode that ends with this reward has failed; see `returns_to_go`."""
 
@@ -118,15 +118,15 @@ def moments(observation: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), ((squares / count).sqrt() + STD_FLOOR).float()
 
 
-def reward_transform(kind: RewardTransform, data: OfflineData) -> Callable[[Tensor], Tensor] | None:
+def reward_transform(name: RewardTransform, data: OfflineData) -> Callable[[Tensor], Tensor] | None:
     """Return what `kind` does to rewards, fixed by the untouched data; None where it does nothing.
 
     Raises:
         DataError: the rewards give no scale.
     """
-    if kind == "none":
+    if name == "none":
         return None
-    if kind == "antmaze":
+    if name == "antmaze":
         return antmaze_reward
     returns = data.returns()
     try:
@@ -139,7 +139,7 @@ def reward_transform(kind: RewardTransform, data: OfflineData) -> Callable[[Tens
 def returns_to_go(
     reward: Tensor, episodes: Tensor, gamma: float, failure_reward: float | None = None
 ) -> Tensor:
-    """Return the discounted sum of the rewards from each row to the end of its episode, float32 `[N, 1]`.
+    """Return the discounted rewards from each transition to the end of its episode, float32 `[N, 1]`.
 
     Nothing is added after the end, cut or terminated (Cal-QL, Nakamoto et al. 2023, arXiv 2303.05479).
 
@@ -164,12 +164,12 @@ def returns_to_go(
 def with_next_actions(data: OfflineData) -> OfflineData:
     """Return the data with ("next", "action") `[N, A]`, the recorded action at the next observation.
 
-    Where an episode terminated it is zero: nothing is bootstrapped there. The last row of an episode that was
-    cut has no next action in any file; it is left out, and the row before becomes the cut one (our choice:
-    CORL takes the next episode's action). Episodes of one such row go altogether.
+    Where an episode terminated it is zero: nothing is bootstrapped there. The last transition of a truncated
+    episode has no next action in any file; it is left out, and the one before becomes truncated (our choice:
+    CORL takes the next episode's action). Episodes of one such transition go altogether.
 
     Raises:
-        DataError: no row is left.
+        DataError: no transition is left.
     """
     action, terminated = data.rows["action"], data.rows["next", "terminated"].squeeze(-1)
     last = data.episodes[:, 1] - 1
@@ -201,12 +201,12 @@ def best_episodes(data: OfflineData, fraction: float, gamma: float = RANKING_GAM
 
 
 def chosen_rows(data: OfflineData, keep: Tensor) -> OfflineData:
-    """Return some of the rows, `keep` `[N]` bool, each episode's first ones or none of it.
+    """Return some of the transitions, `keep` `[N]` bool, each episode's first ones or none of it.
 
-    The last row that is left of an episode is truncated where it did not terminate.
+    The last transition that is left of an episode is truncated where it did not terminate.
 
     Raises:
-        DataError: no row is left.
+        DataError: no transition is left.
     """
     kept = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])
     episodes = kept[data.episodes]

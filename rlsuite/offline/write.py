@@ -58,7 +58,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedSpaces:
-    """What an environment shows and takes, as Minari's JSON (`rlsuite.offline.spaces`).
+    """Spaces of an environment, as Minari's JSON (`rlsuite.offline.spaces`).
 
     Attributes:
         observation: a box or a dictionary.
@@ -73,7 +73,7 @@ class RecordedSpaces:
 
 @dataclass(slots=True)
 class Tally:
-    """What was written: the behaviour policy's return comes from its whole episodes alone."""
+    """Counts and returns of what was written; the behaviour policy's return is of whole episodes alone."""
 
     episodes: int = 0
     steps: int = 0
@@ -89,7 +89,7 @@ class Tally:
             self.lengths.append(len(episode))
 
     def behaviour(self) -> dict[str, Any]:
-        """Return mean and spread of the whole episodes' returns, and their mean length."""
+        """Return mean and std of the whole episodes' returns, and their mean length."""
         if not self.returns:
             return {"episodes": 0}
         return {
@@ -115,7 +115,7 @@ class Writer(Protocol):
 
 
 class _Staged:
-    """What both layouts share: a stage folder that is gone afterwards, whatever happens."""
+    """Base of both layouts: a stage folder that is gone afterwards, whatever happens."""
 
     def __init__(self, target: Path, fs: FileLayer) -> None:
         self._h5py = import_h5py()
@@ -292,8 +292,8 @@ class D4RLWriter(_Staged):
 
     def finish(self, metadata: Mapping[str, Any]) -> Path:
         """Store `metadata` as attributes (JSON where they are no text) and give the file its name."""
-        own = {"action_space": self._spaces.action, "env_spec": self._spaces.env_spec}
-        for name, value in {**own, **metadata}.items():
+        spaces = {"action_space": self._spaces.action, "env_spec": self._spaces.env_spec}
+        for name, value in {**spaces, **metadata}.items():
             if value is None:
                 continue
             self._file.attrs[name] = value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""What a training loop asks of a plug-in; the loop knows none by name.
+"""The base class of plug-ins, as a training loop calls it; the loop knows none by name.
 
 A file in this folder with one public subclass of `Plugin` is a plug-in: `--plugins NAME` builds it from its
 `Config` (`--NAME.FIELD`), one for each run, whatever the number of seeds.

@@ -262,7 +262,7 @@ class LEAST(nn.Module):
         return stop.flatten()
 
     def _below(self, q: Tensor, error: Tensor) -> Tensor:
-        """Whether values are below the threshold of their step, `[S, B]`."""
+        """Return whether values are below the threshold of their step, `[S, B]`."""
         config = self.config
         places = torch.arange(config.max_episodes, device=q.device)
         age = (self.pushed.unsqueeze(-1) - 1 - places) % config.max_episodes

@@ -132,7 +132,7 @@ def full_reset(
 
 
 def due(schedule: Sequence[int], before: int, now: int) -> bool:
-    """Whether a step of `schedule` lies in (before, now]."""
+    """Return whether a step of `schedule` lies in (before, now]."""
     return any(before < step <= now for step in schedule)
 
 

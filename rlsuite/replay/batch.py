@@ -1,4 +1,4 @@
-"""What an update reads: the columns of a sampled batch as plain tensors.
+"""A sampled batch as updates read it: its columns as plain tensors.
 
 Legend: N batch, O observation, A action; leading axes (`*lead`) are independent seeds.
 """

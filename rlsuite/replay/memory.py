@@ -1,4 +1,4 @@
-"""How much memory may still be allocated on the host; imports nothing of ours."""
+"""Free memory of the host; imports nothing of ours."""
 
 from pathlib import Path
 

@@ -17,22 +17,22 @@ from rlsuite.replay.uniform import Chunk
 
 
 class OfflineReplay:
-    """Uniform samples of rows that never change.
+    """Uniform samples of transitions that never change.
 
-    Rows have the keys of `UniformReplay` (docs/design.md, section 3). Rows of one episode are neighbours in
-    time order, and the last row of every episode is `done`. The replay has no state of its own: the
-    generators belong to whoever made them.
+    Transitions have the keys of `UniformReplay` (docs/design.md, section 3). Those of one episode are
+    neighbours in time order, and the last transition of every episode is `done`. The replay has no
+    state of its own: the generators belong to whoever made them.
 
     Args:
         rows: TensorDict `[rows]`.
-        episodes: int64 `[E, 2]`, first row of each episode and the row after its last.
-        batch_size: rows per sample, N.
+        episodes: int64 `[E, 2]`, first transition of each episode and the transition after its last.
+        batch_size: transitions per sample, N.
         gamma: discount of a `Batch`; only `batch` and `batches` need it.
         generator: draws the indices; a tuple of S generators gives batches `[S, N]`, those of each seed
-            as if its generator were the only one. On the device of the rows.
+            as if its generator were the only one. On the device of the transitions.
 
     Raises:
-        ValueError: there are no rows, or the episodes do not cover them in order.
+        ValueError: there are no transitions, or the episodes do not cover them in order.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class OfflineReplay:
 
     @cached_property
     def packed(self) -> tuple[Layout, Tensor]:
-        """The rows side by side in one float32 matrix, `[rows, W]`, and which columns are what.
+        """The transitions side by side in one float32 matrix, `[rows, W]`, and which columns are what.
 
-        Made from `rows` when the first row is sampled; windows do without.
+        Made from `rows` when the first transition is sampled; windows do without.
         """
         return pack(self.rows)
 
@@ -63,12 +63,12 @@ class OfflineReplay:
         return len(self.rows)
 
     def sample(self) -> TensorDict:
-        """Draw rows uniformly, with replacement: `[N]`, or `[S, N]` for a tuple of generators."""
+        """Draw transitions uniformly, with replacement: `[N]`, or `[S, N]` for a tuple of generators."""
         layout, packed = self.packed
         return layout.table(torch.embedding(packed, self.draw()))
 
     def batch(self) -> Batch:
-        """Draw one batch: the content of `sample`, as views of gathered rows."""
+        """Draw one batch: the content of `sample`, as views of gathered transitions."""
         return self._gather(self.draw())
 
     def batches(self, count: int) -> list[Batch]:
@@ -97,7 +97,7 @@ class OfflineReplay:
         return draw(self.generator)
 
     def state_dict(self) -> dict[str, int]:
-        """Return what tells these rows from others: counts and the bits of a checksum of the rewards."""
+        """Return a fingerprint of the data: counts and the bits of a checksum of the rewards."""
         reward = self.rows["next", "reward"].double()
         checksum = reward.sum() + (self.rows["observation"][:, 0].double() * reward[:, 0]).sum()
         return {
@@ -107,7 +107,7 @@ class OfflineReplay:
         }
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yield nothing: the rows are in the data set, not in checkpoints."""
+        """Yield nothing: the transitions are in the data set, not in checkpoints."""
         return iter(())
 
     def load(self, state: dict[str, int], chunks: Iterator[dict[str, Tensor]]) -> None:
@@ -122,15 +122,15 @@ class OfflineReplay:
 
 
 def window_starts(segments: Tensor, horizon: int, stride: int = 1) -> Tensor:
-    """Return the first rows `[W]` of all windows of `horizon` rows that lie inside one segment.
+    """Return the first transitions `[W]` of all windows of `horizon` transitions that lie inside one segment.
 
-    Row s of a window starting at s has its states in `observation` of rows s .. s + horizon - 1 and its last
-    successor in ("next", "observation") of row s + horizon - 1: H + 1 states for H actions.
+    A window starting at s has its states in `observation` of transitions s .. s + horizon - 1 and its last
+    successor in ("next", "observation") of transition s + horizon - 1: H + 1 states for H actions.
 
     Args:
         segments: int64 `[E, 2]`, episodes or what `split_where` made of them.
-        horizon: rows per window, at least 1.
-        stride: rows between the starts of neighbouring windows of a segment.
+        horizon: transitions per window, at least 1.
+        stride: transitions between the starts of neighbouring windows of a segment.
     """
     counts = (segments[:, 1] - segments[:, 0] - horizon).div(stride, rounding_mode="floor") + 1
     counts = counts.clamp(min=0)
@@ -140,7 +140,7 @@ def window_starts(segments: Tensor, horizon: int, stride: int = 1) -> Tensor:
 
 
 def split_where(segments: Tensor, column: Tensor) -> Tensor:
-    """Split segments `[E, 2]` wherever `column` `[rows, width]` (a goal) changes from one row to the next."""
+    """Split segments `[E, 2]` wherever `column` `[rows, width]` (a goal) changes within an episode."""
     changed = torch.zeros(len(column) + 1, dtype=torch.bool, device=column.device)
     changed[1:-1] = (column[1:] != column[:-1]).any(-1)
     inside = torch.zeros_like(changed, dtype=torch.int32)

@@ -94,9 +94,9 @@ class Layout:
 
     def columns(self, packed: Tensor) -> dict[str, Tensor]:
         """Return the columns of packed transitions `[..., W]` by `FLAT_NAMES`: views, and flags as bool."""
-        numbers = packed.split((*self.widths()[: -len(FLAGS)], len(FLAGS)), -1)
-        flags = (numbers[-1] != 0).split(1, -1)
-        return dict(zip(FLAT_NAMES, (*numbers[:-1], *flags), strict=True))
+        columns = packed.split((*self.widths()[: -len(FLAGS)], len(FLAGS)), -1)
+        flags = (columns[-1] != 0).split(1, -1)
+        return dict(zip(FLAT_NAMES, (*columns[:-1], *flags), strict=True))
 
     def table(self, packed: Tensor) -> TensorDict:
         """Return packed transitions `[..., W]` as a TensorDict with TorchRL's keys; see `columns`."""

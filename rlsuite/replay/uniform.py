@@ -365,8 +365,8 @@ class UniformReplay:
         ahead = self._ahead.get(index.dim()) or self._constants(index.dim())
         packed, steps = self._packed, self.n_step
         # Addresses of single numbers in the matrix, which wraps around as the ring does.
-        numbers = torch.add(ahead.offsets, index, alpha=packed.shape[1]).remainder_(packed.numel())
-        reward, done, valid = packed.take(numbers).split((steps, steps - 1, steps - 1))
+        entries = torch.add(ahead.offsets, index, alpha=packed.shape[1]).remainder_(packed.numel())
+        reward, done, valid = packed.take(entries).split((steps, steps - 1, steps - 1))
         goes_on = valid > done  # the successor is valid, and this is not the end
         # The newest rows are the last B written; what follows them in a full ring are the oldest.
         goes_on &= (self.total - 1 - index).remainder_(self.capacity) >= ahead.ages

@@ -23,30 +23,30 @@ PRIORITY_CHUNK = "priorities"
 
 
 class ReturnRange(NamedTuple):
-    """Least and greatest discounted return of any row of the data."""
+    """Least and greatest discounted return of any transition of the data."""
 
     low: float
     high: float
 
 
 class WindowReplay(OfflineReplay):
-    """Samples windows instead of rows.
+    """Samples windows instead of transitions.
 
-    The rows never change. What changes are priorities, once `start_priorities` was called: they are what a
+    The transitions never change. Priorities do, once `start_priorities` was called: they are what a
     checkpoint holds. Columns added by `show` are not: whoever adds them can make them again.
 
     Args:
         rows: TensorDict `[rows]`.
-        episodes: int64 `[E, 2]`, first row of each episode and the row after its last.
+        episodes: int64 `[E, 2]`, first transition of each episode and the transition after its last.
         segments: int64 `[E', 2]`, parts of episodes that no window may leave; None: the episodes.
-        horizon: H, rows of a whole window.
-        stride: rows between the starts of neighbouring windows.
+        horizon: H, transitions of a whole window.
+        stride: transitions between the starts of neighbouring windows.
         short: windows that a segment's end cuts are there, too.
         batch_size: windows per sample, N.
         generator: draws the indices; a tuple of S generators gives batches `[S, N]`.
 
     Raises:
-        ValueError: there is no window, or the episodes do not cover the rows in order.
+        ValueError: there is no window, or the episodes do not cover the transitions in order.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class WindowReplay(OfflineReplay):
         return torch.Size((*self.lead, len(self)))
 
     def start_priorities(self) -> None:
-        """From now on draw windows by priority, all equal at first."""
+        """Draw windows by priority from now on, all equal at first."""
         self.priorities = Priorities(len(self), lead=self.lead, device=self.starts.device)
         self.priorities.fill(1.0)
         self.version += 1
@@ -128,19 +128,19 @@ class WindowReplay(OfflineReplay):
         """Return windows `[...]` by number, with all their steps.
 
         `observation` `[..., H, O]`, `action` `[..., H, A]`, `mask` `[..., H]` (1 at the window's steps; what
-        comes after its end repeats its last row), and ("next", "observation") `[..., O]`, the state after it.
+        comes after its end repeats the last one), and ("next", "observation") `[..., O]`, the state after it.
         """
         count = torch.arange(self.horizon, device=index.device)
         length = self.lengths[index].unsqueeze(-1)
         places = self.starts[index].unsqueeze(-1) + torch.minimum(count, length - 1)
-        following = self.rows["next", "observation"][places[..., -1]]
+        next_obs = self.rows["next", "observation"][places[..., -1]]
         observation = self.rows["observation"]
         return TensorDict(
             {
                 "observation": observation[places],
                 "action": self.rows["action"][places],
                 "mask": (count < length).to(observation.dtype),
-                "next": TensorDict({"observation": following}, index.shape),
+                "next": TensorDict({"observation": next_obs}, index.shape),
             },
             index.shape,
         )
@@ -148,9 +148,9 @@ class WindowReplay(OfflineReplay):
     def ends(self, index: Tensor) -> TensorDict:
         """Return the first state of windows `[...]` and the one after them."""
         first, last = self.starts[index], self.starts[index] + self.lengths[index] - 1
-        following = {"observation": self.rows["next", "observation"][last]}
+        next_td = {"observation": self.rows["next", "observation"][last]}
         return TensorDict(
-            {"observation": self.rows["observation"][first], "next": TensorDict(following, index.shape)},
+            {"observation": self.rows["observation"][first], "next": TensorDict(next_td, index.shape)},
             index.shape,
         )
 
@@ -164,20 +164,20 @@ class WindowReplay(OfflineReplay):
         return total.float()
 
     def terminated(self) -> Tensor:
-        """Whether the task ended with the window's last row, `[W]` bool; a cut is none."""
+        """Return whether the window's last transition terminated, `[W]` bool; truncation does not count."""
         return self.rows["next", "terminated"].squeeze(-1)[self._row(self.horizon)]
 
     def rewarded(self) -> Tensor:
-        """Whether any reward of the window differs from zero, `[W]` bool."""
+        """Return whether any reward of the window differs from zero, `[W]` bool."""
         gained = (self.rows["next", "reward"].squeeze(-1) != 0).cumsum(0)
         before = torch.nn.functional.pad(gained, (1, 0))[self.starts]
         return gained[self._row(self.horizon)] > before
 
     def return_range(self, gamma: float, *, cuts_end: bool) -> ReturnRange:
-        """Return the range of discounted returns over all rows.
+        """Return the range of discounted returns over all transitions.
 
         Args:
-            gamma: discount per row.
+            gamma: discount per transition.
             cuts_end: an episode that was cut brings no more. Else it goes on for ever, for the upper bound
                 with the mean reward of the best episode and for the lower one with that of the worst.
         """
@@ -187,7 +187,7 @@ class WindowReplay(OfflineReplay):
         sums = torch.nn.functional.pad(reward.cumsum(0), (1, 0))
         means = (sums[after] - sums[first]) / lengths
         ended = self.rows["next", "terminated"].squeeze(-1)[after - 1]
-        found = []
+        bounds = []
         for rate in (means.min(), means.max()):
             going_on = 0.0 if cuts_end or gamma == 1 else float(rate) / (1 - gamma)
             tail = torch.where(ended, 0.0, going_on).to(reward.dtype)
@@ -197,8 +197,8 @@ class WindowReplay(OfflineReplay):
                 tail = torch.where(inside, reward[(after - 1 - step).clamp(min=0)] + gamma * tail, tail)
                 least = torch.minimum(least, tail[inside].min())
                 most = torch.maximum(most, tail[inside].max())
-            found.append((float(least), float(most)))
-        return ReturnRange(found[0][0], found[1][1])
+            bounds.append((float(least), float(most)))
+        return ReturnRange(bounds[0][0], bounds[1][1])
 
     def reprioritise(self, index: Tensor, priority: Tensor) -> None:
         """Set the priorities of windows `index`; `[N]` or `[S, N]` both."""
@@ -232,11 +232,11 @@ class WindowReplay(OfflineReplay):
         self.version = state["version"]
 
     def _of(self, column: Tensor, index: Tensor) -> Tensor:
-        """Rows `index` `[*lead, N]` of a column `[*lead, W, ...]`."""
+        """Transitions `index` `[*lead, N]` of a column `[*lead, W, ...]`."""
         if not self.lead:
             return column[index]
         return column[torch.arange(len(index), device=index.device).unsqueeze(-1), index]
 
     def _row(self, step: int) -> Tensor:
-        """Place of row `step` of every window, of the last one where the window is shorter."""
+        """Place of transition `step` of every window, of the last one where the window is shorter."""
         return self.starts + torch.minimum(self.lengths - 1, torch.full_like(self.lengths, step))

@@ -52,14 +52,14 @@ class SeedCurve:
         seed: root of its random streams.
         points: `[K, 3]`, env steps, updates, seconds.
         returns: means over episodes, `[K]`.
-        spread: deviations over episodes, `[K]`.
+        std: standard deviations over episodes, `[K]`.
     """
 
     run: Path
     seed: int
     points: np.ndarray
     returns: np.ndarray
-    spread: np.ndarray
+    std: np.ndarray
 
     def along(self, axis: str) -> np.ndarray:
         """Return the points on one of `AXES`, `[K]`."""
@@ -117,7 +117,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything a report says.
+    """Data of a report.
 
     Attributes:
         groups: by environment, then in the order of the command line.

@@ -1,4 +1,4 @@
-"""What a study says: final scores, improvements, profiles, differences; as rows, CSV files and a picture."""
+"""Results of a study: final scores, improvements, profiles, differences; as rows, CSV files and a picture."""
 
 import itertools
 import math
@@ -45,9 +45,9 @@ def summaries(study: Study) -> list[dict[str, Any]]:
         for group in groups:
             grid, returns = group.on_grid("env_steps")
             iqm = bootstrap(interquartile_mean, [group.final])
-            spread = float(group.final.std(ddof=1)) if len(group.final) > 1 else math.nan
+            std = float(group.final.std(ddof=1)) if len(group.final) > 1 else math.nan
             cells = (
-                *(env, group.label, len(group.curves), int(grid[-1]), float(group.final.mean()), spread),
+                *(env, group.label, len(group.curves), int(grid[-1]), float(group.final.mean()), std),
                 *map(float, iqm),
                 float(interquartile_mean([returns]).max()),
                 float(np.trapezoid(returns.mean(0), grid) / (grid[-1] - grid[0]))
@@ -125,10 +125,10 @@ def seeds_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def write_tables(study: Study, out: Path) -> None:
     """Write every evaluation, the summary and the chances of improvement as CSV."""
     points = [
-        (group.env, group.label, curve.run.name, curve.seed, *map(float, at), float(mean), float(spread))
+        (group.env, group.label, curve.run.name, curve.seed, *map(float, at), float(mean), float(std))
         for group in study.groups
         for curve in group.curves
-        for at, mean, spread in zip(curve.points, curve.returns, curve.spread, strict=True)
+        for at, mean, std in zip(curve.points, curve.returns, curve.std, strict=True)
     ]
     write_csv(
         out / "curves.csv", CURVE_COLUMNS, (dict(zip(CURVE_COLUMNS, row, strict=True)) for row in points)

@@ -12,7 +12,7 @@ LARGEST_DENOMINATOR = 10**9  # of numbers that come as floats: 0.1 means 1/10
 
 
 class Transition(NamedTuple):
-    """One thing that an action may bring: its probability, reward (a number or a tuple) and next state."""
+    """One possible outcome of an action: its probability, reward (a number or a tuple) and next state."""
 
     probability: Fraction
     reward: Any
@@ -23,8 +23,8 @@ def exact(number: Any) -> Any:
     """Return a number, or a tuple of them, as `Fraction`; floats as the simplest one near them."""
     if isinstance(number, tuple):
         return tuple(exact(part) for part in number)
-    found = Fraction(number)
-    return found.limit_denominator(LARGEST_DENOMINATOR) if isinstance(number, float) else found
+    fraction = Fraction(number)
+    return fraction.limit_denominator(LARGEST_DENOMINATOR) if isinstance(number, float) else fraction
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What to maximise of a return distribution: utilities of stock + return, CVaR over the first stock.
+"""Objectives of a return distribution: utilities of stock + return, CVaR over the first stock.
 
 A stock c moves as c' = (c + r) / gamma, so that c_0 + G_0 = gamma^t (c_t + G_t) at every step t: a policy of
 (state, stock) can serve any objective E f(c + G) of the whole return. Ávila Pires et al. 2025,
@@ -282,14 +282,14 @@ def next_stock(stock: Any, reward: Any, gamma: Any) -> Any:
     return (stock + reward) / gamma
 
 
-def shaped_reward(utility: Utility, stock: Any, following: Any, gamma: Any) -> Any:
+def shaped_reward(utility: Utility, stock: Any, next_stock: Any, gamma: Any) -> Any:
     """Return gamma f(c') - f(c): ordinary RL on (s, c) with it has the optimal value V*(s, c) - f(c).
 
     Raises:
         ConfigError: f(gamma x) is not gamma f(x), and gamma is not 1.
     """
     check_shaping(utility, gamma)
-    return gamma * utility(following) - utility(stock)
+    return gamma * utility(next_stock) - utility(stock)
 
 
 def check_shaping(utility: Utility, gamma: Any) -> None:
@@ -344,14 +344,14 @@ def make_utility(
 
 
 def _is_affine(function: Callable[[Any], Any], gamma: Fraction) -> bool:
-    """Whether f(gamma x) = alpha f(x) + beta with alpha > 0 at all probe points."""
+    """Return whether f(gamma x) = alpha f(x) + beta with alpha > 0 at all probe points."""
     pairs = [(function(x), function(gamma * x)) for x in _PROBES]
     low, high = min(pairs), max(pairs)
     if low[0] == high[0]:
         return all(_near(scaled, low[1]) for _, scaled in pairs)
     alpha = (high[1] - low[1]) / (high[0] - low[0])
     beta = low[1] - alpha * low[0]
-    return alpha > 0 and all(_near(scaled, alpha * own + beta) for own, scaled in pairs)
+    return alpha > 0 and all(_near(scaled, alpha * plain + beta) for plain, scaled in pairs)
 
 
 def _near(a: Any, b: Any) -> bool:

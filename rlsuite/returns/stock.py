@@ -16,7 +16,7 @@ EMBEDDING_SIZE = 4  # features of each component
 
 
 class StockSpace(NamedTuple):
-    """What an agent must know of the stock, which stands in the last `size` places of an observation.
+    """Size and bounds of the stock, which stands in the last `size` places of an observation.
 
     Attributes:
         gamma: the discount that the stock is divided by.
@@ -63,7 +63,7 @@ def embed(stock: Tensor, bound: Tensor) -> Tensor:
 
 
 def relabelled(
-    stock: Tensor, following: Tensor, discount: float | Tensor, fresh: Tensor, chosen: Tensor
+    stock: Tensor, next_stock: Tensor, discount: float | Tensor, fresh: Tensor, chosen: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Give some replayed rows another stock: rewards do not depend on it, so the row stays true.
 
@@ -71,7 +71,7 @@ def relabelled(
 
     Args:
         stock: before, `[N, m]`.
-        following: after the row's rewards, `[N, m]`.
+        next_stock: after the row's rewards, `[N, m]`.
         discount: gamma to the number of summed rewards, scalar or `[N, 1]`.
         fresh: new stocks, `[N, m]`.
         chosen: rows that get them, `[N, 1]` bool.
@@ -79,8 +79,8 @@ def relabelled(
     Returns:
         stocks before and after, `[N, m]` each.
     """
-    after = advance(following, (fresh - stock) / discount, 1.0)
-    return torch.where(chosen, fresh, stock), torch.where(chosen, after, following)
+    after = advance(next_stock, (fresh - stock) / discount, 1.0)
+    return torch.where(chosen, fresh, stock), torch.where(chosen, after, next_stock)
 
 
 def default_range(low: float, high: float, margin: float = 0.1) -> tuple[float, float]:

@@ -19,7 +19,7 @@ class Table(NamedTuple):
         states: the state of each row, terminal ones included.
         probability: `[S, A, J]`.
         reward: `[S, A, J]`, of vectors `[S, A, J, m]`.
-        following: index of the next state, `[S, A, J]` int64.
+        next_state: index of the next state, `[S, A, J]` int64.
         terminal: `[S]` bool.
         start: probability of each first state, `[S]`.
     """
@@ -27,7 +27,7 @@ class Table(NamedTuple):
     states: list[State]
     probability: Tensor
     reward: Tensor
-    following: Tensor
+    next_state: Tensor
     terminal: Tensor
     start: Tensor
 
@@ -51,7 +51,7 @@ def tabulate(mdp: MDP) -> Table:
     size = mdp.reward_size
     probability = torch.zeros(shape, dtype=torch.float64)
     reward = torch.zeros(shape if size is None else (*shape, size), dtype=torch.float64)
-    following = torch.arange(len(states)).view(-1, 1, 1).expand(shape).clone()
+    next_state = torch.arange(len(states)).view(-1, 1, 1).expand(shape).clone()
     terminal = torch.zeros(len(states), dtype=torch.bool)
     for state, row in index.items():
         terminal[row] = not mdp.options(state)
@@ -66,8 +66,8 @@ def tabulate(mdp: MDP) -> Table:
                 reward[where] = torch.tensor(
                     [float(part) for part in paid] if isinstance(paid, tuple) else float(paid)
                 )
-                following[where] = index[outcome.state]
+                next_state[where] = index[outcome.state]
     start = torch.zeros(len(states), dtype=torch.float64)
     for state, chance in mdp.start.items():
         start[index[state]] = float(chance)
-    return Table(states, probability, reward, following, terminal, start)
+    return Table(states, probability, reward, next_state, terminal, start)

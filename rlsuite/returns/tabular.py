@@ -25,7 +25,7 @@ MAX_LAWS = 1_000_000  # of the brute-force enumeration
 
 
 class Step(NamedTuple):
-    """What `Solver` finds for a state, a stock and steps left: law of the return, value, action."""
+    """Result of `Solver` for a state, a stock and steps left: law of the return, value, action."""
 
     law: Law
     value: Any
@@ -91,11 +91,11 @@ class Solver:
     def after(self, state: State, stock: Any, action: int, steps: int) -> Law:
         """Return the law of taking `action` now and greedy ones for the `steps` - 1 others."""
 
-        def following(state: State, stock: Any, steps: int) -> Law:
+        def next_law(state: State, stock: Any, steps: int) -> Law:
             return self(state, stock, steps).law
 
         outcomes = self.mdp.options(state)[action]
-        return backed_up(outcomes, following, exact(stock), self.gamma, steps)
+        return backed_up(outcomes, next_law, exact(stock), self.gamma, steps)
 
     def policy(self, state: State, stock: Any, steps: int) -> int:
         """Return the greedy action, as a `Policy`."""
@@ -109,7 +109,7 @@ class Solver:
 
 def backed_up(
     outcomes: Sequence[Transition],
-    following: Callable[[State, Any, int], Law],
+    next_law: Callable[[State, Any, int], Law],
     stock: Any,
     gamma: Any,
     steps: int,
@@ -117,7 +117,7 @@ def backed_up(
     """Return the law of R + gamma G(S', C') over the outcomes, C' = (c + R) / gamma."""
     law: dict[Any, Any] = {}
     for chance, reward, state in outcomes:
-        for value, weight in following(state, next_stock(stock, reward, gamma), steps - 1).items():
+        for value, weight in next_law(state, next_stock(stock, reward, gamma), steps - 1).items():
             total = plus(
                 reward, tuple(gamma * part for part in value) if isinstance(value, tuple) else gamma * value
             )
@@ -397,21 +397,21 @@ def every_law(mdp: MDP, steps: int, gamma: Any = 1, state: State | None = None) 
         options = mdp.options(state)
         if not options or steps == 0:
             return [{mdp.zero: Fraction(1)}]
-        found: list[Law] = []
+        collected: list[Law] = []
         for outcomes in options:
             below = [laws(outcome.state, steps - 1) for outcome in outcomes]
             count = 1
             for each in below:
                 count *= len(each)
-            if count + len(found) > MAX_LAWS:
+            if count + len(collected) > MAX_LAWS:
                 raise ConfigError(f"more than {MAX_LAWS} history-dependent policies: lower the horizon")
             for chosen in product(*below):
                 after = dict(enumerate(chosen))
                 numbered = [Transition(o.probability, o.reward, index) for index, o in enumerate(outcomes)]
-                found.append(
+                collected.append(
                     backed_up(numbered, lambda i, _c, _n, after=after: after[i], mdp.zero, gamma, steps)  # type: ignore[misc]
                 )
-        return found
+        return collected
 
     first = next(iter(mdp.start)) if state is None else state
     return laws(first, steps)

@@ -54,7 +54,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Move:
-    """What one reward does to stocks and atoms, the same for every state."""
+    """Effect of one reward on stocks and atoms, the same for every state."""
 
     low: Tensor  # neighbouring stocks of (c + r) / gamma, [C] int64
     high: Tensor
@@ -117,7 +117,7 @@ class GridSolver:
         self._rewards = rewards.to(self.device, dtype)
         self._index = index
         self._probability = table.probability.to(self.device, dtype)
-        self._following = table.following.to(self.device)
+        self._next_state = table.next_state.to(self.device)
         self._live = ~table.terminal.to(self.device)
         # f(c + z) of every stock and atom: what categorical laws are judged by.
         grid = self.stocks.unsqueeze(-1) + self.atoms
@@ -192,13 +192,13 @@ class GridSolver:
     def law(self, objective: int, state: State, stock: float) -> Law:
         """Return the law of the return at a state and the nearest stock."""
         where = objective, self.table.states.index(state), self._nearest(stock)
-        numbers = self.laws[where].tolist()
+        samples = self.laws[where].tolist()
         if self.representation == "categorical":
-            return {z: p for z, p in zip(self.atoms.tolist(), numbers, strict=True) if p > 0}
-        found: dict[float, float] = {}
-        for value in numbers:
-            found[value] = found.get(value, 0.0) + 1 / len(numbers)
-        return found
+            return {z: p for z, p in zip(self.atoms.tolist(), samples, strict=True) if p > 0}
+        law: dict[float, float] = {}
+        for value in samples:
+            law[value] = law.get(value, 0.0) + 1 / len(samples)
+        return law
 
     def value(self, objective: int, state: State, stock: float) -> float:
         """Return the value at a state and the nearest stock."""
@@ -265,7 +265,7 @@ class GridSolver:
                 rows = (self._index[:, action, outcome] == place).nonzero().flatten().to(self.device)
                 if not len(rows):
                     continue
-                after = self.laws[:, self._following[rows, action, outcome]]
+                after = self.laws[:, self._next_state[rows, action, outcome]]
                 mixed = torch.lerp(after[:, :, move.low], after[:, :, move.high], move.weight)
                 chance = self._probability[rows, action, outcome].view(1, -1, 1)
                 law[:, rows] += chance.unsqueeze(-1) * (mixed @ move.projection)
@@ -279,7 +279,7 @@ class GridSolver:
             piece = torch.empty_like(self.laws)
             for place, move in enumerate(self._moves):
                 rows = (self._index[:, action, outcome] == place).nonzero().flatten().to(self.device)
-                after = self.laws[:, self._following[rows, action, outcome]]
+                after = self.laws[:, self._next_state[rows, action, outcome]]
                 piece[:, rows] = self._rewards[place] + self.gamma * after[:, :, move.low]
             pieces.append(piece)
             weights.append(self._probability[:, action, outcome] / count)
@@ -300,14 +300,14 @@ class GridSolver:
             return torch.einsum("fscm,fcm->fsc", law, self._worth)
         total = self.stocks.unsqueeze(-1) + law
         return torch.stack(
-            [utility(own).mean(-1) for utility, own in zip(self.utilities, total, strict=True)]
+            [utility(sums).mean(-1) for utility, sums in zip(self.utilities, total, strict=True)]
         )
 
 
 def longest_path(table: Table) -> int | None:
     """Return the most steps that an episode can have; None where a state can come back."""
     possible = table.probability > 0
-    left = {row: set(table.following[row][possible[row]].tolist()) for row in range(len(table.states))}
+    left = {row: set(table.next_state[row][possible[row]].tolist()) for row in range(len(table.states))}
     left = {row: after for row, after in left.items() if not table.terminal[row]}
     depth = 0
     while left:  # take away what leads to ended states alone, layer by layer
@@ -326,17 +326,17 @@ def _snapped(place: Tensor) -> Tensor:
     return torch.where((place - near).abs() < 1e-9, near, place)
 
 
-def _spread(grid: Grid, numbers: Tensor) -> Tensor:
+def _spread(grid: Grid, values: Tensor) -> Tensor:
     """Return the weights on the grid that stand for numbers `[N]`, `[N, M]`; ends take what is beyond."""
-    place = _snapped(((numbers - grid.low) / grid.step).clamp(0, grid.count - 1))
+    place = _snapped(((values - grid.low) / grid.step).clamp(0, grid.count - 1))
     low = place.floor().clamp(max=grid.count - 2).long()
     weight = place - low
-    found = torch.zeros(len(numbers), grid.count, dtype=torch.float64)
-    found.scatter_(1, low.unsqueeze(1), (1 - weight).unsqueeze(1))
-    return found.scatter_(1, low.unsqueeze(1) + 1, weight.unsqueeze(1))
+    shares = torch.zeros(len(values), grid.count, dtype=torch.float64)
+    shares.scatter_(1, low.unsqueeze(1), (1 - weight).unsqueeze(1))
+    return shares.scatter_(1, low.unsqueeze(1) + 1, weight.unsqueeze(1))
 
 
-def _displacement(grid: Grid, numbers: Tensor) -> Tensor:
+def _displacement(grid: Grid, values: Tensor) -> Tensor:
     """Return the mean distance of numbers `[N]` to the atoms that stand for them, `[N]`."""
     atoms = grid.values(torch.device("cpu"), torch.float64)
-    return (_spread(grid, numbers) * (numbers.unsqueeze(1) - atoms).abs()).sum(1)
+    return (_spread(grid, values) * (values.unsqueeze(1) - atoms).abs()).sum(1)

@@ -23,7 +23,7 @@ NO_ENV = "none"  # `--env none`: recorded data alone; `rlsuite.envs.absent` tell
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnConfig:
-    """What online and offline runs have in common."""
+    """Fields that online and offline runs have in common."""
 
     env_options: Annotated[Mapping[str, Any], conf.Suppress] = field(default_factory=dict)
     """Constructor arguments of the environment, by name (`--env-option KEY=VALUE`)."""

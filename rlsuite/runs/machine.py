@@ -83,7 +83,7 @@ def maker(device: torch.device) -> dict[str, str]:
 
 
 def difference(written_by: Mapping[str, str], here: Mapping[str, str]) -> str:
-    """Return words for what differs between the maker of a checkpoint and who goes on; "" for nothing."""
+    """Return what differs between the machine of a checkpoint and this one, as text; "" for nothing."""
     if not written_by:
         return "it does not say what wrote it"
     names = [name for name in {**written_by, **here} if written_by.get(name) != here.get(name)]

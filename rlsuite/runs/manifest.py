@@ -127,7 +127,7 @@ def read(path: Path) -> Manifest:
 
 
 def _is_word(value: object) -> bool:
-    """Whether a value may be shown on a terminal: a short text without control characters."""
+    """Return whether a value may be shown on a terminal: a short text without control characters."""
     return isinstance(value, str) and len(value) <= MAX_WORD and value.isprintable()
 
 

@@ -1,4 +1,4 @@
-"""What a run is made of, built from its configuration."""
+"""Build the parts of a run from its configuration."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +49,7 @@ SEED_LIMIT = 2**31  # what environments take as a seed is below
 
 @dataclass(slots=True)
 class Clock:
-    """Where a run is: env steps, updates, evaluations; and the returns that rank its checkpoints."""
+    """Counts of a run: env steps, updates, evaluations; and the returns that rank its checkpoints."""
 
     env_steps: int = 0
     updates: int = 0
@@ -63,7 +63,7 @@ class Clock:
     owes_evaluation: int = 0  # 1 where a signal came during one
 
     def passed(self, every: int, num_envs: int) -> bool:
-        """Whether the last vector step reached or passed a multiple of `every` env steps (0: never)."""
+        """Return whether the last vector step reached a multiple of `every` env steps (0: never)."""
         return every > 0 and self.env_steps // every != (self.env_steps - num_envs) // every
 
     def updates_due(self, config: TrainConfig) -> int:
@@ -74,7 +74,7 @@ class Clock:
 
 @dataclass(slots=True, kw_only=True)
 class Learner:
-    """What learns and is evaluated, without what it learns from: the same offline and online."""
+    """Agent, plug-ins and evaluation, without the source of transitions: the same offline and online."""
 
     config: LearnConfig
     seeds: tuple[int, ...]  # root of each agent's random streams

@@ -74,7 +74,7 @@ class PolicyGraph(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What `export` wrote.
+    """Files that `export` wrote, and how they were checked.
 
     Attributes:
         path: the file.
@@ -147,7 +147,7 @@ def export(
 
 
 def is_facts(path: Path) -> bool:
-    """Whether a JSON file is one that an earlier export left, and no file of a run."""
+    """Return whether a JSON file is one that an earlier export left, and no file of a run."""
     try:
         facts = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):

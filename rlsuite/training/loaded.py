@@ -133,7 +133,7 @@ class LoadedPolicy:
 
 
 class Words:
-    """How an environment says observations and actions, beside the vectors that policies see.
+    """Observations and actions as an environment gives them, beside the vectors that policies see.
 
     Args:
         env: made by `make_env`, of one env, in this process.

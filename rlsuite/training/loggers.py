@@ -16,7 +16,7 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 class ScalarLogger(Protocol):
-    """What is used of `torchrl.record.loggers.Logger`."""
+    """Methods that are used of `torchrl.record.loggers.Logger`."""
 
     def log_scalar(self, name: str, value: float, step: int | None = None) -> None:
         """Record one number."""

@@ -1,4 +1,4 @@
-"""What online and offline training share: updates, and what surrounds the steps of a run."""
+"""Session of a run, online or offline: updates, and what surrounds its steps."""
 
 import logging
 import math
@@ -39,7 +39,7 @@ KEPT, KEPT_BESIDE = 2, 5  # checkpoints; of the other ranks more, should the fir
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """How a run ended; returns are of evaluations, None where none was made."""
+    """Result of a run; returns are of evaluations, None where none was made."""
 
     interrupted: bool
     env_steps: int
@@ -50,7 +50,7 @@ class TrainResult:
 
 
 class Session:
-    """What surrounds the steps of a run: metrics, evaluations, checkpoints, and when to stop.
+    """Services around the steps of a run: metrics, evaluations, checkpoints, and when to stop.
 
     ```
     with Session(run, folder, goal, stop, resume=False) as session:

@@ -161,7 +161,7 @@ def step_td(observation: Tensor, action: Tensor, result: StepResult[Tensor]) -> 
 
 
 def past_warmup(run: OnlineRun) -> bool:
-    """Whether the agent's policy acts, and not random actions."""
+    """Return whether the agent's policy acts, and not random actions."""
     return run.clock.env_steps >= run.config.warmup_steps or run.config.warmup_policy == "agent"
 
 

@@ -1,4 +1,4 @@
-"""What `train` and `resume` say before and after a run."""
+"""Texts that `train` and `resume` print before and after a run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

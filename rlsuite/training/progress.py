@@ -1,4 +1,4 @@
-"""What a user sees of a run while it goes on: a live bar on a terminal, plain lines anywhere else."""
+"""Progress of a run on the console: a live bar on a terminal, plain lines anywhere else."""
 
 import logging
 import sys
@@ -19,7 +19,7 @@ LIVE_PER_SECOND = 2  # redraws; more would take time from training on a small ma
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What is shown. Rates are per second; `last_return` is None before the first episode or evaluation."""
+    """Numbers that are shown; rates per second, `last_return` None before the first episode or evaluation."""
 
     step: int
     total_steps: int

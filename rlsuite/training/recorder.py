@@ -1,4 +1,4 @@
-"""What a run reports: metrics to `metrics.jsonl` and to loggers, progress to the terminal.
+"""Recorder of a run: metrics to `metrics.jsonl` and to loggers, progress to the terminal.
 
 Nothing here may stop a run or change it: a logger that fails is dropped, a full disk costs lines, and no
 random number is drawn from any stream of the run.

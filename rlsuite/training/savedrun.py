@@ -22,7 +22,7 @@ STEP = re.compile("[0-9]{1,12}")
 
 @dataclass(frozen=True, slots=True)
 class SavedRun:
-    """What a run's folder holds.
+    """Content of a run's folder.
 
     Attributes:
         config: the resolved configuration.

@@ -1,4 +1,4 @@
-"""Where every run begins or goes on: its folder, the loop that it needs, and what is said about it."""
+"""Front door of training, where every run begins or resumes: its folder, its loop, its messages."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""What a run must keep to go on exactly: named tensors of agent and optimisers, sums of the loop."""
+"""State that a run must keep to resume exactly: named tensors of agent and optimisers, sums of the loop."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""How a run's updates are carried out: as they are, compiled, or replayed as CUDA graphs."""
+"""Carry out a run's updates as they are, compiled, or replayed as CUDA graphs."""
 
 import logging
 import time

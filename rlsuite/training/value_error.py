@@ -83,7 +83,7 @@ def stac_value_errors(value: Tensor, bonus: Tensor, reward: Tensor, alive: Tenso
 
 
 class _Step(NamedTuple):
-    """What a trace keeps of one vector step; each `[B]`."""
+    """Entries of a trace for one vector step; each `[B]`."""
 
     value: Tensor
     bonus: Tensor

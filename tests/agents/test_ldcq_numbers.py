@@ -51,7 +51,7 @@ def test_min_snr_weights():
 
 @pytest.mark.parametrize("kind", ["linear", "quadratic", "cosine"])
 def test_every_schedule_only_loses_signal(kind):
-    schedule = double(20, kind=kind)
+    schedule = double(20, name=kind)
     assert schedule.steps == 20
     assert (schedule.kept.diff() < 0).all() and schedule.kept[-1] >= 0
     if kind == "cosine":
@@ -95,7 +95,7 @@ def test_the_released_indexing_halves_the_distance_only():
 
 def test_ancestral_draws_have_the_spread_of_their_target():
     """With the exact posterior mean of N(0, 0.5^2) as denoiser, samples are spread 0.5 again."""
-    schedule, variance = double(200, kind="cosine"), 0.25
+    schedule, variance = double(200, name="cosine"), 0.25
 
     def posterior_mean(latent, time):
         kept = schedule.kept[time]

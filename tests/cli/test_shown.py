@@ -141,7 +141,7 @@ def test_wrong_words_of_scripts_are_found(monkeypatch):
         of_script(["benchmarks/resets.py", "grama", "--seeds", "many", "--out", "x"], monkeypatch)
     with pytest.raises(SystemExit):
         of_script(["benchmarks/resets.py", "gramma", "--out", "x"], monkeypatch)
-    for script in ("benchmarks/stock.py", "benchmarks/seeds.py"):  # of tyro, and of argparse
+    for script in ("benchmarks/stock.py", "benchmarks/soak.py"):  # of tyro, and of argparse
         assert of_script([script, "--no-such-flag"], monkeypatch)[1] == ["--no-such-flag"]
     with pytest.raises(ConfigError):
         of_script(["benchmarks/stock.py", "--out"], monkeypatch)

@@ -13,7 +13,7 @@ from rlsuite.offline.names import Recipe
 
 STEPS = 2_000
 SEED = 0
-RECIPE = Recipe(name="my/swing", kind="random", env="gym:Pendulum-v1", summary="uniform random actions")
+RECIPE = Recipe(name="my/swing", behaviour="random", env="gym:Pendulum-v1", summary="uniform random actions")
 FILE = "my-swing-v0.hdf5"  # what `save` calls it, in D4RL's layout
 
 

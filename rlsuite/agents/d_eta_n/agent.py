@@ -121,7 +121,7 @@ class DEtaN(Agent):
         return self.learn(self.stocked(batch, noise, observe=True), noise, **phase)
 
     def learn(self, batch: Stocked, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
-        """One step of quantile regression, of the target network and of the exploration."""
+        """Do one step of quantile regression, of the target network and of the exploration."""
         config = self.config
         target = sample_target(self.target_critic, batch, self.utility, config)
         loss, taken = critic_loss(self.critic, batch, target, config)
@@ -162,8 +162,8 @@ class DEtaN(Agent):
         """Return what the agent expects of f(c + G), `[*lead, N]` float64, at observations with a stock."""
         stock, theta = self.quantiles(observation)
         if self.config.shaped:
-            own = stock.double() if self.utility.vector else stock.double().squeeze(-1)
-            return self.utility(own) + theta.double().mean(-2).sum(-1).amax(-1)
+            outcome = stock.double() if self.utility.vector else stock.double().squeeze(-1)
+            return self.utility(outcome) + theta.double().mean(-2).sum(-1).amax(-1)
         return expected_utility(self.utility, stock, theta).amax(-1)
 
     @torch.no_grad()
@@ -188,14 +188,14 @@ class DEtaN(Agent):
         scale = 1.0 if config.utility == "mean_cvar" else self.level
 
         def objective(stock: Tensor) -> Tensor:
-            """Of stocks `[*lead]`."""
+            """Return the objective's value from initial stocks `[*lead]`."""
             rows = observation.clone()
             rows[..., -1] = stock.unsqueeze(-1)
             return sign * (self.expected_utility(rows).mean(-1) / scale - stock.double())
 
         lead = observation.shape[:-2]
-        found = torch.stack([objective(stock.expand(lead)) for stock in grid])
-        value, place = found.max(0)
+        values = torch.stack([objective(stock.expand(lead)) for stock in grid])
+        value, place = values.max(0)
         best = grid[place]
         if config.utility == "lower":
             rows = observation.clone()

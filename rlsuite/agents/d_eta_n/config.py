@@ -48,7 +48,7 @@ class DEtaNConfig:
     activation: Activation = "relu"
     """Activation of all hidden layers."""
     normalize_observations: bool = False
-    """Feed the trunk observations in running deviations from their running mean; the stock stays as it is."""
+    """Feed the trunk observations standardised by running mean and std; the stock stays as it is."""
     gamma: Annotated[float, Bounds(0, 1, open_low=True)] = 0.99
     """Discount per env step; that of the stock."""
     tau: PolyakRate = 0.01
@@ -90,5 +90,5 @@ class DEtaNConfig:
         if self.utility == "mean_cvar" and self.level is None:
             raise ConfigError("utility mean_cvar needs a level, e.g. --agent.level 0.25")
         tau = 1.0 if self.level is None else self.level
-        numbers = {"weight": self.weight, "goal": self.goal, "high": self.high, "rate": self.rate}
-        return make_utility(self.utility, tau=tau, **numbers)
+        fields = {"weight": self.weight, "goal": self.goal, "high": self.high, "rate": self.rate}
+        return make_utility(self.utility, tau=tau, **fields)

@@ -1,4 +1,4 @@
-"""How LDCQ acts: latents from the prior, the best by the critics, decoded for h env steps, then anew.
+"""LDCQ's policy: latents from the prior, the best by the critics, decoded for h env steps, then anew.
 
 Legend: B worlds, C candidates, Z latent, O observation, A action. Leading axes are independent seeds.
 """
@@ -77,11 +77,11 @@ class SkillPolicy(nn.Module):
         self.fixed = torch.randn(*size, generator=fixed).to(device)
 
     def has(self, stage: Stage) -> bool:
-        """Whether anything was learnt in a stage."""
+        """Return whether anything was learnt in a stage."""
         return bool(self.learnt[STAGES.index(stage)] > 0)
 
     def diffuses(self) -> bool:
-        """Whether latents come from the diffusion prior; else from the skill model's Gaussian."""
+        """Return whether latents come from the diffusion prior; else from the skill model's Gaussian."""
         return self.config.prior != "gaussian" and self.has("prior")
 
     @torch.no_grad()
@@ -98,10 +98,10 @@ class SkillPolicy(nn.Module):
             return gaussian.mean.unsqueeze(-2) + gaussian.std.unsqueeze(-2) * start
         predict = self.denoiser.predictor(observation, config.guidance)
         if config.sampler == "ddim":
-            found = ddim(self.schedule, predict, start, config.ddim_steps)
+            latent = ddim(self.schedule, predict, start, config.ddim_steps)
         else:
-            found = ancestral(self.schedule, predict, start, noise, config.extra_steps)
-        return self.latent_mean[..., None, None, :] + self.latent_std[..., None, None, :] * found
+            latent = ancestral(self.schedule, predict, start, noise, config.extra_steps)
+        return self.latent_mean[..., None, None, :] + self.latent_std[..., None, None, :] * latent
 
     @torch.no_grad()
     def plan(self, observation: Tensor, noise: Noise) -> Plan:
@@ -110,13 +110,13 @@ class SkillPolicy(nn.Module):
         Without values (LDGC, or before that stage) there is one candidate.
         """
         valued = self.has("values") and not self.config.goal
-        found = self.draw(observation, self.config.candidates if valued else 1, noise)
+        candidates = self.draw(observation, self.config.candidates if valued else 1, noise)
         if valued:
-            index = choose(self.critic(observation, found))
+            index = choose(self.critic(observation, candidates))
         else:
-            index = torch.zeros(found.shape[:-2], dtype=torch.int64, device=found.device)
-        where = index[..., None, None].expand(*index.shape, 1, found.shape[-1])
-        return Plan(found, index, found.gather(-2, where).squeeze(-2))
+            index = torch.zeros(candidates.shape[:-2], dtype=torch.int64, device=candidates.device)
+        where = index[..., None, None].expand(*index.shape, 1, candidates.shape[-1])
+        return Plan(candidates, index, candidates.gather(-2, where).squeeze(-2))
 
     def forward(
         self,
@@ -148,8 +148,8 @@ class SkillPolicy(nn.Module):
             noise = self._noise(number, random)
             return torch.where(due.unsqueeze(-1), self.plan(state, noise).latent, skill)
         rows = due.nonzero().squeeze(-1)
-        found = self.plan(state[rows], self._noise(number[rows], random)).latent
-        return skill.index_copy(0, rows, found)
+        planned = self.plan(state[rows], self._noise(number[rows], random)).latent
+        return skill.index_copy(0, rows, planned)
 
     def _noise(self, number: Tensor, random: bool) -> Noise:
         """Return noise for the plans `number` `[*lead, B]`."""

@@ -86,7 +86,7 @@ class LDCQ(StagedAgent):
         self.critic = LatentCritic(spaces.observation, config.latent, scale=config.critic_scale, **shape)
         seeds = torch.zeros(self.lead, dtype=torch.int64)
         self.device = seeds.device
-        fill(seeds, shape["generator"], lambda part, own: part.random_(SEED_LIMIT, generator=own))
+        fill(seeds, shape["generator"], lambda part, rng: part.random_(SEED_LIMIT, generator=rng))
         self.register_buffer("candidate_seed", seeds)
         self.register_buffer("return_range", torch.zeros(2))
         self.register_buffer("chosen_range", torch.zeros(*self.lead, 2))
@@ -151,10 +151,10 @@ class LDCQ(StagedAgent):
             ConfigError: a stage that this one builds on is missing, or stored candidates exceed their bound.
         """
         stage = self.stage
-        words = [] if data.stage == stage else [self._begin(stage, data)]
+        notes = [] if data.stage == stage else [self._begin(stage, data)]
         if stage == "values" and self.actor.has(stage) and self.update_count % LOOK_EVERY == 0:
-            words += self._look()
-        return "; ".join(words) or None
+            notes += self._look()
+        return "; ".join(notes) or None
 
     def inherit(self, config: Any, saved: Mapping[str, Tensor]) -> None:
         """Take over the stages before this run's first one; see `Agent.inherit`.
@@ -173,20 +173,20 @@ class LDCQ(StagedAgent):
         if different:
             raise ConfigError(f"the earlier run has other values of {', '.join(different)}: give the same")
         prefixes = tuple(prefix for stage in wanted for prefix in SHARED_PREFIXES[stage])
-        own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        own = {name: tensor for name, tensor in own.items() if name.startswith(prefixes)}
+        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(prefixes)}
         learnt = saved.get("actor.learnt", torch.zeros(len(STAGES)))
         missing = [stage for stage in wanted if not learnt[STAGES.index(stage)]]
         if missing:
             raise ConfigError(f"the earlier run has not learnt {', '.join(missing)}: name one that has")
-        wrong = [name for name in own if name not in saved or saved[name].shape != own[name].shape]
+        wrong = [name for name in tensors if name not in saved or saved[name].shape != tensors[name].shape]
         if wrong:
             raise ConfigError(
                 f"{wrong[0]} (one of {len(wrong)}) has another size in the earlier run: give networks of the "
                 "same sizes, and as many seeds"
             )
         with torch.no_grad():
-            for name, tensor in own.items():
+            for name, tensor in tensors.items():
                 tensor.copy_(saved[name])
             for stage in wanted:
                 self.actor.learnt[STAGES.index(stage)] = learnt[STAGES.index(stage)]
@@ -234,11 +234,11 @@ class LDCQ(StagedAgent):
         if config.ends == "reward":
             ended = ended | data.rewarded()
         discount = config.gamma ** (data.lengths if config.bootstrap == "window" else 1)
-        own = {
+        encoded = {
             "reward": data.returns(config.gamma if config.window_discount else 1.0),
             "discount": torch.where(ended, 0.0, discount).float(),
         }
-        columns = {name: column.expand(*self.lead, -1) for name, column in own.items()}
+        columns = {name: column.expand(*self.lead, -1) for name, column in encoded.items()}
         columns["latent"] = self._encoded(data)
         size = math.prod(self.lead) * len(data) * config.stored * config.latent * torch.half.itemsize / 2**20
         if size > config.stored_mib:
@@ -267,9 +267,9 @@ class LDCQ(StagedAgent):
         source: Source = streams if self.lead else streams[0]
 
         def draw(index: Tensor) -> Tensor:
-            following = data.ends(index.expand(*self.lead, -1))["next", "observation"]
-            own = self.normalized(following)
-            return self.actor.draw(own, self.config.stored, lambda like: normal(like, source)).half()
+            next_obs = data.ends(index.expand(*self.lead, -1))["next", "observation"]
+            state = self.normalized(next_obs)
+            return self.actor.draw(state, self.config.stored, lambda like: normal(like, source)).half()
 
         return self._over_windows(data, draw, max(1, DRAWN_ROWS // self.config.stored), -3)
 

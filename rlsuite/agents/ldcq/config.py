@@ -51,9 +51,9 @@ class LDCQConfig:
     state_prior: bool = True
     """The skill model's prior reads the first state; else it is N(0, 1)."""
     std_min: Positive = 0.01
-    """Least deviation of the skill model's Gaussians; our choice, for actions in [-1, 1]."""
+    """Least std of the skill model's Gaussians; our choice, for actions in [-1, 1]."""
     normalize_observations: bool = False
-    """Feed all networks observations in deviations from the mean, both of the data set."""
+    """Feed all networks observations standardised by mean and std of the data set."""
 
     diffusion_steps: AtLeastOne = 200
     """Steps of the diffusion, T."""
@@ -70,7 +70,7 @@ class LDCQConfig:
     guidance: Annotated[float, Bounds(0)] = 0.0
     """Weight of the guidance when latents are drawn."""
     normalize_latents: bool = True
-    """Diffuse latents in deviations from their mean; our choice: the skill model leaves their scale open."""
+    """Diffuse latents standardised; our choice: the skill model leaves their scale open."""
     sampler: Literal["ancestral", "ddim"] = "ancestral"
     """How latents are drawn."""
     ddim_steps: AtLeastOne = 10

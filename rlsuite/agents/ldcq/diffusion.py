@@ -54,7 +54,7 @@ class Schedule(NamedTuple):
 
 def make_schedule(
     steps: int,
-    kind: ScheduleKind = "linear",
+    name: ScheduleKind = "linear",
     *,
     released_indexing: bool = False,
     device: torch.device | str = "cpu",
@@ -64,18 +64,18 @@ def make_schedule(
 
     Args:
         steps: T.
-        kind: how the variances grow from 1e-4 to 0.02 (linear; quadratic: their roots do), or the cosine
+        name: how the variances grow from 1e-4 to 0.02 (linear; quadratic: their roots do), or the cosine
             schedule, which ends in pure noise whatever T is.
         released_indexing: as in the authors' code, whose cumulative product takes the first variance twice:
             the last step then only halves the distance to the predicted latent.
         device: of the tensors.
         dtype: of the tensors; everything is computed in float64.
     """
-    if kind == "cosine":
+    if name == "cosine":
         time = torch.arange(steps + 1, dtype=torch.float64) / steps
         level = ((time + COSINE_SHIFT) / (1 + COSINE_SHIFT) * math.pi / 2).cos().square()
         beta = (1 - level[1:] / level[:-1]).clamp(max=COSINE_BETA_MAX)
-    elif kind == "quadratic":
+    elif name == "quadratic":
         beta = torch.linspace(FIRST_BETA**0.5, LAST_BETA**0.5, steps, dtype=torch.float64).square()
     else:
         beta = torch.linspace(FIRST_BETA, LAST_BETA, steps, dtype=torch.float64)
@@ -116,7 +116,7 @@ def denoising_loss(clean: Tensor, predicted: Tensor, weight: Tensor) -> Tensor:
 def ancestral(
     schedule: Schedule, predict: Predict, start: Tensor, noise: Noise, extra_steps: int = 0
 ) -> Tensor:
-    """Sample step by step (DDPM) with deviations sqrt(beta_t).
+    """Sample step by step (DDPM) with stds sqrt(beta_t).
 
     Args:
         schedule: of the training.
@@ -180,9 +180,9 @@ class _Block(nn.Module):
         """Return `[*lead, N, C, W]`; `time` is embedded, `[*lead, N or 1, F]`."""
         scale, shift = self.film(time).unsqueeze(-2).chunk(2, -1)
         both = torch.cat((x, context.expand_as(x)), -1)
-        found = rowwise(lambda rows: self.norms[1](self.first(rows)), both)
-        found = nn.functional.gelu(found * (1 + scale) + shift)
-        return x + nn.functional.gelu(rowwise(lambda rows: self.norms[2](self.second(rows)), found))
+        hidden = rowwise(lambda rows: self.norms[1](self.first(rows)), both)
+        hidden = nn.functional.gelu(hidden * (1 + scale) + shift)
+        return x + nn.functional.gelu(rowwise(lambda rows: self.norms[2](self.second(rows)), hidden))
 
 
 class Denoiser(nn.Module):
@@ -263,10 +263,10 @@ class Denoiser(nn.Module):
 
         def predict(latent: Tensor, time: int) -> Tensor:
             when = latent.new_full((*latent.shape[:-3], 1), time)
-            found = self(latent, when, contexts)
+            conditional = self(latent, when, contexts)
             if not guidance:
-                return found
-            return (1 + guidance) * found - guidance * self(latent, when, unknown)
+                return conditional
+            return (1 + guidance) * conditional - guidance * self(latent, when, unknown)
 
         return predict
 

@@ -29,13 +29,13 @@ def rowwise(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 class GaussianHead(nn.Module):
-    """Features to mean and standard deviation, each by a perceptron with one hidden layer of their width.
+    """Features to mean and standard deviation, each by an MLP with one hidden layer of their width.
 
     Args:
         inputs: length of the features.
         outputs: length of the Gaussian.
         std_min: added to softplus of the second output. Recorded actions on their bounds would otherwise
-            draw the deviation to 0 and the likelihood to infinity; the authors' code has no such bound.
+            draw the std to 0 and the likelihood to infinity; the authors' code has no such bound.
         lead: independent networks along leading axes.
         generator: draws the initial weights.
     """
@@ -151,8 +151,8 @@ class _Block(nn.Module):
         """Attend to the steps in `seen` `[*lead, N, 1, 1, T]`."""
         projected = rowwise(lambda rows: self.queries(self.norms[0](rows)), x)
         query, key, value = projected.unflatten(-1, (3, HEADS, -1)).transpose(-4, -2).unbind(-3)
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
-        x = x + rowwise(self.join, found.transpose(-2, -3).flatten(-2))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        x = x + rowwise(self.join, attended.transpose(-2, -3).flatten(-2))
         return x + rowwise(lambda rows: self.feed(self.norms[1](rows)), x)
 
 
@@ -188,7 +188,7 @@ class TransformerEncoder(nn.Module):
         self.embed = MLP(observation + action, (hidden,), hidden, lead=lead, generator=generator)
         self.tokens = nn.Parameter(torch.empty(*lead, 1 + horizon, hidden))  # the latent's, then positions
         with torch.no_grad():
-            fill(self.tokens, generator, lambda part, own: part.normal_(0, TOKEN_STD, generator=own))
+            fill(self.tokens, generator, lambda part, rng: part.normal_(0, TOKEN_STD, generator=rng))
         self.blocks = nn.ModuleList(_Block(hidden, lead, generator) for _ in range(layers))
         self.head = GaussianHead(hidden, latent, std_min=std_min, lead=lead, generator=generator)
 
@@ -256,14 +256,14 @@ class Decoder(nn.Module):
             noise: of the draw; None takes means.
         """
         shared = torch.cat((observation, latent), -1)
-        found = shared[..., :0]
+        action = shared[..., :0]
         for member in self.members:
-            gaussian = member(torch.cat((shared, found), -1))
+            gaussian = member(torch.cat((shared, action), -1))
             chosen = gaussian.mean
             if noise is not None:
                 chosen = chosen + gaussian.std * noise(chosen)
-            found = torch.cat((found, chosen.clamp(-1, 1)), -1)
-        return found
+            action = torch.cat((action, chosen.clamp(-1, 1)), -1)
+        return action
 
 
 def kl_divergence(left: Gaussian, right: Gaussian) -> Tensor:

@@ -39,18 +39,18 @@ class LatentCritic(nn.Module):
             "lead": (*lead, 2),
             "generator": generator,
         }
-        state, own = round(scale * STATE_FEATURES), round(scale * LATENT_FEATURES)
+        state, skill = round(scale * STATE_FEATURES), round(scale * LATENT_FEATURES)
         self.state = MLP(observation, (state,), state, **options)
-        self.latent = MLP(latent, (own,), own, **options)
-        self.norms = nn.ModuleList(LayerNorm(width, lead=(*lead, 2)) for width in (state, own))
-        self.joint = MLP(state + own, tuple(round(scale * width) for width in JOINT), 1, **options)
+        self.latent = MLP(latent, (skill,), skill, **options)
+        self.norms = nn.ModuleList(LayerNorm(width, lead=(*lead, 2)) for width in (state, skill))
+        self.joint = MLP(state + skill, tuple(round(scale * width) for width in JOINT), 1, **options)
 
     def forward(self, observation: Tensor, latent: Tensor) -> Tensor:
         """Return `[*lead, 2, N, C]` for states `[*lead, N, O]` and latents `[*lead, N, C, Z]`."""
         rows, candidates = latent.shape[-3:-1]
         state = nn.functional.gelu(self.norms[0](self.state(observation.unsqueeze(-3))))
-        own = nn.functional.gelu(self.norms[1](self.latent(latent.flatten(-3, -2).unsqueeze(-3))))
-        joined = torch.cat((state.repeat_interleave(candidates, -2), own), -1)
+        skill = nn.functional.gelu(self.norms[1](self.latent(latent.flatten(-3, -2).unsqueeze(-3))))
+        joined = torch.cat((state.repeat_interleave(candidates, -2), skill), -1)
         return self.joint(joined).to(latent.dtype).squeeze(-1).unflatten(-1, (rows, candidates))
 
 

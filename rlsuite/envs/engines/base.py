@@ -1,4 +1,4 @@
-"""What a physics engine must do for `MujocoEnv`; engines know nothing of tasks."""
+"""The protocol of physics engines behind `MujocoEnv`; engines know nothing of tasks."""
 
 from collections.abc import Mapping
 from typing import Protocol

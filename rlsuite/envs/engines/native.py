@@ -81,7 +81,7 @@ class NativeEngine:
         self.arrays = {name: simulations.field(name) for name in names}
         self.ctrl = simulations.field("ctrl")
         self._state = simulations.state
-        self._numbers = self._state.reshape(-1)  # a view
+        self._flat_state = self._state.reshape(-1)  # a view
         self._given = {name: simulations.field(name) for name in ("qpos", "qvel", "act", "qacc_warmstart")}
         # Positions and velocities stand side by side in a row.
         first, last = simulations.columns("qpos"), simulations.columns("qvel")
@@ -147,7 +147,7 @@ class NativeEngine:
 
         No bound holds for nan.
         """
-        if magnitude(self._numbers) < MAX_SQUARES:  # settles the usual case
+        if magnitude(self._flat_state) < MAX_SQUARES:  # settles the usual case
             return None
         return (np.abs(self._motion) < MAX_STATE).all(-1)
 
@@ -180,7 +180,7 @@ class NativeEngine:
         """Stop the threads; what can be read stays as it was."""
         self._simulations = None
         self._state = self._state.copy()
-        self._numbers = self._state.reshape(-1)
+        self._flat_state = self._state.reshape(-1)
         self.arrays = {name: array.copy() for name, array in self.arrays.items()}
         self.ctrl, self._motion, self._given = self.ctrl.copy(), self._motion.copy(), {}
 

@@ -198,6 +198,6 @@ class _Owner:
 
 
 def _precedes(part: mujoco.mjtState, name: str) -> bool:
-    """Whether a single component of the integration state stands before the one of `name` in a row."""
+    """Return whether a single component of the integration state stands before the one of `name` in a row."""
     value, limit = int(part), int(COMPONENTS[name])
     return value.bit_count() == 1 and bool(value & int(STATE)) and value < limit

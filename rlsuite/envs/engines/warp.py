@@ -266,7 +266,7 @@ class WarpEngine:
         return partial(wp.capture_launch, capture.graph)
 
     def _advance(self, substeps: int) -> None:
-        """One env step: physics, stages that the fields ask for, own copies of the fields."""
+        """Do one env step: physics, stages that the fields ask for, own copies of the fields."""
         model, data = self._model, self._data
         for _ in range(substeps):
             mjw.step(model, data)
@@ -278,8 +278,8 @@ class WarpEngine:
             mjw.sensor_pos(model, data)
             mjw.fwd_velocity(model, data)
             mjw.sensor_vel(model, data)
-        for name, own in self._own.items():
-            wp.copy(own, self._derived[name])
+        for name, kept in self._own.items():
+            wp.copy(kept, self._derived[name])
 
     def _restart(self) -> None:
         """Write new states into the envs of the mask, and what the forward pass says of them."""
@@ -287,8 +287,8 @@ class WarpEngine:
             self._copy_rows(self._starts[name], array)
         if any(self._after_reset[name] is array for name, array in self._derived.items()):
             self._forward()
-        for name, own in self._own.items():
-            self._copy_rows(self._after_reset[name], own)
+        for name, kept in self._own.items():
+            self._copy_rows(self._after_reset[name], kept)
 
     def _forward(self) -> None:
         """Evaluate all envs where they are, with actuators off where dm_control's reset has them off."""
@@ -320,14 +320,14 @@ class WarpEngine:
             self._refuse_overflow(self._noticed)
 
     def _refuse_overflow(self, flags: Tensor) -> None:
-        per_env = flags.numpy()
-        raised = int(np.bitwise_or.reduce(per_env))
+        masks = flags.numpy()
+        raised = int(np.bitwise_or.reduce(masks))
         short = sorted({size for bit, size in NO_ROOM.items() if raised & bit})
         if short:
-            num_envs = int(((per_env & sum(NO_ROOM)) != 0).sum())
+            count = int(((masks & sum(NO_ROOM)) != 0).sum())
             now = ", ".join(f"{name} = {getattr(self.capacity, name)}" for name in short)
             raise EnvironmentFailure(
-                f"MuJoCo Warp dropped contacts in {num_envs} of {len(per_env)} envs for want of room ({now} "
+                f"MuJoCo Warp dropped contacts in {count} of {len(masks)} envs for want of room ({now} "
                 "each): results since are wrong. Make the environment with more, e.g. "
                 f"warp=WarpOptions({short[0]}={2 * getattr(self.capacity, short[0])})"
             )
@@ -341,8 +341,8 @@ def bytes_per_env(model: mujoco.MjModel, options: WarpOptions | None = None) -> 
     options = options or WarpOptions()
     sizes = dataclasses.asdict(capacity_of(runnable(model, options), options))
     with wp.ScopedDevice("cpu"):
-        one, two = (_bytes(mjw.make_data(model, nworld=num_envs, **sizes)) for num_envs in (1, 2))
-    return two - one
+        single, double = (_bytes(mjw.make_data(model, nworld=num_envs, **sizes)) for num_envs in (1, 2))
+    return double - single
 
 
 def _bytes(part: object) -> int:

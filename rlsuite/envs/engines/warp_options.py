@@ -1,4 +1,4 @@
-"""What can be set about the engine `warp`, and what must be known before it is imported."""
+"""Options of the engine `warp`, and what must be known before it is imported."""
 
 import importlib.util
 from dataclasses import dataclass

@@ -40,7 +40,7 @@ class Options(TaskOptions):
     contact_force_range: tuple[float, float] = (-1.0, 1.0)
     """Contact forces are clipped to it, newtons and newton metres."""
     reset_noise_scale: float = 0.1
-    """Half width of the positions' noise (metres, radians) and deviation of the velocities' (m/s, rad/s)."""
+    """Half width of the positions' noise (metres, radians) and std of the velocities' (m/s, rad/s)."""
     exclude_current_positions_from_observation: bool = True
     """Leave out x and y."""
     include_cfrc_ext_in_observation: bool = True

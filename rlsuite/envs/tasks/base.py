@@ -1,4 +1,4 @@
-"""What a task is: a model file and pure functions of batched fields. Who integrates is not known here.
+"""The record of a task: a model file and pure functions of batched fields, without a physics engine.
 
 Legend: B envs, Q joint positions (nq), V joint velocities (nv), A actuators, O observation.
 """

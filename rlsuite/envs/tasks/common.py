@@ -1,4 +1,4 @@
-"""What several tasks share: checks of options, Gymnasium's sums, survival, observations of humanoids.
+"""Functions of several tasks: checks of options, Gymnasium's sums, survival, observations of humanoids.
 
 Legend: B envs, N numbers of one env, O observation.
 """

@@ -23,7 +23,7 @@ class Options(TaskOptions):
     ctrl_cost_weight: float = 0.1
     """Cost per squared unit of action."""
     reset_noise_scale: float = 0.1
-    """Half width of the positions' noise (metres, radians) and deviation of the velocities' (m/s, rad/s)."""
+    """Half width of the positions' noise (metres, radians) and std of the velocities' (m/s, rad/s)."""
     exclude_current_positions_from_observation: bool = True
     """Leave out x."""
 

@@ -26,7 +26,7 @@ class Options(TaskOptions):
     healthy_reward: float = 10.0
     """Reward per step with the tip up."""
     reset_noise_scale: float = 0.1
-    """Half width of the positions' noise (metres, radians) and deviation of the velocities' (m/s, rad/s)."""
+    """Half width of the positions' noise (metres, radians) and std of the velocities' (m/s, rad/s)."""
 
 
 VERSIONS = {"v5": frozenset[str](), "v4": option_names(Options)}

@@ -67,7 +67,7 @@ def reward(position: Array, draw: Array) -> Array:
 
 
 def reached(position: Array) -> Array:
-    """Whether positions `[B, 2]` are at the goal, `[B]` bool."""
+    """Return whether positions `[B, 2]` are at the goal, `[B]` bool."""
     return norm(position) < GOAL_RADIUS
 
 

@@ -1,1 +1,1 @@
-"""What neuron resets are made of: a network's chains of units, the trace that finds them, the reset."""
+"""Parts of neuron resets: a network's chains of units, the trace that finds them, the reset."""

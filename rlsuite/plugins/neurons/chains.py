@@ -1,4 +1,4 @@
-"""What a neuron reset must know of a network: which weights make units, and which read them.
+"""Chains of a network: which weights make units, and which read them.
 
 A *unit* is a row of a weight. Its *chain* is that weight with its bias, the affine norm behind it, and the
 layers whose columns read the unit. `find_chains` in `tracing.py` finds chains by itself; `chain` writes one
@@ -255,6 +255,6 @@ def per_unit(mask: Tensor, like: Tensor, axis: int) -> Tensor:
 def columns_of(mask: Tensor, reader: Reader) -> Tensor:
     """Spread a mask of units `[*lead, H]` over the columns of a reader: `[*lead, columns]`."""
     columns = torch.zeros(*mask.shape[:-1], reader.layer.inputs, dtype=torch.bool, device=mask.device)
-    spread = mask.repeat_interleave(reader.repeat, -1)
-    columns[..., reader.start : reader.start + spread.shape[-1]] = spread
+    repeated = mask.repeat_interleave(reader.repeat, -1)
+    columns[..., reader.start : reader.start + repeated.shape[-1]] = repeated
     return columns

@@ -1,4 +1,4 @@
-"""What a function that is no layer does to labels, as tables by its kind.
+"""Tables of what torch functions that are no layers do to labels.
 
 `AFFINE`: what scales or shifts single units by parameters. `FLOWS`: what joins activations in another way
 than number by number. Whatever is in neither keeps labels where `moves.places` says.
@@ -106,7 +106,7 @@ AFFINE: dict[str, Affine] = {
 
 
 def _is_statistic(ledger: Ledger, tensor: Tensor, name: str, labelled: Sequence[Tensor]) -> bool:
-    """Whether a tensor is one number for all units of another operand, made of these: their mean, say."""
+    """Return whether a tensor is a statistic (such as the mean) of all units of another operand."""
     made_of = set(ledger.label_of(tensor).units)
     if name not in ELEMENTWISE or not ledger.label_of(tensor).opaque:
         return False
@@ -118,7 +118,7 @@ def _is_statistic(ledger: Ledger, tensor: Tensor, name: str, labelled: Sequence[
 
 
 def _is_stream(ledger: Ledger, other: Tensor, x: Tensor, label: Label) -> bool:
-    """Whether `other`, added to units, is data with a number for each of them."""
+    """Return whether `other`, added to units, is data with a number for each of them."""
     view = ledger.view_of(other)
     if (view is not None and not view.lost) or other.dim() < -label.axis or other.dtype == torch.bool:
         return False

@@ -1,4 +1,4 @@
-"""How the incoming weights of a reset unit are drawn."""
+"""Initialisers of the incoming weights of a reset unit."""
 
 import math
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def xavier_init(layer: Layer, source: Source) -> tuple[Tensor, Tensor]:
 
 
 def lecun_init(layer: Layer, source: Source) -> tuple[Tensor, Tensor]:
-    """Draw N(0, 1/fan in) cut at two deviations, bias 0."""
+    """Draw N(0, 1/fan in) cut at two stds, bias 0."""
     weight = torch.empty_like(layer.weight)
     std = 1 / math.sqrt(layer.fan_in)
 

@@ -1,4 +1,4 @@
-"""What the trace knows of activations and parameters: which units lie on which axis, which weight is seen.
+"""Labels of activations and parameters in a trace: which units lie on which axis, which weight is seen.
 
 All of it is bookkeeping by name: no tensor is kept here, and parameters are their names.
 """
@@ -30,7 +30,7 @@ SOURCES = {"embedding", "embedding_bag"}  # read a table by index: their results
 
 
 class Unit:
-    """What the trace has learnt of the units of one weight."""
+    """Facts that the trace has learnt of the units of one weight."""
 
     def __init__(self, layer: "TracedLayer", bias: str | None) -> None:
         self.layer, self.bias = layer, bias
@@ -73,7 +73,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Label:
-    """What lies on `axis` (from the end) of an activation; `opaque` says what made it unknown."""
+    """Label of the units on `axis` (from the end) of an activation; `opaque` says what made it unknown."""
 
     axis: int
     segments: tuple[Segment, ...]
@@ -85,7 +85,7 @@ class Label:
         return tuple(dict.fromkeys(unit for segment in self.segments for unit in segment.units))
 
     def is_made_by(self, unit: Unit) -> bool:
-        """Whether these are the units of one weight alone, each once and on the axis where it made them."""
+        """Return whether these are one weight's units alone, each once and on the axis where it made them."""
         if len(self.segments) != 1 or self.segments[0].units != (unit,) or self.segments[0].repeat != 1:
             return False
         return self.axis == max(unit.layer.out_axis, unit.layer.in_axis)
@@ -121,6 +121,6 @@ def shown(
 
 
 def picks(index: Any) -> bool:
-    """Whether an index may pick or reorder units: slices, new axes and integers do not."""
+    """Return whether an index may pick or reorder units: slices, new axes and integers do not."""
     parts = index if isinstance(index, tuple) else (index,)
     return any(isinstance(part, Tensor | list) for part in parts)

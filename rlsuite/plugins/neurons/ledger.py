@@ -1,4 +1,4 @@
-"""What is known while a pass is traced: what activations carry, what parameters are called, what was lost."""
+"""State of a traced pass: what activations carry, what parameters are called, what was lost."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -86,7 +86,7 @@ class Ledger:
             self.unusable.setdefault(unit.layer.name, problem)
 
     def is_strange(self, tensor: Tensor) -> bool:
-        """Whether no function that was seen has made a tensor, as scripted and foreign code does."""
+        """Return whether no function that was seen has made a tensor, as scripted and foreign code does."""
         return not (id(tensor) in self.made or id(tensor) in self.labels or self.view_of(tensor))
 
     def show(self, call: Call) -> None:

@@ -1,4 +1,4 @@
-"""Where the units of an activation lie after a function that is no layer: known, or nowhere.
+"""Axis of an activation's units after a function that is no layer, or none.
 
 Only functions that are named here keep units: elementwise ones and norms, by what they are; reductions and
 pooling, where they leave the units' axis alone; and those that move numbers about without changing them,

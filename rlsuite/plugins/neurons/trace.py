@@ -209,7 +209,7 @@ class Trace(TorchFunctionMode):
         return "" if given == [shape[axis] for axis in axes] else f"{name} uses {view.name} in another shape"
 
     def _is_bias(self, bias: Tensor) -> bool:
-        """Whether a tensor is a parameter, or all of one with its last axis, the units, where it was."""
+        """Return whether a tensor is a parameter, or a view of all of it with the units' axis still last."""
         view = self.ledger.view_of(bias)
         if view is None:
             return False

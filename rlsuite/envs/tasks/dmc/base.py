@@ -1,4 +1,4 @@
-"""What the tasks of dm_control's suite share: models and initial states, which dm_control makes itself.
+"""Base of the tasks of dm_control's suite: models and initial states, which dm_control makes itself.
 
 dm_control writes parts of an episode into the model (where a target is); here they are the task's goal.
 Legend: B envs, P states in the pool, G numbers of a goal.
@@ -93,11 +93,11 @@ def load_suite_model(domain: str, task: str, places: Mapping[str, int]) -> mujoc
     return model
 
 
-def _place(model: mujoco.MjModel, kind: str, name: str) -> int | None:
-    index = mujoco.mj_name2id(model, getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}"), name)
+def _place(model: mujoco.MjModel, object_type: str, name: str) -> int | None:
+    index = mujoco.mj_name2id(model, getattr(mujoco.mjtObj, f"mjOBJ_{object_type.upper()}"), name)
     if index < 0:
         return None
-    return int(model.sensor_adr[index]) if kind == "sensor" else index
+    return int(model.sensor_adr[index]) if object_type == "sensor" else index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
