@@ -51,7 +51,7 @@ class Row:
 
 def measure(task: str, worlds: int, device: torch.device, *, seconds: float, rounds: int) -> Row:
     """Time one task; raises EnvironmentFailure where contacts had no room."""
-    from rlsuite.envs.engines.warp import bytes_per_world
+    from rlsuite.envs.engines.warp import bytes_per_env
 
     free = _free_bytes(device)
     start = time.perf_counter()
@@ -96,7 +96,7 @@ def measure(task: str, worlds: int, device: torch.device, *, seconds: float, rou
         lowest=speeds[0],
         highest=speeds[-1],
         first_seconds=first,
-        array_bytes_per_world=bytes_per_world(env.task.model(), WarpOptions()),
+        array_bytes_per_world=bytes_per_env(env.task.model(), WarpOptions()),
         device_bytes_per_world=used // worlds,
         nan_resets=resets,
     )

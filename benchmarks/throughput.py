@@ -1,10 +1,9 @@
-"""Races updates, whole training and compilation against peers, and tabulates environments.
+"""Races updates, whole training and compilation against peers.
 
     python benchmarks/throughput.py --out FILE.csv                    # all races, one thread and two
     python benchmarks/throughput.py updates --threads 1 --rounds 9    # one of them
     python benchmarks/throughput.py --read FILE.csv                   # the summary of an earlier run
     python benchmarks/throughput.py --make-sbx                        # the environment of the peers in JAX
-    python benchmarks/throughput.py --envs HalfCheetah --worlds 1 64  # ways to step environments
 
 Every contender is a process of its own; they take turns, forwards and backwards, so that a machine whose
 speed drifts moves both sides of a ratio. With one thread all are pinned to the same core and what counts is
@@ -22,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,8 +39,6 @@ SBX_PACKAGES = (
 )
 QUIET = 0.3  # load above which a wall clock is worth little
 CLOCKS = {1: "cpu_seconds"}  # by the number of threads; more than one: wall_seconds
-ENV_TASKS = ("HalfCheetah", "Humanoid")
-WORLDS = (1, 8, 64, 1_024, 4_096, 16_384)
 
 
 class Entry(NamedTuple):
@@ -219,7 +216,14 @@ def load() -> float:
 
 
 def run_race(
-    name: str, race: Race, threads: int, *, seconds: float, rounds: int, origins: dict[str, str]
+    name: str,
+    race: Race,
+    threads: int,
+    *,
+    seconds: float,
+    rounds: int,
+    origins: dict[str, str],
+    start: Callable[[Entry, int], Contender] | None = None,
 ) -> Iterator[Turn]:
     """Let the contenders take turns of about `seconds`; yield every turn.
 
@@ -230,12 +234,14 @@ def run_race(
         seconds: of a turn, by the clock that counts.
         rounds: turns of each.
         origins: is given the versions that contenders ran with.
+        start: starts a contender with so many threads; `begin` by default.
     """
+    start = start or begin
     ready: list[Contender] = []
     try:
         for entry in race.entries:
             try:
-                ready.append(begin(entry, threads))
+                ready.append(start(entry, threads))
             except Unavailable as error:
                 print(f"# {entry.label}: left out: {error}", flush=True)
                 continue
@@ -356,12 +362,13 @@ def ratio(turns: Iterable[Turn], contender: str, peer: str) -> Ratio | None:
     return Ratio(min(ratios), statistics.median(ratios), max(ratios)) if ratios else None
 
 
-def summary(turns: Sequence[Turn]) -> list[str]:
-    """Return a line for every contender of every race, and one for every goal."""
+def summary(turns: Sequence[Turn], races: Mapping[str, Race] | None = None) -> list[str]:
+    """Return a line for every contender of every race (of `RACES` by default), and one for every goal."""
+    races = RACES if races is None else races
     lines = []
     for name, threads in dict.fromkeys((turn.race, turn.threads) for turn in turns):
         among = [turn for turn in turns if (turn.race, turn.threads) == (name, threads)]
-        race = RACES.get(name)
+        race = races.get(name)
         by = "CPU time" if clock(threads) == "cpu_seconds" else "wall time"
         busy = [turn.load for turn in among]
         rounds = 1 + max(turn.round for turn in among)
@@ -398,27 +405,6 @@ def make_sbx(folder: Path = SBX_FOLDER) -> None:
         subprocess.run(install, check=True)
 
 
-def environments(line: argparse.Namespace) -> None:
-    """Race all ways to step the named tasks, in this process."""
-    import torch
-    from environments import table
-    from races import write_measured
-
-    threads = max(line.threads)
-    torch.set_num_threads(threads)
-    rows: list[Any] = []
-    names = line.envs or list(ENV_TASKS)
-    for row in table(names, line.worlds, threads, seconds=line.seconds, rounds=line.rounds):
-        rows.append(row)
-        print(
-            f"{row.race:18} {row.contender:28} {row.per_second:10,.1f} {row.unit:12} "
-            f"x{row.ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}]",
-            flush=True,
-        )
-        if line.out:
-            write_measured(line.out, rows, threads)
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -434,13 +420,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="CSV file of every turn")
     parser.add_argument("--read", type=Path, metavar="FILE", help="summarise an earlier CSV, race nothing")
     parser.add_argument("--make-sbx", action="store_true", help=f"make {SBX_FOLDER.name} and race nothing")
-    parser.add_argument(
-        "--envs",
-        nargs="*",
-        metavar="TASK",
-        help=f"step these tasks; none: {' '.join(ENV_TASKS)}",
-    )
-    parser.add_argument("--worlds", nargs="+", type=int, default=list(WORLDS), help="of --envs, together")
     line = parser.parse_args(argv)
     unknown = [name for name in line.races if name not in names]
     if unknown:
@@ -460,9 +439,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     line = parse(argv)
     if line.make_sbx:
         make_sbx()
-        return 0
-    if line.envs is not None:
-        environments(line)
         return 0
     if line.read:
         print("\n".join(summary(read(line.read))))

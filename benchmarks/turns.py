@@ -38,6 +38,7 @@ PACKAGES = (
     "jaxlib",
     "mujoco",
     "gymnasium",
+    "envpool",
     "numpy",
 )
 LEAVE_SECONDS = 10.0  # for a contender to end when the race is over

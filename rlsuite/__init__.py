@@ -1,5 +1,6 @@
 """rlsuite: deep-RL agents for control and offline RL, native to TorchRL, on vectorised MuJoCo."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rlsuite.version import __version__
@@ -17,3 +18,7 @@ def __getattr__(name: str) -> Any:
 
         return load
     raise AttributeError(f"module rlsuite has no attribute {name!r}")
+
+
+if "gymnasium" in sys.modules:
+    import rlsuite.gym  # noqa: F401 - registers our environments with it

@@ -50,14 +50,19 @@ def clip(array: Array, low: float, high: float) -> Array:
 
 def magnitude(values: np.ndarray) -> float:
     """Return the sum of squares of a numpy array of any shape: an upper bound of each, nan if one is nan."""
-    flat = values.reshape(-1)
+    flattened = values if values.ndim == 1 else values.reshape(-1)
     # Of more numbers, BLAS may make a dot product on threads of its own.
-    return flat.dot(flat) if flat.size < DOT_SIZE else np.einsum("i,i->", flat, flat)
+    return flattened.dot(flattened) if flattened.size < DOT_SIZE else np.einsum("i,i->", flattened, flattened)
 
 
 def number(flags: Array, like: Array) -> Array:
     """Return flags as 0 and 1 in the dtype of `like`."""
     return flags.astype(like.dtype) if isinstance(flags, np.ndarray) else flags.to(like.dtype)
+
+
+def doubled(array: Array) -> Array:
+    """Return a numpy array in double precision; tensors keep theirs."""
+    return array.astype(np.float64) if isinstance(array, np.ndarray) else array
 
 
 def all_finite(array: Array) -> Array:

@@ -18,7 +18,7 @@ from rlsuite.envs.options import EnvOptions
 from rlsuite.envs.rendering import SceneCamera
 from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.starts import DeviceStarts, HostStarts, Starts
-from rlsuite.envs.tasks.base import Fields, Task
+from rlsuite.envs.tasks.base import Fields, Task, Values
 
 PACKAGES = {"native": ("mujoco",), "warp": ("mujoco", "mujoco-warp", "warp-lang")}
 
@@ -52,10 +52,11 @@ class MujocoEnv(VectorEnv):
             )
             fields: Fields = simulator.read()
         else:
-            simulator = NativeEngine(
-                task.model(), num_envs, task.fields, refresh=task.refresh, threads=options.threads
+            names = (*task.fields, *(task.infos.fields if options.infos and task.infos else ()))
+            simulator = native = NativeEngine(
+                task.model(), num_envs, names, refresh=task.refresh, threads=options.threads
             )
-            fields = simulator.arrays if task.arrays == "any" else simulator.read()
+            fields = native.arrays if task.arrays == "any" else native.read()
         engine_name = "warp" if options.engine == "warp" else "native"
         rest = simulator.qpos0, simulator.qvel0
         goal = rest[0].new_zeros(num_envs, task.goal_size)
@@ -84,7 +85,23 @@ class MujocoEnv(VectorEnv):
             task.initial, num_envs, *rest
         )
         self._camera: SceneCamera | None = None
+        self._quiet = True
+        self._tells = self._functions.infos if options.infos and not facts.on_device else None
+        self._said: list[Values] = [{}]  # of the last step; to write to a list costs less than to a module
         self._set_seed(options.seed)
+
+    @property
+    def generators(self) -> list[np.random.Generator]:
+        """What each env's next episodes are drawn from; see `VectorEnv`."""
+        return self._starts.generators if isinstance(self._starts, HostStarts) else super().generators
+
+    def infos(self) -> Values:
+        """Return what the task says of the last step, each `[B]` or `[B, ...]`; see `EnvOptions.infos`."""
+        return self._said[0]
+
+    def reset_infos(self) -> Values:
+        """Return what the task says of fresh states, for all envs."""
+        return {} if self._tells is None else self._tells.reset(self._fields)
 
     def stream(self) -> AbstractContextManager[None]:
         """Return a context in which torch and the engine queue their GPU work in one stream."""
@@ -125,14 +142,33 @@ class MujocoEnv(VectorEnv):
     def _advance(self, action: Array) -> Outcome:
         task, fields = self._functions, self._fields
         before = task.before(fields)
+        tells = self._tells
+        known = None if tells is None or tells.before is None else tells.before(fields)
         self.engine.step(action, task.substeps)
-        terminated = task.terminated(fields)
         sane = self.engine.sane()
-        if self.facts.on_device and sane is not None:
+        if sane is None:
+            return self._outcome(before, known, action, None)
+        if self.facts.on_device:
             # Nobody looked at the actions; MuJoCo's clamp may hide a NaN among them from the physics.
             sane &= ~action.isnan().any(-1)
-        reward = task.reward(before, fields, action, terminated)
-        return Outcome(task.observation(fields), reward, terminated, sane=sane)
+        with np.errstate(all="ignore"):
+            return self._outcome(before, known, action, sane)
+
+    def _outcome(self, before: Array, known: Array | None, action: Array, sane: Array | None) -> Outcome:
+        """Let the task judge the state that was reached; see `_advance`."""
+        task, fields, tells = self._functions, self._fields, self._tells
+        terminated = task.terminated(fields)
+        if tells is None:
+            reward = task.reward(before, fields, action, terminated)
+        else:
+            said = tells.step(before if known is None else known, fields, action, terminated)
+            self._said[0] = said
+            reward = (
+                task.reward(before, fields, action, terminated)
+                if tells.reward is None
+                else tells.reward(said)
+            )
+        return Outcome(task.observation(fields), reward, terminated, sane=sane, fresh=True)
 
     def _restart(self, mask: Array) -> Array:
         start = self._starts.draw(mask)
@@ -168,12 +204,22 @@ def through_tensors(task: Task) -> Task:
     def reward(before: Array, fields: Fields, action: np.ndarray, ended: np.ndarray) -> np.ndarray:
         return on_host(task.reward(before, fields, torch.from_numpy(action), torch.from_numpy(ended)))
 
+    def infos(before: Array, fields: Fields, action: np.ndarray, ended: np.ndarray) -> Values:
+        assert tells is not None
+        return _on_host(tells.step(before, fields, torch.from_numpy(action), torch.from_numpy(ended)))
+
+    tells = task.infos
     return replace(
         task,
         observation=lambda fields: on_host(task.observation(fields)),
         reward=reward,
         terminated=lambda fields: on_host(task.terminated(fields)),
+        infos=tells and replace(tells, step=infos, reset=lambda fields: _on_host(tells.reset(fields))),
     )
+
+
+def _on_host(values: Values) -> Values:
+    return {name: on_host(value) if isinstance(value, Tensor) else value for name, value in values.items()}
 
 
 def _row(array: Array, index: int) -> np.ndarray:

@@ -35,10 +35,17 @@ FOREIGN = (
 
 
 class TaskFile(NamedTuple):
-    """Module and summary of a task."""
+    """Where a task lives and what it is about.
+
+    Attributes:
+        stem: of the file.
+        summary: one line.
+        versions: of one of Gymnasium's tasks, the keys of `VERSIONS`.
+    """
 
     stem: str
     summary: str
+    versions: tuple[str, ...] = ()
 
 
 @cache
@@ -83,6 +90,16 @@ def _task_files(folder: Path) -> Iterator[tuple[str, TaskFile]]:
     for path in sorted(folder.glob("*.py")):
         if path.stem in NOT_TASKS:
             continue
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        head, _, summary = docstring.partition("\n")[0].partition(": ")
-        yield head, TaskFile(path.stem, summary.rstrip("."))
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        head, _, summary = (ast.get_docstring(tree) or "").partition("\n")[0].partition(": ")
+        yield head, TaskFile(path.stem, summary.rstrip("."), tuple(_versions(tree)))
+
+
+def _versions(tree: ast.Module) -> Iterator[str]:
+    """Yield the keys of a module's mapping `VERSIONS`."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "VERSIONS":
+            assert isinstance(node.value, ast.Dict)
+            for key in node.value.keys:
+                assert isinstance(key, ast.Constant)
+                yield str(key.value)

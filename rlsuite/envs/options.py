@@ -50,6 +50,8 @@ class EnvOptions:
     (stock_gamma, discrete_bins)."""
     legacy_margin: bool = False
     """Contacts begin where they did before MuJoCo 3.5, as in all literature up to 3.4."""
+    infos: bool = False
+    """Gymnasium's MuJoCo tasks say what Gymnasium's environments put into `info` (`MujocoEnv.infos`)."""
     warp: WarpOptions | None = None
     """Settings of the engine `warp`."""
 

@@ -49,20 +49,20 @@ class HostStarts(Starts):
 
     def seed(self, seed: Seeds) -> None:
         """Give every env a generator of its own."""
-        self._generators = make_generators(seed, self._num_envs)
+        self.generators = make_generators(seed, self._num_envs)
 
     def draw(self, mask: np.ndarray) -> Start[np.ndarray]:
         """Draw for the envs of `mask`; the others' generators do not move."""
         chosen = np.flatnonzero(mask)
         if not len(chosen):
             return Start(*(np.broadcast_to(rest, (self._num_envs, len(rest))) for rest in self._rest))
-        drawn = stack_starts(self._initial.draw(self._generators[i], *self._rest) for i in chosen)
+        drawn = stack_starts(self._initial.draw(self.generators[i], *self._rest) for i in chosen)
         # Every env needs a row; those that are not reset get one that nobody reads.
         return pick_starts(drawn, mask.cumsum() - 1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the generators' states, int64 `[B, 6]`."""
-        return {"generators": pack_generators(self._generators)}
+        return {"generators": pack_generators(self.generators)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state_dict` returned.
@@ -70,7 +70,7 @@ class HostStarts(Starts):
         Raises:
             DataError: other tensors, or of another number of envs.
         """
-        self._generators = unpack_generators(take(state, "generators", (self._num_envs, WORDS)))
+        self.generators = unpack_generators(take(state, "generators", (self._num_envs, WORDS)))
 
 
 class DeviceStarts(Starts):

@@ -33,6 +33,11 @@ class WrappedEnv(VectorEnv):
         """When the inner environment went into foreign code."""
         return self.inner.foreign_since
 
+    @property
+    def generators(self) -> list[np.random.Generator]:
+        """What the inner environment's next episodes are drawn from."""
+        return self.inner.generators
+
     def episode_seeds(self) -> list[int]:
         """Return the inner environment's."""
         return self.inner.episode_seeds()

@@ -19,7 +19,7 @@ pytest.importorskip("mujoco_warp")
 from warp_helpers import Pair, assert_close
 
 from rlsuite.envs.engines import warp
-from rlsuite.envs.engines.warp import WarpEngine, bytes_per_world, shared_stream
+from rlsuite.envs.engines.warp import WarpEngine, bytes_per_env, shared_stream
 
 WORLDS = 8
 STEPS = 40
@@ -197,10 +197,10 @@ def test_measured_sizes_hold_what_the_c_engine_needs():
     assert engine.capacity.nconmax == measured.nconmax
 
 
-def test_bytes_per_world_grow_with_room():
+def test_bytes_per_env_grow_with_room():
     model = gymnasium_model("half_cheetah.xml")()
-    small = bytes_per_world(model, WarpOptions(nconmax=24, njmax=64))
-    large = bytes_per_world(model, WarpOptions(nconmax=24, njmax=640))
+    small = bytes_per_env(model, WarpOptions(nconmax=24, njmax=64))
+    large = bytes_per_env(model, WarpOptions(nconmax=24, njmax=640))
     assert small > model.nq * 4 + model.nv * 4
     assert large - small > (640 - 64) * model.nv * 4  # the constraint Jacobian alone
 

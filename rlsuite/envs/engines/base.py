@@ -7,11 +7,13 @@ import mujoco
 import torch
 from torch import Tensor
 
+from rlsuite.envs.arrays import Array
+
 
 class Engine(Protocol):
-    """B independent worlds of one model; everything in and out is a tensor on the engine's own device.
+    """B independent envs of one model; everything in and out is a tensor on the engine's own device.
 
-    Legend: B worlds, Q positions, V velocities, A actuators.
+    Legend: B envs, Q positions, V velocities, A actuators.
 
     Attributes:
         model: the model, after all corrections the engine made to it.
@@ -33,10 +35,10 @@ class Engine(Protocol):
         act: Tensor | None = None,
         warmstart: Tensor | None = None,
     ) -> None:
-        """Start the worlds of `mask` (`[B]` bool) anew; rows of other worlds are not read.
+        """Start the envs of `mask` (`[B]` bool) anew; rows of other envs are not read.
 
         Args:
-            mask: which worlds.
+            mask: which envs.
             qpos: positions `[B, Q]`.
             qvel: velocities `[B, V]`.
             act: activations of actuators with dynamics `[B, na]`; None is zero.
@@ -45,13 +47,13 @@ class Engine(Protocol):
         """
 
     def step(self, ctrl: Tensor, substeps: int) -> None:
-        """Advance all worlds by `substeps` physics steps under controls `[B, A]` in actuator units."""
+        """Advance all envs by `substeps` physics steps under controls `[B, A]` in actuator units."""
 
     def read(self) -> Mapping[str, Tensor]:
         """Return the fields by name, `[B, ...]`: live views that the next step overwrites."""
 
-    def sane(self) -> Tensor | None:
-        """Return which worlds' states are finite and not absurd, `[B]` bool; None says that all are."""
+    def sane(self) -> Array | None:
+        """Return which envs' states are finite and not absurd, `[B]` bool; None says that all are."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything that the future depends on."""

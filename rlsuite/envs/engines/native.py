@@ -21,6 +21,7 @@ from rlsuite.envs.engines.simulations import STAGE_NONE, STAGE_VEL, Simulations
 from rlsuite.errors import DataError, EnvironmentFailure
 
 MAX_STATE = mujoco.mjMAXVAL  # MuJoCo's own bound for positions and velocities, any unit
+MAX_SQUARES = MAX_STATE**2
 POST_CONSTRAINT_FIELDS = frozenset({"cacc", "cfrc_int", "cfrc_ext"})  # need mj_rnePostConstraint
 STATE_FIELDS = frozenset({"qpos", "qvel", "act"})  # are always there; others are what a call computed
 
@@ -80,6 +81,7 @@ class NativeEngine:
         self.arrays = {name: simulations.field(name) for name in names}
         self.ctrl = simulations.field("ctrl")
         self._state = simulations.state
+        self._flat_state = self._state.reshape(-1)  # a view
         self._given = {name: simulations.field(name) for name in ("qpos", "qvel", "act", "qacc_warmstart")}
         # Positions and velocities stand side by side in a row.
         first, last = simulations.columns("qpos"), simulations.columns("qvel")
@@ -145,7 +147,7 @@ class NativeEngine:
 
         No bound holds for nan.
         """
-        if magnitude(self._state) < MAX_STATE**2:  # settles the usual case
+        if magnitude(self._flat_state) < MAX_SQUARES:  # settles the usual case
             return None
         return (np.abs(self._motion) < MAX_STATE).all(-1)
 
@@ -178,6 +180,7 @@ class NativeEngine:
         """Stop the threads; what can be read stays as it was."""
         self._simulations = None
         self._state = self._state.copy()
+        self._flat_state = self._state.reshape(-1)
         self.arrays = {name: array.copy() for name, array in self.arrays.items()}
         self.ctrl, self._motion, self._given = self.ctrl.copy(), self._motion.copy(), {}
 

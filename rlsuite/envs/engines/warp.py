@@ -1,9 +1,9 @@
-"""MuJoCo Warp: B worlds in one set of arrays on a GPU, float32; runs on a CPU, too, for tests.
+"""MuJoCo Warp: B envs in one set of arrays on a GPU, float32; runs on a CPU, too, for tests.
 
 What a step needs is recorded once as a graph and replayed; torch sees Warp's arrays without a copy. Nothing
 here waits for the device, but for the first calls, `check` and `state_dict`.
 
-Legend: B worlds, Q positions, V velocities, A actuators.
+Legend: B envs, Q positions, V velocities, A actuators.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ wp.config.log_level = wp.LOG_ERROR  # that there is no GPU is said by `_find_dev
 wp.init()
 wp.config.log_level = wp.LOG_WARNING  # else it prints a line for every kernel that it loads
 
-# All that a world's next step depends on; forces applied from outside and equality switches stay as loaded.
+# All that an env's next step depends on; forces applied from outside and equality switches stay as loaded.
 STATE = ("qpos", "qvel", "act", "qacc_warmstart", "ctrl", "time", "mocap_pos", "mocap_quat")
 GIVEN = ("qpos", "qvel", "act", "qacc_warmstart")  # of these, what a new episode brings
 CHECK_EVERY = 256  # steps between looks at the overflow flags
@@ -85,7 +85,7 @@ class WarpEngine:
 
     Args:
         model: the model; this object takes it over.
-        worlds: B.
+        num_envs: B.
         fields: names of mjData arrays that `read` hands out besides qpos and qvel.
         refresh: a step ends with the position and velocity stages, as dm_control's does; see `NativeEngine`.
         device: "cuda", "cuda:N" or "cpu".
@@ -98,7 +98,7 @@ class WarpEngine:
     def __init__(
         self,
         model: mujoco.MjModel,
-        worlds: int,
+        num_envs: int,
         fields: Iterable[str] = (),
         *,
         refresh: bool = False,
@@ -114,9 +114,9 @@ class WarpEngine:
         self._place = _find_device(self.device)
         with self._here():
             self._model = _put_model(model, options)
-            self._data = mjw.make_data(model, nworld=worlds, **dataclasses.asdict(self.capacity))
+            self._data = mjw.make_data(model, nworld=num_envs, **dataclasses.asdict(self.capacity))
             names = dict.fromkeys(("qpos", "qvel", *fields))
-            self._expose(worlds, list(names))
+            self._expose(num_envs, list(names))
             self._overflow = wp.to_torch(self._data.overflow)
             self._noticed = torch.zeros_like(self._overflow, device="cpu", pin_memory=self._place.is_cuda)
         self._post_constraint = not POST_CONSTRAINT_FIELDS.isdisjoint(names)
@@ -125,18 +125,18 @@ class WarpEngine:
         self._step_calls = 0
         self._copied: torch.cuda.Event | None = None
 
-    def _expose(self, worlds: int, names: list[str]) -> None:
+    def _expose(self, num_envs: int, names: list[str]) -> None:
         """Make torch views of the state, own copies of derived fields, and room for what a reset brings."""
         data, shapes = self._data, mujoco.MjData(self.model)
         self._arrays = {name: getattr(data, name) for name in STATE if getattr(data, name).size}
         self._state = {name: wp.to_torch(array) for name, array in self._arrays.items()}
         self.qpos0, self.qvel0 = self._state["qpos"][0].clone(), self._state["qvel"][0].clone()
-        self._mask = wp.zeros(worlds, dtype=wp.bool)
+        self._mask = wp.zeros(num_envs, dtype=wp.bool)
         self._mask_view = wp.to_torch(self._mask)
         # What a reset writes into the state: rows that it is given, else the state at rest.
         self._starts = {name: wp.clone(array) for name, array in self._arrays.items()}
         self._given = {name: wp.to_torch(self._starts[name]) for name in GIVEN if name in self._starts}
-        # A reset evaluates the forward pass of all worlds; kept worlds' fields must stay those of their step.
+        # A reset evaluates the forward pass of all envs; kept envs' fields must stay those of their step.
         self._derived = {name: _float_array(data, name) for name in names if name not in STATE}
         self._own = {name: wp.zeros_like(array) for name, array in self._derived.items()}
         self._after_reset = {
@@ -149,7 +149,7 @@ class WarpEngine:
         self._fields = {name: self._state[name] for name in names if name in self._state}
         for name, array in self._own.items():
             shape = getattr(shapes, name).shape
-            self._fields[name] = wp.to_torch(array).reshape(worlds, *shape)
+            self._fields[name] = wp.to_torch(array).reshape(num_envs, *shape)
 
     def set_state(
         self,
@@ -159,7 +159,7 @@ class WarpEngine:
         act: Tensor | None = None,
         warmstart: Tensor | None = None,
     ) -> None:
-        """Start the worlds of `mask` (`[B]` bool) anew from rows of the tensors; see `Engine`."""
+        """Start the envs of `mask` (`[B]` bool) anew from rows of the tensors; see `Engine`."""
         brought = {"qpos": qpos, "qvel": qvel, "act": act, "qacc_warmstart": warmstart}
         with shared_stream(self.device):
             self._mask_view.copy_(mask)
@@ -171,7 +171,7 @@ class WarpEngine:
             self._reset()
 
     def step(self, ctrl: Tensor, substeps: int) -> None:
-        """Advance all worlds by `substeps` physics steps under controls `[B, A]` in actuator units.
+        """Advance all envs by `substeps` physics steps under controls `[B, A]` in actuator units.
 
         Raises:
             EnvironmentFailure: a while ago contacts were dropped for want of room.
@@ -188,7 +188,7 @@ class WarpEngine:
         return self._fields
 
     def sane(self) -> Tensor:
-        """Return which worlds' states are finite and not absurd, `[B]` bool. No bound holds for nan."""
+        """Return which envs' states are finite and not absurd, `[B]` bool. No bound holds for nan."""
         qpos, qvel = self._state["qpos"], self._state["qvel"]
         return (qpos.abs() < MAX_STATE).all(-1) & (qvel.abs() < MAX_STATE).all(-1)
 
@@ -214,7 +214,7 @@ class WarpEngine:
         """Continue from what `state_dict` returned: on a CPU, or with deterministic kernels, bit for bit.
 
         Raises:
-            DataError: the state is of another engine, model or number of worlds.
+            DataError: the state is of another engine, model or number of envs.
         """
         targets = {f"physics.{name}": view for name, view in self._state.items()}
         targets |= {name: wp.to_torch(array) for name, array in self._own.items()}
@@ -282,7 +282,7 @@ class WarpEngine:
             wp.copy(kept, self._derived[name])
 
     def _restart(self) -> None:
-        """Write new states into the worlds of the mask, and what the forward pass says of them."""
+        """Write new states into the envs of the mask, and what the forward pass says of them."""
         for name, array in self._arrays.items():
             self._copy_rows(self._starts[name], array)
         if any(self._after_reset[name] is array for name, array in self._derived.items()):
@@ -291,7 +291,7 @@ class WarpEngine:
             self._copy_rows(self._after_reset[name], kept)
 
     def _forward(self) -> None:
-        """Evaluate all worlds where they are, with actuators off where dm_control's reset has them off."""
+        """Evaluate all envs where they are, with actuators off where dm_control's reset has them off."""
         option = self._model.opt
         flags = option.disableflags
         if self._refresh:
@@ -300,8 +300,8 @@ class WarpEngine:
         option.disableflags = flags
 
     def _copy_rows(self, source: wp.array, target: wp.array) -> None:
-        worlds = self._mask.shape[0]
-        rows = [_flat(array, worlds) for array in (source, target)]
+        num_envs = self._mask.shape[0]
+        rows = [_flat(array, num_envs) for array in (source, target)]
         wp.launch(copy_rows, dim=rows[1].shape, inputs=[self._mask, rows[0]], outputs=[rows[1]])
 
     def _watch(self) -> None:
@@ -324,24 +324,24 @@ class WarpEngine:
         raised = int(np.bitwise_or.reduce(masks))
         short = sorted({size for bit, size in NO_ROOM.items() if raised & bit})
         if short:
-            worlds = int(((masks & sum(NO_ROOM)) != 0).sum())
+            count = int(((masks & sum(NO_ROOM)) != 0).sum())
             now = ", ".join(f"{name} = {getattr(self.capacity, name)}" for name in short)
             raise EnvironmentFailure(
-                f"MuJoCo Warp dropped contacts in {worlds} of {len(masks)} worlds for want of room ({now} a "
-                "world): results since are wrong. Make the environment with more, e.g. "
+                f"MuJoCo Warp dropped contacts in {count} of {len(masks)} envs for want of room ({now} "
+                "each): results since are wrong. Make the environment with more, e.g. "
                 f"warp=WarpOptions({short[0]}={2 * getattr(self.capacity, short[0])})"
             )
 
 
-def bytes_per_world(model: mujoco.MjModel, options: WarpOptions | None = None) -> int:
-    """Return the bytes that one more world takes in MuJoCo Warp's arrays, without what a step borrows.
+def bytes_per_env(model: mujoco.MjModel, options: WarpOptions | None = None) -> int:
+    """Return the bytes that one more env takes in MuJoCo Warp's arrays, without what a step borrows.
 
     Computed on the CPU; the same on every device.
     """
     options = options or WarpOptions()
     sizes = dataclasses.asdict(capacity_of(runnable(model, options), options))
     with wp.ScopedDevice("cpu"):
-        single, double = (_bytes(mjw.make_data(model, nworld=worlds, **sizes)) for worlds in (1, 2))
+        single, double = (_bytes(mjw.make_data(model, nworld=num_envs, **sizes)) for num_envs in (1, 2))
     return double - single
 
 
@@ -397,7 +397,7 @@ def _float_array(data: mjw.Data, name: str) -> wp.array:
     return array
 
 
-def _flat(array: wp.array, worlds: int) -> wp.array:
+def _flat(array: wp.array, num_envs: int) -> wp.array:
     """Return the memory of a contiguous array as float32 `[B, numbers]`."""
-    size = array.capacity // (4 * worlds)
-    return wp.array(ptr=array.ptr, dtype=wp.float32, shape=(worlds, size), device=array.device)
+    size = array.capacity // (4 * num_envs)
+    return wp.array(ptr=array.ptr, dtype=wp.float32, shape=(num_envs, size), device=array.device)

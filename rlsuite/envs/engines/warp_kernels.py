@@ -17,9 +17,9 @@ def copy_rows(
     target: wp.array2d[wp.float32],
 ) -> None:
     """Copy the rows of `mask`."""
-    world, column = wp.tid()
-    if mask[world]:
-        target[world, column] = source[world, column]
+    env, column = wp.tid()
+    if mask[env]:
+        target[env, column] = source[env, column]
 
 
 @wp.kernel
@@ -28,7 +28,7 @@ def align_capsules(
     geom_xmat: wp.array2d[wp.mat33],
     contacts: wp.array[wp.int32],
     geoms: wp.array[wp.vec2i],
-    worlds: wp.array[wp.int32],
+    envs: wp.array[wp.int32],
     frames: wp.array[wp.mat33],
 ) -> None:
     """Turn the friction directions of capsules on planes towards the capsule's axis, as the C engine does.
@@ -43,7 +43,7 @@ def align_capsules(
         return
     if geom_type[pair[0]] != PLANE or geom_type[pair[1]] != CAPSULE:
         return
-    pose = geom_xmat[worlds[contact], pair[1]]
+    pose = geom_xmat[envs[contact], pair[1]]
     axis = wp.vec3(pose[0, 2], pose[1, 2], pose[2, 2])
     frame = frames[contact]
     normal = wp.vec3(frame[0, 0], frame[0, 1], frame[0, 2])

@@ -15,8 +15,8 @@ CUDA_HINT = "use --engine native, or --engine warp --device cpu to try it slowly
 PROBE_EPISODES = 8  # from rest, under random full controls: every robot here falls and flails
 PROBE_CONTROLS = 40  # per episode
 PROBE_HOLD = 10  # physics steps that a control is held: quick changes would cancel out
-# Times the largest number seen (our choice). Contacts of all worlds share one room, so that a world may take
-# from its neighbours; every world's rows are its own, and one of millions of states must not end a run.
+# Times the largest number seen (our choice). Contacts of all envs share one room, so that an env may take
+# from its neighbours; every env's rows are its own, and one of millions of states must not end a run.
 CONTACT_SLACK, ROW_SLACK = 2, 3
 GRANULE = 8  # sizes are rounded up to multiples of this
 FEWEST_CONTACTS = 24  # memory is no matter below these
@@ -28,9 +28,9 @@ class WarpOptions:
     """Settings of the engine `warp`.
 
     Attributes:
-        nconmax: room for contacts per world, shared by all worlds; pairs that the broad phase suspects need
+        nconmax: room for contacts per env, shared by all envs; pairs that the broad phase suspects need
             it, too. None measures it (`measured_capacity`).
-        njmax: room for constraint rows per world, not shared. None measures it.
+        njmax: room for constraint rows per env, not shared. None measures it.
         newton_for_pgs: models that ask for the solver PGS, which MuJoCo Warp lacks, get Newton.
         align_capsules: friction directions of capsules on planes follow the capsule, as in MuJoCo's C engine.
         graphs: record the kernels of a step once and replay them; off is for comparisons in tests.
@@ -79,7 +79,7 @@ def warp_device(device: torch.device | str) -> torch.device:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Room per world for contacts and constraint rows."""
+    """Room per env for contacts and constraint rows."""
 
     nconmax: int
     njmax: int

@@ -6,8 +6,8 @@ Source: Gymnasium's ant_v5; ant_v4 leaves contact forces out of observation and 
 
 from dataclasses import dataclass
 
-from rlsuite.envs.arrays import Array, all_finite, clip, copied, flat, join, sum_of_squares
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model, never
+from rlsuite.envs.arrays import Array, all_finite, clip, copied, flat, join, norm, sum_of_squares
+from rlsuite.envs.tasks.base import Fields, Infos, ResetNoise, Task, Values, gymnasium_model, never
 from rlsuite.envs.tasks.common import TaskOptions, body_id, step_seconds, survival
 
 VERSIONS = {
@@ -87,12 +87,47 @@ def build(version: str, options: Options) -> Task:
 
     bonus = survival(version, options.healthy_reward, options.terminate_when_unhealthy, healthy)
 
+    def effort(action: Array) -> Array:
+        return options.ctrl_cost_weight * sum_of_squares(action)
+
+    def contacts(fields: Fields) -> Array:
+        return options.contact_cost_weight * sum_of_squares(flat(forces(fields)))
+
     def reward(x_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
         velocity = (fields["xpos"][:, body, 0] - x_before) / dt
-        cost = options.ctrl_cost_weight * sum_of_squares(action)
-        if charged:
-            cost = cost + options.contact_cost_weight * sum_of_squares(flat(forces(fields)))
+        cost = effort(action) + contacts(fields) if charged else effort(action)
         return options.forward_reward_weight * velocity + bonus(fields, ended) - cost
+
+    def place(fields: Fields) -> Array:
+        return copied(fields["xpos"][:, body, :2])
+
+    def where(fields: Fields) -> Values:
+        x_and_y = place(fields) if version == "v4" else copied(fields["qpos"][:, :2])
+        return {
+            "x_position": x_and_y[:, 0],
+            "y_position": x_and_y[:, 1],
+            "distance_from_origin": norm(x_and_y),
+        }
+
+    def infos(place_before: Array, fields: Fields, action: Array, ended: Array) -> Values:
+        velocity = (place(fields) - place_before) / dt
+        forward = options.forward_reward_weight * velocity[:, 0]
+        costs: dict[str, Array | float] = {"reward_ctrl": -effort(action)}
+        if version == "v4":
+            costs["forward_reward"] = forward
+        if charged:  # v4 gives the cost of contacts the other one's name
+            costs["reward_ctrl" if version == "v4" else "reward_contact"] = -contacts(fields)
+        return {
+            **where(fields),
+            "x_velocity": velocity[:, 0],
+            "y_velocity": velocity[:, 1],
+            "reward_forward": forward,
+            **costs,
+            "reward_survive": bonus(fields, ended),
+        }
+
+    def reset_infos(fields: Fields) -> Values:
+        return {} if version == "v4" else where(fields)
 
     return Task(
         name="Ant",
@@ -107,5 +142,6 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated if options.terminate_when_unhealthy else never,
         camera={"trackbodyid": body, "distance": 4.0},
+        infos=Infos(step=infos, reset=reset_infos, before=place),
         arrays="any",
     )

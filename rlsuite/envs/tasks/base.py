@@ -1,6 +1,6 @@
 """The record of a task: a model file and pure functions of batched fields, without a physics engine.
 
-Legend: B worlds, Q joint positions (nq), V joint velocities (nv), A actuators, O observation.
+Legend: B envs, Q joint positions (nq), V joint velocities (nv), A actuators, O observation.
 """
 
 import importlib
@@ -195,6 +195,35 @@ def never(fields: Fields) -> Array:
     return qpos.new_zeros(len(qpos), dtype=torch.bool)
 
 
+Values = Mapping[str, Array | float]
+"""Numbers by name, each `[B]` or `[B, ...]`; one number where all envs have the same."""
+
+
+def nothing_to_say(fields: Fields) -> Values:
+    """Say nothing of a fresh state."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Infos:
+    """What Gymnasium's environment says in `info`; computed where it is asked for.
+
+    Attributes:
+        step: (before, fields, action, terminated) -> the values of a step.
+        reset: fields -> the values of a fresh state.
+        before: what `step` must know of the moment before the step; None is what the task's reward must.
+        reward: the values of a step -> the reward, to the bit the task's, where they are its terms: then they
+            are computed once.
+        fields: arrays of mjData that these functions read besides the task's own.
+    """
+
+    step: Callable[[Array, Fields, Array, Array], Values]
+    reset: Callable[[Fields], Values] = nothing_to_say
+    reward: Callable[[Values], Array] | None = None
+    before: Callable[[Fields], Array] | None = None
+    fields: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One MuJoCo task. All functions are pure, keep device and dtype, and return new arrays.
@@ -211,7 +240,7 @@ class Task:
             as in Gymnasium.
         refresh: position and velocity stages are computed anew after the last substep, as dm_control does:
             those fields are up to date, sensors of the acceleration stage are those of the last substep.
-        goal_size: G numbers per world that initial states bring besides positions and velocities; the
+        goal_size: G numbers per env that initial states bring besides positions and velocities; the
             functions read them as the field "goal" `[B, G]`.
         initial: distribution of initial states.
         observation: fields -> `[B, O]`.
@@ -219,9 +248,10 @@ class Task:
         reward: (before, fields, action in actuator units `[B, A]`, terminated) -> `[B]`.
         terminated: fields -> `[B]` bool.
         camera: attributes of MuJoCo's free camera for videos.
-        show_goal: writes one world's goal `[G]` into the model that a picture is made of; None where the
+        show_goal: writes one env's goal `[G]` into the model that a picture is made of; None where the
             model shows it anyway.
         packages: what made the model and the initial states, for the record of versions.
+        infos: what Gymnasium's environment says in `info`; None for nothing.
         arrays: what the functions take: "torch" for tensors alone; "any" for numpy arrays, too (written with
             `rlsuite.envs.arrays`), which engine `native` then hands them, at a tenth of the cost.
     """
@@ -243,6 +273,7 @@ class Task:
     camera: Mapping[str, object] = field(default_factory=dict)
     show_goal: Callable[[mujoco.MjModel, np.ndarray], None] | None = None
     packages: tuple[str, ...] = ("gymnasium",)
+    infos: Infos | None = None
     arrays: Literal["torch", "any"] = "torch"
 
     @property

@@ -1,6 +1,6 @@
 """Functions of several tasks: checks of options, Gymnasium's sums, survival, observations of humanoids.
 
-Legend: B worlds, N numbers of one world, O observation.
+Legend: B envs, N numbers of one env, O observation.
 """
 
 import dataclasses

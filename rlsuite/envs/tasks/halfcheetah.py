@@ -6,7 +6,7 @@ Source: Gymnasium's half_cheetah_v5 (v4 is the same task).
 from dataclasses import dataclass
 
 from rlsuite.envs.arrays import Array, copied, join, sum_of_squares
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
+from rlsuite.envs.tasks.base import Fields, Infos, ResetNoise, Task, Values, gymnasium_model
 from rlsuite.envs.tasks.common import TaskOptions, step_seconds
 
 VERSIONS = {"v5": frozenset[str](), "v4": frozenset({"xml_file", "frame_skip"})}
@@ -40,9 +40,28 @@ def build(version: str, options: Options) -> Task:
     def before(fields: Fields) -> Array:
         return copied(fields["qpos"][:, 0])
 
+    def speed(x_before: Array, fields: Fields) -> Array:
+        return (fields["qpos"][:, 0] - x_before) / dt
+
+    def effort(action: Array) -> Array:
+        return options.ctrl_cost_weight * sum_of_squares(action)
+
     def reward(x_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
-        velocity = (fields["qpos"][:, 0] - x_before) / dt
-        return options.forward_reward_weight * velocity - options.ctrl_cost_weight * sum_of_squares(action)
+        return options.forward_reward_weight * speed(x_before, fields) - effort(action)
+
+    forward = "reward_run" if version == "v4" else "reward_forward"
+
+    def infos(x_before: Array, fields: Fields, action: Array, ended: Array) -> Values:
+        velocity = speed(x_before, fields)
+        return {
+            "x_position": before(fields),
+            "x_velocity": velocity,
+            forward: options.forward_reward_weight * velocity,
+            "reward_ctrl": -effort(action),
+        }
+
+    def reset_infos(fields: Fields) -> Values:
+        return {} if version == "v4" else {"x_position": before(fields)}
 
     return Task(
         name="HalfCheetah",
@@ -55,5 +74,6 @@ def build(version: str, options: Options) -> Task:
         before=before,
         reward=reward,
         camera={"distance": 4.0},
+        infos=Infos(step=infos, reset=reset_infos, reward=lambda said: said[forward] + said["reward_ctrl"]),
         arrays="any",
     )

@@ -7,8 +7,8 @@ and also pays for staying healthy on the step on which it falls.
 from dataclasses import dataclass
 from math import inf
 
-from rlsuite.envs.arrays import Array, clip, constant, flat, sum_of_squares
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model, never
+from rlsuite.envs.arrays import Array, clip, constant, copied, doubled, flat, norm, sum_of_squares
+from rlsuite.envs.tasks.base import Fields, Infos, ResetNoise, Task, Values, gymnasium_model, never
 from rlsuite.envs.tasks.common import (
     BODY_OPTIONS_OF_V5,
     BodyOptions,
@@ -22,6 +22,7 @@ VERSIONS = {
     "v5": frozenset[str](),
     "v4": BODY_OPTIONS_OF_V5 | {"xml_file", "frame_skip", "contact_cost_weight", "contact_cost_range"},
 }
+TENDONS = ("tendon_length", "tendon_velocity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +71,57 @@ def build(version: str, options: Options) -> Task:
 
     bonus = survival(version, options.healthy_reward, options.terminate_when_unhealthy, healthy)
 
+    def effort(action: Array) -> Array:
+        return options.ctrl_cost_weight * sum_of_squares(doubled(action))
+
+    def contacts(fields: Fields) -> Array:
+        cost = options.contact_cost_weight * sum_of_squares(flat(fields["cfrc_ext"]))
+        return clip(cost, *options.contact_cost_range)
+
     def reward(x_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
         velocity = (centre(fields) - x_before) / dt
-        cost = options.ctrl_cost_weight * sum_of_squares(action)
-        if charged:
-            contacts = options.contact_cost_weight * sum_of_squares(flat(fields["cfrc_ext"]))
-            cost = cost + clip(contacts, *options.contact_cost_range)
+        cost = effort(action) + contacts(fields) if charged else effort(action)
         return options.forward_reward_weight * velocity + bonus(fields, ended) - cost
+
+    def place(fields: Fields) -> Array:
+        weighted = masses(fields["xipos"])[:, None] * fields["xipos"][:, :, :2]
+        return weighted.cumsum(1)[:, -1] / total_mass
+
+    def where(fields: Fields) -> Values:
+        x_and_y = place(fields) if version == "v4" else copied(fields["qpos"][:, :2])
+        return {
+            "x_position": x_and_y[:, 0],
+            "y_position": x_and_y[:, 1],
+            "distance_from_origin": norm(x_and_y),
+        }
+
+    def reset_infos(fields: Fields) -> Values:
+        if version == "v4":
+            return {}
+        tendons = {name: copied(fields[f"ten_{name.removeprefix('tendon_')}"]) for name in TENDONS}
+        return {**where(fields), **tendons}
+
+    def infos(place_before: Array, fields: Fields, action: Array, ended: Array) -> Values:
+        velocity = (place(fields) - place_before) / dt
+        forward = options.forward_reward_weight * velocity[:, 0]
+        named: Values
+        if version == "v4":
+            named = {
+                **where(fields),
+                "reward_linvel": forward,
+                "forward_reward": forward,
+                "reward_quadctrl": -effort(action),
+                "reward_alive": bonus(fields, ended),
+            }
+        else:
+            named = {
+                **reset_infos(fields),
+                "reward_forward": forward,
+                "reward_ctrl": -effort(action),
+                "reward_contact": -contacts(fields),
+                "reward_survive": bonus(fields, ended),
+            }
+        return {"x_velocity": velocity[:, 0], "y_velocity": velocity[:, 1], **named}
 
     return Task(
         name="Humanoid",
@@ -93,5 +138,11 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated if options.terminate_when_unhealthy else never,
         camera={"trackbodyid": 1, "distance": 4.0, "lookat": (0.0, 0.0, 2.0), "elevation": -20.0},
+        infos=Infos(
+            step=infos,
+            reset=reset_infos,
+            before=place,
+            fields=() if version == "v4" else ("ten_length", "ten_velocity"),
+        ),
         arrays="any",
     )

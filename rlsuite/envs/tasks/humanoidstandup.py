@@ -6,8 +6,8 @@ Source: Gymnasium's humanoidstandup_v5; v4 observes 28 numbers more, which are a
 from dataclasses import dataclass
 from math import inf
 
-from rlsuite.envs.arrays import Array, clip, flat, sum_of_squares
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
+from rlsuite.envs.arrays import Array, clip, copied, doubled, flat, sum_of_squares
+from rlsuite.envs.tasks.base import Fields, Infos, ResetNoise, Task, Values, gymnasium_model
 from rlsuite.envs.tasks.common import (
     BodyOptions,
     body_observation,
@@ -43,14 +43,40 @@ def build(version: str, options: Options) -> Task:
     """Build the task; observations `[B, 348]` by default (376 in v4) are what `body_observation` shows."""
     load = gymnasium_model(options.xml_file)
     model = load()
-    timestep = model.opt.timestep
+    timestep, rest_height = model.opt.timestep, float(model.qpos0[2])
     observed, observation = body_observation(version, options)
 
+    def rise(fields: Fields) -> Array:
+        return fields["qpos"][:, 2] / timestep
+
+    def effort(action: Array) -> Array:
+        return options.ctrl_cost_weight * sum_of_squares(doubled(action))
+
+    def impacts(fields: Fields) -> Array:
+        cost = options.impact_cost_weight * sum_of_squares(flat(fields["cfrc_ext"]))
+        return clip(cost, *options.impact_cost_range)
+
     def reward(_: Array, fields: Fields, action: Array, ended: Array) -> Array:
-        height = fields["qpos"][:, 2] / timestep
-        impacts = options.impact_cost_weight * sum_of_squares(flat(fields["cfrc_ext"]))
-        control = options.ctrl_cost_weight * sum_of_squares(action)
-        return height - control - clip(impacts, *options.impact_cost_range) + CONSTANT_REWARD
+        return rise(fields) - effort(action) - impacts(fields) + CONSTANT_REWARD
+
+    def reset_infos(fields: Fields) -> Values:
+        if version == "v4":
+            return {}
+        return {
+            "x_position": copied(fields["qpos"][:, 0]),
+            "y_position": copied(fields["qpos"][:, 1]),
+            "z_distance_from_origin": fields["qpos"][:, 2] - rest_height,
+            "tendon_length": copied(fields["ten_length"]),
+            "tendon_velocity": copied(fields["ten_velocity"]),
+        }
+
+    def infos(_: Array, fields: Fields, action: Array, ended: Array) -> Values:
+        return {
+            **reset_infos(fields),
+            "reward_linup": rise(fields),
+            "reward_quadctrl": -effort(action),
+            "reward_impact": -impacts(fields),
+        }
 
     return Task(
         name="HumanoidStandup",
@@ -63,5 +89,10 @@ def build(version: str, options: Options) -> Task:
         observation=observation,
         reward=reward,
         camera={"trackbodyid": 1, "distance": 4.0, "lookat": (0.0, 0.0, 0.8925), "elevation": -20.0},
+        infos=Infos(
+            step=infos,
+            reset=reset_infos,
+            fields=() if version == "v4" else ("ten_length", "ten_velocity"),
+        ),
         arrays="any",
     )

@@ -7,7 +7,7 @@ also pays on the step on which the poles fall.
 from dataclasses import dataclass
 
 from rlsuite.envs.arrays import Array, circle, clip, join
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
+from rlsuite.envs.tasks.base import Fields, Infos, ResetNoise, Task, Values, gymnasium_model
 from rlsuite.envs.tasks.common import TaskOptions, option_names, step_seconds
 
 TIP_TARGET = 2.0  # metres
@@ -51,13 +51,28 @@ def build(version: str, options: Options) -> Task:
     def terminated(fields: Fields) -> Array:
         return fields["site_xpos"][:, 0, 2] <= TIP_MIN
 
-    def reward(_: Array, fields: Fields, action: Array, ended: Array) -> Array:
+    def distance(fields: Fields) -> Array:
         tip_x, tip_z = fields["site_xpos"][:, 0, 0], fields["site_xpos"][:, 0, 2]
+        return SIDEWAYS_COST * tip_x**2 + (tip_z - TIP_TARGET) ** 2
+
+    def haste(fields: Fields) -> Array:
         lower, upper = fields["qvel"][:, 1], fields["qvel"][:, 2]
-        distance = SIDEWAYS_COST * tip_x**2 + (tip_z - TIP_TARGET) ** 2
-        haste = VELOCITY_COST[0] * lower**2 + VELOCITY_COST[1] * upper**2
-        bonus = options.healthy_reward * (1.0 if version == "v4" else ~ended)
-        return bonus - distance - haste
+        return VELOCITY_COST[0] * lower**2 + VELOCITY_COST[1] * upper**2
+
+    def bonus(ended: Array) -> Array:
+        return options.healthy_reward * (1.0 if version == "v4" else ~ended)
+
+    def reward(_: Array, fields: Fields, action: Array, ended: Array) -> Array:
+        return bonus(ended) - distance(fields) - haste(fields)
+
+    def infos(_: Array, fields: Fields, action: Array, ended: Array) -> Values:
+        if version == "v4":
+            return {}
+        return {
+            "reward_survive": bonus(ended),
+            "distance_penalty": -distance(fields),
+            "velocity_penalty": -haste(fields),
+        }
 
     return Task(
         name="InvertedDoublePendulum",
@@ -71,5 +86,6 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated,
         camera={"distance": 4.1225, "lookat": (0.0, 0.0, 0.1225)},
+        infos=Infos(step=infos),
         arrays="any",
     )

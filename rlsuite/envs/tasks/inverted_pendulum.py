@@ -6,7 +6,7 @@ Source: Gymnasium's inverted_pendulum_v5; inverted_pendulum_v4 also pays on the 
 from dataclasses import dataclass
 
 from rlsuite.envs.arrays import Array, all_finite, join, number
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
+from rlsuite.envs.tasks.base import Fields, Infos, ResetNoise, Task, Values, gymnasium_model
 from rlsuite.envs.tasks.common import TaskOptions, option_names, step_seconds
 
 ANGLE_LIMIT = 0.2  # radians
@@ -36,7 +36,10 @@ def build(version: str, options: Options) -> Task:
         return (abs(fields["qpos"][:, 1]) > ANGLE_LIMIT) | ~all_finite(observation(fields))
 
     def reward(_: Array, fields: Fields, action: Array, ended: Array) -> Array:
-        return number(ended | True if version == "v4" else ~ended, action)
+        return number(ended | True if version == "v4" else ~ended, fields["qpos"])
+
+    def infos(_: Array, fields: Fields, action: Array, ended: Array) -> Values:
+        return {} if version == "v4" else {"reward_survive": ~ended * 1}
 
     return Task(
         name="InvertedPendulum",
@@ -49,5 +52,6 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated,
         camera={"trackbodyid": 0, "distance": 2.04},
+        infos=Infos(step=infos),
         arrays="any",
     )

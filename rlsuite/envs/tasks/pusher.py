@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlsuite.envs.arrays import Array, join, norm, sum_of_squares
-from rlsuite.envs.tasks.base import Fields, Start, Task, gymnasium_model, symmetric
+from rlsuite.envs.tasks.base import Fields, Infos, Start, Task, Values, gymnasium_model, symmetric
 from rlsuite.envs.tasks.common import TaskOptions, body_id, step_seconds
 
 VERSIONS = {"v5": frozenset[str]()}
@@ -90,12 +90,19 @@ def build(version: str, options: Options) -> Task:
         places = [fields["xpos"][:, body] for body in (tip, thing, goal)]
         return join(fields["qpos"][:, :JOINTS], fields["qvel"][:, :JOINTS], *places)
 
-    def reward(_: Array, fields: Fields, action: Array, ended: Array) -> Array:
+    def infos(_: Array, fields: Fields, action: Array, ended: Array) -> Values:
         places = fields["xpos"]
-        near = norm(places[:, thing] - places[:, tip])
-        distance = norm(places[:, thing] - places[:, goal])
-        control = sum_of_squares(action) * options.reward_control_weight
-        return -distance * options.reward_dist_weight - control - near * options.reward_near_weight
+        return {
+            "reward_dist": -norm(places[:, thing] - places[:, goal]) * options.reward_dist_weight,
+            "reward_ctrl": -sum_of_squares(action) * options.reward_control_weight,
+            "reward_near": -norm(places[:, thing] - places[:, tip]) * options.reward_near_weight,
+        }
+
+    def reward(_: Array, fields: Fields, action: Array, ended: Array) -> Array:
+        return paid(infos(_, fields, action, ended))
+
+    def paid(said: Values) -> Array:
+        return said["reward_dist"] + said["reward_ctrl"] + said["reward_near"]
 
     return Task(
         name="Pusher",
@@ -109,5 +116,6 @@ def build(version: str, options: Options) -> Task:
         observation=observation,
         reward=reward,
         camera={"distance": 4.0},
+        infos=Infos(step=infos, reward=paid),
         arrays="any",
     )

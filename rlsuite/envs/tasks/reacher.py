@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlsuite.envs.arrays import Array, circle, join, norm, sum_of_squares
-from rlsuite.envs.tasks.base import Fields, Start, Task, gymnasium_model, nothing, symmetric
+from rlsuite.envs.tasks.base import Fields, Infos, Start, Task, Values, gymnasium_model, nothing, symmetric
 from rlsuite.envs.tasks.common import TaskOptions, body_id, option_names, step_seconds
 
 TARGET_RADIUS = 0.2  # metres; targets are uniform in this disc
@@ -82,10 +82,18 @@ def build(version: str, options: Options) -> Task:
         velocities = fields["qvel"][:, :2]
         return join(*circle(qpos[:, :2]), qpos[:, 2:], velocities, gap(fields)[:, :axes])
 
-    def reward(gap_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
+    def infos(gap_before: Array, fields: Fields, action: Array, ended: Array) -> Values:
         way = gap_before if version == "v4" else gap(fields)
-        near = -norm(way) * options.reward_dist_weight
-        return near - sum_of_squares(action) * options.reward_control_weight
+        return {
+            "reward_dist": -norm(way) * options.reward_dist_weight,
+            "reward_ctrl": -sum_of_squares(action) * options.reward_control_weight,
+        }
+
+    def reward(gap_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
+        return paid(infos(gap_before, fields, action, ended))
+
+    def paid(said: Values) -> Array:
+        return said["reward_dist"] + said["reward_ctrl"]
 
     return Task(
         name="Reacher",
@@ -100,5 +108,6 @@ def build(version: str, options: Options) -> Task:
         before=gap if version == "v4" else nothing,
         reward=reward,
         camera={"distance": 0.8, "lookat": (0.0, 0.0, 0.0), "elevation": -70.0},
+        infos=Infos(step=infos, reward=paid),
         arrays="any",
     )

@@ -5,8 +5,8 @@ Source: Gymnasium's swimmer_v5 (v4 is the same task).
 
 from dataclasses import dataclass
 
-from rlsuite.envs.arrays import Array, copied, join, sum_of_squares
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model
+from rlsuite.envs.arrays import Array, copied, join, norm, sum_of_squares
+from rlsuite.envs.tasks.base import Fields, Infos, ResetNoise, Task, Values, gymnasium_model
 from rlsuite.envs.tasks.common import TaskOptions, step_seconds
 
 VERSIONS = {"v5": frozenset[str](), "v4": frozenset({"xml_file", "frame_skip"})}
@@ -40,9 +40,45 @@ def build(version: str, options: Options) -> Task:
     def before(fields: Fields) -> Array:
         return copied(fields["qpos"][:, 0])
 
+    def effort(action: Array) -> Array:
+        return options.ctrl_cost_weight * sum_of_squares(action)
+
     def reward(x_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
         velocity = (fields["qpos"][:, 0] - x_before) / dt
-        return options.forward_reward_weight * velocity - options.ctrl_cost_weight * sum_of_squares(action)
+        return options.forward_reward_weight * velocity - effort(action)
+
+    def place(fields: Fields) -> Array:
+        return copied(fields["qpos"][:, :2])
+
+    def where(fields: Fields) -> Values:
+        x_and_y = place(fields)
+        return {
+            "x_position": x_and_y[:, 0],
+            "y_position": x_and_y[:, 1],
+            "distance_from_origin": norm(x_and_y),
+        }
+
+    def infos(place_before: Array, fields: Fields, action: Array, ended: Array) -> Values:
+        velocity = (place(fields) - place_before) / dt
+        forward = options.forward_reward_weight * velocity[:, 0]
+        named = (
+            {"reward_fwd": forward, "forward_reward": forward}
+            if version == "v4"
+            else {"reward_forward": forward}
+        )
+        return {
+            **where(fields),
+            "x_velocity": velocity[:, 0],
+            "y_velocity": velocity[:, 1],
+            **named,
+            "reward_ctrl": -effort(action),
+        }
+
+    def paid(said: Values) -> Array:
+        return said["forward_reward" if version == "v4" else "reward_forward"] + said["reward_ctrl"]
+
+    def reset_infos(fields: Fields) -> Values:
+        return {} if version == "v4" else where(fields)
 
     return Task(
         name="Swimmer",
@@ -54,5 +90,6 @@ def build(version: str, options: Options) -> Task:
         observation=observation,
         before=before,
         reward=reward,
+        infos=Infos(step=infos, reset=reset_infos, before=place, reward=paid),
         arrays="any",
     )

@@ -7,7 +7,7 @@ for staying healthy on the step on which it falls.
 from dataclasses import dataclass
 
 from rlsuite.envs.arrays import Array, clip, copied, join, sum_of_squares
-from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model, never
+from rlsuite.envs.tasks.base import Fields, Infos, ResetNoise, Task, Values, gymnasium_model, never
 from rlsuite.envs.tasks.common import TaskOptions, step_seconds, survival, within
 
 VERSIONS = {"v5": frozenset[str](), "v4": frozenset({"xml_file", "frame_skip"})}
@@ -42,7 +42,8 @@ class Options(TaskOptions):
 def build(version: str, options: Options) -> Task:
     """Build the task; observations are positions, then clipped velocities, `[B, 17]` or `[B, 18]` with x."""
     load = gymnasium_model(MODEL_OF_V4 if version == "v4" else options.xml_file)
-    dt = step_seconds(load(), options)
+    model = load()
+    dt, rest_height = step_seconds(model, options), float(model.qpos0[1])
     skip = 1 if options.exclude_current_positions_from_observation else 0
 
     def observation(fields: Fields) -> Array:
@@ -60,10 +61,35 @@ def build(version: str, options: Options) -> Task:
 
     bonus = survival(version, options.healthy_reward, options.terminate_when_unhealthy, healthy)
 
+    def speed(x_before: Array, fields: Fields) -> Array:
+        return (fields["qpos"][:, 0] - x_before) / dt
+
+    def effort(action: Array) -> Array:
+        return options.ctrl_cost_weight * sum_of_squares(action)
+
     def reward(x_before: Array, fields: Fields, action: Array, ended: Array) -> Array:
-        velocity = (fields["qpos"][:, 0] - x_before) / dt
-        gain = options.forward_reward_weight * velocity + bonus(fields, ended)
-        return gain - options.ctrl_cost_weight * sum_of_squares(action)
+        gain = options.forward_reward_weight * speed(x_before, fields) + bonus(fields, ended)
+        return gain - effort(action)
+
+    def reset_infos(fields: Fields) -> Values:
+        if version == "v4":
+            return {}
+        return {"x_position": before(fields), "z_distance_from_origin": fields["qpos"][:, 1] - rest_height}
+
+    def infos(x_before: Array, fields: Fields, action: Array, ended: Array) -> Values:
+        velocity = speed(x_before, fields)
+        if version == "v4":
+            return {"x_position": before(fields), "x_velocity": velocity}
+        return {
+            **reset_infos(fields),
+            "x_velocity": velocity,
+            "reward_forward": options.forward_reward_weight * velocity,
+            "reward_ctrl": -effort(action),
+            "reward_survive": bonus(fields, ended),
+        }
+
+    def paid(said: Values) -> Array:
+        return said["reward_forward"] + said["reward_survive"] + said["reward_ctrl"]
 
     return Task(
         name="Walker2d",
@@ -77,5 +103,6 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated if options.terminate_when_unhealthy else never,
         camera={"trackbodyid": 2, "distance": 4.0, "lookat": (0.0, 0.0, 1.15), "elevation": -20.0},
+        infos=Infos(step=infos, reset=reset_infos, reward=None if version == "v4" else paid),
         arrays="any",
     )

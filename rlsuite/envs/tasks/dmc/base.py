@@ -1,7 +1,7 @@
 """Base of the tasks of dm_control's suite: models and initial states, which dm_control makes itself.
 
 dm_control writes parts of an episode into the model (where a target is); here they are the task's goal.
-Legend: B worlds, P states in the pool, G numbers of a goal.
+Legend: B envs, P states in the pool, G numbers of a goal.
 """
 
 import importlib
@@ -104,7 +104,7 @@ def _place(model: mujoco.MjModel, object_type: str, name: str) -> int | None:
 class SuiteStarts:
     """Initial states as dm_control draws them, rejected and settled poses included.
 
-    On the CPU each world has dm_control draw for it. Devices sample from a pool of P such draws, with
+    On the CPU each env has dm_control draw for it. Devices sample from a pool of P such draws, with
     replacement; the pool is the same in every process, made when first asked for and kept in memory.
 
     Attributes:

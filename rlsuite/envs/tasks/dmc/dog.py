@@ -42,8 +42,8 @@ def observation(fields: Fields) -> Array:
 
 def velocity(fields: Fields) -> Array:
     """Velocity of the centre of mass in the torso's frame, `[B, 3]`, m/s."""
-    world = fields["sensordata"][:, None, VELOCITY : VELOCITY + 3]
-    return into_frame(world, fields["xmat"][:, TORSO])[:, 0]
+    linear = fields["sensordata"][:, None, VELOCITY : VELOCITY + 3]
+    return into_frame(linear, fields["xmat"][:, TORSO])[:, 0]
 
 
 def stand(fields: Fields, action: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The reward function of dm_control's suite, `tolerance`, for batches of worlds.
+"""The reward function of dm_control's suite, `tolerance`, for batches of envs.
 
 Source: Tassa et al. 2018, "DeepMind Control Suite", arXiv:1801.00690, section 2, and
 `dm_control.utils.rewards` (Apache-2.0), whose numbers these are.
