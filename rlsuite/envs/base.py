@@ -464,11 +464,12 @@ class VectorEnv(EnvBase):
         if "_step" in tensordict:
             raise ConfigError("these environments step all envs together; `_step` masks are not supported")
         result: StepResult[Any]
+        steps: Any
         if self._on_device:
             result, steps = self._step_tensors(tensordict.get("action")), self._device_steps.clone()
         else:  # arrays are reshaped and joined at a third of the cost of tensors
             result, steps = self.step_arrays(on_host(tensordict.get("action"))), self._clock.counts()
-        values = {
+        values: dict[str, Any] = {
             "observation": result.observation,
             "reward": result.reward[:, None],
             "terminated": result.terminated[:, None],

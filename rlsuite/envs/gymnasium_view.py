@@ -168,7 +168,7 @@ class VectorView(gymnasium.vector.VectorEnv):
         """Our environment underneath."""
         return self._adapter.env
 
-    @property
+    @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """Return each env's generator."""
         return tuple(self._adapter.generators)
@@ -198,7 +198,7 @@ class VectorView(gymnasium.vector.VectorEnv):
                 self._adapter.generators[index] = np_random(int(chosen))[0]
         observation = self.env.reset_arrays(mask)
         self._ended = self._ended & ~mask if self._waiting else np.zeros_like(mask)
-        self._waiting = np.count_nonzero(self._ended) > 0
+        self._waiting = bool(np.count_nonzero(self._ended))
         infos: dict[str, Any] = {}
         _tell(infos, self._adapter.reset_infos(), mask)
         return observation, infos
@@ -217,7 +217,8 @@ class VectorView(gymnasium.vector.VectorEnv):
         result = self._adapter.step(actions)
         observation, terminated, truncated = result.observation, result.terminated, result.truncated
         reward = result.reward.astype(np.float64, copy=False)
-        told, infos = self._adapter.infos(), {}
+        told = self._adapter.infos()
+        infos: dict[str, Any] = {}
         everybody = np.ones(self.num_envs, np.bool_)
         if self._waiting:  # NEXT_STEP: the step was the whole batch's; what it did to these is forgotten
             again = self._ended
@@ -226,7 +227,7 @@ class VectorView(gymnasium.vector.VectorEnv):
             _tell(infos, self._adapter.reset_infos(), again)
             everybody = ~again
         ended = terminated | truncated
-        some_ended = np.count_nonzero(ended) > 0
+        some_ended = bool(np.count_nonzero(ended))
         if some_ended and self.autoreset_mode is AutoresetMode.SAME_STEP:
             observation = self._start_anew(ended, observation, told, infos)
             everybody, some_ended = ~ended, False
@@ -279,7 +280,7 @@ class SingleView(gymnasium.Env):
         options: Gymnasium's constructor arguments, by name.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES)}
+    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES)}  # noqa: RUF012 (declared so by Gymnasium)
     limit: ClassVar[int | None] = NO_LIMIT
     """Env steps of an episode: the wrapper that `gymnasium.make` adds counts those of the task."""
 
@@ -327,7 +328,7 @@ class SingleView(gymnasium.Env):
             _first(self._adapter.infos()),
         )
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """Return a picture, uint8 `[height, width, 3]`; None without a render mode."""
         return None if self.render_mode is None else self._adapter.env.frame(0)
 

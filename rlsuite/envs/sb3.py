@@ -170,9 +170,9 @@ class SB3VecEnv(VecEnv):
         if method_name == "render":
             return [self.env.frame(index) for index in chosen]
         if method_name == "get_wrapper_attr":
-            return self.get_attr(*method_args, indices=chosen, **method_kwargs)
+            return self.get_attr(method_args[0], chosen)
         if method_name == "has_wrapper_attr":
-            return [self.has_attr(*method_args, **method_kwargs)] * len(chosen)
+            return [self.has_attr(method_args[0])] * len(chosen)
         raise ConfigError(
             f'env_method "{method_name}": envs of {self.env.env_id} are stepped together and have no methods '
             "of their own but render, get_wrapper_attr, has_wrapper_attr; use `.env`"

@@ -145,7 +145,7 @@ class RslRlView(TensorView):
             super().reset()
         return self._grouped(self._observation)
 
-    def reset(self) -> tuple[TensorDict, dict[str, Any]]:  # type: ignore[override]
+    def reset(self) -> tuple[TensorDict, dict[str, Any]]:
         """Start new episodes where one has taken a step; see `TensorView`."""
         observation, infos = super().reset()
         return self._grouped(observation), infos

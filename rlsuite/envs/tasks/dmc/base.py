@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlsuite.envs.arrays import Array
+from rlsuite.envs.arrays import Array, doubled
 from rlsuite.envs.names import suite_tasks_by_name
 from rlsuite.envs.seeding import EPISODE_SEEDS
 from rlsuite.envs.tasks.base import Fields, Start, Task, loading, pick_starts, stack_starts
@@ -222,7 +222,7 @@ def into_frame(vectors: Array, frame: Array) -> Array:
 
 def _paid(reward: Reward, before: Array, fields: Fields, action: Array, ended: Array) -> Array:
     """Pay for the state after the step alone, as the whole suite does."""
-    return reward(fields, action)
+    return reward(fields, doubled(action))  # dm_control reads it off the physics, in double precision
 
 
 def load_suite_task(name: str) -> Task:
