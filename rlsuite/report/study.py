@@ -170,10 +170,24 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     return runs
 
 
+READ_FIELDS = (("", "agent_name", str), ("", "agent", dict), ("train", "env", str), ("train", "seed", int))
+"""What a report reads of a configuration: table, field and type."""
+
+
+def checked(config: dict[str, Any], run: Path) -> dict[str, Any]:
+    """Return the configuration of a run; ConfigError where it lacks what a report reads of it."""
+    for table, key, wanted in READ_FIELDS:
+        values = config.get(table, {}) if table else config
+        if not isinstance(values, dict) or not isinstance(values.get(key), wanted):
+            name = f"{table}.{key}" if table else key
+            raise ConfigError(f"{run / CONFIG_FILE}: {name} is missing or wrong: leave this run out")
+    return config
+
+
 def seed_curves(run: Path) -> list[SeedCurve]:
     """Return the curves of all seeds of a run; none where nothing was evaluated yet."""
     folder = RunFolder.open(run)
-    only = folder.config()["train"]["seed"]
+    only = checked(folder.config(), run)["train"]["seed"]
     rows: dict[int, list[tuple[float, ...]]] = {}
     for record in read_metrics(folder.metrics) if folder.metrics.exists() else ():
         if record.get("eval/return_mean") is None:
@@ -193,7 +207,7 @@ def read_study(paths: Iterable[Path]) -> Study:
     alike: dict[str, list[tuple[Path, dict[str, Any], list[SeedCurve]]]] = {}
     settings, empty = {}, []
     for run in find_runs(paths):
-        config = RunFolder.open(run).config()
+        config = checked(RunFolder.open(run).config(), run)
         curves = seed_curves(run)
         if not curves:
             empty.append(str(run))

@@ -124,7 +124,12 @@ def check(record_property, name, lead=(), n_step=False, **fields):
 
 @pytest.mark.parametrize(
     ("name", "lead", "normalize"),
-    [("sac", (), False), ("td3", (3,), False), ("stac", (), False), ("dsac_t", (), True)],
+    [
+        ("sac", (), False),
+        ("stac", (), False),
+        pytest.param("td3", (3,), False, marks=pytest.mark.long),
+        pytest.param("dsac_t", (), True, marks=pytest.mark.long),
+    ],
 )
 def test_compiled_updates_are_the_eager_ones(record_property, name, lead, normalize):
     check(record_property, name, lead, normalize_observations=normalize)

@@ -61,6 +61,7 @@ def test_written_paths_hold_every_place_once(tmp_path):
     assert rows[1] == {"beta": "0.25", "seed": "3", "episode": "0", "step": "1", "x": "0.5", "y": "0.5"}
 
 
+@pytest.mark.long
 def test_a_small_study_writes_what_it_says(tmp_path, monkeypatch):
     monkeypatch.setattr("risk.EPISODES", 20)
     words = ["--betas", "0.5", "--steps", "40"]

@@ -309,7 +309,8 @@ def note(line: argparse.Namespace, count: int, wrong: int) -> None:
     """Append the outcome to a CSV file, with the command that gives it and the commit of the code."""
     git = ("git", "-C", str(TESTS), "describe", "--always", "--dirty")
     commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    part = f" --from {line.begin} --to {line.end}" if line.begin or line.end else ""
+    part = f" --from {line.begin}" if line.begin else ""
+    part += "" if line.end is None else f" --to {line.end}"
     command = f"python tests/cli/wrong_lines.py {line.count} --seed {line.seed}{part}"
     end = line.count if line.end is None else line.end
     with line.csv.open("a", newline="") as file:

@@ -59,6 +59,7 @@ def assert_alike(make, name: str, worlds: int, policy: Policy | None = None, **o
         )
 
 
+@pytest.mark.long
 def test_random_episodes_are_alike(make):
     assert_alike(make, "Humanoid", 32)
 

@@ -100,6 +100,7 @@ def test_pgs_is_refused_when_it_must_not_be_replaced():
     assert WarpEngine(model, 2).model.opt.solver == mujoco.mjtSolver.mjSOL_NEWTON
 
 
+@pytest.mark.long
 def test_a_refreshed_step_has_fresh_positions_and_the_last_substeps_forces():
     build = lambda: mujoco.MjModel.from_xml_string(SENSING)  # noqa: E731
     fields = ("sensordata", "xpos", "cvel")

@@ -40,6 +40,7 @@ def example(monkeypatch, tmp_path, cluster):
     del sys.modules["ray_tune"]
 
 
+@pytest.mark.long
 def test_the_example_reports_every_evaluation_and_goes_on_after_a_kill(example):
     def kill() -> None:  # the run of the first trial, once it has saved
         while not (found := [p for p in example.FOLDER.glob("run-*/ckpt") if CheckpointStore(p).steps()]):

@@ -14,7 +14,9 @@ RANDOM_RETURN = -18.0  # of uniform actions; doing nothing is about -15
 BEST_RETURN = -1.9  # |x| from 0.75 on average to 0 at 0.3 a step
 
 
-@pytest.mark.parametrize("name", ["dsac_t", "sac", "stac", "td3"])
+@pytest.mark.parametrize(
+    "name", ["dsac_t", "sac", *(pytest.param(x, marks=pytest.mark.long) for x in ("stac", "td3"))]
+)
 def test_every_agent_learns_to_reach(name):
     torch.set_num_threads(1)
     kind = agent_class(name)

@@ -169,3 +169,23 @@ def test_a_browser_draws_the_page(tmp_path):
     words += ["--virtual-time-budget=10000", f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()]
     drawn = subprocess.run(words, capture_output=True, text=True, check=True, timeout=180).stdout
     assert drawn.count('class="main-svg"') >= 2 and "sac, 2 seeds" in drawn.partition("<body>")[2]
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "names"),
+    [
+        (r"seed = 0", "", "train.seed"),
+        (r"seed = 0", "seed = [0]", "train.seed"),
+        (r'env = ".*"', "env = 7", "train.env"),
+        (r'agent_name = "sac"', "", "agent_name"),
+        (r"\[agent\]", "[other]", "agent"),
+        (r"\[train\]", "[other]", "train.env"),
+    ],
+)
+def test_a_configuration_that_was_edited_is_one_line(tmp_path, line, instead, names):
+    run = make_run(tmp_path / "run", [1.0, 2.0])
+    text, count = re.subn(f"^{line}$", instead, (run / "config.toml").read_text(), flags=re.M)
+    assert count == 1
+    (run / "config.toml").write_text(text)
+    with pytest.raises(ConfigError, match=f"config.toml: {names} is missing or wrong"):
+        report.read_study([run])
