@@ -199,7 +199,7 @@ def sb3_env(kind: str, env_id: str, envs: int, threads: int) -> Any:
         from rlsuite.envs.sb3 import SB3VecEnv
 
         return SB3VecEnv(env_id, envs, threads=threads)
-    builders = [partial(gymnasium.make, env_id)] * envs
+    builders: list[Callable[[], Any]] = [partial(gymnasium.make, env_id)] * envs
     if kind == "DummyVecEnv":
         return vec_env.DummyVecEnv(builders)
     return vec_env.SubprocVecEnv(builders, start_method="fork")  # shares the memory of what is imported
@@ -420,8 +420,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     table = races(line)
     if line.read:
-        rows = throughput.read(line.read)
-        print("\n".join(throughput.summary(rows, table)))
+        print("\n".join(throughput.summary(throughput.read(line.read), table)))
         return 0
     rows: list[Turn] = []
     origins: dict[str, str] = {}

@@ -176,7 +176,7 @@ def test_contacts_without_room_are_no_secret(size, monkeypatch):
     lying[1] -= 0.5
     engine.set_state(every(3), lying.expand(3, -1), engine.qvel0.expand(3, -1))
     still = torch.zeros(3, 6)
-    with pytest.raises(EnvironmentFailure, match=rf"3 of 3 worlds.*{size} = 1 .*WarpOptions\({size}=2\)"):
+    with pytest.raises(EnvironmentFailure, match=rf"3 of 3 envs.*{size} = 1 .*WarpOptions\({size}=2\)"):
         for _ in range(4):
             engine.step(still, 5)
     with pytest.raises(EnvironmentFailure, match=size):
