@@ -142,7 +142,7 @@ def test_wrong_words_of_scripts_are_found(monkeypatch):
     with pytest.raises(SystemExit):
         of_script(["benchmarks/resets.py", "gramma", "--out", "x"], monkeypatch)
     for script in ("benchmarks/stock.py", "benchmarks/soak.py"):  # of tyro, and of argparse
-        assert of_script([script, "--no-such-flag"], monkeypatch)[1] == ["--no-such-flag"]
+        assert of_script([script, "--out", "x", "--no-such-flag"], monkeypatch)[1] == ["--no-such-flag"]
     with pytest.raises(ConfigError):
         of_script(["benchmarks/stock.py", "--out"], monkeypatch)
 
