@@ -1,5 +1,7 @@
 """An environment in groups that are stepped in turn: a policy acts on one while another one steps.
 
+::
+
     split = SplitEnv("HalfCheetah", 64, groups=2)
     split.start()
     while True:
