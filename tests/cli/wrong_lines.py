@@ -38,6 +38,7 @@ DAMAGED = {
     "torn": b'agent_name = "sac"\n[train',
     "binary": bytes(range(256)),
     "bare": b"[train]\n[agent]\n",
+    "flat": b'agent_name = "sac"\npreset = "default"\ntrain = 3\nagent = []\n',
     "other": b"agent_name = 7\npreset = []\n[train]\nenv = 1\n[agent]\n",
 }
 NO_NAMES = ("", "nobody", "../..", "☃", "a b", "x" * 300)
