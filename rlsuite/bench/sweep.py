@@ -385,8 +385,8 @@ def write_results(study: Any, args: SweepArgs, extra: Sequence[str]) -> None:
     command = shlex.join(("rlsuite", "train", args.agent, *plan_of(args, extra, best.params).args))
     said = f"best of {len(complete)} complete trials: {best.value:,.1f}, {best.user_attrs.get(FOLDER_KEY)}"
     write_atomic(args.folder / BEST_FILE, f"# {said}\n{command}\n".encode())
-    print(f"{said}\n{command}", flush=True)
     if len(complete) < LEAST_TRIALS:
         print(f"complete trials: {len(complete)}; to say what mattered {LEAST_TRIALS} are needed", flush=True)
     elif len(names) > 1:
         plot_importance(study, args.folder / IMPORTANCE_FILE)
+    print(f"{said}\n{command}", flush=True)
