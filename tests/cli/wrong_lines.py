@@ -125,7 +125,8 @@ def of_start(start: Start, draw: random.Random) -> Iterator[tuple[str, ...]]:
             yield (*words, f"{flag}=perhaps")
             continue
         for value in values(hint, default, flag, draw):
-            yield (*words, flag, value)
+            if default != () or value != "--":  # which ends a flag of several: none of them came
+                yield (*words, flag, value)
         names = typing.get_origin(hint) is tuple and not {int, float} & {*typing.get_args(hint)}
         if default != () and not names:  # a bare flag of names means none of them
             yield (*words, flag)  # its value is missing
