@@ -17,6 +17,7 @@ from rlsuite.version import __version__
 logger = logging.getLogger(__name__)
 
 RUNNING = ("train", "resume", "sweep", "bench")  # commands whose results are files
+GL_VARIABLE = "MUJOCO_GL"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch's words for it
 
 EXIT_SIGINT = 130  # 128 + SIGINT, the shell's convention
@@ -93,15 +94,22 @@ def main() -> None:
     logging.basicConfig(format="rlsuite: %(message)s", level=logging.WARNING)
     argv = sys.argv[1:]
     with lenient_streams() as console, warnings.catch_warnings():
-        if (
-            not sys.warnoptions
-        ):  # what other libraries warn of, the user can hardly change; python -W shows it
-            warnings.simplefilter("ignore")
+        if not sys.warnoptions:
+            be_quiet()
         code = guarded(argv)
         console.flush()
     if console.lost and not code and argv[:1] and argv[0] not in RUNNING:
         code = DataError.exit_code  # what it prints is all that such a command does
     sys.exit(code)
+
+
+def be_quiet() -> None:
+    """Show no warnings of other libraries, which the user can hardly change; `python -W default` does."""
+    warnings.simplefilter("ignore")
+    with contextlib.suppress(ImportError):
+        import farama_notifications
+
+        farama_notifications.notifications.clear()  # printed where Gymnasium's packages are imported
 
 
 def guarded(argv: Sequence[str]) -> int:
@@ -121,6 +129,9 @@ def guarded(argv: Sequence[str]) -> int:
         say(f"{error.filename or 'a file'}: {error.strerror or error}; nothing more was done")
         return DataError.exit_code
     except (MemoryError, RuntimeError) as error:
+        if GL_VARIABLE in str(error):  # torchrl imports MuJoCo, which reads it then
+            say(f"{error}; unset it, or set it to egl or osmesa")
+            return ConfigError.exit_code
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_MEMORY):
             raise
         logger.debug("the cause", exc_info=error)

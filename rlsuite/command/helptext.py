@@ -152,7 +152,7 @@ def _flags(source: Any, prefix: str = "") -> Iterator[Flag]:
             takes = f"/ --{prefix}no-{name}"
         bounds = next((mark for mark in marks if isinstance(mark, Bounds)), None)
         text = texts.get(field.name, "") + (f" {allowed(bounds)}." if bounds is not None else "")
-        text += f" Also {', '.join(aliases)}." if aliases else ""
+        text += f" (also {', '.join(aliases)})" if aliases else ""
         needed = value is dataclasses.MISSING and not positional
         yield Flag(f"{prefix}{name}", takes, _default(value), text, positional, needed)
 

@@ -178,7 +178,8 @@ def resume(path: Path, steps: int | None = None) -> int:
         ConfigError: the folder holds no run, or one that was begun with other processes.
     """
     saved = RunFolder.open(path).config()
-    saved["train"].setdefault("compile", EAGER)  # runs of before there was a choice
+    if isinstance(saved.get("train"), dict):
+        saved["train"].setdefault("compile", EAGER)  # runs of before there was a choice
     config = config_from_dict(saved, lambda name: agent_class(name).Config)
     if steps is not None:
         check_extension(path, config.train, steps)

@@ -88,7 +88,7 @@ def test_rare_flags_are_shown_when_all_are_asked_for(command, rlsuite):
             "eval",
             ["usage: rlsuite eval RUN ", "--episodes INT", "At least 1, at most 1048576.", "(default 10)"],
         ),
-        ("eval", ["Also --video-worlds.", "--json / --no-json", "--seed INT|none"]),
+        ("eval", ["(also --video-worlds)", "--json / --no-json", "--seed INT|none"]),
         ("push", ["usage: rlsuite push RUN --repo USER/NAME "]),
         ("report", ["usage: rlsuite report RUN... "]),
         ("completion", ["usage: rlsuite completion {bash,zsh,fish} "]),

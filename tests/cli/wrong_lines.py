@@ -38,6 +38,7 @@ DAMAGED = {
     "torn": b'agent_name = "sac"\n[train',
     "binary": bytes(range(256)),
     "bare": b"[train]\n[agent]\n",
+    "flat": b'agent_name = "sac"\npreset = "default"\ntrain = 3\nagent = []\n',
     "other": b"agent_name = 7\npreset = []\n[train]\nenv = 1\n[agent]\n",
 }
 NO_NAMES = ("", "nobody", "../..", "☃", "a b", "x" * 300)
@@ -124,7 +125,8 @@ def of_start(start: Start, draw: random.Random) -> Iterator[tuple[str, ...]]:
             yield (*words, f"{flag}=perhaps")
             continue
         for value in values(hint, default, flag, draw):
-            yield (*words, flag, value)
+            if default != () or value != "--":  # which ends a flag of several: none of them came
+                yield (*words, flag, value)
         names = typing.get_origin(hint) is tuple and not {int, float} & {*typing.get_args(hint)}
         if default != () and not names:  # a bare flag of names means none of them
             yield (*words, flag)  # its value is missing
