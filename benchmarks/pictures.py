@@ -70,7 +70,7 @@ def panels(path: Path, count: int, size: tuple[float, float], rows: int = 1) -> 
 def steps_axis(axes: Any, label: str = "env steps") -> None:
     """Label an axis of steps: few ticks, thousands as k."""
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
     axes.set_xlabel(label)
 
 
@@ -250,7 +250,7 @@ def candidates(folder: Path, name: str) -> None:
             axes.set(xlim=(start[0] - reach, start[0] + reach), ylim=(start[1] - reach, start[1] + reach))
             axes.set(aspect="equal", title=f"values {low:.2f} (dark) to {high:.2f} (light)")
             axes.locator_params(nbins=5)
-            draw_maze(axes.inset_axes((0.0, 0.0, 0.3, 0.3)), start, goal)
+            draw_maze(axes.inset_axes((0.0, 0.0 if goal[1] > start[1] else 0.7, 0.3, 0.3)), start, goal)
         every[0].legend(loc="upper left")
 
 
@@ -324,6 +324,7 @@ def strip(picture: Path) -> None:
         for axes, folder in ((cheetah, "halfcheetah_100k"), (swimmer, "swimmer_stac")):
             draw_agents(axes, read(RESULTS / folder / "curves.csv"), PEERS[folder])
             axes.legend(fontsize=6.5, loc="upper left")
+        cheetah.set(ylim=(-900, 8_700))
         swimmer.set(ylim=(-60, 155), ylabel=None)
         rows = [row for path in sorted((RESULTS / "plasticity").glob("denoiser-*.csv")) for row in read(path)]
         draw_tasks(labels, rows, "accuracy")

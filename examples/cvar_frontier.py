@@ -95,7 +95,7 @@ def main() -> None:
         label = f"CVaR {level:g}: mean {mean(law):.2f}"
         right.bar([x + 0.4 * place - 0.2 for x in law], list(law.values()), width=0.4, label=label)
     right.set(
-        xlabel="return", ylabel="probability", yscale="log", ylim=(1e-4, 3), title="Returns of two levels"
+        xlabel="return", ylabel="probability", yscale="log", ylim=(1e-4, 30), title="Returns of two levels"
     )
     right.legend(loc="upper left")
     figure.savefig(folder / "cvar_frontier.png", metadata={"Software": None})

@@ -315,7 +315,7 @@ class SingleView(gymnasium.Env):
         super().reset(seed=seed)
         self._adapter.generators[0] = self.np_random
         observation = self._adapter.env.reset_arrays()
-        return observation[0], _first(self._adapter.reset_infos())
+        return observation[0], of_env(self._adapter.reset_infos(), 0)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take one action `[A]`; return observation `[O]`, reward, terminated, truncated, info."""
@@ -325,7 +325,7 @@ class SingleView(gymnasium.Env):
             float(result.reward[0]),
             bool(result.terminated[0]),
             bool(result.truncated[0]),
-            _first(self._adapter.infos()),
+            of_env(self._adapter.infos(), 0),
         )
 
     def render(self) -> np.ndarray | None:
@@ -343,9 +343,9 @@ class ToyView(SingleView):
     limit: ClassVar[int | None] = None
 
 
-def _first(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the first env's values."""
-    return {name: value[0] if isinstance(value, np.ndarray) else value for name, value in values.items()}
+def of_env(values: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return one env's values out of `[B, ...]`; a number is what all of them have."""
+    return {name: value[index] if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
 
 def _tell(infos: dict[str, Any], values: Mapping[str, Any], mask: np.ndarray) -> None:

@@ -8,14 +8,14 @@ With the same seeds, numbers are those of SB3's `DummyVecEnv` of Gymnasium's env
 Legend: B envs, O observation, A action.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 from rlsuite.envs.base import VectorEnv
-from rlsuite.envs.gymnasium_view import Adapter
+from rlsuite.envs.gymnasium_view import Adapter, of_env
 from rlsuite.errors import ConfigError
 
 try:
@@ -89,7 +89,8 @@ class SB3VecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         observation = self.env.reset_arrays()
-        self.reset_infos = _rows(self._adapter.reset_infos(), range(self.num_envs))
+        told = self._adapter.reset_infos()
+        self.reset_infos = [of_env(told, index) for index in range(self.num_envs)]
         return observation
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -106,9 +107,8 @@ class SB3VecEnv(VecEnv):
         result = self._adapter.step(self._actions)
         self._actions = None
         done = result.terminated | result.truncated
-        infos = _rows(self._adapter.infos(), range(self.num_envs))
-        for info in infos:
-            info["TimeLimit.truncated"] = False
+        told = self._adapter.infos()
+        infos = [{**of_env(told, index), "TimeLimit.truncated": False} for index in range(self.num_envs)]
         observation = result.observation
         if np.count_nonzero(done):
             ended = np.flatnonzero(done).tolist()
@@ -118,8 +118,9 @@ class SB3VecEnv(VecEnv):
                 if not result.valid[index]:
                     infos[index]["valid"] = False
             observation = self.env.reset_arrays(done)
-            for index, info in zip(ended, _rows(self._adapter.reset_infos(), ended), strict=True):
-                self.reset_infos[index] = info
+            told = self._adapter.reset_infos()
+            for index in ended:
+                self.reset_infos[index] = of_env(told, index)
         return observation, result.reward.astype(np.float32, copy=False), done, infos
 
     def close(self) -> None:
@@ -181,11 +182,3 @@ class SB3VecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: Indices = None) -> list[bool]:
         """Say that no env has a wrapper of its own; SB3's `VecMonitor` is put around all of them."""
         return [False for _ in self._get_indices(indices)]
-
-
-def _rows(values: Mapping[str, Any], indices: Iterable[int]) -> list[dict[str, Any]]:
-    """Return the values of single envs out of `[B, ...]`; a number is what all of them have."""
-    return [
-        {name: value[index] if isinstance(value, np.ndarray) else value for name, value in values.items()}
-        for index in indices
-    ]

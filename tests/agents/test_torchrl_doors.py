@@ -2,14 +2,11 @@
 
 import pytest
 import torch
-from helpers import random_batch
+from helpers import NAMES, random_batch
 from test_torchrl_loop import loss_module
 from torchrl.objectives import ValueEstimators
 
 from rlsuite.errors import ConfigError
-
-# One of each family whose losses read replayed transitions.
-NAMES = ("bc", "d_eta_n", "dsac_t", "iql", "sac", "stac", "td3", "td3_bc")
 
 
 @pytest.mark.parametrize("name", NAMES)

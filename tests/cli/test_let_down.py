@@ -17,18 +17,7 @@ from rlsuite.replay import memory
 
 TINY = (
     *("--import", "strange_envs", "--steps", "40", "--warmup-steps", "20", "--num-envs", "2"),
-    *(
-        "--agent.hidden",
-        "8",
-        "--batch-size",
-        "8",
-        "--eval-episodes",
-        "1",
-        "--threads",
-        "1",
-        "--device",
-        "cpu",
-    ),
+    *runs.SMALL_FLAGS,
 )
 
 

@@ -9,6 +9,7 @@ import pytest
 import strange_envs
 import torch
 from tensordict.nn import TensorDictModule
+from whole_runs import SMALL_FLAGS
 
 from rlsuite.cli.main import guarded
 from rlsuite.envs.make import make_env
@@ -20,18 +21,7 @@ NEVER = 1 << 60
 CUT = 40  # stands for the longest evaluation
 WORDS = (
     *("--env", "gym:strange/Signalled-v0", "--steps", "120", "--warmup-steps", "20", "--eval-every", "40"),
-    *(
-        "--agent.hidden",
-        "8",
-        "--batch-size",
-        "8",
-        "--eval-episodes",
-        "1",
-        "--threads",
-        "1",
-        "--device",
-        "cpu",
-    ),
+    *SMALL_FLAGS,
 )
 
 

@@ -6,9 +6,9 @@ Source: Gymnasium's ant_v5; ant_v4 leaves contact forces out of observation and 
 
 from dataclasses import dataclass
 
-from rlsuite.envs.arrays import Array, all_finite, clip, copied, flat, join, norm, sum_of_squares
+from rlsuite.envs.arrays import Array, all_finite, clip, copied, flat, join, sum_of_squares
 from rlsuite.envs.tasks.base import Fields, Infos, ResetNoise, Task, Values, gymnasium_model, never
-from rlsuite.envs.tasks.common import TaskOptions, body_id, step_seconds, survival
+from rlsuite.envs.tasks.common import TaskOptions, body_id, step_seconds, survival, whereabouts
 
 VERSIONS = {
     "v5": frozenset({"use_contact_forces"}),
@@ -102,12 +102,7 @@ def build(version: str, options: Options) -> Task:
         return copied(fields["xpos"][:, body, :2])
 
     def where(fields: Fields) -> Values:
-        x_and_y = place(fields) if version == "v4" else copied(fields["qpos"][:, :2])
-        return {
-            "x_position": x_and_y[:, 0],
-            "y_position": x_and_y[:, 1],
-            "distance_from_origin": norm(x_and_y),
-        }
+        return whereabouts(place(fields) if version == "v4" else copied(fields["qpos"][:, :2]))
 
     def infos(place_before: Array, fields: Fields, action: Array, ended: Array) -> Values:
         velocity = (place(fields) - place_before) / dt

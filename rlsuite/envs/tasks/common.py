@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from rlsuite.envs.arrays import Array, flat, join
-from rlsuite.envs.tasks.base import Fields
+from rlsuite.envs.arrays import Array, copied, flat, join, norm
+from rlsuite.envs.tasks.base import Fields, Infos, Values
 from rlsuite.errors import ConfigError
 
 ROOT_VELOCITIES = 6  # of a free joint: nothing drives them
@@ -87,6 +87,54 @@ def survival(
     if version == "v4":
         return lambda fields, ended: healthy_reward
     return lambda fields, ended: healthy_reward * ~ended
+
+
+def planar_infos(
+    version: str,
+    rest_height: float,
+    weight: float,
+    speed: Callable[[Array, Fields], Array],
+    bonus: Callable[[Fields, Array], Array],
+    effort: Callable[[Array], Array],
+) -> Infos:
+    """Return the infos of planar robots that are paid for going forward in good health (Hopper, Walker2d).
+
+    Args:
+        version: v4 says less.
+        rest_height: of the torso at the model's first state, metres.
+        weight: reward per m/s forward.
+        speed: (x before the step `[B]`, fields after it) -> m/s `[B]`.
+        bonus: see `survival`.
+        effort: action `[B, A]` -> cost `[B]`.
+    """
+
+    def at_reset(fields: Fields) -> Values:
+        if version == "v4":
+            return {}
+        height = fields["qpos"][:, 1]
+        return {"x_position": copied(fields["qpos"][:, 0]), "z_distance_from_origin": height - rest_height}
+
+    def at_step(x_before: Array, fields: Fields, action: Array, ended: Array) -> Values:
+        velocity = speed(x_before, fields)
+        if version == "v4":
+            return {"x_position": copied(fields["qpos"][:, 0]), "x_velocity": velocity}
+        return {
+            **at_reset(fields),
+            "x_velocity": velocity,
+            "reward_forward": weight * velocity,
+            "reward_ctrl": -effort(action),
+            "reward_survive": bonus(fields, ended),
+        }
+
+    def paid(said: Values) -> Array:
+        return said["reward_forward"] + said["reward_survive"] + said["reward_ctrl"]
+
+    return Infos(step=at_step, reset=at_reset, reward=None if version == "v4" else paid)
+
+
+def whereabouts(x_and_y: Array) -> Values:
+    """Return the infos of a place on the ground, `[B, 2]` metres."""
+    return {"x_position": x_and_y[:, 0], "y_position": x_and_y[:, 1], "distance_from_origin": norm(x_and_y)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import inf
 
 from rlsuite.envs.arrays import Array, clip, copied, join, sum_of_squares
-from rlsuite.envs.tasks.base import Fields, Infos, ResetNoise, Task, Values, gymnasium_model, never
-from rlsuite.envs.tasks.common import TaskOptions, step_seconds, survival, within
+from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model, never
+from rlsuite.envs.tasks.common import TaskOptions, planar_infos, step_seconds, survival, within
 
 VERSIONS = {"v5": frozenset[str](), "v4": frozenset({"xml_file", "frame_skip"})}
 VELOCITY_CLIP = 10.0  # of observed velocities, m/s or rad/s
@@ -75,26 +75,6 @@ def build(version: str, options: Options) -> Task:
         gain = options.forward_reward_weight * speed(x_before, fields) + bonus(fields, ended)
         return gain - effort(action)
 
-    def reset_infos(fields: Fields) -> Values:
-        if version == "v4":
-            return {}
-        return {"x_position": before(fields), "z_distance_from_origin": fields["qpos"][:, 1] - rest_height}
-
-    def infos(x_before: Array, fields: Fields, action: Array, ended: Array) -> Values:
-        velocity = speed(x_before, fields)
-        if version == "v4":
-            return {"x_position": before(fields), "x_velocity": velocity}
-        return {
-            **reset_infos(fields),
-            "x_velocity": velocity,
-            "reward_forward": options.forward_reward_weight * velocity,
-            "reward_ctrl": -effort(action),
-            "reward_survive": bonus(fields, ended),
-        }
-
-    def paid(said: Values) -> Array:
-        return said["reward_forward"] + said["reward_survive"] + said["reward_ctrl"]
-
     return Task(
         name="Hopper",
         version=version,
@@ -107,6 +87,6 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated if options.terminate_when_unhealthy else never,
         camera={"trackbodyid": 2, "distance": 3.0, "lookat": (0.0, 0.0, 1.15), "elevation": -20.0},
-        infos=Infos(step=infos, reset=reset_infos, reward=None if version == "v4" else paid),
+        infos=planar_infos(version, rest_height, options.forward_reward_weight, speed, bonus, effort),
         arrays="any",
     )

@@ -7,7 +7,7 @@ and also pays for staying healthy on the step on which it falls.
 from dataclasses import dataclass
 from math import inf
 
-from rlsuite.envs.arrays import Array, clip, constant, copied, doubled, flat, norm, sum_of_squares
+from rlsuite.envs.arrays import Array, clip, constant, copied, doubled, flat, sum_of_squares
 from rlsuite.envs.tasks.base import Fields, Infos, ResetNoise, Task, Values, gymnasium_model, never
 from rlsuite.envs.tasks.common import (
     BODY_OPTIONS_OF_V5,
@@ -15,6 +15,7 @@ from rlsuite.envs.tasks.common import (
     body_observation,
     step_seconds,
     survival,
+    whereabouts,
     within,
 )
 
@@ -88,12 +89,7 @@ def build(version: str, options: Options) -> Task:
         return weighted.cumsum(1)[:, -1] / total_mass
 
     def where(fields: Fields) -> Values:
-        x_and_y = place(fields) if version == "v4" else copied(fields["qpos"][:, :2])
-        return {
-            "x_position": x_and_y[:, 0],
-            "y_position": x_and_y[:, 1],
-            "distance_from_origin": norm(x_and_y),
-        }
+        return whereabouts(place(fields) if version == "v4" else copied(fields["qpos"][:, :2]))
 
     def reset_infos(fields: Fields) -> Values:
         if version == "v4":

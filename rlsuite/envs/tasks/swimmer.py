@@ -5,9 +5,9 @@ Source: Gymnasium's swimmer_v5 (v4 is the same task).
 
 from dataclasses import dataclass
 
-from rlsuite.envs.arrays import Array, copied, join, norm, sum_of_squares
+from rlsuite.envs.arrays import Array, copied, join, sum_of_squares
 from rlsuite.envs.tasks.base import Fields, Infos, ResetNoise, Task, Values, gymnasium_model
-from rlsuite.envs.tasks.common import TaskOptions, step_seconds
+from rlsuite.envs.tasks.common import TaskOptions, step_seconds, whereabouts
 
 VERSIONS = {"v5": frozenset[str](), "v4": frozenset({"xml_file", "frame_skip"})}
 
@@ -51,12 +51,7 @@ def build(version: str, options: Options) -> Task:
         return copied(fields["qpos"][:, :2])
 
     def where(fields: Fields) -> Values:
-        x_and_y = place(fields)
-        return {
-            "x_position": x_and_y[:, 0],
-            "y_position": x_and_y[:, 1],
-            "distance_from_origin": norm(x_and_y),
-        }
+        return whereabouts(place(fields))
 
     def infos(place_before: Array, fields: Fields, action: Array, ended: Array) -> Values:
         velocity = (place(fields) - place_before) / dt

@@ -7,8 +7,8 @@ for staying healthy on the step on which it falls.
 from dataclasses import dataclass
 
 from rlsuite.envs.arrays import Array, clip, copied, join, sum_of_squares
-from rlsuite.envs.tasks.base import Fields, Infos, ResetNoise, Task, Values, gymnasium_model, never
-from rlsuite.envs.tasks.common import TaskOptions, step_seconds, survival, within
+from rlsuite.envs.tasks.base import Fields, ResetNoise, Task, gymnasium_model, never
+from rlsuite.envs.tasks.common import TaskOptions, planar_infos, step_seconds, survival, within
 
 VERSIONS = {"v5": frozenset[str](), "v4": frozenset({"xml_file", "frame_skip"})}
 MODEL_OF_V4 = "walker2d.xml"
@@ -71,26 +71,6 @@ def build(version: str, options: Options) -> Task:
         gain = options.forward_reward_weight * speed(x_before, fields) + bonus(fields, ended)
         return gain - effort(action)
 
-    def reset_infos(fields: Fields) -> Values:
-        if version == "v4":
-            return {}
-        return {"x_position": before(fields), "z_distance_from_origin": fields["qpos"][:, 1] - rest_height}
-
-    def infos(x_before: Array, fields: Fields, action: Array, ended: Array) -> Values:
-        velocity = speed(x_before, fields)
-        if version == "v4":
-            return {"x_position": before(fields), "x_velocity": velocity}
-        return {
-            **reset_infos(fields),
-            "x_velocity": velocity,
-            "reward_forward": options.forward_reward_weight * velocity,
-            "reward_ctrl": -effort(action),
-            "reward_survive": bonus(fields, ended),
-        }
-
-    def paid(said: Values) -> Array:
-        return said["reward_forward"] + said["reward_survive"] + said["reward_ctrl"]
-
     return Task(
         name="Walker2d",
         version=version,
@@ -103,6 +83,6 @@ def build(version: str, options: Options) -> Task:
         reward=reward,
         terminated=terminated if options.terminate_when_unhealthy else never,
         camera={"trackbodyid": 2, "distance": 4.0, "lookat": (0.0, 0.0, 1.15), "elevation": -20.0},
-        infos=Infos(step=infos, reset=reset_infos, reward=None if version == "v4" else paid),
+        infos=planar_infos(version, rest_height, options.forward_reward_weight, speed, bonus, effort),
         arrays="any",
     )
