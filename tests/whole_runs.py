@@ -19,9 +19,8 @@ from rlsuite.training.online import train_online
 TESTS = Path(toys.__file__).parent
 TINY = {"hidden": (16, 16)}
 SMALL_FLAGS = (
-    *("--agent.hidden", "8", "--batch-size", "8", "--eval-episodes", "1", "--threads", "1", "--device", "cpu"),
-)
-    ["--agent.hidden", "8", "--batch-size", "8", "--eval-episodes", "1", "--threads", "1", "--device", "cpu"]
+    *("--agent.hidden", "8", "--batch-size", "8", "--eval-episodes", "1"),
+    *("--threads", "1", "--device", "cpu"),
 )
 EPISODES, LENGTH = 20, 15  # of the recorded toy; the file lacks the successor of an episode's last row
 QUICK = {
