@@ -94,7 +94,7 @@ class Residuals(NamedTuple):
 
 
 def residuals(value: Value, lagged: Value, batch: Batch, config: ODICEConfig) -> Residuals:
-    """Return the residuals of a batch with rewards shifted and scaled; V' is the smaller of the lagged ones."""
+    """Return the residuals of a batch, rewards shifted and scaled; V' is the smaller of the lagged ones."""
     reward = (batch.reward + config.reward_shift) * config.reward_scale
     reward, carried = reward.unsqueeze(-2), (batch.discount * (1 - batch.terminated)).unsqueeze(-2)
     now = value(batch.observation)
@@ -142,8 +142,8 @@ def value_loss(
 ) -> tuple[Tensor, Tensor | None]:
     """Return a loss whose gradient is V's direction, `[*lead]`, and the projection k (algorithm 1).
 
-    (1 - lambda) V + lambda f*(forward) (1 - k) + lambda eta f*(backward), means over twins and batch; with k
-    constant, its gradient is that of V, the forward one, and the backward one less its part along the forward.
+    (1 - lambda) V + lambda f*(forward) (1 - k) + lambda eta f*(backward), means over twins and batch. As k is
+    constant, the gradient is V's, the forward one, and the backward one less its part along the forward.
 
     Args:
         shown: residuals, with their graph.
@@ -224,7 +224,7 @@ class ODICELoss(AgentLoss):
     """O-DICE's losses as a TorchRL LossModule: `loss_value` and `loss_actor` of a replayed batch.
 
     The value of `loss_value` says little: its gradient is the direction of V's step. Weight decay is the
-    business of the caller's optimiser. In double data parallelism the projection is each process's own.
+    business of the caller's optimiser.
 
     Args:
         actor: observation -> Gaussian, as `rlsuite.blocks.heads.UnsquashedActor`.

@@ -68,7 +68,8 @@ def small_agent(
 ) -> Agent:
     """An agent with two hidden layers of 16."""
     kind = agent_class(name)
-    config = kind.Config(**{"hidden": (16, 16), **fields})
+    widths = {key: (16, 16) for key in ("hidden", "hidden_actor") if key in kind.Config.__dataclass_fields__}
+    config = kind.Config(**{**widths, **fields})
     return kind(spaces, config, make_generators(seed), lead=lead)
 
 
