@@ -257,7 +257,7 @@ class IQL(Agent):
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
 
     @torch.no_grad()
-    def state_value(self, observation: Tensor) -> StateValue:
+    def state_value(self, observation: Tensor) -> StateValue | None:
         """Value observations `[*lead, N, O]` by both critics' mean at the policy's evaluation action.
 
         Not by the value network: that is an expectile over the data's actions, not the policy's value.

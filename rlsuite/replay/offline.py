@@ -5,6 +5,7 @@ Legend: N batch, S seeds, E episodes, W windows.
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -114,10 +115,14 @@ class OfflineReplay:
         Returns:
             `[*count, N]`, or `[*count, S, N]` for a tuple of generators.
         """
+        return self._any(len(self), count)
+
+    def _any(self, limit: int, count: tuple[int, ...]) -> Tensor:
+        """Draw whole numbers below `limit`, of the shapes of `draw`."""
         device, shape = self.episodes.device, (*count, self.batch_size)
 
         def draw(generator: torch.Generator | None) -> Tensor:
-            return torch.randint(len(self), shape, generator=generator, device=device)
+            return torch.randint(limit, shape, generator=generator, device=device)
 
         if isinstance(self.generator, tuple):
             return torch.stack([draw(generator) for generator in self.generator], -2)
@@ -146,6 +151,39 @@ class OfflineReplay:
         mine = self.state_dict()
         if state != mine:
             raise ValueError(f"the run began with other data: then {state}, now {mine}")
+
+
+class DemonstrationReplay(OfflineReplay):
+    """Batches of two data sets: the first half of each has other transitions, the second demonstrations.
+
+    `rows` have a column "expert", False for the transitions that come first and True for all that follow;
+    arguments as for `OfflineReplay`.
+
+    Raises:
+        ValueError: one of both kinds is missing, or they are not in that order, or N is below 2.
+    """
+
+    def __init__(self, rows: TensorDict, *fields: Any, **named: Any) -> None:
+        super().__init__(rows, *fields, **named)
+        expert = rows["expert"].squeeze(-1)
+        others = len(rows) - int(expert.sum())
+        if not 0 < others < len(rows) or expert[:others].any() or self.batch_size < 2:
+            raise ValueError(
+                f"{others} transitions must be followed by demonstrations, of which {len(rows) - others} are "
+                f"here, and a batch of {self.batch_size} must hold both"
+            )
+        demonstrations = self.batch_size - self.batch_size // 2
+        first = [0] * (self.batch_size // 2) + [others] * demonstrations
+        counts = [others] * (self.batch_size // 2) + [len(rows) - others] * demonstrations
+        device = self.episodes.device
+        self._first, self._counts = torch.tensor(first, device=device), torch.tensor(counts, device=device)
+
+    def draw(self, count: tuple[int, ...] = ()) -> Tensor:
+        """Draw as `OfflineReplay.draw` does, but the first half from the others, the rest from demonstrations.
+
+        Remainders of 62-bit numbers are uniform to one part in 10^12.
+        """
+        return self._first + self._any(2**62, count) % self._counts
 
 
 def window_starts(segments: Tensor, horizon: int, stride: int = 1) -> Tensor:

@@ -13,7 +13,14 @@ from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.collect import spaces_of_data
 from rlsuite.offline.data import OfflineData
 from rlsuite.offline.load import load_dataset
-from rlsuite.offline.transforms import DataOptions, best_episodes, moments, reward_transform, transformed
+from rlsuite.offline.transforms import (
+    DataOptions,
+    best_episodes,
+    moments,
+    reward_transform,
+    transformed,
+    with_demonstrations,
+)
 from rlsuite.replay.offline import OfflineReplay, split_where
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.runs.checkpoint import CheckpointStore, Loaded
@@ -69,7 +76,15 @@ def train_offline(
     """
     recorded = load_dataset(config.dataset, dictionary_keys=config.observation_keys or None)
     columns = agent_class.columns(agent_config)
-    data = transformed(recorded, data_options(config, columns, agent_config))
+    options = data_options(config, columns, agent_config)
+    data = transformed(recorded, options)
+    if columns.expert:
+        expert = load_dataset(
+            config.expert,
+            dictionary_keys=config.observation_keys or None,
+            options=DataOptions(action_limit=options.action_limit),
+        )
+        data = with_demonstrations(data, expert, config.expert_episodes)
     if isinstance(agent_config, ChoosesEpisodes) and agent_config.fraction < 1:
         data = best_episodes(data, agent_config.fraction)
     if config.env == NO_ENV:
