@@ -69,7 +69,7 @@ class OfflineData:
     def replay(
         self, *, batch_size: int, gamma: float | None = None, generator: Source = None
     ) -> OfflineReplay:
-        """Return these transitions as a replay; see `OfflineReplay`, or `DemonstrationReplay` where some are."""
+        """Return these transitions as a replay; see `OfflineReplay` and `DemonstrationReplay`."""
         cls = DemonstrationReplay if "expert" in self.rows.keys() else OfflineReplay  # noqa: SIM118 (a TensorDict)
         return cls(self.rows, self.episodes, batch_size=batch_size, gamma=gamma, generator=generator)
 

@@ -213,7 +213,7 @@ def with_demonstrations(data: OfflineData, expert: OfflineData, episodes: int = 
     """
     if episodes > len(expert.episodes):
         raise ConfigError(
-            f"expert_episodes = {episodes}: {expert.source} has {len(expert.episodes)}; take at most that many"
+            f"expert_episodes = {episodes}: {expert.source} has {len(expert.episodes)}: take no more"
         )
     spans = expert.episodes[:episodes] if episodes else expert.episodes
     shown = expert.rows[: int(spans[-1, 1])]

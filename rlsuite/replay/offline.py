@@ -179,7 +179,7 @@ class DemonstrationReplay(OfflineReplay):
         self._first, self._counts = torch.tensor(first, device=device), torch.tensor(counts, device=device)
 
     def draw(self, count: tuple[int, ...] = ()) -> Tensor:
-        """Draw as `OfflineReplay.draw` does, but the first half from the others, the rest from demonstrations.
+        """Draw as `OfflineReplay.draw` does, the first half from the others, the rest from demonstrations.
 
         Remainders of 62-bit numbers are uniform to one part in 10^12.
         """

@@ -121,7 +121,7 @@ def test_demonstrated_actions_are_preferred():
     batch["action"], batch["next", "terminated"] = action, torch.zeros(32, 1, dtype=torch.bool)
     rates = dict.fromkeys(("lr_critic", "lr_value", "lr_actor"), 3e-3)
     agent = small_agent(
-        "recoil", spaces=Spaces(observation=1, action=1, half_range=(1.0,)), tau=0.1, bound=2.0,
+        "recoil", spaces=Spaces(observation=1, action=1, half_range=(1.0,)), tau=0.1, bound=2.0, gamma=0.5,
         loss_temperature=1.0, beta=3.0, actor_lr_decay=0, **rates,
     )  # fmt: skip
     for _ in range(400):
