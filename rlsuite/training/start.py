@@ -42,11 +42,11 @@ def train(
 ) -> TrainResult:
     """Train online or offline, as the configuration says; see `train_online` and `train_offline`."""
     if isinstance(config, OfflineConfig):
+        check_columns(agent_class, agent_config, config)
         if config.then_online and issubclass(agent_class, StagedAgent):
             raise ConfigError(
                 f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
             )
-        check_columns(agent_class, agent_config, config)
         if config.then_online and any(agent_class.columns(agent_config)):
             raise ConfigError(
                 f"{agent_class.__name__} learns from columns that only recorded data have: leave out "
