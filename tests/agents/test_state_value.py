@@ -10,7 +10,6 @@ from rlsuite.agents.policies import evaluating
 from rlsuite.training import state
 from rlsuite.training.value_error import value_trace
 
-
 VALUED = tuple(name for name in WITH_CRITICS if name != "recoil")  # whose critics know no rewards
 
 
