@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 from helpers import SPACES, check_loss_module, random_batch, small_agent
+from tensordict import TensorDict
 
-from rlsuite.agents.base import make_generators
+from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.agents.odice import (
     ODICE,
     ODICEConfig,
@@ -316,3 +317,31 @@ def test_weight_decay_is_torchs():
 def test_config_refuses_values_outside_their_range(field, value):
     with pytest.raises(ValueError, match=field):
         ODICEConfig(**{field: value})
+
+
+@pytest.mark.parametrize("gradient", ["orthogonal", "semi"])
+def test_two_armed_bandit(gradient):
+    """Arms +-0.5, rewards 1 and 0 times ten, half the data each: V is 28/3, the bad arm has no weight."""
+    arm = t(0.5, -0.5).repeat(8).unsqueeze(-1)
+    batch = TensorDict(
+        {
+            "observation": torch.ones(16, 1),
+            "action": arm,
+            "next": {
+                "observation": torch.ones(16, 1),
+                "reward": (arm > 0).double(),
+                "terminated": torch.ones(16, 1, dtype=torch.bool),
+            },
+        },
+        [16],
+    )
+    spaces = Spaces(observation=1, action=1, half_range=(1.0,))
+    rates = {"lr_value": 1e-2, "lr_actor": 1e-2}
+    agent = small_agent(
+        "odice", spaces=spaces, gradient=gradient, reward_scale=10.0, value_layer_norm=False, **rates
+    )
+    for _ in range(500):
+        metrics = agent.update(batch)
+    assert agent.value(batch["observation"])[:, 0].tolist() == pytest.approx([28 / 3] * 2, abs=0.1)
+    assert metrics["weight/positive"].item() == 0.5
+    assert agent.actor(batch["observation"]).mean[0].item() == pytest.approx(0.5, abs=0.03)
