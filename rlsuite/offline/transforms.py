@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from rlsuite.bounds import Bounds, check_bounds
@@ -225,7 +226,7 @@ def with_demonstrations(data: OfflineData, expert: OfflineData, episodes: int = 
         )
     keys = [("next", name) for name in ("observation", "reward", "terminated", "truncated", "done")]
     parts = [rows.select("observation", "action", *keys) for rows in (data.rows, shown)]
-    rows = torch.cat(parts)
+    rows: TensorDict = TensorDict.cat(parts)
     rows["expert"] = (torch.arange(len(rows)) >= len(data.rows)).unsqueeze(-1)
     return replace(data, rows=rows, episodes=torch.cat([data.episodes, spans + len(data.rows)]))
 
