@@ -1,4 +1,4 @@
-"""IQL: implicit Q-learning from recorded data (Kostrikov et al. 2021, arXiv 2110.06169).
+"""IQL: implicit Q-learning from recorded data (Kostrikov et al. 2021, arXiv 2110.06169); XQL and f-DVL.
 
 Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written for the last axes; leading
 axes are independent seeds, whose losses stay apart.
@@ -12,12 +12,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+from torch.nn import functional as F
 
 from rlsuite.agents.base import Agent, Spaces, StateValue
-from rlsuite.agents.losses import squared_td_loss, td_target
+from rlsuite.agents.losses import Critic, squared_td_loss, td_target
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy, evaluating
 from rlsuite.agents.torchrl_loss import AgentLoss
+from rlsuite.agents.value_losses import ValueLossConfig, value_loss
 from rlsuite.blocks.heads import (
     DeterministicActor,
     Gaussian,
@@ -43,10 +45,11 @@ from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_MAX = 2.0  # of the actor's log-std; authors' code
 ORTHOGONAL_GAIN = math.sqrt(2)  # of every layer, the last ones too; authors' code
+HUBER_DELTA = 20.0  # error beyond which the critics' loss is linear; XQL's and f-DVL's code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IQLConfig:
+class IQLConfig(ValueLossConfig):
     """Hyper-parameters of IQL; the defaults are those of the authors' code for the locomotion data."""
 
     hidden: Widths = (256, 256)
@@ -61,8 +64,12 @@ class IQLConfig:
     """Discount per env step."""
     tau: PolyakRate = 0.005
     """Polyak rate of the target critics."""
-    expectile: Annotated[float, Bounds(0.5, 1)] = 0.7
-    """Expectile of the value loss, the paper's tau: 0.5 is the mean, 1 the best of the data's actions."""
+    critic_loss: Literal["square", "huber"] = "square"
+    """Critics' loss: squared errors (IQL), or Huber's, linear beyond errors of 20 (XQL, f-DVL)."""
+    value_layer_norm: bool = False
+    """Normalise the hidden layers of the value network (XQL, f-DVL)."""
+    random_actions: NotNegative = 0
+    """Uniform actions per observation that enter the value loss, too; the critics extrapolate to them."""
     beta: Annotated[float, Bounds(0)] = 3.0
     """Inverse temperature of the advantage weights; 0 is behaviour cloning."""
     max_weight: Positive = 100.0
@@ -92,10 +99,28 @@ class IQLConfig:
         check_bounds(self)
 
 
-def expectile_loss(q: Tensor, value: Tensor, expectile: float) -> Tensor:
-    """Mean over `[N]` of |expectile - 1[q < v]| (q - v)^2, with gradient into `value` alone (equation 5)."""
-    gap = q.detach() - value
-    return (torch.where(gap < 0, 1 - expectile, expectile) * gap.square()).mean(-1)
+def value_objective(q: Tensor, value: Tensor, batch: Batch, config: IQLConfig) -> Tensor:
+    """Return the configured loss of the value network; see `rlsuite.agents.value_losses.value_loss`."""
+    return value_loss(q, value, config)
+
+
+def with_random_actions(
+    q: Tensor, value: Tensor, critic: Critic, batch: Batch, times: int, noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """Join to `q` and `value`, `[N]`, those of uniform actions at the same observations, `[times N]`."""
+    if not times:
+        return q, value
+    observation = torch.cat((batch.observation,) * times, -2)
+    drawn = noise.uniform(torch.cat((batch.action,) * times, -2))
+    with torch.no_grad():
+        more = critic(observation, 2 * drawn - 1).amin(-2)
+    return torch.cat((q, more), -1), torch.cat((value,) * (1 + times), -1)
+
+
+@torch.no_grad()
+def clipped_share(q: Tensor, value: Tensor, config: IQLConfig) -> Tensor:
+    """Return the share of rows `[N]` whose exponent in XQL's loss is clipped: they pull V no further."""
+    return (q - value > config.exp_clip * config.loss_temperature).to(q.dtype).mean(-1)
 
 
 def advantage_weights(q: Tensor, value: Tensor, beta: float, max_weight: float) -> Tensor:
@@ -123,16 +148,36 @@ def extraction_loss(
     return (weights * misfit).mean(-1)
 
 
-def critic_loss(q: Tensor, target: Tensor, order: str) -> Tensor:
-    """Return the squared errors of `[M, N]` to a target `[N]`, summed over M; half of it in CORL's order."""
-    loss = squared_td_loss(q, target)
+def bellman_target(batch: Batch, next_value: Tensor, config: IQLConfig) -> Tensor:
+    """Return the critics' target, r + gamma (1 - terminated) V(s'), `[N]`."""
+    return td_target(batch, next_value)
+
+
+def critic_loss(q: Tensor, target: Tensor, order: str, form: str = "square") -> Tensor:
+    """Return the mean errors of `[M, N]` to a target `[N]`, summed over M; half of it in CORL's order.
+
+    An error e counts e^2; in Huber's form e^2 / 2 up to 20 and 20 (|e| - 10) beyond.
+    """
+    if form == "huber":
+        wide = target.unsqueeze(-2).expand_as(q)
+        loss = F.huber_loss(q, wide, reduction="none", delta=HUBER_DELTA).mean(-1).sum(-1)
+    else:
+        loss = squared_td_loss(q, target)
     return 0.5 * loss if order == "corl" else loss
+
+
+def critic_objective(q: Tensor, target: Tensor, batch: Batch, config: IQLConfig) -> Tensor:
+    """Return the configured loss of the critics."""
+    return critic_loss(q, target, config.order, config.critic_loss)
 
 
 class IQL(Agent):
     """The learner: twin critics with targets, a value network, and an actor that imitates good actions."""
 
     Config: ClassVar[type] = IQLConfig
+    value_objective: ClassVar[Any] = staticmethod(value_objective)
+    critic_target: ClassVar[Any] = staticmethod(bellman_target)
+    critic_objective: ClassVar[Any] = staticmethod(critic_objective)
     needs_data = True
     adopts_statistics: ClassVar[bool] = True
     actor: UnsquashedActor | DeterministicActor
@@ -146,7 +191,7 @@ class IQL(Agent):
         else:
             self.actor = UnsquashedActor(*sizes, dropped, log_std_range=(config.log_std_min, LOG_STD_MAX))
         self.critic = ScalarCritic(*sizes, shape, members=2)
-        self.value = ValueNetwork(spaces.observation, shape)
+        self.value = ValueNetwork(spaces.observation, replace(shape, layer_norm=config.value_layer_norm))
         if config.init == "orthogonal":
             for network in (self.actor, self.critic, self.value):
                 orthogonal_(network, ORTHOGONAL_GAIN, self.generators["init"])
@@ -172,9 +217,12 @@ class IQL(Agent):
         with torch.no_grad():
             old_q = self.target_critic(batch.observation, batch.action).amin(-2)
         value = self.value(batch.observation)
-        value_loss = expectile_loss(old_q, value, config.expectile)
+        shown = with_random_actions(old_q, value, self.target_critic, batch, config.random_actions, noise)
+        loss_of_value = self.value_objective(*shown, batch, config)
+        if config.value_loss == "gumbel":
+            metrics["value/clipped"] = clipped_share(*shown, config)
         if official:
-            metrics["grad_norm/value"] = self.value_optimizer.descend(value_loss)
+            metrics["grad_norm/value"] = self.value_optimizer.descend(loss_of_value)
             with torch.no_grad():  # the stepped network, both observations in one product
                 both = self.value(torch.cat((batch.observation, batch.next_observation), -2))
             value, next_value = both.chunk(2, -1)
@@ -184,14 +232,14 @@ class IQL(Agent):
         weights = advantage_weights(old_q, value, config.beta, config.max_weight)
         policy_loss = extraction_loss(self.actor, batch, weights, noise)
         q = self.critic(batch.observation, batch.action)
-        q_loss = critic_loss(q, td_target(batch, next_value), config.order)
+        q_loss = self.critic_objective(q, self.critic_target(batch, next_value, config), batch, config)
         # No loss has a gradient for another's parameters: one backward serves what steps together.
-        loss = policy_loss + q_loss if official else policy_loss + q_loss + value_loss
+        loss = policy_loss + q_loss if official else policy_loss + q_loss + loss_of_value
         norm = self.rest_optimizer.descend(loss)
         self.actor_rate.step()
         polyak(self.target_critic, self.critic, config.tau)
         return metrics | {
-            "loss/value": value_loss.detach(),
+            "loss/value": loss_of_value.detach(),
             "loss/actor": policy_loss.detach(),
             "loss/critic": q_loss.detach(),
             "q/mean": q.detach().mean((-2, -1)),
@@ -204,12 +252,12 @@ class IQL(Agent):
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
         tensors = self.normalized_batch(self.read(batch))
-        target = td_target(tensors, self.value(tensors.next_observation))
+        target = self.critic_target(tensors, self.value(tensors.next_observation), self.config)
         q = self.critic(tensors.observation, tensors.action).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
 
     @torch.no_grad()
-    def state_value(self, observation: Tensor) -> StateValue:
+    def state_value(self, observation: Tensor) -> StateValue | None:
         """Value observations `[*lead, N, O]` by both critics' mean at the policy's evaluation action.
 
         Not by the value network: that is an expectile over the data's actions, not the policy's value.
@@ -240,6 +288,10 @@ class IQLLoss(AgentLoss):
         generator: of the actor's dropout; None is torch's global stream.
     """
 
+    value_objective: ClassVar[Any] = staticmethod(value_objective)
+    critic_target: ClassVar[Any] = staticmethod(bellman_target)
+    critic_objective: ClassVar[Any] = staticmethod(critic_objective)
+
     def __init__(
         self,
         actor: UnsquashedActor | DeterministicActor,
@@ -260,12 +312,16 @@ class IQLLoss(AgentLoss):
             old_q = self.net("critic", target=True)(batch.observation, batch.action).amin(-2)
             next_value = self.net("value")(batch.next_observation)
         value = self.net("value")(batch.observation)
+        critic = self.net("critic", target=True)
+        shown = with_random_actions(old_q, value, critic, batch, config.random_actions, self.noise)
         weights = advantage_weights(old_q, value, config.beta, config.max_weight)
         q = self.net("critic")(batch.observation, batch.action)
         return TensorDict(
             {
-                "loss_value": expectile_loss(old_q, value, config.expectile),
+                "loss_value": self.value_objective(*shown, batch, config),
                 "loss_actor": extraction_loss(self.net("actor"), batch, weights, self.noise),
-                "loss_critic": critic_loss(q, td_target(batch, next_value), config.order),
+                "loss_critic": self.critic_objective(
+                    q, self.critic_target(batch, next_value, config), batch, config
+                ),
             }
         )

@@ -38,11 +38,13 @@ class Adam(Optimizer):
         groups: parameters and their learning rate, a number or a tensor of one; what the maths lets step
             together shares one optimiser, as the cost of a small step is that of calling it.
         eps: added to the root of the second moment.
+        weight_decay: times the parameters, is added to their gradients after the norm is taken
+            (`torch.optim.Adam`'s; it is not AdamW's).
     """
 
-    def __init__(self, *groups: Group, eps: float = EPS) -> None:
+    def __init__(self, *groups: Group, eps: float = EPS, weight_decay: float = 0.0) -> None:
         given = [{"params": list(parameters), "lr": rate} for parameters, rate in groups]
-        super().__init__(given, {"betas": BETAS, "eps": eps})
+        super().__init__(given, {"betas": BETAS, "eps": eps, "weight_decay": weight_decay})
         self.count = torch.zeros((), dtype=torch.float32, device=groups[0][0][0].device)
         self.slots = [self._slots(group["params"]) for group in self.param_groups]
 
@@ -165,7 +167,7 @@ def _fused(group: dict[str, Any], slots: _Slots, grads: list[Tensor], count: Ten
         lr=group["lr"],
         beta1=beta1,
         beta2=beta2,
-        weight_decay=0.0,
+        weight_decay=group["weight_decay"],
         eps=group["eps"],
         amsgrad=False,
         maximize=False,
@@ -178,7 +180,9 @@ def _traced(group: dict[str, Any], slots: _Slots, grads: list[Tensor], count: Te
     beta1, beta2 = group["betas"]
     exact = count.double()  # as the fused kernel has it: 1 - 0.999^t cancels in single precision
     rate, root = group["lr"] / (1 - beta1**exact), (1 - beta2**exact).sqrt()
-    for p, g, m, v in zip(slots.parameters, grads, slots.exp_avgs, slots.exp_avg_sqs, strict=True):
+    decay = group["weight_decay"]
+    for p, gradient, m, v in zip(slots.parameters, grads, slots.exp_avgs, slots.exp_avg_sqs, strict=True):
+        g = gradient + decay * p if decay else gradient
         new_m = m.lerp(g, 1 - beta1)
         new_v = v * beta2 + (1 - beta2) * g * g
         new_p = p - rate.to(p.dtype) * new_m / (new_v.sqrt() / root.to(p.dtype) + group["eps"])

@@ -1,7 +1,7 @@
 """The second door to an agent's losses: a `torchrl.objectives.LossModule` for any TorchRL loop."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictParams
@@ -27,6 +27,9 @@ class AgentLoss(LossModule):
         generator: noise of the losses; None is torch's global stream.
     """
 
+    batch_keys: ClassVar[list[Any]] = IN_KEYS
+    """Entries of a batch that the losses read."""
+
     def __init__(
         self,
         networks: Mapping[str, nn.Module],
@@ -35,7 +38,7 @@ class AgentLoss(LossModule):
         generator: Source = None,
     ) -> None:
         super().__init__()
-        self.in_keys, self.out_keys = IN_KEYS, losses
+        self.in_keys, self.out_keys = list(self.batch_keys), losses
         self.noise = Noise(generator)
         for name, network in networks.items():
             self.convert_to_functional(network, name, create_target_params=name in targets)

@@ -119,19 +119,27 @@ class UnsquashedActor(nn.Module):
         action: A.
         shape: of the trunk.
         log_std_range: hard clamp of the log-std.
+        tanh: of the mean; without it the mean may be anything (O-DICE).
     """
 
     def __init__(
-        self, observation: int, action: int, shape: NetShape, *, log_std_range: tuple[float, float]
+        self,
+        observation: int,
+        action: int,
+        shape: NetShape,
+        *,
+        log_std_range: tuple[float, float],
+        tanh: bool = True,
     ) -> None:
         super().__init__()
         self.trunk = shape.trunk(observation, action)
         self.log_std = nn.Parameter(torch.zeros(*shape.lead, action))
-        self.log_std_range = log_std_range
+        self.log_std_range, self.tanh = log_std_range, tanh
 
     def forward(self, observation: Tensor, noise: Noise | None = None) -> Gaussian:
         """Return the Gaussian of actions, `[*lead, N, A]` each, for `[*lead, N, O]`; noise is of dropout."""
-        mean = self.trunk(observation, noise).to(observation.dtype).tanh()
+        mean = self.trunk(observation, noise).to(observation.dtype)
+        mean = mean.tanh() if self.tanh else mean
         std = self.log_std.clamp(*self.log_std_range).exp()
         return Gaussian(mean, std.unsqueeze(-2).expand_as(mean))
 
@@ -149,15 +157,23 @@ class DeterministicActor(nn.Module):
 
 
 class ValueNetwork(nn.Module):
-    """Value of a state."""
+    """Value of a state, or the values that M members give it.
 
-    def __init__(self, observation: int, shape: NetShape) -> None:
+    Args:
+        observation: O.
+        shape: of the trunk.
+        members: M; the member axis is the last leading one. 0 is one network without that axis.
+    """
+
+    def __init__(self, observation: int, shape: NetShape, *, members: int = 0) -> None:
         super().__init__()
-        self.trunk = shape.trunk(observation, 1)
+        self.members = members
+        self.trunk = shape.trunk(observation, 1, members=(members,) if members else ())
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Return `[*lead, N]` for `[*lead, N, O]`."""
-        return self.trunk(observation).to(observation.dtype).squeeze(-1)
+        """Return `[*lead, N]`, or of members `[*lead, M, N]`, for `[*lead, N, O]`."""
+        shared = observation.unsqueeze(-3) if self.members else observation
+        return self.trunk(shared).to(observation.dtype).squeeze(-1)
 
 
 class _Critic(nn.Module):

@@ -108,6 +108,7 @@ NAMED: Mapping[str, Callable[[], tuple[str, ...]]] = {
     "--env": lambda: tuple(name for name, _ in registry.env_names() if not name.endswith(("ID", "TASK"))),
     "--plugins": lambda: tuple(registry.plugin_names()),
     "--dataset": lambda: (*(name for name, _ in registry.dataset_names()), FILES),
+    "--expert": lambda: (*(name for name, _ in registry.dataset_names()), FILES),
     "--checkpoint": lambda: ("last", "best"),
 }
 """Flags whose values are names of the registry, whatever the command."""

@@ -16,7 +16,19 @@ from rlsuite.bounds import Bounds
 
 MAX_WIDTH = 110
 TOPICS: dict[str, tuple[str, ...]] = {
-    "run": ("env", "dataset", "steps", "seed", "seeds", "out", "preset", "plugins", "then_online", "stages"),
+    "run": (
+        "env",
+        "dataset",
+        "expert",
+        "steps",
+        "seed",
+        "seeds",
+        "out",
+        "preset",
+        "plugins",
+        "then_online",
+        "stages",
+    ),
     "environment": ("env_option", "num_envs", "import"),
     "learning": (
         *("batch_size", "updates_per_step", "warmup_steps", "warmup_policy", "replay_size", "n_step"),

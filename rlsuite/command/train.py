@@ -113,7 +113,11 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
     prog = f"{PROG} {agent}"
     if registry.agent_traits(agent)[0] == "offline":
         description += f"\n\n{agent} learns from recorded data: name some with --dataset DATA."
-    page = TRAIN._replace(examples=examples_of(agent))
+    more = ""
+    if agent_class.columns(default.agent).expert:
+        description += f" {agent} imitates demonstrations, a second data set: --expert DATA."
+        more = " --expert hopper-expert-v2"
+    page = TRAIN._replace(examples=examples_of(agent, more))
     args = parse(shape, argv, prog=prog, default=default, description=description, page=page)
     env_options = {**args.train.env_options, **option_values(args.env_option, "--env-option")}
     changed = {
@@ -129,13 +133,13 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
     return args, agent_class
 
 
-def examples_of(agent: str) -> tuple[str, ...]:
-    """Return lines that train an agent, for its help."""
+def examples_of(agent: str, more: str = "") -> tuple[str, ...]:
+    """Return lines that train an agent, for its help; `more` are flags that it cannot do without."""
     learns_from, actions, *_ = registry.agent_traits(agent)
     source = "--env discrete:gym:CartPole-v1" if actions == "discrete" else "--env HalfCheetah"
     if learns_from == "offline":
         source = "--dataset hopper-medium-v2"
-    begin = f"{PROG} {agent} {source}"
+    begin = f"{PROG} {agent} {source}{more}"
     return (
         begin,
         f"{begin} --seeds 4 --out runs/mine",

@@ -19,7 +19,7 @@ from rlsuite.errors import DataError
 from rlsuite.offline.scores import Reference
 from rlsuite.offline.spaces import VectorLeaf
 from rlsuite.replay.memory import host_free_bytes
-from rlsuite.replay.offline import OfflineReplay
+from rlsuite.replay.offline import DemonstrationReplay, OfflineReplay
 from rlsuite.replay.uniform import MEMORY_SHARE
 
 CHUNK_ROWS = 16_384  # transitions read or checked at once: what a reader needs beside the final columns
@@ -69,10 +69,9 @@ class OfflineData:
     def replay(
         self, *, batch_size: int, gamma: float | None = None, generator: Source = None
     ) -> OfflineReplay:
-        """Return these transitions as a replay; see `OfflineReplay`."""
-        return OfflineReplay(
-            self.rows, self.episodes, batch_size=batch_size, gamma=gamma, generator=generator
-        )
+        """Return these transitions as a replay; see `OfflineReplay` and `DemonstrationReplay`."""
+        cls = DemonstrationReplay if "expert" in self.rows.keys() else OfflineReplay  # noqa: SIM118 (a TensorDict)
+        return cls(self.rows, self.episodes, batch_size=batch_size, gamma=gamma, generator=generator)
 
     def columns(self, key: str) -> slice:
         """Return the observation's columns that came from `key`, for example a goal.

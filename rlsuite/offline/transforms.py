@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from rlsuite.bounds import Bounds, check_bounds
@@ -198,6 +199,36 @@ def best_episodes(data: OfflineData, fraction: float, gamma: float = RANKING_GAM
     for start, stop in data.episodes[best].tolist():
         keep[start:stop] = True
     return chosen_rows(data, keep)
+
+
+def with_demonstrations(data: OfflineData, expert: OfflineData, episodes: int = 0) -> OfflineData:
+    """Return the data followed by demonstrations, with a column "expert" `[N, 1]` that is True for these.
+
+    Args:
+        data: any transitions; everything that is not about transitions (env, scores) is its.
+        expert: the demonstrations.
+        episodes: how many of the expert's, the first ones; 0 takes all.
+
+    Raises:
+        ConfigError: sizes of observations or actions differ, or there are fewer episodes.
+    """
+    if episodes > len(expert.episodes):
+        raise ConfigError(
+            f"expert_episodes = {episodes}: {expert.source} has {len(expert.episodes)}: take no more"
+        )
+    spans = expert.episodes[:episodes] if episodes else expert.episodes
+    shown = expert.rows[: int(spans[-1, 1])]
+    sizes = [(rows["observation"].shape[1], rows["action"].shape[1]) for rows in (data.rows, shown)]
+    if sizes[0] != sizes[1]:
+        raise ConfigError(
+            f"demonstrations must be of the data's task: {expert.source} has {sizes[1][0]} observations and "
+            f"{sizes[1][1]} actions, {data.source} has {sizes[0][0]} and {sizes[0][1]}"
+        )
+    keys = [("next", name) for name in ("observation", "reward", "terminated", "truncated", "done")]
+    parts = [rows.select("observation", "action", *keys) for rows in (data.rows, shown)]
+    rows: TensorDict = TensorDict.cat(parts)
+    rows["expert"] = (torch.arange(len(rows)) >= len(data.rows)).unsqueeze(-1)
+    return replace(data, rows=rows, episodes=torch.cat([data.episodes, spans + len(data.rows)]))
 
 
 def chosen_rows(data: OfflineData, keep: Tensor) -> OfflineData:

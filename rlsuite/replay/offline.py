@@ -5,6 +5,7 @@ Legend: N batch, S seeds, E episodes, W windows.
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -15,11 +16,15 @@ from rlsuite.replay.batch import Batch, unbind
 from rlsuite.replay.packed import Layout, pack
 from rlsuite.replay.uniform import Chunk
 
+FURTHER = {"next_action": ("next", "action"), "returns": "return", "expert": "expert"}
+"""Fields of a `Batch` that only some agents ask for, and the keys of their columns."""
+
 
 class OfflineReplay:
     """Uniform samples of transitions that never change.
 
-    Transitions have the keys of `UniformReplay` (docs/design.md, section 3). Those of one episode are
+    Transitions have the keys of `UniformReplay` (docs/design.md, section 3), and those of `FURTHER` where an
+    agent asked for them: these come with every sample, too. Those of one episode are
     neighbours in time order, and the last transition of every episode is `done`. The replay has no
     state of its own: the generators belong to whoever made them.
 
@@ -57,7 +62,15 @@ class OfflineReplay:
 
         Made from `rows` when the first transition is sampled; windows do without.
         """
-        return pack(self.rows)
+        layout, packed = pack(self.rows)
+        further = [self.rows[FURTHER[name]].float() for name in self.further]
+        return layout, torch.cat([packed, *further], -1) if further else packed
+
+    @cached_property
+    def further(self) -> dict[str, int]:
+        """Fields of a batch that these transitions have beside the usual ones, and their widths."""
+        keys = set(self.rows.keys(include_nested=True))
+        return {name: self.rows[key].shape[-1] for name, key in FURTHER.items() if key in keys}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,7 +78,14 @@ class OfflineReplay:
     def sample(self) -> TensorDict:
         """Draw transitions uniformly, with replacement: `[N]`, or `[S, N]` for a tuple of generators."""
         layout, packed = self.packed
-        return layout.table(torch.embedding(packed, self.draw()))
+        gathered = torch.embedding(packed, self.draw())
+        if not self.further:
+            return layout.table(gathered)
+        usual, *further = gathered.split((layout.width, *self.further.values()), -1)
+        table = layout.table(usual)
+        for name, column in zip(self.further, further, strict=True):
+            table[FURTHER[name]] = column
+        return table
 
     def batch(self) -> Batch:
         """Draw one batch: the content of `sample`, as views of gathered transitions."""
@@ -79,7 +99,15 @@ class OfflineReplay:
         if self.gamma is None:
             raise ValueError("this replay was made without a discount: pass gamma to OfflineReplay")
         layout, packed = self.packed
-        return layout.batch(torch.embedding(packed, index), self.gamma)
+        gathered = torch.embedding(packed, index)
+        if not self.further:
+            return layout.batch(gathered, self.gamma)
+        usual, *further = gathered.split((layout.width, *self.further.values()), -1)
+        columns = {
+            name: column if name == "next_action" else column.squeeze(-1)
+            for name, column in zip(self.further, further, strict=True)
+        }
+        return layout.batch(usual, self.gamma)._replace(**columns)
 
     def draw(self, count: tuple[int, ...] = ()) -> Tensor:
         """Draw numbers below the replay's length uniformly, with replacement.
@@ -87,10 +115,14 @@ class OfflineReplay:
         Returns:
             `[*count, N]`, or `[*count, S, N]` for a tuple of generators.
         """
+        return self._any(len(self), count)
+
+    def _any(self, limit: int, count: tuple[int, ...]) -> Tensor:
+        """Draw whole numbers below `limit`, of the shapes of `draw`."""
         device, shape = self.episodes.device, (*count, self.batch_size)
 
         def draw(generator: torch.Generator | None) -> Tensor:
-            return torch.randint(len(self), shape, generator=generator, device=device)
+            return torch.randint(limit, shape, generator=generator, device=device)
 
         if isinstance(self.generator, tuple):
             return torch.stack([draw(generator) for generator in self.generator], -2)
@@ -119,6 +151,39 @@ class OfflineReplay:
         mine = self.state_dict()
         if state != mine:
             raise ValueError(f"the run began with other data: then {state}, now {mine}")
+
+
+class DemonstrationReplay(OfflineReplay):
+    """Batches of two data sets: the first half of each has other transitions, the second demonstrations.
+
+    `rows` have a column "expert", False for the transitions that come first and True for all that follow;
+    arguments as for `OfflineReplay`.
+
+    Raises:
+        ValueError: one of both kinds is missing, or they are not in that order, or N is below 2.
+    """
+
+    def __init__(self, rows: TensorDict, *fields: Any, **named: Any) -> None:
+        super().__init__(rows, *fields, **named)
+        expert = rows["expert"].squeeze(-1)
+        others = len(rows) - int(expert.sum())
+        if not 0 < others < len(rows) or expert[:others].any() or self.batch_size < 2:
+            raise ValueError(
+                f"{others} transitions must be followed by demonstrations, of which {len(rows) - others} are "
+                f"here, and a batch of {self.batch_size} must hold both"
+            )
+        demonstrations = self.batch_size - self.batch_size // 2
+        first = [0] * (self.batch_size // 2) + [others] * demonstrations
+        counts = [others] * (self.batch_size // 2) + [len(rows) - others] * demonstrations
+        device = self.episodes.device
+        self._first, self._counts = torch.tensor(first, device=device), torch.tensor(counts, device=device)
+
+    def draw(self, count: tuple[int, ...] = ()) -> Tensor:
+        """Draw as `OfflineReplay.draw` does, the first half from the others, the rest from demonstrations.
+
+        Remainders of 62-bit numbers are uniform to one part in 10^12.
+        """
+        return self._first + self._any(2**62, count) % self._counts
 
 
 def window_starts(segments: Tensor, horizon: int, stride: int = 1) -> Tensor:

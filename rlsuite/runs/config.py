@@ -136,6 +136,10 @@ class OfflineConfig(LearnConfig):
     """Run folder to take the stages from that this run does not repeat, for agents that learn in stages."""
     earlier_digest: Annotated[str, conf.Suppress] = ""
     """SHA-256 of the agent in the checkpoint that was taken; found out at the start."""
+    expert: str = ""
+    """Demonstrations, a second data set, for agents that imitate them: an id, a file or a folder."""
+    expert_episodes: NotNegative = 0
+    """Demonstrations to take, the first episodes of that data set; 0 takes all."""
     then_online: NotNegative = 0
     """Env steps taken online afterwards, with the data in the replay."""
     num_envs: EnvCount = 1

@@ -42,9 +42,15 @@ def train(
 ) -> TrainResult:
     """Train online or offline, as the configuration says; see `train_online` and `train_offline`."""
     if isinstance(config, OfflineConfig):
+        check_columns(agent_class, agent_config, config)
         if config.then_online and issubclass(agent_class, StagedAgent):
             raise ConfigError(
                 f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
+            )
+        if config.then_online and any(agent_class.columns(agent_config)):
+            raise ConfigError(
+                f"{agent_class.__name__} learns from columns that only recorded data have: leave out "
+                "--then-online"
             )
         return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume)
     check_data(agent_class, config)
@@ -58,6 +64,19 @@ def check_data(agent_class: type[Agent], config: TrainConfig | OfflineConfig) ->
             f"{agent_class.__name__} learns from recorded data: name some with --dataset "
             "(rlsuite list datasets)"
         )
+
+
+def check_columns(agent_class: type[Agent], agent_config: Any, config: OfflineConfig) -> None:
+    """Raise ConfigError where demonstrations are missing, or given to an agent that has no use for them."""
+    name, wanted = agent_class.__name__, agent_class.columns(agent_config).expert
+    if wanted and not config.expert:
+        raise ConfigError(f"{name} imitates demonstrations: name some with --expert DATA")
+    if config.expert and not wanted:
+        raise ConfigError(f"{name} has no use for demonstrations: leave out --expert")
+    if wanted and config.batch_size < 2:
+        raise ConfigError(f"batch_size = {config.batch_size}: half of it are demonstrations; take 2 or more")
+    if config.expert_episodes and not config.expert:
+        raise ConfigError("expert_episodes needs demonstrations: name some with --expert DATA")
 
 
 def start(cls: type[Agent], config: RunConfig, out: Path | None) -> int:
@@ -110,6 +129,8 @@ def try_out(cls: type[Agent], config: RunConfig) -> None:
     """
     train = config.train
     check_data(cls, train)
+    if isinstance(train, OfflineConfig):
+        check_columns(cls, config.agent, train)
     if train.env in ("", NO_ENV):
         return  # the data know it, or there is none
     try:

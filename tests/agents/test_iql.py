@@ -17,11 +17,11 @@ from rlsuite.agents.iql import (
     IQLLoss,
     advantage_weights,
     critic_loss,
-    expectile_loss,
     extraction_loss,
 )
 from rlsuite.agents.losses import td_target
 from rlsuite.agents.optim import polyak
+from rlsuite.agents.value_losses import value_loss
 from rlsuite.blocks.heads import Gaussian, log_density
 from rlsuite.blocks.noise import Noise
 from rlsuite.errors import DataError
@@ -48,7 +48,7 @@ def rows(reward, *, action=None, terminated=None):
 def test_expectile_loss(expectile, loss):
     value = torch.zeros(4, requires_grad=True)
     q = t(2.0, -1.0, 0.5, -3.0).requires_grad_()
-    found = expectile_loss(q, value, expectile)
+    found = value_loss(q, value, IQLConfig(expectile=expectile))
     assert found.item() == pytest.approx(loss, abs=1e-12)
     found.backward()
     assert q.grad is None and value.grad.all()
@@ -71,7 +71,7 @@ def test_the_expectile_of_samples_minimises_the_loss(samples, expectile, point):
 
     def closure():
         optimizer.zero_grad()
-        loss = expectile_loss(t(*samples), value.expand(len(samples)), expectile)
+        loss = value_loss(t(*samples), value.expand(len(samples)), IQLConfig(expectile=expectile))
         loss.backward()
         return loss
 

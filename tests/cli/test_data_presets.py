@@ -41,6 +41,9 @@ def test_iql_knows_antmaze_by_the_datas_name(dataset, preset):
         ("iql", "kitchen-mixed-v0", {}, {"beta": 0.5, "dropout": 0.1}),
         ("iql", "D4RL/kitchen/complete-v2", {}, {"beta": 0.5, "dropout": 0.1}),
         ("td3_bc", "antmaze-umaze-v2", ANTMAZE, {}),
+        ("odice", "antmaze-umaze-v2", {"eval_episodes": 50}, {"reward_shift": -1.0, "reward_scale": 3.0}),
+        ("odice", "D4RL/antmaze/large-play-v1", {}, {"twin": False, "value_layer_norm": False}),
+        ("recoil", "kitchen-mixed-v0", {}, {"beta": 0.5, "dropout": 0.1}),
         ("bc", "antmaze-umaze-v2", {"eval_episodes": 100}, {}),
         ("ldcq", "antmaze-umaze-v2", {"eval_episodes": 100}, {"ends": "reward", "execute": 10}),
         ("ldcq", "kitchen-partial-v0", {}, {"horizon": 20, "execute": 20}),
@@ -50,6 +53,25 @@ def test_others_do_too(agent, dataset, train, own):
     found, fields = load_preset(agent, "default", "", dataset)
     assert train.items() <= found.items() and own.items() <= fields.items()
     assert "reward" in train or "reward" not in found
+
+
+@pytest.mark.parametrize(
+    ("preset", "env", "dataset", "own"),
+    [
+        ("xql", "", "hopper-medium-v2", {"loss_temperature": 5.0, "exp_clip": 7.0}),
+        ("xql", "", "rlsuite/hopper/medium-replay-v0", {"loss_temperature": 2.0}),
+        ("xql", "", "mujoco/walker2d/medium-expert-v0", {"loss_temperature": 2.0}),
+        ("xql", "", "antmaze-umaze-diverse-v2", {"loss_temperature": 5.0, "random_actions": 1, "beta": 10.0}),
+        ("xql", "", "D4RL/antmaze/large-diverse-v1", {"loss_temperature": 0.5, "exp_clip": 5.0}),
+        ("xql", "", "kitchen-partial-v0", {"loss_temperature": 5.0, "dropout": 0.1}),
+        ("f_dvl", "", "antmaze-umaze-v2", {"value_loss": "tv", "alpha": 0.8, "random_actions": 0}),
+        ("f_dvl", "Hopper-v5", "any", {"value_loss": "chi2", "random_actions": 1}),
+        ("f_dvl", "AdroitHandPen-v1", "any", {"value_loss": "gumbel", "loss_temperature": 8.0}),
+    ],
+)
+def test_xql_and_f_dvl_are_presets_of_iql(preset, env, dataset, own):
+    _, agent = load_preset("iql", preset, env, dataset)
+    assert {**own, "critic_loss": "huber", "value_layer_norm": True}.items() <= agent.items()
 
 
 def test_pointmaze_has_what_was_measured_to_be_better():

@@ -75,6 +75,8 @@ class Case:
             steps = {"steps": OFFLINE_STEPS, "then_online": ONLINE_STEPS, "eval_every": 50}
             learn_offline(path, recorded, self.agent, checkpoint_every=20, **steps, **more)
         elif self.agent in FROM_DATA:
+            if kind.columns(kind.Config()).expert:
+                more["expert"] = str(recorded)
             learn_offline(path, recorded, self.agent, checkpoint_every=10, **more)
         elif kind.discrete:
             own = {"quantiles": 8, "stock_candidates": 9, "gamma": 1.0, "utility": "lower", "level": 0.25}

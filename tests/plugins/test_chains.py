@@ -86,8 +86,10 @@ def test_every_actor_and_critic_knows_its_hidden_layers(head, lead):
         fields["log_std_range"] = (-5, 2)
     if "members" in needed:
         fields["members"] = 2
-        example = (*example, torch.randn(*lead, 6, 3))
+        example = (*example, *([torch.randn(*lead, 6, 3)] if "action" in needed else []))
     assert_equal(head(*sizes, **fields), *example)
+    if head is heads.ValueNetwork:
+        assert_equal(head(*sizes), *example)
 
 
 def test_networks_of_others_are_traced():
@@ -103,7 +105,7 @@ def test_networks_of_others_are_traced():
         assert written_chains(net) is None
 
 
-@pytest.mark.parametrize("agent", ["sac", "td3", "dsac_t", "stac", "iql", "bc", "td3_bc"])
+@pytest.mark.parametrize("agent", ["sac", "td3", "dsac_t", "stac", "iql", "bc", "td3_bc", "odice", "recoil"])
 def test_the_plug_in_never_traces_an_agent_of_ours(agent, monkeypatch):
     tracing = importlib.import_module("rlsuite.plugins.neurons.tracing")
     monkeypatch.setattr(tracing, "find_chains", lambda *args: pytest.fail("traced"))

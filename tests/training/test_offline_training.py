@@ -11,9 +11,10 @@ import torch
 import whole_runs as runs
 
 import rlsuite
+from rlsuite.agents.base import Columns
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.load import load_dataset
-from rlsuite.offline.transforms import best_episodes
+from rlsuite.offline.transforms import DataOptions, best_episodes, transformed
 from rlsuite.registry import agent_class
 from rlsuite.runs.config import OfflineConfig
 from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
@@ -24,7 +25,7 @@ from rlsuite.training.savedrun import load_run
 from rlsuite.training.start import train
 
 sys.path.append(str(Path(__file__).parents[1] / "offline"))
-from offline_helpers import box, episodes_of, write_minari
+from offline_helpers import box, episodes_of, flat_columns, write_flat, write_minari
 
 QUICK = {
     "env": "gym:ToyReach-v0",
@@ -81,6 +82,65 @@ def test_online_steps_follow_with_the_data_in_the_replay(tmp_path, recorded):
     assert (result.env_steps, result.updates) == (100, 100)
     last = runs.lines(tmp_path / "run")[-1]
     assert last["replay/rows"] == rows + 40
+
+
+def test_an_agent_gets_the_columns_that_it_asks_for(tmp_path, recorded, monkeypatch):
+    kind, batches = agent_class("iql"), []
+    update = kind.update
+    monkeypatch.setattr(kind, "columns", lambda config: Columns(next_action=True, returns=True))
+    monkeypatch.setattr(kind, "update", lambda self, batch: batches.append(batch) or update(self, batch))
+    result = learn(tmp_path / "run", recorded, steps=30, fields={"gamma": 0.5})
+    assert result.updates == len(batches) == 30
+    data = transformed(load_dataset(str(recorded)), DataOptions(next_action=True, return_gamma=0.5)).rows
+    columns = {key: {tuple(row) for row in data[key].tolist()} for key in ("return", ("next", "action"))}
+    for batch in batches:
+        assert batch.expert is None
+        assert {tuple(row) for row in batch.next_action.tolist()} <= columns["next", "action"]
+        assert {(number,) for number in batch.returns.tolist()} <= columns["return"]
+    with pytest.raises(ConfigError, match="columns that only recorded data have"):
+        learn(tmp_path / "online", recorded, then_online=10)
+
+
+def test_demonstrations_are_half_of_every_batch(tmp_path, recorded, monkeypatch):
+    """Of the toy itself, its first two episodes; a resumed run equals the unbroken one."""
+    batches, kind = [], agent_class("recoil")
+    update = kind.update
+    monkeypatch.setattr(kind, "update", lambda self, batch: batches.append(batch) or update(self, batch))
+    imitation = {"expert": str(recorded), "expert_episodes": 2}
+    learn(tmp_path / "whole", recorded, "recoil", steps=40, eval_every=20, **imitation)
+    shown = {tuple(row) for row in load_dataset(str(recorded)).rows["observation"][: 2 * 14].tolist()}
+    for batch in batches:
+        assert batch.expert.tolist() == [0.0] * 16 + [1.0] * 16
+        assert {tuple(row) for row in batch.observation[16:].tolist()} <= shown
+    assert not {tuple(row) for row in batches[0].observation[:16].tolist()} <= shown
+    learn(tmp_path / "broken", recorded, "recoil", steps=20, eval_every=20, **imitation)
+    learn(tmp_path / "broken", recorded, "recoil", steps=40, eval_every=20, resume=True, **imitation)
+    runs.assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.parametrize(
+    ("agent", "changes", "said"),
+    [
+        ("recoil", {}, "name some with --expert"),
+        ("iql", {"expert": "any"}, "no use for demonstrations"),
+        ("iql", {"expert_episodes": 2}, "needs demonstrations"),
+        ("recoil", {"expert_episodes": 99}, "episodes"),
+        ("recoil", {"batch_size": 1}, "take 2 or more"),
+        ("recoil", {"then_online": 10}, "only recorded data have"),
+    ],
+)
+def test_demonstrations_that_are_missing_or_of_no_use(tmp_path, recorded, agent, changes, said):
+    if agent == "recoil" and changes:
+        changes = {"expert": str(recorded), **changes}
+    with pytest.raises(ConfigError, match=said):
+        learn(tmp_path / "run", recorded, agent, **changes)
+
+
+def test_demonstrations_of_another_task_are_refused(tmp_path, recorded):
+    other = tmp_path / "other.hdf5"
+    write_flat(other, **flat_columns(40, timeouts=[19, 39], width=7))
+    with pytest.raises(ConfigError, match="must be of the data's task"):
+        learn(tmp_path / "run", recorded, "recoil", expert=str(other))
 
 
 def test_a_stop_signal_saves_and_says_so(tmp_path, recorded):
