@@ -69,6 +69,23 @@ class WindowShape(NamedTuple):
     short: bool = True
 
 
+class Columns(NamedTuple):
+    """What an agent's batches must have beside the columns that all batches have.
+
+    Attributes:
+        next_action: the recorded action at the next observation. Transitions that have none are left out.
+        returns: the recorded rewards to the end of the episode, discounted by the agent's gamma.
+        failure_reward: in `returns`, what an episode ends with that has failed
+            (`rlsuite.offline.transforms.returns_to_go`).
+        expert: demonstrations, a second data set, are the second half of every batch.
+    """
+
+    next_action: bool = False
+    returns: bool = False
+    failure_reward: float | None = None
+    expert: bool = False
+
+
 class StateValue(NamedTuple):
     """Values that an agent's critics give observations under its policy.
 
@@ -166,6 +183,11 @@ class Agent(nn.Module):
     def obstacle(cls, config: Any) -> str | None:
         """Return why updates with this configuration are not to be compiled, or None."""
         return None
+
+    @classmethod
+    def columns(cls, config: Any) -> Columns:
+        """Return which further columns of recorded data an agent with this configuration learns from."""
+        return Columns()
 
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return `q` and `td_error`, each `[N]`, for the transitions of `batch`, without gradient."""

@@ -15,11 +15,15 @@ from rlsuite.replay.batch import Batch, unbind
 from rlsuite.replay.packed import Layout, pack
 from rlsuite.replay.uniform import Chunk
 
+FURTHER = {"next_action": ("next", "action"), "returns": "return", "expert": "expert"}
+"""Fields of a `Batch` that only some agents ask for, and the keys of their columns."""
+
 
 class OfflineReplay:
     """Uniform samples of transitions that never change.
 
-    Transitions have the keys of `UniformReplay` (docs/design.md, section 3). Those of one episode are
+    Transitions have the keys of `UniformReplay` (docs/design.md, section 3), and those of `FURTHER` where an
+    agent asked for them: these come with every sample, too. Those of one episode are
     neighbours in time order, and the last transition of every episode is `done`. The replay has no
     state of its own: the generators belong to whoever made them.
 
@@ -57,7 +61,15 @@ class OfflineReplay:
 
         Made from `rows` when the first transition is sampled; windows do without.
         """
-        return pack(self.rows)
+        layout, packed = pack(self.rows)
+        further = [self.rows[FURTHER[name]].float() for name in self.further]
+        return layout, torch.cat([packed, *further], -1) if further else packed
+
+    @cached_property
+    def further(self) -> dict[str, int]:
+        """Fields of a batch that these transitions have beside the usual ones, and their widths."""
+        keys = set(self.rows.keys(include_nested=True))
+        return {name: self.rows[key].shape[-1] for name, key in FURTHER.items() if key in keys}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,7 +77,14 @@ class OfflineReplay:
     def sample(self) -> TensorDict:
         """Draw transitions uniformly, with replacement: `[N]`, or `[S, N]` for a tuple of generators."""
         layout, packed = self.packed
-        return layout.table(torch.embedding(packed, self.draw()))
+        gathered = torch.embedding(packed, self.draw())
+        if not self.further:
+            return layout.table(gathered)
+        usual, *further = gathered.split((layout.width, *self.further.values()), -1)
+        table = layout.table(usual)
+        for name, column in zip(self.further, further, strict=True):
+            table[FURTHER[name]] = column
+        return table
 
     def batch(self) -> Batch:
         """Draw one batch: the content of `sample`, as views of gathered transitions."""
@@ -79,7 +98,15 @@ class OfflineReplay:
         if self.gamma is None:
             raise ValueError("this replay was made without a discount: pass gamma to OfflineReplay")
         layout, packed = self.packed
-        return layout.batch(torch.embedding(packed, index), self.gamma)
+        gathered = torch.embedding(packed, index)
+        if not self.further:
+            return layout.batch(gathered, self.gamma)
+        usual, *further = gathered.split((layout.width, *self.further.values()), -1)
+        columns = {
+            name: column if name == "next_action" else column.squeeze(-1)
+            for name, column in zip(self.further, further, strict=True)
+        }
+        return layout.batch(usual, self.gamma)._replace(**columns)
 
     def draw(self, count: tuple[int, ...] = ()) -> Tensor:
         """Draw numbers below the replay's length uniformly, with replacement.

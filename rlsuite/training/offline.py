@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from rlsuite.agents.base import Agent, StagedAgent, WindowShape
+from rlsuite.agents.base import Agent, Columns, StagedAgent, WindowShape
 from rlsuite.blocks.noise import Source
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.collect import spaces_of_data
@@ -68,8 +68,8 @@ def train_offline(
         NumericalError: a loss or gradient was not finite; `dump/` says more.
     """
     recorded = load_dataset(config.dataset, dictionary_keys=config.observation_keys or None)
-    options = DataOptions(action_limit=config.action_limit, reward=config.reward)
-    data = transformed(recorded, options)
+    columns = agent_class.columns(agent_config)
+    data = transformed(recorded, data_options(config, columns, agent_config))
     if isinstance(agent_config, ChoosesEpisodes) and agent_config.fraction < 1:
         data = best_episodes(data, agent_config.fraction)
     if config.env == NO_ENV:
@@ -104,6 +104,17 @@ def train_offline(
     online.replay.preload(data.rows)
     online.clock.offline = online.clock.env_steps
     return act_and_learn(online, folder, goal, stop, resume=False, loaded=None, seconds=result.seconds)
+
+
+def data_options(config: OfflineConfig, columns: Columns, agent_config: Any) -> DataOptions:
+    """Return what is done to a data set for an agent whose batches need these columns."""
+    return DataOptions(
+        action_limit=config.action_limit,
+        reward=config.reward,
+        next_action=columns.next_action,
+        return_gamma=agent_config.gamma if columns.returns else None,
+        failure_reward=columns.failure_reward,
+    )
 
 
 def with_sizes(config: OfflineConfig, data: OfflineData, folder: RunFolder) -> OfflineConfig:

@@ -46,6 +46,11 @@ def train(
             raise ConfigError(
                 f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
             )
+        if config.then_online and any(agent_class.columns(agent_config)):
+            raise ConfigError(
+                f"{agent_class.__name__} learns from columns that only recorded data have: leave out "
+                "--then-online"
+            )
         return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume)
     check_data(agent_class, config)
     return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)

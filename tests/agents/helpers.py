@@ -30,7 +30,8 @@ SPACES = Spaces(observation=4, action=2, half_range=(2.0, 0.5))
 
 
 def random_batch(rows: int = 32, lead: tuple[int, ...] = (), seed: int = 0, spaces: Spaces = SPACES):
-    """Rows as the replay gives them, a tenth of them terminated and a tenth truncated."""
+    """Rows as the replay gives them, a tenth of them terminated and a tenth truncated, with every column
+    that an agent may ask for."""
     g = torch.Generator().manual_seed(seed)
     shape = (*lead, rows)
 
@@ -39,7 +40,7 @@ def random_batch(rows: int = 32, lead: tuple[int, ...] = (), seed: int = 0, spac
 
     terminated = torch.rand(*shape, 1, generator=g) < 0.1
     truncated = torch.rand(*shape, 1, generator=g) < 0.1
-    return TensorDict(
+    usual = TensorDict(
         {
             "observation": normal(spaces.observation),
             "action": torch.rand(*shape, spaces.action, generator=g) * 2 - 1,
@@ -56,6 +57,10 @@ def random_batch(rows: int = 32, lead: tuple[int, ...] = (), seed: int = 0, spac
         },
         shape,
     )
+    usual["next", "action"] = torch.rand(*shape, spaces.action, generator=g) * 2 - 1
+    usual["return"] = 10 * normal(1)
+    usual["expert"] = (torch.arange(rows) >= rows // 2).unsqueeze(-1).expand(*shape, 1).clone()
+    return usual
 
 
 def small_agent(

@@ -1,11 +1,14 @@
 """Uniform samples of recorded rows, one or many seeds at once, and windows inside episodes."""
 
+import functools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
+from rlsuite.replay.batch import columns_of, unpack
 from rlsuite.replay.offline import OfflineReplay, split_where, window_starts
 
 
@@ -59,6 +62,35 @@ def test_other_data_are_noticed_when_a_run_goes_on():
     other.rows["next", "reward"][3] += 1
     with pytest.raises(ValueError, match="other data"):
         other.load(state, iter(()))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_further_columns_come_with_every_batch(seeds):
+    plain = table(10)
+    rows = table(10)
+    rows["next", "action"] = 100 + rows["action"]
+    rows["return"] = 200 + rows["action"]
+    rows["expert"] = rows["action"] > 4
+    generators = [tuple(seeded(seed) for seed in range(seeds)) for _ in range(3)]
+    make = functools.partial(OfflineReplay, episodes=torch.tensor([[0, 10]]), batch_size=8, gamma=0.9)
+    with_columns, again, without = (
+        make(each, generator=streams if seeds > 1 else streams[0])
+        for each, streams in zip((rows, rows, plain), generators, strict=True)
+    )
+    for one, other, sampled in zip(
+        with_columns.batches(2), without.batches(2), (again.sample(), again.sample()), strict=True
+    ):
+        assert torch.equal(one.action, other.action) and other[6:] == (None, None, None)
+        assert torch.equal(one.next_action, 100 + one.action)
+        assert torch.equal(one.returns, 200 + one.action.squeeze(-1))
+        assert torch.equal(one.expert, (one.action.squeeze(-1) > 4).float())
+        if seeds == 1:
+            assert torch.equal(unpack(sampled, 0.9).returns, one.returns)
+            assert torch.equal(unpack(sampled, 0.9).next_action, one.next_action)
+            assert torch.equal(unpack(sampled, 0.9).expert, one.expert)
+        named = columns_of(one)
+        assert torch.equal(named["return"].squeeze(-1), one.returns)
+        assert torch.equal(named["next.action"], one.next_action) and "expert" in named
 
 
 @pytest.mark.parametrize("episodes", [[[0, 4], [5, 10]], [[0, 4], [4, 9]], [[1, 10]]])

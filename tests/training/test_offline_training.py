@@ -11,9 +11,10 @@ import torch
 import whole_runs as runs
 
 import rlsuite
+from rlsuite.agents.base import Columns
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.load import load_dataset
-from rlsuite.offline.transforms import best_episodes
+from rlsuite.offline.transforms import DataOptions, best_episodes, transformed
 from rlsuite.registry import agent_class
 from rlsuite.runs.config import OfflineConfig
 from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
@@ -81,6 +82,23 @@ def test_online_steps_follow_with_the_data_in_the_replay(tmp_path, recorded):
     assert (result.env_steps, result.updates) == (100, 100)
     last = runs.lines(tmp_path / "run")[-1]
     assert last["replay/rows"] == rows + 40
+
+
+def test_an_agent_gets_the_columns_that_it_asks_for(tmp_path, recorded, monkeypatch):
+    kind, batches = agent_class("iql"), []
+    update = kind.update
+    monkeypatch.setattr(kind, "columns", lambda config: Columns(next_action=True, returns=True))
+    monkeypatch.setattr(kind, "update", lambda self, batch: batches.append(batch) or update(self, batch))
+    result = learn(tmp_path / "run", recorded, steps=30, fields={"gamma": 0.5})
+    assert result.updates == len(batches) == 30
+    data = transformed(load_dataset(str(recorded)), DataOptions(next_action=True, return_gamma=0.5)).rows
+    columns = {key: {tuple(row) for row in data[key].tolist()} for key in ("return", ("next", "action"))}
+    for batch in batches:
+        assert batch.expert is None
+        assert {tuple(row) for row in batch.next_action.tolist()} <= columns["next", "action"]
+        assert {(number,) for number in batch.returns.tolist()} <= columns["return"]
+    with pytest.raises(ConfigError, match="columns that only recorded data have"):
+        learn(tmp_path / "online", recorded, then_online=10)
 
 
 def test_a_stop_signal_saves_and_says_so(tmp_path, recorded):
