@@ -1,8 +1,9 @@
 """Data of StitchMaze that must be joined: routes from corner to corner, none from the start to the goal.
 
 From home past the passage to the top left; from there through the passage to the bottom right; from there
-past the passage to the goal. A policy that copies them takes a chance at both ends of the passage; one that
-values places joins parts of all three. Our choice, after the stitching mazes of D4RL (Fu et al. 2020).
+past the passage to the goal. At both ends of the passage the wrong way is recorded more often, so that a
+policy that copies takes it; one that values places joins parts of all three. Our choice, after the stitching
+mazes of D4RL (Fu et al. 2020).
 
 Legend: B envs, T steps.
 """
@@ -29,7 +30,7 @@ SHORTCUT = ((-0.8, 0.0), (0.8, 0.0), (0.8, 0.8))  # way-points from home to the 
 GAIN = 10.0  # of the controller, per unit of the observation
 RADIUS = 0.12  # of a way-point, in the same unit
 NOISE = 0.5  # std of the noise on recorded actions
-ROUND_ENVS = 16  # episodes of a route played at once
+SHARES = {"home": 12, "top_left": 4, "bottom_right": 2}  # episodes of each route in a round
 REFERENCE_EPISODES = 100
 
 
@@ -53,7 +54,7 @@ class Waypoints:
 
 
 def record(steps: int, *, seed: int = 0) -> Iterator[Recorded]:
-    """Yield episodes of the three routes in turn, of `steps` env steps together; the last may be cut off.
+    """Yield episodes of the three routes, of `steps` env steps together; the last may be cut off.
 
     An episode ends, truncated, where its route does; the last route's terminates at the goal.
 
@@ -67,13 +68,17 @@ def record(steps: int, *, seed: int = 0) -> Iterator[Recorded]:
 def _routes(seed: int) -> Iterator[Recorded]:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3,)))
     for turn in itertools.count():
-        each = [play(start, seed + turn * ROUND_ENVS, rng) for start in ROUTES]
-        yield from itertools.chain.from_iterable(zip(*each, strict=True))
+        played = [
+            episode
+            for start, count in SHARES.items()
+            for episode in play(start, count, seed + turn * 100, rng)
+        ]
+        yield from (played[index] for index in rng.permutation(len(played)))
 
 
-def play(start: str, seed: int, rng: np.random.Generator) -> list[Recorded]:
-    """Play a route `ROUND_ENVS` times, each until its end or the environment's."""
-    env = make_env(ENV, ROUND_ENVS, seed=seed, options={"start": start})
+def play(start: str, count: int, seed: int, rng: np.random.Generator) -> list[Recorded]:
+    """Play a route `count` times, each until its end or the environment's."""
+    env = make_env(ENV, count, seed=seed, options={"start": start})
     try:
         return [
             Recorded(
@@ -83,7 +88,7 @@ def play(start: str, seed: int, rng: np.random.Generator) -> list[Recorded]:
                 terminations=ends & terminated,
                 truncations=ends & (not terminated),
             )
-            for seen, actions, terminated in walk(env, Waypoints(ROUTES[start], ROUND_ENVS), NOISE, rng)
+            for seen, actions, terminated in walk(env, Waypoints(ROUTES[start], count), NOISE, rng)
             for ends in (np.arange(len(actions)) == len(actions) - 1,)
         ]
     finally:
