@@ -17,8 +17,11 @@ from rlsuite.blocks.heads import Gaussian
 from rlsuite.blocks.mlp import LayerNorm
 from rlsuite.blocks.noise import GivenNoise, Noise
 from rlsuite.errors import ConfigError
+from rlsuite.presets import load_preset
+from rlsuite.registry import agent_class
 from rlsuite.replay.batch import Batch
-from rlsuite.training import state
+from rlsuite.runs.config import OfflineConfig
+from rlsuite.training import start, state
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -400,3 +403,53 @@ def test_cqls_loss_module_has_the_agents_gradients(fields):
     agent, twin = (small_agent("cql", **fields) for _ in "ab")
     module = CQLLoss(twin.actor, twin.critic, twin.config, actions=2, generator=twin.generators["learn"])
     check_loss_module(module, agent, random_batch())
+
+
+# Presets, and what may follow online
+
+
+@pytest.mark.parametrize(
+    ("agent", "env", "data", "run", "own"),
+    [
+        (
+            "rebrac",
+            "Hopper-v5",
+            "rlsuite/hopper/medium-replay-v0",
+            {"batch_size": 1024},
+            {"beta_actor": 0.05, "beta_critic": 0.5, "lr_critic": 1e-3},
+        ),
+        ("rebrac", "Walker2d-v4", "walker2d-random-v2", {}, {"beta_actor": 0.01, "beta_critic": 0.0}),
+        (
+            "rebrac",
+            "",
+            "antmaze-medium-diverse-v2",
+            {"reward": "antmaze100", "eval_episodes": 100},
+            {"beta_actor": 0.001, "beta_critic": 0.0, "gamma": 0.999, "lr_critic": 5e-5},
+        ),
+        ("rebrac", "d4rl:AdroitHandDoor", "door-human-v1", {"batch_size": 256}, {"beta_actor": 0.1}),
+        ("awac", "d4rl:AdroitHandDoor", "door-human-v1", {}, {"temperature": 0.1}),
+        ("a2pr", "Hopper-v4", "hopper-medium-v2", {}, {"constraint": 0.4, "gamma": 0.995}),
+        ("cql", "d4rl:AdroitHandDoor", "door-human-v1", {"reward": None}, {"weight": 1.0, "lr_actor": 1e-4}),
+        ("cql", "Hopper-v4", "hopper-medium-v2", {"reward": "locomotion"}, {"weight": None}),
+        (
+            "cql",
+            "",
+            "antmaze-umaze-v2",
+            {"reward": "antmaze10"},
+            {"gap": 0.8, "gap_floor": -200.0, "best_next": True, "normalize_observations": False},
+        ),
+    ],
+)
+def test_presets_of_data_sets_are_corls(agent, env, data, run, own):
+    train, fields = load_preset(agent, "default", env, data)
+    agent_class(agent).Config(**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})
+    assert {key: train.get(key) for key in run} == run
+    assert {key: fields.get(key) for key in own} == own
+
+
+def test_cal_ql_may_go_on_online_and_rebrac_may_not(monkeypatch):
+    monkeypatch.setattr(start, "train_offline", lambda *_, **__: "begun")
+    line = OfflineConfig(dataset="d", then_online=10)
+    assert start.train(cql.CQL, CQLConfig(calibrated=True), line, None) == "begun"
+    with pytest.raises(ConfigError, match="only recorded data have"):
+        start.train(rebrac.ReBRAC, ReBRACConfig(), line, None)
