@@ -13,9 +13,8 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from rlsuite.agents.base import Spaces
-from rlsuite.agents.losses import squared_td_loss, td_target
+from rlsuite.agents.losses import smoothed_next_action, squared_td_loss, td_target
 from rlsuite.agents.optim import Adam, polyak
-from rlsuite.agents.td3 import next_action
 from rlsuite.agents.td3_bc import TD3BC, TD3BCConfig
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.heads import DeterministicActor, Gaussian, ScalarCritic, ValueNetwork
@@ -158,6 +157,11 @@ def actor_loss(
     return constrained_loss(action, q, target, gate, config), proposed, gate
 
 
+def smoothing(config: A2PRConfig) -> tuple[float, float]:
+    """Return deviation and bound of the noise on the target action."""
+    return config.target_noise, config.target_noise_clip
+
+
 class A2PR(TD3BC):
     """TD3+BC with a value network, proposals from a VAE, and a gate on the imitation."""
 
@@ -183,7 +187,7 @@ class A2PR(TD3BC):
         """Step the critics, then value network and proposals; where `moves_actor` also actor and targets."""
         config = self.config
         with torch.no_grad():
-            following = next_action(self.target_actor, batch, config, noise)
+            following = smoothed_next_action(self.target_actor, batch, *smoothing(config), noise)
             old_q = self.target_critic(batch.next_observation, following)
         q = self.critic(batch.observation, batch.action)
         q_loss = squared_td_loss(q, td_target(batch, old_q.amin(-2)))
@@ -241,7 +245,7 @@ class A2PRLoss(AgentLoss):
         config, batch, noise = self.config, unpack(tensordict, self.config.gamma), self.noise
         critic, vae = self.net("critic"), self.net("vae")
         with torch.no_grad():
-            following = next_action(self.net("actor", target=True), batch, config, noise)
+            following = smoothed_next_action(self.net("actor", target=True), batch, *smoothing(config), noise)
             old_q = self.net("critic", target=True)(batch.next_observation, following)
         q_loss = squared_td_loss(critic(batch.observation, batch.action), td_target(batch, old_q.amin(-2)))
         networks = critic, self.net("value"), vae

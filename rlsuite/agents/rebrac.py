@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rlsuite.agents.base import Columns, Spaces
-from rlsuite.agents.losses import Critic, td_target
-from rlsuite.agents.td3 import TD3, Actor, TD3Config, TD3Loss, next_action
+from rlsuite.agents.losses import Critic, smoothed_next_action, td_target
+from rlsuite.agents.td3 import TD3, Actor, TD3Config, TD3Loss
 from rlsuite.blocks.mlp import Linear, Norm
 from rlsuite.blocks.networks import NetShape
 from rlsuite.blocks.noise import Noise, Source, uniform
@@ -51,7 +51,7 @@ def penalised_target(
     a~ is the smoothed action of the target policy, a' the next recorded one (equation 4).
     """
     assert batch.next_action is not None, "ReBRAC's batches have the next action: see Agent.columns"
-    action = next_action(target_actor, batch, config, noise)
+    action = smoothed_next_action(target_actor, batch, config.target_noise, config.target_noise_clip, noise)
     distance = (action - batch.next_action).square().sum(-1)
     next_q = target_critic(batch.next_observation, action).amin(-2)
     return td_target(batch, next_q - config.beta_critic * distance)

@@ -13,7 +13,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from rlsuite.agents.base import Agent, Spaces, StateValue
-from rlsuite.agents.losses import Critic, squared_td_loss, td_target
+from rlsuite.agents.losses import Critic, smoothed_next_action, squared_td_loss, td_target
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
@@ -67,23 +67,12 @@ class TD3Config:
         check_bounds(self)
 
 
-def smoothed_action(action: Tensor, noise: Tensor, std: float, clip: float) -> Tensor:
-    """Add clipped Gaussian noise to an action in [-1, 1] and stay there (target policy smoothing)."""
-    return (action + (noise * std).clamp(-clip, clip)).clamp(-1, 1)
-
-
-def next_action(target_actor: Actor, batch: Batch, config: TD3Config, noise: Noise) -> Tensor:
-    """Return the smoothed action of the target policy at the next observations, `[N, A]`."""
-    action = target_actor(batch.next_observation)
-    return smoothed_action(action, noise.normal(action), config.target_noise, config.target_noise_clip)
-
-
 @torch.no_grad()
 def smoothed_target(
     target_actor: Actor, target_critic: Critic, batch: Batch, config: TD3Config, noise: Noise
 ) -> Tensor:
     """Return r + gamma (1 - terminated) min_m Q' at the smoothed action of the target policy, `[N]`."""
-    action = next_action(target_actor, batch, config, noise)
+    action = smoothed_next_action(target_actor, batch, config.target_noise, config.target_noise_clip, noise)
     return td_target(batch, target_critic(batch.next_observation, action).amin(-2))
 
 

@@ -35,20 +35,20 @@ class Candidate(NamedTuple):
 
     Attributes:
         run: its folder.
-        index: of the seed in the run.
+        seed_index: its place among the run's seeds.
         saved: the checkpoint.
         agent: its agent, alone.
     """
 
     run: Path
-    index: int
+    seed_index: int
     saved: SavedRun
     agent: Agent
 
     @property
     def seed(self) -> int:
         """The root of its random streams."""
-        return self.saved.config.train.seed + self.index
+        return self.saved.config.train.seed + self.seed_index
 
 
 def candidates_of(run: Path, checkpoint: str) -> list[Candidate]:
@@ -139,7 +139,7 @@ def true_return(candidate: Candidate, episodes: int, checkpoint: str) -> float:
             seed=None,
             video=None,
             which=checkpoint,
-            seed_index=candidate.index,
+            seed_index=candidate.seed_index,
         )
         return float(played["return_mean"])
     metrics = RunFolder.open(candidate.run).metrics

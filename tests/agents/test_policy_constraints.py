@@ -10,8 +10,8 @@ from rlsuite.agents import a2pr, awac, cql, rebrac, td3_bc
 from rlsuite.agents.a2pr import A2PRConfig, A2PRLoss
 from rlsuite.agents.awac import AWACConfig, AWACLoss
 from rlsuite.agents.cql import CQLConfig, CQLLoss, Sampled
+from rlsuite.agents.losses import smoothed_action
 from rlsuite.agents.rebrac import ReBRACConfig, ReBRACLoss
-from rlsuite.agents.td3 import smoothed_action
 from rlsuite.agents.td3_bc import TD3BCConfig
 from rlsuite.blocks.heads import Gaussian
 from rlsuite.blocks.mlp import LayerNorm
