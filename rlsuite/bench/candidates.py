@@ -143,9 +143,9 @@ def true_return(candidate: Candidate, episodes: int, checkpoint: str) -> float:
         )
         return float(played["return_mean"])
     metrics = RunFolder.open(candidate.run).metrics
-    found = math.nan
+    last = math.nan
     for record in read_metrics(metrics) if metrics.exists() else ():
         value = record.get("eval/return_mean")
         if value is not None and record.get(OWNER_KEY, train.seed) == candidate.seed:
-            found = float(value)
-    return found
+            last = float(value)
+    return last
