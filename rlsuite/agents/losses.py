@@ -29,6 +29,19 @@ def squared_td_loss(q: Tensor, target: Tensor) -> Tensor:
     return (q - target.unsqueeze(-2)).square().mean(-1).sum(-1)
 
 
+def smoothed_action(action: Tensor, noise: Tensor, std: float, clip: float) -> Tensor:
+    """Add clipped Gaussian noise to an action in [-1, 1] and stay there (target policy smoothing)."""
+    return (action + (noise * std).clamp(-clip, clip)).clamp(-1, 1)
+
+
+def smoothed_next_action(
+    target_actor: Callable[[Tensor], Tensor], batch: Batch, std: float, clip: float, noise: Noise
+) -> Tensor:
+    """Return the smoothed action of a target policy at the next observations, `[N, A]`."""
+    action = target_actor(batch.next_observation)
+    return smoothed_action(action, noise.normal(action), std, clip)
+
+
 def sample_action(actor: Actor, observation: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
     """Draw actions in [-1, 1], `[N, A]`, and their log-densities, `[N]`."""
     gaussian = actor(observation)

@@ -13,14 +13,14 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from rlsuite.agents.base import Agent, Spaces, StateValue
-from rlsuite.agents.losses import Critic, squared_td_loss, td_target
+from rlsuite.agents.losses import Critic, smoothed_next_action, squared_td_loss, td_target
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.exploration import Correlation
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
-from rlsuite.blocks.networks import Network, check_widths
+from rlsuite.blocks.networks import NetShape, Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, Widths, check_bounds
 from rlsuite.replay.batch import Batch, unpack
@@ -67,18 +67,12 @@ class TD3Config:
         check_bounds(self)
 
 
-def smoothed_action(action: Tensor, noise: Tensor, std: float, clip: float) -> Tensor:
-    """Add clipped Gaussian noise to an action in [-1, 1] and stay there (target policy smoothing)."""
-    return (action + (noise * std).clamp(-clip, clip)).clamp(-1, 1)
-
-
 @torch.no_grad()
 def smoothed_target(
     target_actor: Actor, target_critic: Critic, batch: Batch, config: TD3Config, noise: Noise
 ) -> Tensor:
     """Return r + gamma (1 - terminated) min_m Q' at the smoothed action of the target policy, `[N]`."""
-    action = target_actor(batch.next_observation)
-    action = smoothed_action(action, noise.normal(action), config.target_noise, config.target_noise_clip)
+    action = smoothed_next_action(target_actor, batch, config.target_noise, config.target_noise_clip, noise)
     return td_target(batch, target_critic(batch.next_observation, action).amin(-2))
 
 
@@ -92,13 +86,14 @@ class TD3(Agent):
 
     Config: ClassVar[type] = TD3Config
     policy_objective: ClassVar[Any] = staticmethod(actor_loss)
+    bellman_target: ClassVar[Any] = staticmethod(smoothed_target)
 
     def build(self, spaces: Spaces, config: TD3Config) -> None:
         """Make actor, twin critics and the targets of both."""
         sizes, shape = (spaces.observation, spaces.action), self.net_shape()
         self.actor = DeterministicActor(*sizes, shape)
         scale = spaces.half_range if config.action_units == "env" else None
-        self.critic = ScalarCritic(*sizes, shape, members=2, action_scale=scale)
+        self.critic = ScalarCritic(*sizes, self.critic_shape(), members=2, action_scale=scale)
         self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
         self.actor_optimizer = Adam((list(self.actor.parameters()), config.lr_actor))
         self.add_parts(self.actor_optimizer, actor=self.actor)
@@ -108,13 +103,18 @@ class TD3(Agent):
         noise = (config.exploration_noise, config.noise_correlation)
         self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, *noise)
 
+    def critic_shape(self) -> NetShape:
+        """Return the shape of the critics; that of all networks, unless a subclass says otherwise."""
+        return self.net_shape()
+
     def phase(self) -> dict[str, Any]:
         """Return whether the next update moves actor and targets: every `delay`-th does."""
         return {"moves_actor": (self.update_count + 1) % self.config.delay == 0}
 
     def target(self, batch: Batch, noise: Noise) -> Tensor:
         """Return the critics' target, `[N]`."""
-        return smoothed_target(self.target_actor, self.target_critic, batch, self.config, noise)
+        target: Tensor = self.bellman_target(self.target_actor, self.target_critic, batch, self.config, noise)
+        return target
 
     def learn(self, batch: Batch, noise: Noise, *, moves_actor: bool) -> dict[str, Tensor]:  # type: ignore[override]
         """Step the critics; where `moves_actor` also the actor and the targets."""
@@ -157,6 +157,7 @@ class TD3Loss(AgentLoss):
     """
 
     policy_objective: ClassVar[Any] = staticmethod(actor_loss)
+    bellman_target: ClassVar[Any] = staticmethod(smoothed_target)
 
     def __init__(
         self, actor: DeterministicActor, critic: ScalarCritic, config: TD3Config, *, generator: Source = None
@@ -169,7 +170,7 @@ class TD3Loss(AgentLoss):
         """Return both losses."""
         config, batch = self.config, unpack(tensordict, self.config.gamma)
         targets = self.net("actor", target=True), self.net("critic", target=True)
-        target = smoothed_target(*targets, batch, config, self.noise)
+        target = self.bellman_target(*targets, batch, config, self.noise)
         q = self.net("critic")(batch.observation, batch.action)
         policy_loss = self.policy_objective(self.net("actor"), self.net("critic", fixed=True), batch, config)
         return TensorDict({"loss_critic": squared_td_loss(q, target), "loss_actor": policy_loss})

@@ -92,7 +92,7 @@ class D4rlArgs(LaunchFlags):
     datasets: str = "locomotion"
     """Data sets, separated by commas: ids, files, folders, or the groups locomotion, locomotion-all, adroit,
     pointmaze."""
-    agents: str = "bc,td3_bc,iql"
+    agents: str = "bc,td3_bc,iql,rebrac,awac,cql,a2pr"
     """Agents, separated by commas."""
     preset: str = "default"
     """Preset of every agent that has it; the others take their default."""

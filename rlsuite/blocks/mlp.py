@@ -18,6 +18,8 @@ from rlsuite.blocks.noise import LANE_VALUES, Noise, Source, fill
 
 Lead = tuple[int, ...]
 Activation = Literal["relu", "gelu", "tanh", "silu", "elu"]
+Norm = bool | Literal["after"]
+"""Layer normalisation of hidden layers: none, before the activation, or after it."""
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -161,7 +163,7 @@ class MLP(Layers):
     """Hidden layers of (linear, dropout, layer norm, activation) and a linear output layer.
 
     Dropout stands before the norm as in DroQ (Hiraoka et al. 2022) and STAC (Özalp 2026); by default both are
-    left out.
+    left out. The norm may also stand behind the activation, as in ReBRAC (Tarasov et al. 2023).
 
     Args:
         inputs: input features, I.
@@ -169,7 +171,7 @@ class MLP(Layers):
         outputs: output features, O.
         activation: name in `ACTIVATIONS`.
         lead: independent networks along leading axes.
-        layer_norm: normalise every hidden layer before its activation.
+        layer_norm: normalise every hidden layer before its activation, or "after" it.
         dropout: rate of every hidden layer, in [0, 1).
         generator: draws the initial weights.
         dropout_generator: draws the dropout masks.
@@ -183,7 +185,7 @@ class MLP(Layers):
         *,
         activation: Activation = "relu",
         lead: Lead = (),
-        layer_norm: bool = False,
+        layer_norm: Norm = False,
         dropout: float = 0.0,
         generator: Source = None,
         dropout_generator: Source = None,
@@ -193,9 +195,11 @@ class MLP(Layers):
             layers.append(Linear(inputs, width, lead=lead, generator=generator))
             if dropout:
                 layers.append(Dropout(dropout, dropout_generator))
-            if layer_norm:
+            if layer_norm is True:
                 layers.append(LayerNorm(width, lead=lead))
             layers.append(ACTIVATIONS[activation]())
+            if layer_norm == "after":
+                layers.append(LayerNorm(width, lead=lead))
             inputs = width
         layers.append(Linear(inputs, outputs, lead=lead, generator=generator))
         super().__init__(*layers)

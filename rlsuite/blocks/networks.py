@@ -23,6 +23,7 @@ from rlsuite.blocks.mlp import (
     Layers,
     Lead,
     Linear,
+    Norm,
     orthogonal_,
     through,
 )
@@ -233,7 +234,8 @@ class NetShape:
         hidden: widths of the hidden layers; of residual networks that of the stem and of every block.
         network: name of the trunk.
         activation: name in `ACTIVATIONS`.
-        layer_norm: normalise every hidden layer; residual networks bring their own norms.
+        layer_norm: normalise every hidden layer, or its activations ("after"); residual networks bring their
+            own norms.
         dropout: rate of every hidden layer, in [0, 1).
         lead: independent networks along leading axes.
         generator: draws the initial weights.
@@ -243,7 +245,7 @@ class NetShape:
     hidden: Sequence[int]
     network: Network = "mlp"
     activation: Activation = "relu"
-    layer_norm: bool = False
+    layer_norm: Norm = False
     dropout: float = 0.0
     lead: Lead = ()
     generator: Source = None
@@ -271,7 +273,7 @@ class NetShape:
         )
 
 
-def network(name: Network, *sizes: Any, layer_norm: bool = False, **fields: Any) -> Any:
+def network(name: Network, *sizes: Any, layer_norm: Norm = False, **fields: Any) -> Any:
     """Make the trunk called `name` from the arguments of `MLP`; residual ones bring their own norms."""
     norm = {} if name in RESIDUAL else {"layer_norm": layer_norm}
     return NETWORKS[name](*sizes, **norm, **fields)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PROG = "rlsuite data"
 DEFAULT_STEPS = 1_000_000
+STITCH_STEPS = 20_000  # its routes say all they have to say in a few hundred episodes
 PROGRESS_SECONDS = 10.0  # between two lines
 
 
@@ -45,7 +46,7 @@ class MakeArgs:
     name: conf.Positional[str]
     """What to make: pointmaze/umaze, hopper/medium, ...; rlsuite list datasets shows all."""
     steps: Annotated[int | None, Bounds(1)] = None
-    """Env steps; by default 1,000,000, or all there are of a replay or a mixture."""
+    """Env steps; by default 1,000,000 (stitch: 20,000), or all there are of a replay or a mixture."""
     out: Path | None = None
     """Data root; by default MINARI_DATASETS_PATH, else .minari/datasets in the home folder."""
     seed: int = 0
@@ -114,6 +115,7 @@ PAGES: dict[str, HelpPage] = {
         },
         examples=(
             f"{PROG} make pointmaze/umaze",
+            f"{PROG} make stitch",
             f"{PROG} make hopper/medium --policy runs/hopper --steps 100_000",
         ),
     ),
@@ -186,7 +188,7 @@ def _make(args: MakeArgs) -> int:
     from rlsuite.offline.make import save
 
     out = args.out or minari_root()
-    tell = _progress(args.steps or DEFAULT_STEPS)
+    tell = _progress(_steps(args, chosen))
     source = _source(args, chosen, tell)
     made = save(
         source,
@@ -195,7 +197,7 @@ def _make(args: MakeArgs) -> int:
         layout=args.layout,
         command=shlex.join(["rlsuite", *sys.argv[1:]]),
         seed=args.seed,
-        tell=tell if chosen.behaviour == "pointmaze" else None,
+        tell=tell if chosen.behaviour in ("pointmaze", "stitch") else None,
     )
     behaviour = made.behaviour
     print(f"{made.path}: {made.tally.steps:,} env steps in {made.tally.episodes:,} episodes")
@@ -232,16 +234,22 @@ def _check_flags(args: MakeArgs, chosen: "Recipe") -> None:
         raise ConfigError(f"{chosen.name} takes no --noise: {chosen.summary}")
 
 
+def _steps(args: MakeArgs, chosen: "Recipe") -> int:
+    return args.steps or (STITCH_STEPS if chosen.behaviour == "stitch" else DEFAULT_STEPS)
+
+
 def _source(args: MakeArgs, chosen: "Recipe", tell: Callable[[int], None]) -> "Source":
     from rlsuite.envs.make import make_env
     from rlsuite.offline.load import load_dataset
-    from rlsuite.offline.make import mixture_source, pointmaze_source, rollout_source
+    from rlsuite.offline.make import mixture_source, pointmaze_source, rollout_source, stitch_source
     from rlsuite.offline.names import MIXTURES
     from rlsuite.training.savedrun import load_run
 
-    steps = args.steps or DEFAULT_STEPS
+    steps = _steps(args, chosen)
     if chosen.behaviour == "pointmaze":
         return pointmaze_source(chosen, steps, args.seed)
+    if chosen.behaviour == "stitch":
+        return stitch_source(steps, args.seed)
     if chosen.behaviour in MIXTURES:
         parts = [load_dataset(name) for name in args.parts]
         return mixture_source(parts, chosen.env, args.steps, args.shares)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlsuite.envs.base import VectorEnv, package_versions
 from rlsuite.errors import ConfigError
-from rlsuite.offline import pointmaze
+from rlsuite.offline import pointmaze, stitch
 from rlsuite.offline.collect import (
     Act,
     episodes_of_data,
@@ -92,6 +92,24 @@ def pointmaze_source(
             "num_episodes_average_score": episodes,
         },
         packages=("mujoco", "gymnasium", "gymnasium-robotics"),
+    )
+
+
+def stitch_source(steps: int, seed: int) -> Source:
+    """Record routes of StitchMaze; score 0 is never to arrive, 100 the way that must be found by joining."""
+    low, high = stitch.reference_returns(seed)
+    return Source(
+        episodes=stitch.record(steps, seed=seed),
+        spaces=stitch.spaces(),
+        env=stitch.ENV,
+        policy={"name": "waypoint controller", "noise": stitch.NOISE, EVALUATED_KEY: low},
+        metadata={
+            "algorithm_name": "waypoints and a proportional controller",
+            "ref_min_score": low,
+            "ref_max_score": high,
+            "num_episodes_average_score": stitch.REFERENCE_EPISODES,
+        },
+        packages=("gymnasium",),
     )
 
 

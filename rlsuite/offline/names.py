@@ -23,6 +23,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*
 MAX_NAME = 200  # characters; file systems take 255 bytes for one part
 
 MAZE_NAMES = ("open", "umaze", "medium", "large")
+STITCH = "routes from corner to corner of StitchMaze, none from its start to its goal"
 MIXTURES = ("medium-expert", "random-expert")  # kinds that are made of other data sets
 BEHAVIOURS = {
     "random": "uniform random actions",
@@ -68,7 +69,7 @@ class Recipe:
 
     Attributes:
         name: `pointmaze/umaze-dense`, `hopper/medium-expert`, ...
-        behaviour: who acts: "pointmaze", or a key of `BEHAVIOURS`.
+        behaviour: who acts: "pointmaze", "stitch", or a key of `BEHAVIOURS`.
         env: what it is recorded in.
         summary: one line.
     """
@@ -115,6 +116,7 @@ def recipes() -> dict[str, Recipe]:
             made.append(
                 Recipe(name=f"pointmaze/{maze}{suffix}", behaviour="pointmaze", env=env, summary=summary)
             )
+    made.append(Recipe(name="stitch", behaviour="stitch", env="StitchMaze", summary=STITCH))
     for task in tasks_by_name():
         for behaviour, summary in BEHAVIOURS.items():
             made.append(

@@ -27,7 +27,7 @@ BEYOND = 1e-6  # rounding of actions that were scaled to [-1, 1]
 RANKING_GAMMA = 0.99  # of the returns that `best_episodes` ranks by; CORL's 10%BC
 STD_FLOOR = 1e-3  # added to a standard deviation; TD3+BC (Fujimoto & Gu 2021, arXiv 2106.06860)
 
-RewardTransform = Literal["none", "antmaze", "locomotion"]
+RewardTransform = Literal["none", "antmaze", "antmaze10", "antmaze100", "locomotion"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,8 @@ class DataOptions:
     action_limit: Annotated[float | None, Bounds(0, 1, open_low=True)] = ACTION_LIMIT
     """Actions are clipped to plus and minus this; none leaves them as they are."""
     reward: RewardTransform = "none"
-    """none; antmaze: reward - 1; locomotion: reward * 1000 / (best - worst return of an episode)."""
+    """none; antmaze: reward - 1; antmaze10: 10 reward - 5; antmaze100: 100 reward; locomotion: reward *
+    1000 / (best - worst return of an episode)."""
     next_action: bool = False
     """Add the column ("next", "action"); see `with_next_actions`."""
     return_gamma: Annotated[float | None, Bounds(0, 1)] = None
@@ -87,6 +88,16 @@ def antmaze_reward(reward: Tensor) -> Tensor:
     return reward - 1
 
 
+def centred_reward(reward: Tensor) -> Tensor:
+    """Return 10 reward - 5: 5 at the goal and -5 elsewhere (CQL's choice for AntMaze; CORL)."""
+    return 10 * reward - 5
+
+
+def scaled_reward(reward: Tensor) -> Tensor:
+    """Return 100 reward: 100 at the goal and 0 elsewhere (ReBRAC's choice for AntMaze)."""
+    return 100 * reward
+
+
 def locomotion_reward(reward: Tensor, returns: Tensor) -> Tensor:
     """Return rewards scaled so that the returns of the episodes span 1000 (IQL's choice for locomotion).
 
@@ -127,8 +138,8 @@ def reward_transform(name: RewardTransform, data: OfflineData) -> Callable[[Tens
     """
     if name == "none":
         return None
-    if name == "antmaze":
-        return antmaze_reward
+    if name != "locomotion":
+        return {"antmaze": antmaze_reward, "antmaze10": centred_reward, "antmaze100": scaled_reward}[name]
     returns = data.returns()
     try:
         locomotion_reward(torch.zeros(()), returns)

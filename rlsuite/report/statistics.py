@@ -80,3 +80,21 @@ def bootstrap(
     estimates = [statistic(*map(drawn, groups)) for _ in range(resamples)]
     low, high = np.quantile(estimates, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return Estimate(np.asarray(statistic(*groups)), low, high)
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Return the ranks of values `[K]` from 0; equal ones share the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts + 1) / 2)[inverse]
+
+
+def rank_correlation(estimates: np.ndarray, returns: np.ndarray) -> float:
+    """Return Spearman's correlation of estimates and returns, `[K]` each; 0 where either is all alike."""
+    centred = [ranks(values) - (len(values) - 1) / 2 for values in (estimates, returns)]
+    size = np.prod([np.linalg.norm(values) for values in centred])
+    return float(centred[0] @ centred[1] / size) if size else 0.0
+
+
+def regret(estimates: np.ndarray, returns: np.ndarray) -> float:
+    """Return by how much the best of `returns` exceeds the one of the greatest estimate, `[K]` each."""
+    return float(returns.max() - returns[estimates.argmax()])

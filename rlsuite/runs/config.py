@@ -122,8 +122,9 @@ class OfflineConfig(LearnConfig):
     """Environment of evaluation and of online steps; empty takes what the data name, none does without."""
     steps: AtLeastOne = 1_000_000
     """Updates on the data."""
-    reward: Literal["none", "antmaze", "locomotion"] = "none"
-    """Reward transform: none; antmaze: reward - 1; locomotion: times 1000 / (best - worst return)."""
+    reward: Literal["none", "antmaze", "antmaze10", "antmaze100", "locomotion"] = "none"
+    """Reward transform: none; antmaze: reward - 1; antmaze10: 10 reward - 5; antmaze100: 100 reward;
+    locomotion: times 1000 / (best - worst return)."""
     action_limit: Annotated[float | None, Bounds(0, 1, open_low=True)] = 1 - 1e-5
     """Recorded actions are clipped to plus and minus this; none leaves them as they are."""
     eval_every: NotNegative = 5_000

@@ -47,7 +47,10 @@ def train(
             raise ConfigError(
                 f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
             )
-        if config.then_online and any(agent_class.columns(agent_config)):
+        # Returns to go are no obstacle: who asks for them goes on without (Cal-QL).
+        if config.then_online and any(
+            agent_class.columns(agent_config)._replace(returns=False, failure_reward=None)
+        ):
             raise ConfigError(
                 f"{agent_class.__name__} learns from columns that only recorded data have: leave out "
                 "--then-online"

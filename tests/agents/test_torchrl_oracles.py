@@ -12,9 +12,9 @@ from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import SACLoss as TorchRLSACLoss
 from torchrl.objectives import TD3Loss as TorchRLTD3Loss
 
-from rlsuite.agents.losses import sample_action
+from rlsuite.agents.losses import sample_action, smoothed_action
 from rlsuite.agents.sac import SACLoss, soft_target
-from rlsuite.agents.td3 import TD3Config, TD3Loss, smoothed_action, smoothed_target
+from rlsuite.agents.td3 import TD3Config, TD3Loss, smoothed_target
 from rlsuite.blocks.heads import Gaussian
 from rlsuite.blocks.noise import GivenNoise, Noise
 from rlsuite.replay.batch import unpack

@@ -48,6 +48,14 @@ def test_rewards_of_antmaze_are_0_at_the_goal():
     assert transforms.antmaze_reward(torch.tensor([0.0, 1.0])).tolist() == [-1.0, 0.0]
 
 
+@pytest.mark.parametrize(("name", "rewards"), [("antmaze10", [-5.0, 5.0]), ("antmaze100", [0.0, 100.0])])
+def test_rewards_of_antmaze_for_cql_and_rebrac(tmp_path, name, rewards):
+    columns = flat_columns(10, timeouts=[9])
+    columns["rewards"] = np.array([0, 1] * 5, np.float32)
+    data = transformed(read_d4rl(write_flat(tmp_path / "own.hdf5", **columns)), DataOptions(reward=name))
+    assert data.rows["next", "reward"][:2].flatten().tolist() == rewards
+
+
 def test_returns_of_10_and_60_scale_rewards_by_20():
     reward = torch.tensor([[3.0], [7.0], [60.0]])
     scaled = transforms.locomotion_reward(reward, torch.tensor([10.0, 60.0]))
