@@ -26,12 +26,12 @@ from rlsuite.agents.losses import (
 from rlsuite.agents.optim import Adam, descend_alpha, polyak
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
-from rlsuite.blocks.exploration import Correlation
+from rlsuite.blocks.exploration import Correlation, remembering_noise
 from rlsuite.blocks.heads import EVALUATION_ACTIONS, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.bounds import PolyakRate, Positive, UnitInterval, Widths, check_bounds
+from rlsuite.bounds import AtLeastOne, PolyakRate, Positive, UnitInterval, Widths, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
@@ -74,7 +74,10 @@ class SACConfig:
     critic_scale: Positive = 1.0
     """Factor of the critics' squared error; 0.5 in the authors' code. Adam feels it by its epsilon alone."""
     noise_correlation: Correlation = "white"
-    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
+    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow), pink (all time scales), or a
+    random function of the state (`sde`)."""
+    sde_steps: AtLeastOne = 32
+    """Env steps for which `sde` keeps its function; our choice."""
     evaluation: Literal["mode", "mean"] = "mode"
     """Evaluation action: tanh of the Gaussian's mean, or the squashed Gaussian's mean."""
 
@@ -136,9 +139,8 @@ class SAC(Agent):
         self.add_parts(alpha_optimizer, alpha=nn.ParameterList([self.log_alpha]))
         self.target_critic = self.add_target("target_critic", self.critic)
         mode, act = EVALUATION_ACTIONS[config.evaluation], self.generators["act"]
-        self.policy = squashed_gaussian_policy(
-            self.actor, act, self.normalizer, mode, config.noise_correlation
-        )
+        remembering = remembering_noise(config.noise_correlation, config.hidden[-1], config.sde_steps)
+        self.policy = squashed_gaussian_policy(self.actor, act, self.normalizer, mode, remembering)
 
     def learn(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
         """Step the critics, then actor and temperature against the new critics, then the targets."""
