@@ -1,4 +1,4 @@
-"""Exploration noise that remembers: Ornstein-Uhlenbeck and pink noise, and noise that is a function of the state.
+"""Exploration noise that remembers: Ornstein-Uhlenbeck, pink, and noise that is a function of the state.
 
 Legend: B envs, A action, K filters or features. Leading axes are independent seeds.
 """
@@ -63,8 +63,8 @@ class CorrelatedNoise(nn.Module):
 class StateDependentNoise(nn.Module):
     """Noise that is a function of what the actor sees: a random matrix times the actor's last features.
 
-    Generalised state-dependent exploration (Raffin et al. 2021, arXiv 2005.05719): the matrix is kept for some
-    env steps, in which equal states get equal noise, and actions are smooth. There the matrix has learnt
+    Generalised state-dependent exploration (Raffin et al. 2021, arXiv 2005.05719): the matrix is kept for
+    some env steps, in which equal states get equal noise, and actions are smooth. There the matrix has learnt
     deviations, which then also are the policy's. Here the features are divided by their length: the noise has
     variance 1 at every state, as the other kinds have, and the deviation stays what the agent says (its
     actor's, or a number); losses know nothing of it. Our choice, so that one door serves all kinds of noise.
@@ -92,7 +92,7 @@ RememberingNoise = CorrelatedNoise | StateDependentNoise
 
 
 def remembering_noise(kind: Correlation, features: int, hold: int) -> RememberingNoise | None:
-    """Return the noise called `kind`, None for white noise; see `StateDependentNoise` for the other arguments."""
+    """Return the noise called `kind`, None for white; `StateDependentNoise` has the other arguments."""
     if kind == "white":
         return None
     return StateDependentNoise(features, hold) if kind == "sde" else CorrelatedNoise(kind)
