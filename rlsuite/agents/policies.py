@@ -69,11 +69,8 @@ class Policy(nn.Module):
             output, features = self._act(observation)
         mean = output.mean if isinstance(output, Gaussian) else output
         if self.remembering is None:
-            return (
-                self.sample(output, self._scale() * normal(mean, self.generator))
-                if random
-                else self.mode(output)
-            )
+            fresh = normal(mean, self.generator) if random else None
+            return self.mode(output) if fresh is None else self.sample(output, self._scale() * fresh)
         if not random:  # no draw: evaluations leave the streams of training alone
             kept = mean.new_zeros(*mean.shape, self.remembering.filters) if state is None else state
             return self.mode(output), kept
