@@ -146,7 +146,7 @@ def arms(folder: Path, name: str, metrics: Sequence[str]) -> None:
     with panels(folder / f"{name}.png", len(shown) + varied, (3.3, 3.0)) as every:
         for axes, (metric, rows) in zip(every, shown, strict=False):
             for arm in dict.fromkeys(row["arm"] for row in rows if row[metric] != ""):
-                mine = [row for row in rows if row["arm"] == arm]
+                mine = [row for row in rows if row["arm"] == arm and row[metric] != ""]
                 draw_seeds(axes, mine, metric, ARM_COLORS.get(arm, BLUE), ARM_NAMES.get(arm, arm))
             steps_axis(axes)
             title = metric.rpartition("/")[2].replace("_", " ")

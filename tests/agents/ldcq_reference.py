@@ -4,7 +4,6 @@ Weights are those of an agent by name; nothing else is the agent's. Windows come
 random stream in the agent's order.
 """
 
-
 import torch
 from references import Adam, draw, gelu, normal_log_density, softplus
 
