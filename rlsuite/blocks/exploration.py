@@ -91,8 +91,8 @@ class StateDependentNoise(nn.Module):
 RememberingNoise = CorrelatedNoise | StateDependentNoise
 
 
-def remembering_noise(kind: Correlation, features: int, hold: int) -> RememberingNoise | None:
-    """Return the noise called `kind`, None for white; `StateDependentNoise` has the other arguments."""
-    if kind == "white":
+def remembering_noise(correlation: Correlation, features: int, hold: int) -> RememberingNoise | None:
+    """Return the noise of that name, None for white; `StateDependentNoise` has the other arguments."""
+    if correlation == "white":
         return None
-    return StateDependentNoise(features, hold) if kind == "sde" else CorrelatedNoise(kind)
+    return StateDependentNoise(features, hold) if correlation == "sde" else CorrelatedNoise(correlation)
