@@ -82,7 +82,8 @@ class Policy(nn.Module):
         if self.remembering is None:
             return self.actor(observation), observation
         seen: list[Tensor] = []
-        hook = self.actor.trunk.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        actor: Any = self.actor  # of our own, with a trunk that ends in a head
+        hook = actor.trunk.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
             return self.actor(observation), seen[-1]
         finally:

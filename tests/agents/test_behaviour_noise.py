@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import whole_runs as runs
 from helpers import random_batch, small_agent, with_field
 from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
@@ -81,3 +82,15 @@ def test_seeds_stay_apart_and_learning_knows_nothing_of_it(name):
         agent.update(random_batch())
     for left, right in zip(alone.parameters(), white.parameters(), strict=True):
         assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("correlation", ["pink", "sde"])
+def test_a_resumed_run_equals_the_unbroken_one(tmp_path, correlation):
+    """What the noise remembers is saved in the middle of an episode."""
+    fields = {"noise_correlation": correlation, "normalize_observations": True}
+    train = {"steps": 210, "warmup_steps": 50, "seeds": 2, "num_envs": 1, "eval_every": 70, "log_every": 70}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    runs.train(whole, "td3", fields, **train)
+    runs.train(broken, "td3", fields, **{**train, "steps": 140})
+    runs.train(broken, "td3", fields, **train, resume=True)
+    runs.assert_same_run(whole, broken)

@@ -296,7 +296,7 @@ class Denoiser(Hourglass):
 
     def blocks(self) -> Sequence[Block]:
         """Return the blocks on the way down and those on the way up, widest first."""
-        return [*self.down, *self.up]  # type: ignore[list-item]
+        return [*self.down, *self.up]
 
     def forward(self, latent: Tensor, time: Tensor, contexts: Sequence[Tensor]) -> Tensor:
         """Return predictions of z_0, `[*lead, N, C, Z]`; see `Hourglass.forward`."""

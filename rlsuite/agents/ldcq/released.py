@@ -46,7 +46,7 @@ class ReleasedDenoiser(Hourglass):
 
     def blocks(self) -> Sequence[Block]:
         """Return the blocks on the way down, those on the way up, widest first, and the last one."""
-        return [*self.down, *self.up, self.final]  # type: ignore[list-item]
+        return [*self.down, *self.up, self.final]
 
     def embed_state(self, observation: Tensor) -> Tensor:
         """Embed states, `[*lead, N, F]`."""
