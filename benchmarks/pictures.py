@@ -337,6 +337,7 @@ ALL: Mapping[str, Callable[[], None]] = {
     "halfcheetah": lambda: learning_curves(RESULTS / "halfcheetah_100k"),
     "swimmer_sac": lambda: learning_curves(RESULTS / "swimmer_sac"),
     "swimmer_stac": lambda: learning_curves(RESULTS / "swimmer_stac"),
+    "mountain_car": lambda: learning_curves(RESULTS / "mountain_car"),
     "hopper": lambda: fine_tuning(RESULTS / "hopper_finetune"),
     "study": lambda: study(RESULTS / "study", PICTURES / "study.png"),
     "grama": lambda: arms(RESULTS / "grama", "grama", ("grama/inactive_critic", "grama/inactive_actor")),
