@@ -146,7 +146,7 @@ def arms(folder: Path, name: str, metrics: Sequence[str]) -> None:
     with panels(folder / f"{name}.png", len(shown) + varied, (3.3, 3.0)) as every:
         for axes, (metric, rows) in zip(every, shown, strict=False):
             for arm in dict.fromkeys(row["arm"] for row in rows if row[metric] != ""):
-                mine = [row for row in rows if row["arm"] == arm]
+                mine = [row for row in rows if row["arm"] == arm and row[metric] != ""]
                 draw_seeds(axes, mine, metric, ARM_COLORS.get(arm, BLUE), ARM_NAMES.get(arm, arm))
             steps_axis(axes)
             title = metric.rpartition("/")[2].replace("_", " ")
@@ -337,6 +337,7 @@ ALL: Mapping[str, Callable[[], None]] = {
     "halfcheetah": lambda: learning_curves(RESULTS / "halfcheetah_100k"),
     "swimmer_sac": lambda: learning_curves(RESULTS / "swimmer_sac"),
     "swimmer_stac": lambda: learning_curves(RESULTS / "swimmer_stac"),
+    "mountain_car": lambda: learning_curves(RESULTS / "mountain_car"),
     "hopper": lambda: fine_tuning(RESULTS / "hopper_finetune"),
     "study": lambda: study(RESULTS / "study", PICTURES / "study.png"),
     "grama": lambda: arms(RESULTS / "grama", "grama", ("grama/inactive_critic", "grama/inactive_actor")),

@@ -6,7 +6,7 @@
 Both arms of an experiment are ordinary runs, all seeds of an arm in one process: interrupted, the same
 command goes on; finished runs are left alone. Further flags of `rlsuite train` may follow. Leaves
 `curves.csv`, `arms.csv` (shares of inactive units or stop rates over env steps), `lengths.csv` (episodes of
-the last replay by length) and a picture.
+the last replay by length), `terminals.csv` (rows of it that terminated, by env steps) and a picture.
 """
 
 import argparse
@@ -29,15 +29,17 @@ from rlsuite.runs.metrics import read_metrics
 from rlsuite.runs.runfolder import METRICS_FILE, RunFolder
 
 LENGTH_BIN = 50  # env steps; a time limit of 1,000 makes twenty bins
+BLOCK = 10_000  # env steps of a seed in which terminal rows are counted
 
 
 class Experiment(NamedTuple):
-    """Flags of both arms, what tells them apart, and what to draw beside the returns."""
+    """Flags of both arms, what tells them apart, what to draw beside the returns, and what else to keep."""
 
     common: tuple[str, ...]
     arms: Mapping[str, tuple[str, ...]]
     steps: int
     metrics: tuple[str, ...]
+    kept: tuple[str, ...] = ()
 
 
 EXPERIMENTS = {
@@ -54,7 +56,11 @@ EXPERIMENTS = {
         ("redo/inactive_critic", "redo/inactive_actor"),
     ),
     "least": Experiment(
-        (), {"plain": (), "least": ("--plugins", "least")}, 80_000, ("least/stop_rate", "least/noise")
+        (),
+        {"plain": (), "least": ("--plugins", "least")},
+        80_000,
+        ("least/stop_rate", "least/noise"),
+        ("least/ended_within_30", "q/mean", "eval/value_error"),
     ),
 }
 
@@ -100,13 +106,9 @@ def lengths(path: Path) -> Counter[int]:
 
     Of a ring that has forgotten rows, each world's first end is left out: its episode's start may be gone.
     """
-    loaded = CheckpointStore(path / "ckpt").load(config_digest=None)
-    if loaded is None:
+    replay, done = flags(path, "next/done")
+    if done is None:
         return Counter()
-    replay = loaded.documents["counters"]["replay"]
-    done = torch.cat([chunk_columns(rows)["next/done"].flatten() for _, rows in loaded.chunks()]).view(
-        -1, replay["num_envs"]
-    )
     forgotten = replay["total"] > replay["rows"]
     done = done.roll(-(replay["total"] // replay["num_envs"]) % len(done), 0) if forgotten else done
     found: Counter[int] = Counter()
@@ -115,6 +117,36 @@ def lengths(path: Path) -> Counter[int]:
         each = np.diff(ends if forgotten else np.concatenate(([-1], ends)))
         found.update((each // LENGTH_BIN * LENGTH_BIN).tolist())
     return found
+
+
+def flags(path: Path, column: str) -> tuple[dict[str, Any], torch.Tensor | None]:
+    """Return the counts of the replay in the last checkpoint, and a column of it, `[steps, envs]`."""
+    loaded = CheckpointStore(path / "ckpt").load(config_digest=None)
+    if loaded is None:
+        return {}, None
+    replay = loaded.documents["counters"]["replay"]
+    rows = torch.cat([chunk_columns(rows)[column].flatten() for _, rows in loaded.chunks()])
+    return replay, rows.view(-1, replay["num_envs"])
+
+
+def terminals(path: Path) -> list[dict[str, int]]:
+    """Count the rows in the last checkpoint's replay that terminated, by seed and 10,000 env steps of it."""
+    replay, terminated = flags(path, "next/terminated")
+    if terminated is None or replay["total"] > replay["rows"]:  # a ring that has forgotten has no env steps
+        return []
+    train = RunFolder.open(path).config()["train"]
+    of_seed = terminated.view(len(terminated), train["seeds"], -1)
+    each = max(1, BLOCK // of_seed.shape[-1])
+    return [
+        {
+            "seed": train["seed"] + seed,
+            "from_env_step": BLOCK * number,
+            "env_steps": block[:, seed].numel(),
+            "terminal_rows": int(block[:, seed].sum()),
+        }
+        for number, block in enumerate(of_seed.split(each))
+        for seed in range(train["seeds"])
+    ]
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -146,13 +178,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code := run_here(plan, runs[arm]):
             return code
     returns = [{"arm": arm, **row} for arm, path in runs.items() for row in collect([path])]
-    shares = traces(runs, experiment.metrics)
+    shares = traces(runs, (*experiment.metrics, *experiment.kept))
     tables = {"curves.csv": returns, "arms.csv": shares}
     tables["lengths.csv"] = [
         {"arm": arm, "from_length": start, "episodes": count}
         for arm, path in runs.items()
         for start, count in sorted(lengths(path).items())
     ]
+    tables["terminals.csv"] = [{"arm": arm, **row} for arm, path in runs.items() for row in terminals(path)]
     for name, rows in tables.items():
         if rows:
             write_rows(line.out / name, rows)

@@ -62,11 +62,13 @@ class WindowShape(NamedTuple):
         horizon: length of a whole window.
         stride: between the starts of neighbouring windows.
         short: those that the end of an episode cuts are there, too.
+        inner: they lead to their own last state, not to the one after it.
     """
 
     horizon: int
     stride: int = 1
     short: bool = True
+    inner: bool = False
 
 
 class Columns(NamedTuple):

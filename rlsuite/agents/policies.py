@@ -9,7 +9,7 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from rlsuite.blocks.exploration import CorrelatedNoise, Correlation
+from rlsuite.blocks.exploration import RememberingNoise
 from rlsuite.blocks.heads import Gaussian, tanh_of_mean
 from rlsuite.blocks.noise import Source, normal
 
@@ -19,7 +19,7 @@ DETERMINISTIC_NOISE = 0.03  # of an actor without a std, for actions in [-1, 1];
 class Policy(nn.Module):
     """Observation to action in [-1, 1] under TorchRL's exploration types.
 
-    `exploration_scale` multiplies the behaviour noise and is read here alone. With correlated noise the
+    `exploration_scale` multiplies the behaviour noise and is read here alone. With noise that remembers the
     policy also takes and returns the noise's state, and takes the steps since the episode began.
 
     Args:
@@ -29,7 +29,8 @@ class Policy(nn.Module):
         generator: behaviour noise.
         normalizer: of the observations, or None.
         dropout: the actor's dropout, where it has one, is part of the behaviour; it never is of the mode.
-        correlation: of the noise from step to step.
+        remembering: behaviour noise that has a state; None draws it anew at every step. What depends on the
+            state of the environment reads the input of the actor's last layer, `actor.trunk.head`.
     """
 
     exploration_scale: Tensor
@@ -43,12 +44,12 @@ class Policy(nn.Module):
         normalizer: nn.Module | None = None,
         *,
         dropout: bool = True,
-        correlation: Correlation = "white",
+        remembering: RememberingNoise | None = None,
     ) -> None:
         super().__init__()
         self.actor, self.mode, self.sample, self.normalizer = actor, mode, sample, normalizer
         self.generator, self.dropout = generator, dropout
-        self.correlated = None if correlation == "white" else CorrelatedNoise(correlation)
+        self.remembering = remembering
         self.register_buffer("exploration_scale", torch.ones(()))
 
     def forward(
@@ -58,36 +59,48 @@ class Policy(nn.Module):
 
         Args:
             observation: `[*, B, O]`.
-            state: of correlated noise, `[*, B, A, K]`; None begins it anew.
-            step_count: env steps since the episode began, `[*, B, 1]`, for correlated noise.
+            state: of noise that remembers, `[*, B, A, K]`; None begins it anew.
+            step_count: env steps since the episode began, `[*, B, 1]`, for noise that remembers.
         """
         if self.normalizer is not None:
             observation = self.normalizer(observation)
         random = exploration_type() == ExplorationType.RANDOM
         with nullcontext() if random and self.dropout else evaluating(self.actor):
-            output = self.actor(observation)
+            output, features = self._act(observation)
         mean = output.mean if isinstance(output, Gaussian) else output
-        if self.correlated is not None and (state is None or random):
-            state = self._next_state(mean, state, step_count)
-        if not random:
-            action = self.mode(output)
-        else:
-            scale = self.exploration_scale  # one number, or one per seed: `[S, 1, 1]`
-            scale = scale.view(-1, 1, 1) if scale.dim() else scale
-            if self.correlated is None or state is None:
-                fresh = normal(mean, self.generator)
-            else:
-                fresh = self.correlated.value(state)
-            action = self.sample(output, scale * fresh)
-        return action if self.correlated is None else (action, state)  # type: ignore[return-value]
+        if self.remembering is None:
+            fresh = normal(mean, self.generator) if random else None
+            return self.mode(output) if fresh is None else self.sample(output, self._scale() * fresh)
+        if not random:  # no draw: evaluations leave the streams of training alone
+            kept = mean.new_zeros(*mean.shape, self.remembering.filters) if state is None else state
+            return self.mode(output), kept
+        state = self._next_state(mean, state, step_count)
+        return self.sample(output, self._scale() * self.remembering.value(state, features)), state
+
+    def _act(self, observation: Tensor) -> tuple[Any, Tensor]:
+        """Return the actor's output and, for noise that remembers, what its last layer was given."""
+        if self.remembering is None:
+            return self.actor(observation), observation
+        seen: list[Tensor] = []
+        actor: Any = self.actor  # of our own, with a trunk that ends in a head
+        hook = actor.trunk.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            return self.actor(observation), seen[-1]
+        finally:
+            hook.remove()
+
+    def _scale(self) -> Tensor:
+        scale = self.exploration_scale  # one number, or one per seed: `[S, 1, 1]`
+        return scale.view(-1, 1, 1) if scale.dim() else scale
 
     def _next_state(self, mean: Tensor, state: Tensor | None, step_count: Tensor | None) -> Tensor:
-        assert self.correlated is not None
-        fresh = normal(mean.unsqueeze(-1).expand(*mean.shape, self.correlated.filters), self.generator)
-        begins = torch.ones(mean.shape[:-1], dtype=torch.bool, device=mean.device)
+        assert self.remembering is not None
+        # Drawn at every step, needed or not: what one env draws depends on no other's episodes.
+        fresh = normal(mean.unsqueeze(-1).expand(*mean.shape, self.remembering.filters), self.generator)
+        step = torch.zeros(mean.shape[:-1], dtype=torch.int64, device=mean.device)
         if state is not None and step_count is not None:
-            begins = (step_count == 0).squeeze(-1)
-        return self.correlated(fresh if state is None else state, fresh, begins)
+            step = step_count.squeeze(-1)
+        return self.remembering(fresh if state is None else state, fresh, step)
 
 
 @contextmanager
@@ -105,7 +118,7 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 def policy_module(policy: nn.Module) -> TensorDictModule:
     """Wrap a policy as the TensorDictModule `observation -> action` that TorchRL's tools expect."""
-    if getattr(policy, "correlated", None) is None:
+    if getattr(policy, "remembering", None) is None:
         return TensorDictModule(policy, in_keys=["observation"], out_keys=["action"])
     keys = ["observation", "exploration", "step_count"]
     return TensorDictModule(policy, in_keys=keys, out_keys=["action", "exploration"])
@@ -116,14 +129,14 @@ def squashed_gaussian_policy(
     generator: Source,
     normalizer: nn.Module | None = None,
     mode: Callable[[Gaussian], Tensor] = tanh_of_mean,
-    correlation: Correlation = "white",
+    remembering: RememberingNoise | None = None,
 ) -> TensorDictModule:
     """Return the policy of an actor with pre-tanh Gaussians: `mode`, or a sample with scaled noise."""
 
     def sample(gaussian: Gaussian, noise: Tensor) -> Tensor:
         return (gaussian.mean + gaussian.std * noise).tanh()
 
-    return policy_module(Policy(actor, mode, sample, generator, normalizer, correlation=correlation))
+    return policy_module(Policy(actor, mode, sample, generator, normalizer, remembering=remembering))
 
 
 def clipped_policy(
@@ -131,7 +144,7 @@ def clipped_policy(
     generator: Source,
     normalizer: nn.Module | None = None,
     std: float | None = None,
-    correlation: Correlation = "white",
+    remembering: RememberingNoise | None = None,
 ) -> TensorDictModule:
     """Return the policy of an actor whose actions are clipped to [-1, 1]: its mean, or mean plus noise.
 
@@ -140,7 +153,7 @@ def clipped_policy(
         generator: behaviour noise.
         normalizer: of the observations, or None.
         std: of the behaviour noise; None takes the Gaussian's, and without one 0.03.
-        correlation: of the noise from step to step.
+        remembering: noise with a state; None draws it anew at every step.
     """
 
     def mean(output: Gaussian | Tensor) -> Tensor:
@@ -150,5 +163,5 @@ def clipped_policy(
         actors = output.std if isinstance(output, Gaussian) else DETERMINISTIC_NOISE
         return (mean(output) + (actors if std is None else std) * noise).clamp(-1, 1)
 
-    fields: dict[str, Any] = {"dropout": False, "correlation": correlation}
+    fields: dict[str, Any] = {"dropout": False, "remembering": remembering}
     return policy_module(Policy(actor, mean, sample, generator, normalizer, **fields))

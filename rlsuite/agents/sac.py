@@ -26,12 +26,12 @@ from rlsuite.agents.losses import (
 from rlsuite.agents.optim import Adam, descend_alpha, polyak
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
-from rlsuite.blocks.exploration import Correlation
+from rlsuite.blocks.exploration import Correlation, remembering_noise
 from rlsuite.blocks.heads import EVALUATION_ACTIONS, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.bounds import PolyakRate, Positive, UnitInterval, Widths, check_bounds
+from rlsuite.bounds import AtLeastOne, PolyakRate, Positive, UnitInterval, Widths, check_bounds
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
@@ -74,7 +74,10 @@ class SACConfig:
     critic_scale: Positive = 1.0
     """Factor of the critics' squared error; 0.5 in the authors' code. Adam feels it by its epsilon alone."""
     noise_correlation: Correlation = "white"
-    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
+    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow), pink (all time scales), or a
+    random function of the state (`sde`)."""
+    sde_steps: AtLeastOne = 32
+    """Env steps for which `sde` keeps its function; our choice."""
     evaluation: Literal["mode", "mean"] = "mode"
     """Evaluation action: tanh of the Gaussian's mean, or the squashed Gaussian's mean."""
 
@@ -123,7 +126,10 @@ class SAC(Agent):
         normed = replace(shape, layer_norm=config.layer_norm_actor)
         self.actor = GaussianActor(*sizes, normed, log_std_range=std)
         self.critic = ScalarCritic(*sizes, replace(shape, layer_norm=config.layer_norm), members=2)
-        self.log_alpha = nn.Parameter(torch.full((*self.lead, 1), math.log(config.alpha_init)))
+        # A double where it takes plain steps, as in the STAC author's code: small ones would be lost.
+        precision = torch.float64 if config.alpha_step == "sgd" else torch.get_default_dtype()
+        log_alpha = torch.full((*self.lead, 1), math.log(config.alpha_init), dtype=precision)
+        self.log_alpha = nn.Parameter(log_alpha)
         self.target_entropy = entropy_target(config.target_entropy, spaces.action)
         self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
         policy = [(list(self.actor.parameters()), config.lr_actor)]
@@ -136,13 +142,16 @@ class SAC(Agent):
         self.add_parts(alpha_optimizer, alpha=nn.ParameterList([self.log_alpha]))
         self.target_critic = self.add_target("target_critic", self.critic)
         mode, act = EVALUATION_ACTIONS[config.evaluation], self.generators["act"]
-        self.policy = squashed_gaussian_policy(
-            self.actor, act, self.normalizer, mode, config.noise_correlation
-        )
+        remembering = remembering_noise(config.noise_correlation, config.hidden[-1], config.sde_steps)
+        self.policy = squashed_gaussian_policy(self.actor, act, self.normalizer, mode, remembering)
+
+    def temperature(self, like: Tensor) -> Tensor:
+        """Return alpha `[*lead, 1]`, without gradient, in the precision of `like`."""
+        return self.log_alpha.detach().exp().to(like.dtype)
 
     def learn(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
         """Step the critics, then actor and temperature against the new critics, then the targets."""
-        config, alpha = self.config, self.log_alpha.detach().exp()
+        config, alpha = self.config, self.temperature(batch.reward)
         target = soft_target(self.target_critic, self.actor, batch, alpha, noise)
         q = self.critic(batch.observation, batch.action)
         q_loss = critic_loss(q, target, config.critic_scale)
@@ -169,7 +178,8 @@ class SAC(Agent):
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
-        tensors, alpha = self.normalized_batch(self.read(batch)), self.log_alpha.exp()
+        tensors = self.normalized_batch(self.read(batch))
+        alpha = self.temperature(tensors.reward)
         target = soft_target(self.target_critic, self.actor, tensors, alpha, Noise(self.generators["learn"]))
         q = self.critic(tensors.observation, tensors.action).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
@@ -178,12 +188,13 @@ class SAC(Agent):
     def state_value(self, observation: Tensor) -> StateValue:
         """Value observations `[*lead, N, O]` by both critics' mean at ten actions each."""
         draw = partial(sample_action, self.actor)
-        return soft_state_value(draw, self.critic, self.log_alpha.exp(), self.normalized(observation))
+        alpha = self.temperature(observation)
+        return soft_state_value(draw, self.critic, alpha, self.normalized(observation))
 
     @torch.no_grad()
     def action_value(self, observation: Tensor, action: Tensor) -> StateValue:
         """Value actions `[*lead, N, A]` at observations `[*lead, N, O]` by both critics' mean."""
-        alpha, observation = self.log_alpha.exp(), self.normalized(observation)
+        alpha, observation = self.temperature(observation), self.normalized(observation)
         return soft_action_value(self.actor, self.critic, alpha, observation, action)
 
 

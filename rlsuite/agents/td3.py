@@ -17,7 +17,7 @@ from rlsuite.agents.losses import Critic, smoothed_next_action, squared_td_loss,
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
-from rlsuite.blocks.exploration import Correlation
+from rlsuite.blocks.exploration import Correlation, remembering_noise
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import NetShape, Network, check_widths
@@ -55,7 +55,10 @@ class TD3Config:
     exploration_noise: Annotated[float, Bounds(0)] = 0.1
     """Deviation of the behaviour noise, for actions in [-1, 1]."""
     noise_correlation: Correlation = "white"
-    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
+    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow), pink (all time scales), or a
+    random function of the state (`sde`)."""
+    sde_steps: AtLeastOne = 32
+    """Env steps for which `sde` keeps its function; our choice."""
     target_noise: Annotated[float, Bounds(0)] = 0.2
     """Deviation of the noise on the target action."""
     target_noise_clip: Annotated[float, Bounds(0)] = 0.5
@@ -100,7 +103,8 @@ class TD3(Agent):
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.target_actor = self.add_target("target_actor", self.actor)
         self.target_critic = self.add_target("target_critic", self.critic)
-        noise = (config.exploration_noise, config.noise_correlation)
+        remembering = remembering_noise(config.noise_correlation, config.hidden[-1], config.sde_steps)
+        noise = (config.exploration_noise, remembering)
         self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, *noise)
 
     def critic_shape(self) -> NetShape:

@@ -1,6 +1,6 @@
-"""Exploration noise that remembers: Ornstein-Uhlenbeck and pink noise as filters of white noise.
+"""Exploration noise that remembers: Ornstein-Uhlenbeck, pink, and noise that is a function of the state.
 
-Legend: B envs, A action, K filters. Leading axes are independent seeds.
+Legend: B envs, A action, K filters or features. Leading axes are independent seeds.
 """
 
 import math
@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Correlation = Literal["white", "ou", "pink"]
+Correlation = Literal["white", "ou", "pink", "sde"]
 
 OU_RATE = 0.15 * 1e-2  # theta times dt of the DDPG authors' process: it forgets in 667 env steps
 PINK_OCTAVES = 10  # filters that forget in 1, 2, 4, ... 512 env steps; an episode has about 1,000
+LEAST_FEATURE = 1e-6  # norm of features below which noise fades out instead of being 0 / 0
 
 
 class CorrelatedNoise(nn.Module):
@@ -42,18 +43,56 @@ class CorrelatedNoise(nn.Module):
         """K."""
         return len(self.decay)
 
-    def forward(self, state: Tensor, fresh: Tensor, begins: Tensor) -> Tensor:
+    def forward(self, state: Tensor, fresh: Tensor, step: Tensor) -> Tensor:
         """Return the next state, `[*, B, A, K]`.
 
         Args:
             state: of the last step, `[*, B, A, K]`.
             fresh: standard normal draws of the same shape.
-            begins: an episode begins at this step, `[*, B]`.
+            step: env steps since the episode began, `[*, B]`.
         """
         moved = self.decay * state + (1 - self.decay.square()).sqrt() * fresh
         first = torch.zeros_like(fresh) if self.starts_at_rest else fresh
-        return torch.where(begins[..., None, None], first, moved)
+        return torch.where((step == 0)[..., None, None], first, moved)
 
-    def value(self, state: Tensor) -> Tensor:
+    def value(self, state: Tensor, features: Tensor) -> Tensor:
         """Return the noise `[*, B, A]` of a state."""
         return state.sum(-1) / math.sqrt(self.filters)
+
+
+class StateDependentNoise(nn.Module):
+    """Noise that is a function of what the actor sees: a random matrix times the actor's last features.
+
+    Generalised state-dependent exploration (Raffin et al. 2021, arXiv 2005.05719): the matrix is kept for
+    some env steps, in which equal states get equal noise, and actions are smooth. There the matrix has learnt
+    deviations, which then also are the policy's. Here the features are divided by their length: the noise has
+    variance 1 at every state, as the other kinds have, and the deviation stays what the agent says (its
+    actor's, or a number); losses know nothing of it. Our choice, so that one door serves all kinds of noise.
+
+    Args:
+        features: K, length of the actor's last hidden layer.
+        hold: env steps for which a matrix is kept; an episode begins with a new one.
+    """
+
+    def __init__(self, features: int, hold: int) -> None:
+        super().__init__()
+        self.filters, self.hold = features, hold
+
+    def forward(self, state: Tensor, fresh: Tensor, step: Tensor) -> Tensor:
+        """Return the matrices `[*, B, A, K]` of this step; arguments as of `CorrelatedNoise.forward`."""
+        return torch.where((step % self.hold == 0)[..., None, None], fresh, state)
+
+    def value(self, state: Tensor, features: Tensor) -> Tensor:
+        """Return the noise `[*, B, A]` of matrices at features `[*, B, K]`."""
+        along = (state * features.unsqueeze(-2)).sum(-1)
+        return along / features.norm(dim=-1, keepdim=True).clamp(min=LEAST_FEATURE)
+
+
+RememberingNoise = CorrelatedNoise | StateDependentNoise
+
+
+def remembering_noise(correlation: Correlation, features: int, hold: int) -> RememberingNoise | None:
+    """Return the noise of that name, None for white; `StateDependentNoise` has the other arguments."""
+    if correlation == "white":
+        return None
+    return StateDependentNoise(features, hold) if correlation == "sde" else CorrelatedNoise(correlation)

@@ -6,7 +6,7 @@ state after them: H + 1 states for H actions. Near the end of a segment windows 
 Legend: N batch, S seeds, W windows, H horizon, E segments, O observation, A action.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -42,6 +42,7 @@ class WindowReplay(OfflineReplay):
         horizon: H, transitions of a whole window.
         stride: transitions between the starts of neighbouring windows.
         short: windows that a segment's end cuts are there, too.
+        inner: a window leads to its own last state, not to the one after it.
         batch_size: windows per sample, N.
         generator: draws the indices; a tuple of S generators gives batches `[S, N]`.
 
@@ -49,7 +50,7 @@ class WindowReplay(OfflineReplay):
         ValueError: there is no window, or the episodes do not cover the transitions in order.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what the base and a window's shape hold)
         self,
         rows: TensorDict,
         episodes: Tensor,
@@ -59,11 +60,12 @@ class WindowReplay(OfflineReplay):
         segments: Tensor | None = None,
         stride: int = 1,
         short: bool = True,
+        inner: bool = False,
         generator: Source = None,
     ) -> None:
         super().__init__(rows, episodes, batch_size=batch_size, generator=generator)
         self.segments = episodes if segments is None else segments
-        self.horizon, self.stride = horizon, stride
+        self.horizon, self.stride, self.inner = horizon, stride, inner
         self.starts = window_starts(self.segments, 1 if short else horizon, stride)
         if not len(self.starts):
             raise ValueError(
@@ -105,10 +107,10 @@ class WindowReplay(OfflineReplay):
     def _shape(self) -> torch.Size:
         return torch.Size((*self.lead, len(self)))
 
-    def start_priorities(self) -> None:
-        """Draw windows by priority from now on, all equal at first."""
+    def start_priorities(self, kept: Tensor | None = None) -> None:
+        """Draw windows by priority from now on, all equal at first; those not in `kept` `[W]` never."""
         self.priorities = Priorities(len(self), lead=self.lead, device=self.starts.device)
-        self.priorities.fill(1.0)
+        self.priorities.fill(1.0 if kept is None else kept.to(torch.float32))
         self.version += 1
 
     def sample(self) -> TensorDict:
@@ -128,27 +130,26 @@ class WindowReplay(OfflineReplay):
         """Return windows `[...]` by number, with all their steps.
 
         `observation` `[..., H, O]`, `action` `[..., H, A]`, `mask` `[..., H]` (1 at the window's steps; what
-        comes after its end repeats the last one), and ("next", "observation") `[..., O]`, the state after it.
+        comes after its end repeats the last one), and ("next", "observation") `[..., O]`, where it leads.
         """
         count = torch.arange(self.horizon, device=index.device)
         length = self.lengths[index].unsqueeze(-1)
         places = self.starts[index].unsqueeze(-1) + torch.minimum(count, length - 1)
-        next_obs = self.rows["next", "observation"][places[..., -1]]
         observation = self.rows["observation"]
         return TensorDict(
             {
                 "observation": observation[places],
                 "action": self.rows["action"][places],
                 "mask": (count < length).to(observation.dtype),
-                "next": TensorDict({"observation": next_obs}, index.shape),
+                "next": TensorDict({"observation": self._led_to(places[..., -1])}, index.shape),
             },
             index.shape,
         )
 
     def ends(self, index: Tensor) -> TensorDict:
-        """Return the first state of windows `[...]` and the one after them."""
+        """Return the first state of windows `[...]` and the one that they lead to."""
         first, last = self.starts[index], self.starts[index] + self.lengths[index] - 1
-        next_td = {"observation": self.rows["next", "observation"][last]}
+        next_td = {"observation": self._led_to(last)}
         return TensorDict(
             {"observation": self.rows["observation"][first], "next": TensorDict(next_td, index.shape)},
             index.shape,
@@ -156,12 +157,20 @@ class WindowReplay(OfflineReplay):
 
     def returns(self, gamma: float) -> Tensor:
         """Return the discounted sum of the rewards of every window, `[W]` float32."""
-        reward = self.rows["next", "reward"].squeeze(-1)
-        total = torch.zeros(len(self), dtype=torch.float64, device=reward.device)
+        reward = self.rows["next", "reward"].squeeze(-1).double()
+        return self.discounted(lambda step: reward[self._row(step)], gamma)
+
+    def discounted(self, at: Callable[[int], Tensor], gamma: float) -> Tensor:
+        """Return the discounted sum `[W]` float32 over every window of `at(step)`, float64 `[W]`."""
+        total = torch.zeros(len(self), dtype=torch.float64, device=self.starts.device)
         for step in reversed(range(self.horizon)):
-            here = torch.where(step < self.lengths, reward[self._row(step)], 0).double()
-            total = here + gamma * total
+            total = torch.where(step < self.lengths, at(step), 0.0) + gamma * total
         return total.float()
+
+    def increment(self, step: int) -> Tensor:
+        """Return by how much a step's reward exceeds the one before, `[W]`; 0 at a window's first step."""
+        reward = self.rows["next", "reward"].squeeze(-1).double()
+        return reward[self._row(step)] - reward[self._row(max(0, step - 1))]
 
     def terminated(self) -> Tensor:
         """Return whether the window's last transition terminated, `[W]` bool; truncation does not count."""
@@ -172,6 +181,14 @@ class WindowReplay(OfflineReplay):
         gained = (self.rows["next", "reward"].squeeze(-1) != 0).cumsum(0)
         before = torch.nn.functional.pad(gained, (1, 0))[self.starts]
         return gained[self._row(self.horizon)] > before
+
+    def until_reward(self) -> Tensor:
+        """Return which windows are not behind the first one of their segment with a reward, `[W]` bool."""
+        rewarded = self.rewarded().long()
+        seen = torch.nn.functional.pad(rewarded.cumsum(0), (1, 0))[:-1]  # before this window
+        begins = torch.isin(self.starts, self.segments[:, 0])  # each segment's first window
+        before = torch.where(begins, seen, 0).cummax(0).values
+        return seen == before
 
     def return_range(self, gamma: float, *, cuts_end: bool) -> ReturnRange:
         """Return the range of discounted returns over all transitions.
@@ -236,6 +253,10 @@ class WindowReplay(OfflineReplay):
         if not self.lead:
             return column[index]
         return column[torch.arange(len(index), device=index.device).unsqueeze(-1), index]
+
+    def _led_to(self, last: Tensor) -> Tensor:
+        """Return the states to which windows lead whose last transitions are `last`."""
+        return self.rows["observation"][last] if self.inner else self.rows["next", "observation"][last]
 
     def _row(self, step: int) -> Tensor:
         """Place of transition `step` of every window, of the last one where the window is shorter."""

@@ -151,8 +151,9 @@ class SAC:
         self.alpha_adam = Adam([self.log_alpha], self.c.lr_alpha)
 
     def policy(self, s, stream):
-        mean, log_std = self.actor(s).chunk(2, -1)
-        return tanh_action(mean, log_std.clamp(-20, 2).exp(), draw(mean, stream))
+        mean, raw = self.actor(s).chunk(2, -1)
+        std = raw.clamp(-20, 2).exp() if self.c.actor_std == "exp" else softplus(raw.clamp(min=-5))
+        return tanh_action(mean, std, draw(mean, stream))
 
     def update(self, rows, stream):
         alpha = self.log_alpha.detach().exp()
@@ -166,7 +167,10 @@ class SAC:
         q = torch.minimum(*[value(net, rows.s, a) for net in self.critics])
         entropy_gap = log_prob.detach().mean() - rows.a.shape[-1]  # target entropy: minus the action's length
         self.actor_adam.descend((alpha * log_prob - q).mean())
-        self.alpha_adam.descend(-(self.log_alpha * entropy_gap).sum())
+        if self.c.alpha_step == "adam":
+            self.alpha_adam.descend(-(self.log_alpha * entropy_gap).sum())
+        else:  # the STAC paper's baseline: plain gradient descent on log alpha
+            self.log_alpha.data += self.c.lr_alpha * entropy_gap
         for target, net in zip(self.targets, self.critics, strict=True):
             follow(target, net, self.c.tau)
 

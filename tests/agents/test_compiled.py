@@ -168,12 +168,21 @@ def test_compiled_updates_of_variants_are_the_eager_ones(record_property, name, 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("encoder", ["gru", "transformer"])
+@pytest.mark.parametrize("kind", ["gru", "transformer", "released"])
 @pytest.mark.parametrize("lead", [(), (2,)])
-def test_compiled_stages_are_the_eager_ones(record_property, lead, encoder):
-    each = 40
+def test_compiled_stages_are_the_eager_ones(record_property, lead, kind):
+    check_stages(record_property, lead, kind, each=40)
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_stage_is_one_graph(record_property):
+    check_stages(record_property, (), "released", each=2)
+
+
+def check_stages(record_property, lead, kind, each):
     fields = {f"{stage}_updates": each for stage in ("skills", "prior", "values")}
-    agents = [small_ldcq(lead=lead, encoder=encoder, **fields) for _ in "ab"]
+    fields |= {"networks": kind, "weighting": "mean"} if kind == "released" else {"encoder": kind}
+    agents = [small_ldcq(lead=lead, **fields) for _ in "ab"]
     sides = [(agents[0], compiled(agents[0]), windows(lead)), (agents[1], agents[1].update, windows(lead))]
     for stage in agents[0].stages:
         for _ in range(each):
@@ -189,7 +198,7 @@ def test_compiled_stages_are_the_eager_ones(record_property, lead, encoder):
             assert gap <= 1e-6, name
         gap, name = difference(*(tensors_of(agent) for agent in agents))
         record_property(stage, gap)
-        print(f"ldcq {lead} {encoder} {stage}: {gap:.1e}")
+        print(f"ldcq {lead} {kind} {stage}: {gap:.1e}")
         assert gap <= TOLERANCE, name
 
 

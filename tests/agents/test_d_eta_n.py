@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import random
+from fractions import Fraction
 
 import pytest
 import torch
@@ -27,8 +29,10 @@ from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError
 from rlsuite.registry import agent_class
 from rlsuite.replay.batch import Batch
+from rlsuite.returns.mdp import build
 from rlsuite.returns.objectives import Lower, Mean, Norm, Range, Target, Upper
 from rlsuite.returns.stock import StockSpace, advance
+from rlsuite.returns.tabular import optimal_upper_cvar
 from rlsuite.training.assembly import new_agent
 from rlsuite.training.rng import SeedStreams
 
@@ -216,7 +220,8 @@ class Told(DEtaN):
 
     def quantiles(self, observation):
         stock = observation[..., -1:]
-        return stock, self.law.view(1, 4, 1).expand(*observation.shape[:-1], 2, 4, 1)
+        law = self.law if self.law.dim() > 1 else self.law.view(1, 4, 1)
+        return stock, law.expand(*observation.shape[:-1], 2, 4, 1)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +237,29 @@ def test_evaluations_choose_the_first_stock_of_the_best_tail(utility, level, val
     total = config.objective()(stock.item() + Told.law.double()).mean().item()
     found = -stock.item() + total / (1 if utility == "mean_cvar" else level)
     assert found == pytest.approx(value)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_upper_tail_is_that_of_the_exact_solution(seed):
+    """Twenty small tables: one state, two lotteries, told exactly; the grid meets crossings, too."""
+    draw, step = random.Random(seed), 0.01
+    lotteries = [[draw.randint(-4, 10) for _ in range(4)] for _ in range(2)]
+    level = draw.choice([0.25, 0.5, 0.75])
+    fields = {"utility": "upper", "level": level, "quantiles": 4, "hidden": (16,)}
+    agent = Told(STOCKED_SPACES, DEtaNConfig(**fields, stock_candidates=1401), make_generators(0))
+    agent.law = torch.tensor(lotteries, dtype=torch.float32).view(1, 2, 4, 1)
+    stock = agent.first_stock(torch.zeros(3, SPACES.observation))
+    rows = torch.zeros(1, SPACES.observation)
+    rows[..., -1] = stock
+    utility = agent.expected_utility(rows)
+    found = utility.item() / level - stock.item()
+    options = [[(Fraction(1, 4), value, "end") for value in lottery] for lottery in lotteries]
+    exact = optimal_upper_cvar(build({"s": options}), Fraction(level), 1)
+    assert found == pytest.approx(float(exact.choice.value), abs=step * max(1, 1 / level - 1))
+    theta = agent.law.expand(1, 2, 4, 1)
+    chosen = action_values(agent.utility, stock.view(1, 1), theta, agent.config).argmax(-1).item()
+    tail = sum(sorted(lotteries[chosen])[-int(4 * level) :]) / (4 * level)
+    assert tail <= found + step  # no single lottery is better than the mixture, which the value is of
 
 
 def test_without_a_level_the_environments_own_stocks_are_kept():

@@ -3,9 +3,11 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from ldcq_helpers import TINY, small_ldcq
+from ldcq_helpers import rows as recorded
 from torch import Tensor
 
 from rlsuite.agents.ldcq.diffusion import (
@@ -21,8 +23,15 @@ from rlsuite.agents.ldcq.diffusion import (
     noised,
 )
 from rlsuite.agents.ldcq.model import Decoder, GRUEncoder, TransformerEncoder, kl_divergence, skill_loss
-from rlsuite.agents.ldcq.values import choose, importance_weights, latent_targets, weighted_loss
+from rlsuite.agents.ldcq.values import (
+    choose,
+    importance_weights,
+    latent_targets,
+    weighted_loss,
+    window_targets,
+)
 from rlsuite.blocks.heads import Gaussian
+from rlsuite.replay.windows import WindowReplay
 
 
 def double(steps: int, **fields) -> Schedule:
@@ -163,6 +172,84 @@ def test_importance_weights_and_their_loss():
     q, target = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]), torch.zeros(2, 3)
     loss = weighted_loss(q, target, torch.tensor([1.0, 0.5, 0.0]))
     assert loss.tolist() == [1.0, 0.0]
+
+
+def test_the_released_weights_correct_for_nothing():
+    """A product of [N, 1] and [N] is [N, N]: its mean is that of the losses times that of the weights."""
+    g = torch.Generator().manual_seed(0)
+    q, target, weight = (
+        torch.randn(2, 7, generator=g),
+        torch.randn(2, 7, generator=g),
+        torch.rand(7, generator=g),
+    )
+    squared = (q - target).square()
+    broadcast = torch.stack([(member.unsqueeze(-1) * weight).mean() for member in squared])
+    torch.testing.assert_close(weighted_loss(q, target, weight, "mean"), broadcast)
+    torch.testing.assert_close(broadcast, squared.mean(-1) * weight.mean())
+    assert not torch.allclose(weighted_loss(q, target, weight), broadcast)
+
+
+REWARDS = [0, 0, 1, 2, 2, 0, 5, 0, 0, 0, 0, 3, 0]  # of one episode; the other's are 0 but for its fourth
+
+
+def two_episodes(**fields) -> WindowReplay:
+    """Windows of four steps, of two episodes of 13 rows; the first one terminates."""
+    rows, _ = recorded()
+    rows = rows[:26].clone()
+    reward = torch.zeros(26)
+    reward[:13], reward[16] = torch.tensor(REWARDS).float(), 1.0
+    rows["next", "reward"] = reward.unsqueeze(-1)
+    episodes = torch.tensor([[0, 13], [13, 26]])
+    return WindowReplay(rows, episodes, horizon=4, short=False, batch_size=8, **fields)
+
+
+TARGETS = {"gamma": 0.9, "window_gamma": 1.0, "bootstrap": "step", "window_reward": "sum", "scale": 1.0}
+
+
+def by_hand(data, of):
+    """`of` the rewards of every window, as numpy has them."""
+    reward = data.rows["next", "reward"].squeeze(-1)
+    return [of(reward[start : start + 4].numpy()) for start in data.starts.tolist()]
+
+
+def test_windows_of_the_released_antmaze():
+    data = two_episodes()
+    found = window_targets(data, ends="reward", **{**TARGETS, "window_reward": "goal"})
+    assert found.reward.tolist() == by_hand(data, lambda rewards: 4.0 * (rewards > 0).any())
+    assert found.kept.tolist() == [True] + [False] * 9 + [True] + [False] * 9  # rows 0 to 3 and 13 to 16
+    assert found.discount.tolist() == pytest.approx([0.9 * (r == 0) for r in found.reward.tolist()])
+    assert found.range == (0.0, 4.0)
+    data.start_priorities(found.kept)
+    drawn = {int(i) for _ in range(20) for i in data.sample()["index"]}
+    assert drawn == {0, 10}
+
+
+def test_windows_of_the_released_kitchen():
+    data = two_episodes()
+    found = window_targets(data, ends="never", **{**TARGETS, "window_reward": "increments"})
+    assert found.reward.tolist() == by_hand(data, lambda rewards: np.diff(rewards, prepend=rewards[0]).sum())
+    assert found.discount.tolist() == pytest.approx([0.9] * 20)
+    assert found.range == pytest.approx((-50.0, 30.0), rel=1e-6)  # 0 to 0 behind the 5, 2 to 5 before it
+
+
+def test_windows_of_the_released_locomotion():
+    data = two_episodes()
+    fields = {**TARGETS, "bootstrap": "window", "scale": 0.1}
+    found = window_targets(data, ends="terminated", **fields)
+    assert found.reward.tolist() == pytest.approx(by_hand(data, lambda rewards: rewards.sum() / 10))
+    assert found.kept.all()
+    terminal = data.starts == 9  # the window that ends with the first episode
+    assert found.discount.tolist() == pytest.approx(torch.where(terminal, 0.0, 0.9**4).tolist())
+
+
+def test_a_window_may_lead_to_its_own_last_state():
+    ours, released = two_episodes(), two_episodes(inner=True)
+    index = torch.arange(len(ours))
+    for content in ("steps", "ends"):
+        after = getattr(ours, content)(index)["next", "observation"]
+        last = getattr(released, content)(index)["next", "observation"]
+        assert torch.equal(after, ours.rows["next", "observation"][ours.starts + 3])
+        assert torch.equal(last, ours.rows["observation"][ours.starts + 3])
 
 
 @pytest.mark.parametrize("lead", [(), (2,)])

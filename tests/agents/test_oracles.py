@@ -7,6 +7,8 @@ import references
 import torch
 from helpers import SPACES, random_batch, small_agent
 
+from rlsuite.presets import load_preset
+
 pytestmark = pytest.mark.usefixtures("float64")
 
 UPDATES = 100
@@ -54,9 +56,13 @@ def check(name, program, *, spaces=SPACES, reward=1.0, prepare=lambda agent: Non
     return reference
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.5])
-def test_sac(scale):
-    check("sac", references.SAC, critic_scale=scale, **SOFT)
+STAC_PAPER = {k: v for k, v in load_preset("sac", "stac_paper", "Hopper-v4")[1].items() if k != "evaluation"}
+
+
+@pytest.mark.parametrize("fields", [{}, STAC_PAPER], ids=["default", "stac_paper"])
+def test_sac(fields):
+    assert fields.get("critic_scale", 1.0) == (0.5 if fields else 1.0)
+    check("sac", references.SAC, **{**SOFT, **fields})
 
 
 @pytest.mark.parametrize(("delay", "units"), [(1, "unit"), (2, "unit"), (2, "env")])

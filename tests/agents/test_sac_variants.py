@@ -7,6 +7,7 @@ import torch
 from helpers import check_loss_module, random_batch, small_agent
 from torch import nn
 
+from rlsuite.agents.optim import descend_alpha
 from rlsuite.agents.sac import SACConfig, SACLoss
 from rlsuite.blocks.heads import RAW_STD_FLOOR
 from rlsuite.blocks.mlp import LayerNorm
@@ -24,6 +25,7 @@ def test_preset_is_the_papers_baseline():
     config = SACConfig(**agent)
     assert (train["warmup_steps"], train["warmup_policy"]) == (10_000, "tanh_normal")
     assert (config.target_entropy, config.alpha_init, config.evaluation) == (-1.0, 0.2, "mean")
+    assert config.critic_scale == 0.5
     assert SACConfig(**PAPER).target_entropy is None
     agent = baseline()
     for network in (agent.actor, agent.critic):
@@ -39,6 +41,21 @@ def test_temperature_descends_by_the_gradient_itself():
     adam = baseline(lr_alpha=0.01, alpha_step="adam")
     adam.update(random_batch())
     assert adam.log_alpha.item() == pytest.approx(math.log(0.2) + math.copysign(0.01, gap), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sac", "stac"])
+def test_a_small_temperature_keeps_its_small_steps(name):
+    """At alpha 0.003 and a gap of 0.05 a step of STAC is 4.5e-8: lost in single precision."""
+    agent = baseline() if name == "sac" else small_agent("stac")
+    assert agent.log_alpha.dtype == torch.float64
+    agent.update(random_batch())
+    assert agent.log_alpha.dtype == torch.float64
+    with torch.no_grad():
+        agent.log_alpha.fill_(math.log(0.003))
+    for _ in range(1000):
+        alpha = agent.log_alpha.detach().exp()
+        descend_alpha(agent.log_alpha, torch.full((8,), 1.95), -2.0, 3e-4 * alpha)  # entropy -1.95
+    assert agent.log_alpha.item() - math.log(0.003) == pytest.approx(-4.5e-5, rel=1e-3)
 
 
 def test_the_actors_deviation_has_the_papers_floor():

@@ -70,6 +70,10 @@ def test_two_arms_of_an_experiment(experiment, extra, tmp_path):
     with (tmp_path / "lengths.csv").open() as file:
         lengths = list(csv.DictReader(file))
     assert sum(int(row["episodes"]) for row in lengths if row["arm"] == "plain") == 2 * 120 // 20
+    with (tmp_path / "terminals.csv").open() as file:
+        ends = list(csv.DictReader(file))
+    counted = {(row["arm"], row["seed"]): (row["env_steps"], row["terminal_rows"]) for row in ends}
+    assert counted == {(arm, seed): ("120", "0") for arm in ("plain", experiment) for seed in "01"}
     assert (tmp_path / f"{experiment}.png").exists()
     with (tmp_path / "arms.csv").open() as file:
         assert {row["arm"] for row in csv.DictReader(file)} >= {experiment}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlsuite.blocks.exploration import OU_RATE, CorrelatedNoise
+from rlsuite.blocks.exploration import OU_RATE, CorrelatedNoise, StateDependentNoise
 
 STEPS, ENVS = 4096, 64
 
@@ -15,8 +15,8 @@ def series(kind, steps=STEPS, envs=ENVS, begins=()):
     values = []
     for step in range(steps):
         fresh = torch.randn(state.shape, generator=g)
-        state = noise(state, fresh, torch.full((envs,), step in begins))
-        values.append(noise.value(state).squeeze(-1))
+        state = noise(state, fresh, torch.full((envs,), 0 if step in begins else step + 1))
+        values.append(noise.value(state, state).squeeze(-1))
     return torch.stack(values)
 
 
@@ -46,5 +46,30 @@ def test_an_episode_begins_without_memory():
     noise = CorrelatedNoise("pink")
     state = torch.full((2, 3, noise.filters), 100.0)
     fresh = torch.zeros_like(state)
-    after = noise(state, fresh, torch.tensor([True, False]))
+    after = noise(state, fresh, torch.tensor([0, 5]))
     assert (after[0] == 0).all() and (after[1] > 30).all()
+
+
+def test_state_dependent_noise_has_variance_one_at_every_state_and_keeps_its_function():
+    noise, g = StateDependentNoise(6, hold=4), torch.Generator().manual_seed(0)
+    features = torch.randn(1, 6, generator=g).exp() * torch.tensor([[1e-3], [1.0], [1e3]])  # three lengths
+    state, values = torch.zeros(3, 20_000, 6), []
+    for step in range(9):
+        fresh = torch.randn(state.shape, generator=g)
+        state = noise(state, fresh, torch.full((3,), step))
+        values.append(noise.value(state, features))
+    for value in values:
+        torch.testing.assert_close(value.var(-1), torch.ones(3), rtol=0, atol=0.05)
+    assert all(torch.equal(values[4 * (step // 4)], values[step]) for step in range(9))
+    between = (values[0] * values[4]).mean(-1)
+    assert between.abs().max() < 0.05
+    assert (noise.value(state, torch.zeros(3, 6)) == 0).all()
+
+
+def test_near_states_get_near_noise_and_far_ones_other():
+    noise, g = StateDependentNoise(64, hold=10), torch.Generator().manual_seed(0)
+    one, other = torch.randn(2, 1, 64, generator=g)
+    state = torch.randn(1, 20_000, 64, generator=g)
+    here, near, far = (noise.value(state, f) for f in (one, one + 0.05 * other, other))
+    assert (here * near).mean().item() == pytest.approx(1, abs=0.03)
+    assert abs((here * far).mean().item()) < 0.4

@@ -10,6 +10,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "offline"))
 from offline_helpers import flat_columns, write_flat
 
+from rlsuite.agents.ldcq import LDCQConfig
 from rlsuite.presets import load_preset
 
 SMALL = ("--steps", "4", "--batch-size", "8", "--agent.hidden", "8", "8", "--threads", "1", "--loggers")
@@ -72,6 +73,23 @@ def test_others_do_too(agent, dataset, train, own):
 def test_xql_and_f_dvl_are_presets_of_iql(preset, env, dataset, own):
     _, agent = load_preset("iql", preset, env, dataset)
     assert {**own, "critic_loss": "huber", "value_layer_norm": True}.items() <= agent.items()
+
+
+@pytest.mark.parametrize(
+    ("env", "dataset", "fields"),
+    [
+        ("Hopper-v4", "hopper-medium-v2", {"horizon": 10, "reward_scale": 0.1}),
+        ("none", "antmaze-umaze-v2", {"horizon": 30, "window_reward": "goal", "ends": "reward"}),
+        ("none", "maze2d-umaze-v1", {"horizon": 30, "bootstrap": "step", "reward_scale": 1.0}),
+        ("none", "kitchen-partial-v0", {"execute": 30, "ends": "never", "window_reward": "increments"}),
+    ],
+)
+def test_ldcq_as_it_was_released_by_domain(env, dataset, fields):
+    _, own = load_preset("ldcq", "released", env, dataset)
+    config = LDCQConfig(**own)
+    assert {name: getattr(config, name) for name in fields} == fields
+    assert (config.networks, config.weighting, config.successor) == ("released", "mean", "last")
+    assert config.std_min == 0 and not config.short_windows
 
 
 def test_pointmaze_has_what_was_measured_to_be_better():

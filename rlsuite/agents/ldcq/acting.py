@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from rlsuite.agents.ldcq.config import STAGES, LDCQConfig, Stage
-from rlsuite.agents.ldcq.diffusion import Denoiser, ancestral, ddim, make_schedule
+from rlsuite.agents.ldcq.diffusion import Hourglass, ancestral, ddim
 from rlsuite.agents.ldcq.model import Noise, SkillModel
 from rlsuite.agents.ldcq.values import LatentCritic, choose
 from rlsuite.blocks.noise import Source, normal
@@ -37,7 +37,7 @@ class SkillPolicy(nn.Module):
 
     Args:
         skills: the skill model.
-        denoiser: of the diffusion prior.
+        denoiser: of the diffusion prior, of either kind.
         critic: values of latents.
         config: hyper-parameters.
         normalizer: of the observations, or None.
@@ -54,7 +54,7 @@ class SkillPolicy(nn.Module):
     def __init__(
         self,
         skills: SkillModel,
-        denoiser: Denoiser,
+        denoiser: Hourglass,
         critic: LatentCritic,
         config: LDCQConfig,
         *,
@@ -66,7 +66,7 @@ class SkillPolicy(nn.Module):
         super().__init__()
         self.skills, self.denoiser, self.critic, self.normalizer = skills, denoiser, critic, normalizer
         self.config, self.generator = config, generator
-        self.schedule = make_schedule(config.diffusion_steps, config.schedule, device=device)
+        self.schedule = config.noise_schedule(device)
         self.register_buffer("exploration_scale", torch.ones((), device=device))
         self.register_buffer("latent_mean", torch.zeros(*lead, config.latent, device=device))
         self.register_buffer("latent_std", torch.ones(*lead, config.latent, device=device))

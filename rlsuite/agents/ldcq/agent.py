@@ -20,14 +20,16 @@ from torch import Tensor
 from rlsuite.agents.base import Spaces, StagedAgent, WindowShape
 from rlsuite.agents.ldcq.acting import SkillPolicy
 from rlsuite.agents.ldcq.config import STAGES, LDCQConfig, Stage
-from rlsuite.agents.ldcq.diffusion import Denoiser, denoising_loss, make_schedule, min_snr_weight, noised
+from rlsuite.agents.ldcq.diffusion import Denoiser, denoising_loss, min_snr_weight, noised
 from rlsuite.agents.ldcq.model import SkillModel
+from rlsuite.agents.ldcq.released import ReleasedDenoiser
 from rlsuite.agents.ldcq.values import (
     LatentCritic,
     importance_weights,
     latent_targets,
     smaller,
     weighted_loss,
+    window_targets,
 )
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.blocks.noise import Noise, Source, fill, normal
@@ -43,8 +45,11 @@ SEED_LIMIT = 2**62  # of the seed of the stored candidates' random stream
 
 # What must agree with the run that a stage is inherited from, besides the sizes of the networks.
 SHARED_FIELDS: dict[str, tuple[str, ...]] = {
-    "skills": ("horizon", "encoder", "encoder_layers", "state_prior", "std_min", "normalize_observations"),
-    "prior": ("diffusion_steps", "schedule", "normalize_latents"),
+    "skills": (
+        *("horizon", "encoder", "encoder_layers", "networks", "state_prior", "std_min"),
+        *("successor", "normalize_observations"),
+    ),
+    "prior": ("diffusion_steps", "schedule", "indexing", "normalize_latents"),
 }
 SHARED_PREFIXES: dict[str, tuple[str, ...]] = {
     "skills": ("skills.", "normalizer."),
@@ -80,9 +85,11 @@ class LDCQ(StagedAgent):
             horizon=config.horizon,
             state_prior=config.state_prior,
             std_min=config.std_min,
+            released=config.networks == "released",
             **shape,
         )
-        self.denoiser = Denoiser(spaces.observation, config.latent, config.widths, config.features, **shape)
+        hourglass = ReleasedDenoiser if config.networks == "released" else Denoiser
+        self.denoiser = hourglass(spaces.observation, config.latent, config.widths, config.features, **shape)
         self.critic = LatentCritic(spaces.observation, config.latent, scale=config.critic_scale, **shape)
         seeds = torch.zeros(self.lead, dtype=torch.int64)
         self.device = seeds.device
@@ -101,7 +108,7 @@ class LDCQ(StagedAgent):
             self.optimizers[stage] = Adam((list(module.parameters()), self.rates[stage].rate))
             self.add_parts(self.optimizers[stage], **{name: module})
         self.target_critic = self.add_target("target_critic", self.critic)
-        self.noise_schedule = make_schedule(config.diffusion_steps, config.schedule, device=self.device)
+        self.noise_schedule = config.noise_schedule(self.device)
         self.snr_weight = min_snr_weight(self.noise_schedule, config.snr_limit)
         self.actor = SkillPolicy(
             self.skills,
@@ -124,7 +131,8 @@ class LDCQ(StagedAgent):
     @property
     def windows(self) -> WindowShape:
         """All stages learn from windows."""
-        return WindowShape(self.config.horizon, self.config.stride, self.config.short_windows)
+        shape = (self.config.horizon, self.config.stride, self.config.short_windows)
+        return WindowShape(*shape, self.config.successor == "last")
 
     @property
     def stage(self) -> Stage:
@@ -230,14 +238,16 @@ class LDCQ(StagedAgent):
     def _begin_values(self, data: Any) -> str:
         """Sum the windows' rewards, say which go on, draw the candidates of the states after them."""
         config = self.config
-        ended = data.terminated()
-        if config.ends == "reward":
-            ended = ended | data.rewarded()
-        discount = config.gamma ** (data.lengths if config.bootstrap == "window" else 1)
-        encoded = {
-            "reward": data.returns(config.gamma if config.window_discount else 1.0),
-            "discount": torch.where(ended, 0.0, discount).float(),
-        }
+        targets = window_targets(
+            data,
+            gamma=config.gamma,
+            window_gamma=config.gamma if config.window_discount else 1.0,
+            bootstrap=config.bootstrap,
+            ends=config.ends,
+            window_reward=config.window_reward,
+            scale=config.reward_scale,
+        )
+        encoded = {"reward": targets.reward, "discount": targets.discount}
         columns = {name: column.expand(*self.lead, -1) for name, column in encoded.items()}
         columns["latent"] = self._encoded(data)
         size = math.prod(self.lead) * len(data) * config.stored * config.latent * torch.half.itemsize / 2**20
@@ -251,8 +261,8 @@ class LDCQ(StagedAgent):
             columns["candidates"] = self._stored_candidates(data)
         data.show("ends", columns)
         if config.priority and data.priorities is None:
-            data.start_priorities()
-        low, high = data.return_range(config.gamma, cuts_end=config.ends == "reward")
+            data.start_priorities(targets.kept)
+        low, high = targets.range
         self.return_range.copy_(torch.tensor([low, high]))
         if not self.actor.has("values"):
             self._forget_chosen()
@@ -372,7 +382,7 @@ class LDCQ(StagedAgent):
             target = latent_targets(batch["reward"], batch["discount"], next_q, config.choice)
         latent = batch["latent"].unsqueeze(-2)
         q = self.critic(self.normalized(batch["observation"]), latent).squeeze(-1)
-        loss = weighted_loss(q, target, self._weights(batch, target))
+        loss = weighted_loss(q, target, self._weights(batch, target), config.weighting)
         norm = self.optimizers["values"].descend(loss, config.max_norm)
         polyak(self.target_critic, self.critic, config.tau)
         error = (q - target).detach().square()

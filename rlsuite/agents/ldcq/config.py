@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from rlsuite.agents.ldcq.diffusion import ScheduleKind
-from rlsuite.agents.ldcq.values import Choice
+import torch
+
+from rlsuite.agents.ldcq.diffusion import Schedule, ScheduleKind, make_schedule
+from rlsuite.agents.ldcq.values import Choice, Ends, Weighting, WindowReward
 from rlsuite.bounds import (
     AtLeastOne,
     Bounds,
@@ -46,12 +48,16 @@ class LDCQConfig:
     """Bidirectional GRU, or a transformer with a token for the latent."""
     encoder_layers: AtLeastOne = 4
     """Layers of the encoder."""
+    networks: Literal["ours", "released"] = "ours"
+    """Encoder and denoiser: ours, or those of the authors' code (docs/ldcq.md has the differences)."""
     beta: Annotated[float, Bounds(0)] = 0.05
     """Weight of the KL between posterior and prior."""
     state_prior: bool = True
     """The skill model's prior reads the first state; else it is N(0, 1)."""
-    std_min: Positive = 0.01
-    """Least std of the skill model's Gaussians; our choice, for actions in [-1, 1]."""
+    std_min: Annotated[float, Bounds(0)] = 0.01
+    """Least std of the skill model's Gaussians; our choice, for actions in [-1, 1]. The authors' has none."""
+    successor: Literal["after", "last"] = "after"
+    """The state that a window leads to: the one after it, or its last one (authors' code)."""
     normalize_observations: bool = False
     """Feed all networks observations standardised by mean and std of the data set."""
 
@@ -59,6 +65,8 @@ class LDCQConfig:
     """Steps of the diffusion, T."""
     schedule: ScheduleKind = "linear"
     """How its variances grow; cosine ends in pure noise with few steps, too."""
+    indexing: Literal["standard", "released"] = "standard"
+    """Cumulative product of the schedule; the authors' has its first variance twice."""
     widths: tuple[int, ...] = (128, 32, 16, 8)
     """Widths of the denoiser's hourglass."""
     features: AtLeastOne = 256
@@ -86,8 +94,14 @@ class LDCQConfig:
     """Rewards inside a window are discounted; the authors' code leaves them as they are."""
     bootstrap: Literal["window", "step"] = "window"
     """Discount of the bootstrap: gamma to the window's length (paper), or gamma (authors' code, mazes)."""
-    ends: Literal["terminated", "reward"] = "terminated"
-    """What ends the future: termination, or also a reward (authors' code, mazes: the goal is the end)."""
+    window_reward: WindowReward = "sum"
+    """What a window brings: its rewards; 1 at every step of a window that reaches a reward, behind which its
+    episode has no more windows (authors' code, AntMaze); or their increments (authors' code, kitchen)."""
+    reward_scale: Positive = 1.0
+    """Multiplies the rewards of windows; 0.1 in the authors' code for locomotion."""
+    ends: Ends = "terminated"
+    """What ends the future: termination; also a reward (authors' code, mazes: the goal is the end); or
+    nothing (authors' code, kitchen)."""
     choice: Choice = "other"
     """Who picks the next latent: the other critic's target (authors' code), or the smaller value (paper)."""
     critic_scale: Positive = 1.0
@@ -105,6 +119,10 @@ class LDCQConfig:
     """Exponent of the priorities, Schaul's alpha; 0 draws windows uniformly."""
     correction: UnitInterval = 0.3
     """First exponent of the importance weights, Schaul's beta; it grows to 1 over the stage."""
+
+    weighting: Weighting = "rows"
+    """Importance weights of the loss: of each row, or their mean for all rows alike, as the authors' code has
+    it by a product of [N] with [N, 1]."""
 
     candidates: AtLeastOne = 500
     """Latents drawn for a plan, of which the best is decoded."""
@@ -134,6 +152,12 @@ class LDCQConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be in [1, {limit}]")
         if not self.widths or min(self.widths) < 1:
             raise ConfigError(f"widths = {self.widths}: name at least one, each at least 1")
+        if self.networks == "released" and self.encoder != "gru":
+            raise ConfigError(f"encoder = {self.encoder}: networks = released has the authors' gru alone")
+        if self.window_reward == "goal" and not self.priority:
+            raise ConfigError(
+                "window_reward = goal leaves windows out by their priority: priority = 0 has none"
+            )
         if self.guidance and not self.state_dropout:
             raise ConfigError(f"guidance = {self.guidance} needs state_dropout above 0")
         wrong = [stage for stage in self.stages if stage not in self.offered]
@@ -152,6 +176,11 @@ class LDCQConfig:
     def order(self) -> tuple[Stage, ...]:
         """The stages of this run."""
         return self.stages or self.offered
+
+    def noise_schedule(self, device: torch.device) -> Schedule:
+        """Return the schedule of the diffusion."""
+        released = self.indexing == "released"
+        return make_schedule(self.diffusion_steps, self.schedule, released_indexing=released, device=device)
 
     def updates_of(self, stage: Stage) -> int:
         """Updates of one stage."""

@@ -153,25 +153,37 @@ def ddim(schedule: Schedule, predict: Predict, start: Tensor, count: int) -> Ten
     return latent
 
 
-def time_features(time: Tensor) -> Tensor:
-    """Sines and cosines of t, `[..., 128]`."""
+def time_features(time: Tensor, *, released: bool = False) -> Tensor:
+    """Sines and cosines of t, `[..., 128]`; `released`: the slowest has the longest period."""
     half = TIME_FEATURES // 2
-    rate = torch.exp(torch.arange(half, device=time.device) * (-math.log(TIME_PERIOD) / half))
+    slowing = -math.log(TIME_PERIOD) / (half - 1 if released else half)
+    rate = torch.exp(torch.arange(half, device=time.device) * slowing)
     angle = time.unsqueeze(-1) * rate
     return torch.cat((angle.sin(), angle.cos()), -1)
 
 
-class _Block(nn.Module):
-    """One width of the hourglass: state and time in, residual out."""
+class Block(nn.Module):
+    """One width of the hourglass: state and time in, residual out.
 
-    def __init__(self, width: int, features: int, lead: Lead, generator: Source) -> None:
+    Args:
+        width: W.
+        features: F, length of the embeddings of state and time.
+        lead: independent networks along leading axes.
+        generator: draws the initial weights.
+        shared: its three norms are one (authors' code).
+    """
+
+    def __init__(
+        self, width: int, features: int, lead: Lead, generator: Source, *, shared: bool = False
+    ) -> None:
         super().__init__()
         options: dict[str, Any] = {"lead": lead, "generator": generator}
         self.project = Linear(features, width, **options)
         self.film = Linear(features, 2 * width, **options)
         self.first = Linear(2 * width, width, **options)
         self.second = Linear(width, width, **options)
-        self.norms = nn.ModuleList(LayerNorm(width, lead=lead) for _ in range(3))
+        norms = [LayerNorm(width, lead=lead) for _ in range(1 if shared else 3)]
+        self.norms = nn.ModuleList(norms * 3 if shared else norms)
 
     def context(self, state: Tensor) -> Tensor:
         """Project embedded states `[*lead, N, F]` to `[*lead, N, 1, W]`, once per sample, not per step."""
@@ -186,8 +198,8 @@ class _Block(nn.Module):
         return x + nn.functional.gelu(rowwise(lambda rows: self.norms[2](self.second(rows)), hidden))
 
 
-class Denoiser(nn.Module):
-    """Hourglass of residual blocks with skips, from a latent at time t and a state to the clean latent.
+class Hourglass(nn.Module):
+    """Base of the denoisers, from a latent at time t and a state to the clean latent.
 
     Args:
         observation: O.
@@ -218,16 +230,21 @@ class Denoiser(nn.Module):
         pairs = list(pairwise(widths))
         self.narrow = nn.ModuleList(Linear(wide, thin, **options) for wide, thin in pairs)
         self.widen = nn.ModuleList(Linear(thin, wide, **options) for wide, thin in pairs)
-        self.join = nn.ModuleList(Linear(2 * wide, wide, **options) for wide, _ in pairs)
-        self.down = nn.ModuleList(_Block(width, features, lead, generator) for width in widths)
-        self.up = nn.ModuleList(_Block(width, features, lead, generator) for width in widths)
+
+    def blocks(self) -> Sequence[Block]:
+        """Return all blocks, in the order of their contexts."""
+        raise NotImplementedError
+
+    def embed_state(self, observation: Tensor) -> Tensor:
+        """Embed states, `[*lead, N, F]`."""
+        return nn.functional.gelu(self.state(observation))
 
     def contexts(self, observation: Tensor, keep: Tensor | None = None) -> list[Tensor]:
         """Embed states `[*lead, N, O]` for all blocks; those with `keep` `[*lead, N]` 0 are unknown."""
-        state = nn.functional.gelu(self.state(observation))
+        state = self.embed_state(observation)
         if keep is not None:
             state = state * keep.unsqueeze(-1)
-        return [block.context(state) for block in self._blocks()]
+        return [block.context(state) for block in self.blocks()]
 
     def forward(self, latent: Tensor, time: Tensor, contexts: Sequence[Tensor]) -> Tensor:
         """Return predictions of z_0, `[*lead, N, C, Z]`.
@@ -237,20 +254,7 @@ class Denoiser(nn.Module):
             time: t, `[*lead, N]`, or `[*lead, 1]` for one time of all.
             contexts: of `contexts`.
         """
-        embedded = nn.functional.gelu(self.time(time_features(time.to(latent.dtype))))
-        x = rowwise(self.enter, latent)
-        seen = []
-        for index, block in enumerate(self.down):
-            if index:
-                seen.append(x)
-                x = rowwise(self.narrow[index - 1], x)
-            x = block(x, contexts[index], embedded)
-        for index in reversed(range(len(self.up))):
-            x = self.up[index](x, contexts[len(self.down) + index], embedded)
-            if index:
-                x = rowwise(self.widen[index - 1], x)
-                x = rowwise(self.join[index - 1], torch.cat((x, seen.pop()), -1))
-        return rowwise(self.leave, x).to(latent.dtype)
+        raise NotImplementedError
 
     def predictor(self, observation: Tensor, guidance: float = 0.0) -> Predict:
         """Return the denoiser at states `[*lead, N, O]` for a sampler.
@@ -271,5 +275,43 @@ class Denoiser(nn.Module):
 
         return predict
 
-    def _blocks(self) -> list[_Block]:
+
+class Denoiser(Hourglass):
+    """Hourglass of residual blocks with skips that are joined to what comes up; arguments of `Hourglass`."""
+
+    def __init__(
+        self,
+        observation: int,
+        latent: int,
+        widths: Sequence[int],
+        features: int,
+        *,
+        lead: Lead = (),
+        generator: Source = None,
+    ) -> None:
+        super().__init__(observation, latent, widths, features, lead=lead, generator=generator)
+        options: dict[str, Any] = {"lead": lead, "generator": generator}
+        self.join = nn.ModuleList(Linear(2 * wide, wide, **options) for wide in widths[:-1])
+        self.down = nn.ModuleList(Block(width, features, lead, generator) for width in widths)
+        self.up = nn.ModuleList(Block(width, features, lead, generator) for width in widths)
+
+    def blocks(self) -> Sequence[Block]:
+        """Return the blocks on the way down and those on the way up, widest first."""
         return [*self.down, *self.up]
+
+    def forward(self, latent: Tensor, time: Tensor, contexts: Sequence[Tensor]) -> Tensor:
+        """Return predictions of z_0, `[*lead, N, C, Z]`; see `Hourglass.forward`."""
+        embedded = nn.functional.gelu(self.time(time_features(time.to(latent.dtype))))
+        x = rowwise(self.enter, latent)
+        seen = []
+        for index, block in enumerate(self.down):
+            if index:
+                seen.append(x)
+                x = rowwise(self.narrow[index - 1], x)
+            x = block(x, contexts[index], embedded)
+        for index in reversed(range(len(self.up))):
+            x = self.up[index](x, contexts[len(self.down) + index], embedded)
+            if index:
+                x = rowwise(self.widen[index - 1], x)
+                x = rowwise(self.join[index - 1], torch.cat((x, seen.pop()), -1))
+        return rowwise(self.leave, x).to(latent.dtype)

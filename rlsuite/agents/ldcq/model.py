@@ -29,11 +29,12 @@ def rowwise(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 class GaussianHead(nn.Module):
-    """Features to mean and standard deviation, each by an MLP with one hidden layer of their width.
+    """Features to mean and standard deviation, each by an MLP with one hidden layer.
 
     Args:
         inputs: length of the features.
         outputs: length of the Gaussian.
+        hidden: width of the hidden layers; None is that of the features.
         std_min: added to softplus of the second output. Recorded actions on their bounds would otherwise
             draw the std to 0 and the likelihood to infinity; the authors' code has no such bound.
         lead: independent networks along leading axes.
@@ -41,11 +42,19 @@ class GaussianHead(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, std_min: float, lead: Lead = (), generator: Source = None
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        std_min: float,
+        hidden: int | None = None,
+        lead: Lead = (),
+        generator: Source = None,
     ) -> None:
         super().__init__()
-        self.mean = MLP(inputs, (inputs,), outputs, lead=lead, generator=generator)
-        self.raw_std = MLP(inputs, (inputs,), outputs, lead=lead, generator=generator)
+        width = inputs if hidden is None else hidden
+        self.mean = MLP(inputs, (width,), outputs, lead=lead, generator=generator)
+        self.raw_std = MLP(inputs, (width,), outputs, lead=lead, generator=generator)
         self.std_min = std_min
 
     def forward(self, features: Tensor) -> Gaussian:
@@ -90,8 +99,8 @@ class GRUEncoder(nn.Module):
     """q(z | window) by a bidirectional GRU over (embedded state, action).
 
     The posterior reads what each direction says when it has seen the whole window: the forward one at the
-    last step, the backward one at the first. The authors' code reads both at the last step, where the
-    backward one has seen a single step.
+    last step, the backward one at the first. The authors' code (`released`) reads both at the last step,
+    where the backward one has seen a single step, and has a narrower head.
 
     Args:
         observation: O.
@@ -100,11 +109,12 @@ class GRUEncoder(nn.Module):
         hidden: width of the embedding and of the GRU.
         layers: of the GRU.
         std_min: see `GaussianHead`.
+        released: as in the authors' code.
         lead: independent networks along leading axes.
         generator: draws the initial weights.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (sizes)
         self,
         observation: int,
         action: int,
@@ -113,13 +123,17 @@ class GRUEncoder(nn.Module):
         layers: int,
         *,
         std_min: float,
+        released: bool = False,
         lead: Lead = (),
         generator: Source = None,
     ) -> None:
         super().__init__()
-        self.embed = MLP(observation, (hidden,), hidden, lead=lead, generator=generator)
-        self.gru = BiGRU(hidden + action, hidden, layers, lead=lead, generator=generator)
-        self.head = GaussianHead(2 * hidden, latent, std_min=std_min, lead=lead, generator=generator)
+        self.released = released
+        options: dict[str, Any] = {"lead": lead, "generator": generator}
+        self.embed = MLP(observation, (hidden,), hidden, **options)
+        self.gru = BiGRU(hidden + action, hidden, layers, **options)
+        width = hidden if released else 2 * hidden
+        self.head = GaussianHead(2 * hidden, latent, std_min=std_min, hidden=width, **options)
 
     def forward(self, observation: Tensor, action: Tensor, mask: Tensor) -> Gaussian:
         """Return the posterior, `[*lead, N, 1, Z]` each.
@@ -132,8 +146,9 @@ class GRUEncoder(nn.Module):
         steps = torch.cat((rowwise(self.embed, observation).relu(), action), -1) * mask.unsqueeze(-1)
         ahead, back = self.gru(steps).chunk(2, -1)
         last = (mask.sum(-1, keepdim=True).long() - 1).unsqueeze(-1)  # [*lead, N, 1, 1]
-        ending = ahead.gather(-2, last.expand(*last.shape[:-1], ahead.shape[-1]))
-        gaussian = self.head(torch.cat((ending, back[..., :1, :]), -1).squeeze(-2))
+        last = last.expand(*last.shape[:-1], ahead.shape[-1])
+        whole = back.gather(-2, last) if self.released else back[..., :1, :]
+        gaussian = self.head(torch.cat((ahead.gather(-2, last), whole), -1).squeeze(-2))
         return Gaussian(gaussian.mean.unsqueeze(-2), gaussian.std.unsqueeze(-2))
 
 
@@ -309,6 +324,7 @@ class SkillModel(nn.Module):
         horizon: steps of a whole window.
         state_prior: the prior reads the first state; else it is N(0, 1).
         std_min: see `GaussianHead`.
+        released: the GRU's encoder is that of the authors' code.
         lead: independent networks along leading axes.
         generator: draws the initial weights.
     """
@@ -323,6 +339,7 @@ class SkillModel(nn.Module):
         horizon: int,
         state_prior: bool,
         std_min: float,
+        released: bool = False,
         lead: Lead = (),
         generator: Source = None,
     ) -> None:
@@ -331,18 +348,11 @@ class SkillModel(nn.Module):
         self.horizon, self.latent = horizon, latent
         options: dict[str, Any] = {"std_min": std_min, "lead": lead, "generator": generator}
         self.encoder: GRUEncoder | TransformerEncoder
+        widths = (*sizes, hidden, layers)
         if encoder == "gru":
-            self.encoder = GRUEncoder(observation, action, latent, hidden, layers, **options)
+            self.encoder = GRUEncoder(*widths, released=released, **options)
         else:
-            self.encoder = TransformerEncoder(
-                observation,
-                action,
-                latent,
-                hidden,
-                layers,
-                horizon=horizon,
-                **options,
-            )
+            self.encoder = TransformerEncoder(*widths, horizon=horizon, **options)
         self.decoder = Decoder(observation, action, latent, hidden, **options)
         self.dynamics = GaussianNetwork(observation + latent, hidden, observation, **options)
         self.state_prior = GaussianNetwork(observation, hidden, latent, **options) if state_prior else None

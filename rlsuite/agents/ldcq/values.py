@@ -4,18 +4,22 @@ Legend: N windows, C candidate latents of each, Z latent, O observation; two cri
 axes are independent seeds.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rlsuite.blocks.mlp import MLP, LayerNorm, Lead
 from rlsuite.blocks.noise import Source
+from rlsuite.replay.windows import ReturnRange, WindowReplay
 
 STATE_FEATURES, LATENT_FEATURES = 256, 128  # widths of both branches; authors' code
 JOINT = (128, 32)  # widths after them; authors' code
 
 Choice = Literal["other", "smaller"]
+Ends = Literal["terminated", "reward", "never"]
+WindowReward = Literal["sum", "goal", "increments"]
+Weighting = Literal["rows", "mean"]
 
 
 class LatentCritic(nn.Module):
@@ -93,6 +97,67 @@ def importance_weights(probability: Tensor, exponent: float | Tensor) -> Tensor:
     return weight / weight.amax(-1, keepdim=True)
 
 
-def weighted_loss(q: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Weighted squared error of each member, `[*, 2]`: mean over `[*, 2, N]` with weights `[*, N]`."""
+def weighted_loss(q: Tensor, target: Tensor, weight: Tensor, weighting: Weighting = "rows") -> Tensor:
+    """Weighted squared error of each member, `[*, 2]`: mean over `[*, 2, N]` with weights `[*, N]`.
+
+    With "mean" every row has the weights' mean, which corrects for nothing: the authors' code multiplies a
+    loss `[N, 1]` by weights `[N]`, and the mean of the product `[N, N]` is that of both factors.
+    """
+    if weighting == "mean":
+        weight = weight.mean(-1, keepdim=True)
     return (weight.unsqueeze(-2) * (q - target).square()).mean(-1)
+
+
+class WindowTargets(NamedTuple):
+    """What the targets of windows are made of, `[W]` each, and the range of what their values can be."""
+
+    reward: Tensor
+    discount: Tensor
+    kept: Tensor
+    """Whether the window is learnt from."""
+    range: ReturnRange
+
+
+def window_targets(
+    data: WindowReplay,
+    *,
+    gamma: float,
+    window_gamma: float,
+    bootstrap: str,
+    ends: Ends,
+    window_reward: WindowReward,
+    scale: float,
+) -> WindowTargets:
+    """Sum the rewards of windows and say how far what comes after counts.
+
+    Args:
+        data: the windows.
+        gamma: discount per env step.
+        window_gamma: discount inside a window.
+        bootstrap: what comes after counts gamma to the window's length ("window") or gamma ("step").
+        ends: what ends the future of a window.
+        window_reward: see `LDCQConfig`.
+        scale: multiplies the sums.
+    """
+    kept = torch.ones(len(data), dtype=torch.bool, device=data.starts.device)
+    if window_reward == "goal":
+        kept = data.until_reward()
+        ones = data.discounted(lambda step: torch.ones_like(data.starts, dtype=torch.float64), window_gamma)
+        reward = torch.where(data.rewarded(), ones, 0.0)
+    elif window_reward == "increments":
+        reward = data.discounted(data.increment, window_gamma)
+    else:
+        reward = data.returns(window_gamma)
+    reward = scale * reward
+    length = data.lengths if bootstrap == "window" else torch.ones_like(data.lengths)
+    ended = data.terminated() if ends != "never" else torch.zeros_like(kept)
+    if ends == "reward":
+        ended = ended | data.rewarded()
+    discount = torch.where(ended, 0.0, gamma**length).float()
+    if window_reward == "sum":
+        low, high = data.return_range(gamma, cuts_end=ends == "reward")
+        return WindowTargets(reward, discount, kept, ReturnRange(scale * low, scale * high))
+    # A window may bring the least or the greatest of these sums for ever, unless a reward ends its future.
+    going_on = 1.0 if ends == "reward" else 1 / (1 - min(float(discount.max()), 1 - 1e-6))
+    low, high = min(0.0, float(reward.min())), max(0.0, float(reward.max()))
+    return WindowTargets(reward, discount, kept, ReturnRange(going_on * low, going_on * high))

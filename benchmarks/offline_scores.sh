@@ -1,0 +1,57 @@
+#!/bin/sh
+# Offline runs that are longer than those of docs/iql.md's tables, each made by one word:
+#
+#   sh benchmarks/offline_scores.sh pointmaze     # IQL on the medium maze, 200,000 updates, 3 seeds
+#   sh benchmarks/offline_scores.sh hopper        # medium-expert whose two halves come from one run of SAC
+#   sh benchmarks/offline_scores.sh halfcheetah   # 1 % expert and 99 % random rows: IQL, BC, 10%BC
+#
+# Run again after a stop or a kill it goes on: data that are there are kept, finished runs are left alone.
+# Data go to MINARI_DATASETS_PATH (by default runs/offline_scores/data), tables to runs/offline_scores.
+# EXPERT is a Stable-Baselines3 actor for HalfCheetah (HalfCheetah-tqc.safetensors of DLR-RM/rl-trained-agents)
+# or a run folder.
+set -eu
+root=runs/offline_scores
+: "${MINARI_DATASETS_PATH:=$PWD/$root/data}" "${SEEDS:=3}" "${UPDATES:=200000}" "${ROWS:=200000}"
+export MINARI_DATASETS_PATH
+
+made() { # NAME FLAGS...: make a data set of ours, where it is not there
+    [ -d "$MINARI_DATASETS_PATH/rlsuite/$1-v0" ] || rlsuite data make "$@"
+}
+
+table() { # OUT DATASET AGENTS FLAGS...: train and score
+    out=$1 data=$2 agents=$3
+    shift 3
+    rlsuite bench d4rl --datasets "rlsuite/$data-v0" --agents "$agents" --steps "$UPDATES" --seeds "$SEEDS" \
+        --evaluations 20 --threads 1 --out "$root/$out" "$@"
+}
+
+case ${1:-} in
+pointmaze)
+    made pointmaze/medium --seed 123
+    table pointmaze pointmaze/medium iql
+    ;;
+hopper)
+    sac=$root/sac_hopper
+    if [ -d "$sac/ckpt" ]; then
+        [ -d "$sac/ckpt/step-000000200000" ] || rlsuite resume "$sac"
+    else
+        rlsuite train sac --env Hopper-v5 --steps 200000 --checkpoint-every 100000 --seed 0 --threads 1 --out "$sac"
+    fi
+    made hopper/medium --policy "$sac" --checkpoint 100000 --steps "$ROWS"
+    made hopper/expert --policy "$sac" --checkpoint best --steps "$ROWS"
+    made hopper/medium-expert --parts rlsuite/hopper/medium-v0 rlsuite/hopper/expert-v0
+    table hopper hopper/medium-expert iql,bc
+    ;;
+halfcheetah)
+    made halfcheetah/random --steps "$ROWS"
+    made halfcheetah/expert --policy "${EXPERT:-HalfCheetah-tqc.safetensors}" --steps $((ROWS / 20))
+    made halfcheetah/random-expert --parts rlsuite/halfcheetah/random-v0 rlsuite/halfcheetah/expert-v0 \
+        --shares 0.99 0.01 --steps "$ROWS"
+    table halfcheetah halfcheetah/random-expert bc,iql
+    table halfcheetah_best10 halfcheetah/random-expert bc --preset best10
+    ;;
+*)
+    sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'
+    exit 2
+    ;;
+esac
