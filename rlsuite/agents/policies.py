@@ -9,7 +9,7 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from rlsuite.blocks.exploration import CorrelatedNoise, Correlation
+from rlsuite.blocks.exploration import Correlation, process_of
 from rlsuite.blocks.heads import Gaussian, tanh_of_mean
 from rlsuite.blocks.noise import Source, normal
 
@@ -48,7 +48,7 @@ class Policy(nn.Module):
         super().__init__()
         self.actor, self.mode, self.sample, self.normalizer = actor, mode, sample, normalizer
         self.generator, self.dropout = generator, dropout
-        self.correlated = None if correlation == "white" else CorrelatedNoise(correlation)
+        self.correlated = None if correlation == "white" else process_of(correlation)
         self.register_buffer("exploration_scale", torch.ones(()))
 
     def forward(

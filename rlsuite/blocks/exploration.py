@@ -1,4 +1,4 @@
-"""Exploration noise that remembers: Ornstein-Uhlenbeck and pink noise as filters of white noise.
+"""Exploration noise that remembers: Ornstein-Uhlenbeck and pink noise as filters of white noise, held noise.
 
 Legend: B envs, A action, K filters. Leading axes are independent seeds.
 """
@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Correlation = Literal["white", "ou", "pink"]
+Correlation = Literal["white", "ou", "pink", "held"]
 
 OU_RATE = 0.15 * 1e-2  # theta times dt of the DDPG authors' process: it forgets in 667 env steps
+HELD_STEPS = 16  # held noise is drawn anew after 1 to 16 env steps; FlashSAC
 PINK_OCTAVES = 10  # filters that forget in 1, 2, 4, ... 512 env steps; an episode has about 1,000
 
 
@@ -57,3 +58,42 @@ class CorrelatedNoise(nn.Module):
     def value(self, state: Tensor) -> Tensor:
         """Return the noise `[*, B, A]` of a state."""
         return state.sum(-1) / math.sqrt(self.filters)
+
+
+class HeldNoise(nn.Module):
+    """White noise that is held for n env steps, n drawn with probability in proportion to n^-2, n <= 16.
+
+    FlashSAC's exploration (Kim et al. 2026, arXiv 2604.04539). Its code has one count for all envs, which runs on through
+    episodes; here every env has its own, and an episode begins with fresh noise (our choice). The state's two columns
+    are the noise and the env steps left of it.
+    """
+
+    thresholds: Tensor
+    filters = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = torch.arange(1, HELD_STEPS + 1, dtype=torch.float64) ** -2
+        self.register_buffer("thresholds", weights.cumsum(0)[:-1] / weights.sum(), persistent=False)
+
+    def durations(self, uniform: Tensor) -> Tensor:
+        """Return how many env steps noise is held, for draws from U[0, 1)."""
+        return 1 + torch.searchsorted(self.thresholds, uniform.double().contiguous(), right=True)
+
+    def forward(self, state: Tensor, fresh: Tensor, begins: Tensor) -> Tensor:
+        """Return the next state, `[*, B, A, 2]`; see `CorrelatedNoise.forward`."""
+        left = state[..., 1] - 1
+        # All actions of an env have the duration of the first one's draw.
+        uniform = torch.special.ndtr(fresh[..., :1, 1])
+        drawn = torch.stack((fresh[..., 0], (self.durations(uniform) + 0 * left).to(fresh.dtype)), -1)
+        held = torch.stack((state[..., 0], left), -1)
+        return torch.where((begins.unsqueeze(-1) | (left < 1)).unsqueeze(-1), drawn, held)
+
+    def value(self, state: Tensor) -> Tensor:
+        """Return the noise `[*, B, A]` of a state."""
+        return state[..., 0]
+
+
+def process_of(correlation: Literal["ou", "pink", "held"]) -> CorrelatedNoise | HeldNoise:
+    """Return the noise of a name."""
+    return HeldNoise() if correlation == "held" else CorrelatedNoise(correlation)
