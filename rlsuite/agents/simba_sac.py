@@ -41,7 +41,7 @@ Actor = Callable[..., Gaussian]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimbaSACConfig:
-    """Hyper-parameters; the defaults are FlashSAC's on one environment, whose actor is half as wide (presets)."""
+    """Hyper-parameters; the defaults are FlashSAC's but for its narrower actor and held noise (presets)."""
 
     hidden: Widths = (256, 256, 256)
     """Widths of the critics; of residual trunks that of the stem and once more for every block."""
@@ -89,8 +89,8 @@ class SimbaSACConfig:
     """Target entropy is that of an unsquashed Gaussian of this std in every action."""
     target_entropy: float | None = None
     """Entropy of actions in [-1, 1] instead."""
-    noise_correlation: Correlation = "held"
-    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck, pink, or held for up to 16 env steps."""
+    noise_correlation: Correlation = "white"
+    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck, pink, or held for up to 16 env steps (FlashSAC)."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range."""
@@ -130,9 +130,7 @@ def target_distribution(
     index = chosen.unsqueeze(-1).expand(*chosen.shape, support.shape[-1])
     discount = batch.discount * (1 - batch.terminated)
     shifted = batch.reward - discount * entropy
-    if isinstance(discount, Tensor):
-        discount = discount.unsqueeze(-1)
-    atoms = shifted.unsqueeze(-1) + discount * support
+    atoms = shifted.unsqueeze(-1) + discount.unsqueeze(-1) * support
     outside = ((atoms < support[0]) | (atoms > support[-1])).to(atoms.dtype).mean((-2, -1))
     if form == "hl_gauss":
         return gaussian_histogram(td_target(batch, smaller - entropy), support), outside

@@ -85,7 +85,8 @@ class HeldNoise(nn.Module):
         left = state[..., 1] - 1
         # All actions of an env have the duration of the first one's draw.
         uniform = torch.special.ndtr(fresh[..., :1, 1])
-        drawn = torch.stack((fresh[..., 0], (self.durations(uniform) + 0 * left).to(fresh.dtype)), -1)
+        steps = self.durations(uniform).to(fresh.dtype).expand_as(left)
+        drawn = torch.stack((fresh[..., 0], steps), -1)
         held = torch.stack((state[..., 0], left), -1)
         return torch.where((begins.unsqueeze(-1) | (left < 1)).unsqueeze(-1), drawn, held)
 
