@@ -27,6 +27,7 @@ from rlsuite.blocks.noise import GivenNoise
 from rlsuite.errors import ConfigError
 from rlsuite.presets import load_preset
 from rlsuite.replay.batch import Batch
+from rlsuite.strict import from_mapping
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),
@@ -241,12 +242,12 @@ def test_the_loss_module_has_the_agents_gradients(name, loss):
 def test_presets_are_the_sources():
     for env, drop in (("Hopper-v5", 5), ("HalfCheetah-v5", 0), ("Walker2d-v5", 2), ("Ant-v5", 2)):
         train, fields = load_preset("tqc", "default", env)
-        config = TQCConfig(**fields)
+        config = from_mapping(TQCConfig, fields, "preset")
         assert (config.drop, config.critics, config.quantiles, config.alpha_init) == (drop, 5, 25, 1.0)
         assert (config.hidden, config.hidden_actor) == ((512,) * 3, (256,) * 2)
         assert train["warmup_steps"] == 10_000
     train, fields = load_preset("quantile_dsac", "default", "Swimmer-v4")
-    config = QuantileDSACConfig(**fields)
+    config = from_mapping(QuantileDSACConfig, fields, "preset")
     assert (train["warmup_policy"], config.target_entropy, config.alpha_step) == ("tanh_normal", -1.0, "sgd")
     assert (config.layer_norm, config.actor_std, config.evaluation) == (True, "softplus", "mean")
     _, fields = load_preset("quantile_dsac", "fixed_alpha", "Humanoid-v5")

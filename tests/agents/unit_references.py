@@ -155,8 +155,7 @@ class SimbaSAC:
             for k in range(101):
                 discount = self.c.gamma * (1 - rows.d[n])
                 atom = (rows.r[n] / self.scale + discount * (self.z[k] - entropy[n])).clamp(-5, 5)
-                for j in range(101):
-                    target[n, j] += p[k] * max(0.0, 1 - abs(atom.item() - self.z[j].item()) / 0.1)
+                target[n] += p[k] * (1 - (atom - self.z).abs() / 0.1).clamp(min=0)
         return sum(-(target * output.log_softmax(-1)).sum(-1).mean() for output in current)
 
     def update(self, rows, stream):
