@@ -159,7 +159,8 @@ def test_updates_are_those_of_a_plain_program(variant):
         agent.update(batch)
         reference.update(rows_of(batch), stream)
     for ours, theirs in reference.pairs(agent):
-        assert (ours - theirs).norm() <= 1e-8 * theirs.norm().clamp(min=1e-3)
+        # A shift whose effect the next norm takes away has no gradient but rounding.
+        assert (ours - theirs).norm() <= 1e-8 * theirs.norm().clamp(min=1e-2)
     assert all(not torch.equal(p, before[key]) for key, p in agent.named_parameters())
     assert torch.equal(stream.get_state(), agent.generators["learn"].get_state())
 
