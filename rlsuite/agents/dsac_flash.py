@@ -1,8 +1,8 @@
-"""DSAC-T's Gaussian critics on FlashSAC's networks of unit norm, rewards and temperature; a combination of ours.
+"""DSAC-T's Gaussian critics on FlashSAC's networks, rewards and temperature; a combination of ours.
 
-Everything but the critics' loss is `simba_sac`'s. The loss is DSAC-T's (Duan et al. 2025, arXiv 2310.05858) in the
-environment's units: critics and targets are multiplied by the reward scale, so that its constants keep their sense.
-DSAC-T's target policy is dropped, as in FlashSAC (Kim et al. 2026, arXiv 2604.04539).
+Everything but the critics' loss is `simba_sac`'s. The loss is DSAC-T's (Duan et al. 2025, arXiv 2310.05858)
+in the environment's units: critics and targets are multiplied by the reward scale, so that its constants keep
+their sense. DSAC-T's target policy is dropped, as in FlashSAC (Kim et al. 2026, arXiv 2604.04539).
 
 Legend: N batch, M = 2 twin critics, O observation, A action; leading axes are independent seeds.
 """
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from rlsuite.agents.base import Spaces
 from rlsuite.agents.gaussian_returns import critic_loss, move_spread, return_targets
-from rlsuite.agents.simba_sac import SimbaSAC, SimbaSACConfig, SimbaSACLoss, outputs
 from rlsuite.agents.losses import sample_action
+from rlsuite.agents.simba_sac import SimbaSAC, SimbaSACConfig, SimbaSACLoss, outputs
 from rlsuite.blocks.heads import Gaussian
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.normed import UnitShape
@@ -98,9 +98,7 @@ class DSACFlash(SimbaSAC):
         """Make the twin critics of networks of this shape."""
         return UnitGaussianCritic(*sizes, shape, members=2)
 
-    def critic_objective(
-        self, batch: Batch, alpha: Tensor, noise: Noise
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def critic_objective(self, batch: Batch, alpha: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the critics' loss and what there is to log of them."""
         networks = self.actor, self.critic, self.target_critic
         state = self.reward_scale.scale, self.spread, self.spread_count

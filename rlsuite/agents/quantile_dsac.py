@@ -1,7 +1,8 @@
-"""Quantile DSAC: soft actor-critic with two quantile critics (Ma et al. 2020, arXiv 2004.14547), at fixed levels.
+"""Quantile DSAC: soft actor-critic with two quantile critics (Ma et al. 2020, arXiv 2004.14547).
 
-It is TQC with another pessimism: of the two critics' k-th quantiles the smaller one counts. The form here is the baseline
-of the STAC paper (arXiv 2601.00737), whose runs are published; Ma et al. draw the levels anew in every pass.
+It is TQC with another pessimism: of the two critics' k-th quantiles the smaller one counts. The form here, at
+fixed levels, is the baseline of the STAC paper (arXiv 2601.00737), whose runs are published; Ma et al. draw
+the levels anew in every pass.
 """
 
 from dataclasses import dataclass

@@ -90,13 +90,15 @@ class SimbaSACConfig:
     target_entropy: float | None = None
     """Entropy of actions in [-1, 1] instead."""
     noise_correlation: Correlation = "white"
-    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck, pink, or held for up to 16 env steps (FlashSAC)."""
+    """Behaviour noise from step to step: white, Ornstein-Uhlenbeck, pink, or held (FlashSAC)."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range."""
         check_bounds(self)
         if self.norm == "layer" and self.network != "flash":
-            raise ConfigError(f"norm = layer: {self.network} networks have their own norms; network must be flash")
+            raise ConfigError(
+                f"norm = layer: {self.network} networks have their own norms; network must be flash"
+            )
 
     @property
     def joint(self) -> bool:
@@ -112,7 +114,7 @@ def entropy_of_std(configured: float | None, std: float, actions: int) -> float:
 def target_distribution(
     next_logits: Tensor, entropy: Tensor, batch: Batch, support: Tensor, form: str = "projection"
 ) -> tuple[Tensor, Tensor]:
-    """Return the critics' target, probabilities `[N, K]`, and the share of atoms beyond the support's ends, `[]`.
+    """Return the critics' target, `[N, K]`, and the share of atoms beyond the support's ends, `[]`.
 
     The member with the smaller mean gives the whole distribution.
 
@@ -147,8 +149,8 @@ def outputs(
 ) -> tuple[Any, Any]:
     """Return the critics at the replayed rows, with gradient, and the target critics at the next, without.
 
-    In a joint pass both networks see both halves, so that their batch norms use the statistics of the mixture; the
-    targets' running statistics serve `values` alone.
+    In a joint pass both networks see both halves, so that their batch norms use the statistics of the
+    mixture; the targets' running statistics serve `values` alone.
     """
     if not joint:
         with torch.no_grad():
@@ -181,7 +183,10 @@ def critic_objective(
     action, entropy = next_sample(actor, batch, alpha, noise)
     now, later = outputs(critic, target_critic, batch, action, joint=config.joint)
     target, outside = target_distribution(later.logits, entropy, batch, now.support, config.target)
-    return cross_entropy(now.logits, target), {"q/mean": now.mean.detach().mean((-2, -1)), "q/clipped": outside}
+    return cross_entropy(now.logits, target), {
+        "q/mean": now.mean.detach().mean((-2, -1)),
+        "q/clipped": outside,
+    }
 
 
 def actor_loss(
@@ -189,7 +194,8 @@ def actor_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return alpha log pi - min_m Q at a fresh action, `[]`, and log pi, `[N]`.
 
-    The critics use their running statistics. With `joint` the actor sees the next observations in the same pass.
+    The critics use their running statistics. With `joint` the actor sees the next observations in the same
+    pass.
     """
     if joint:
         gaussian = actor(torch.cat((batch.observation, batch.next_observation), -2), "learn", "first")
@@ -279,16 +285,10 @@ class SimbaSAC(Agent):
             metrics |= self.policy_step(batch, noise)
         for rate in self.rates.values():
             rate.step()
-        scale = self.reward_scale.scale.mean(-1)
-        return metrics | numbers | {
-            "loss/critic": loss.detach(),
-            "grad_norm/critic": norm,
-            "reward_scale": scale.to(loss.dtype),
-        }
+        metrics |= {"loss/critic": loss.detach(), "grad_norm/critic": norm}
+        return metrics | numbers | {"reward_scale": self.reward_scale.scale.mean(-1)}
 
-    def critic_objective(
-        self, batch: Batch, alpha: Tensor, noise: Noise
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def critic_objective(self, batch: Batch, alpha: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the critics' loss and what there is to log of them."""
         networks = self.actor, self.critic, self.target_critic
         return critic_objective(*networks, batch, alpha, self.config, noise)
@@ -342,8 +342,8 @@ class SimbaSAC(Agent):
 class SimbaSACLoss(AgentLoss):
     """The losses as a TorchRL LossModule: `loss_critic`, `loss_actor`, `loss_alpha` of a replayed batch.
 
-    Rewards are taken as they are: divide them by a `RewardScale`'s. Call `project` on the networks after every
-    optimiser step. Its running statistics move with every call.
+    Rewards are taken as they are: divide them by a `RewardScale`'s. Call `project` on the networks after
+    every optimiser step. Its running statistics move with every call.
 
     Args:
         actor: as `rlsuite.blocks.unit_heads.UnitActor`.

@@ -1,17 +1,17 @@
 """TQC: truncated quantile critics (Kuznetsov et al. 2020, arXiv 2005.04269).
 
-Every critic predicts quantiles of the return. The target pools those of all target critics and drops the greatest:
-pessimism in small steps, without a minimum over critics.
+Every critic predicts quantiles of the return. The target pools those of all target critics and drops the
+greatest: pessimism in small steps, without a minimum over critics.
 
-Legend: N batch, M critics, K quantiles, J of a target, O observation, A action. Losses are written for the last
-axes; leading axes are independent seeds, whose losses stay apart.
+Legend: N batch, M critics, K quantiles, J of a target, O observation, A action. Losses are written for the
+last axes; leading axes are independent seeds, whose losses stay apart.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -172,9 +172,7 @@ class TQC(Agent):
         std = LOG_STD_RANGE if config.actor_std == "exp" else None
         narrow = replace(shape, hidden=config.hidden_actor or config.hidden)
         self.actor = GaussianActor(*sizes, narrow, log_std_range=std)
-        self.critic = QuantileCritic(
-            *sizes, shape=shape, members=config.critics, quantiles=config.quantiles
-        )
+        self.critic = QuantileCritic(*sizes, shape=shape, members=config.critics, quantiles=config.quantiles)
         learns = config.alpha_step == "adam"
         log_alpha = torch.full((*self.lead, 1), math.log(config.alpha_init))
         self.log_alpha = nn.Parameter(log_alpha, requires_grad=learns)
@@ -195,9 +193,7 @@ class TQC(Agent):
     def learn(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
         """Take all losses at the networks as they were, then step actor, temperature, critics and targets."""
         config, alpha = self.config, self.log_alpha.detach().exp()
-        target = quantile_target(
-            self.actor, self.target_critic, batch, alpha, config, noise, self.pool
-        )
+        target = quantile_target(self.actor, self.target_critic, batch, alpha, config, noise, self.pool)
         theta = self.critic(batch.observation, batch.action)
         loss = critic_loss(theta, target)
         policy_loss, log_prob = actor_loss(self.actor, self.critic, batch, alpha, noise, self.value)
@@ -227,7 +223,7 @@ class TQC(Agent):
 
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
-        """Return the value that the actor follows as `q`, its distance to the mean target as `td_error`, `[N]`."""
+        """Return the value that the actor follows as `q`, and the mean target less it, `[N]`."""
         tensors, noise = self.normalized_batch(self.read(batch)), Noise(self.generators["learn"])
         networks, alpha = (self.actor, self.target_critic), self.log_alpha.exp()
         target = quantile_target(*networks, tensors, alpha, self.config, noise, self.pool)

@@ -26,8 +26,9 @@ class Categorical(NamedTuple):
 def project_atoms(probabilities: Tensor, atoms: Tensor, support: Tensor) -> Tensor:
     """Return probabilities over the support `[K]` of a distribution over other atoms, `[N, K]` each.
 
-    An atom's mass is shared by its two neighbours, the nearer one having more (Bellemare et al. 2017); atoms beyond
-    the ends count as there. On CUDA a sum over all pairs, which is deterministic there as `scatter_add` is not.
+    An atom's mass is shared by its two neighbours, the nearer one having more (Bellemare et al. 2017); atoms
+    beyond the ends count as there. On CUDA a sum over all pairs, which is deterministic there as
+    `scatter_add` is not.
     """
     last = support.shape[-1] - 1
     place = (atoms.clamp(support[0], support[-1]) - support[0]) / (support[1] - support[0])
@@ -44,8 +45,8 @@ def project_atoms(probabilities: Tensor, atoms: Tensor, support: Tensor) -> Tens
 def gaussian_histogram(value: Tensor, support: Tensor) -> Tensor:
     """Return a Gaussian around `value` `[N]` as probabilities `[N, K]`, cut off at the ends (HL-Gauss).
 
-    Farebrother et al. 2024, arXiv 2403.03950: bins are half a distance around every atom, and the std is 0.75 of
-    the distance. The value is held inside the support.
+    Farebrother et al. 2024, arXiv 2403.03950: bins are half a distance around every atom, and the std is 0.75
+    of the distance. The value is held inside the support.
     """
     width = support[1] - support[0]
     value = value.clamp(support[0], support[-1]).unsqueeze(-1)

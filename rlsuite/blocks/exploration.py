@@ -63,9 +63,9 @@ class CorrelatedNoise(nn.Module):
 class HeldNoise(nn.Module):
     """White noise that is held for n env steps, n drawn with probability in proportion to n^-2, n <= 16.
 
-    FlashSAC's exploration (Kim et al. 2026, arXiv 2604.04539). Its code has one count for all envs, which runs on through
-    episodes; here every env has its own, and an episode begins with fresh noise (our choice). The state's two columns
-    are the noise and the env steps left of it.
+    FlashSAC's exploration (Kim et al. 2026, arXiv 2604.04539). Its code has one count for all envs, which
+    runs on through episodes; here every env has its own, and an episode begins with fresh noise (our choice).
+    The state's two columns are the noise and the env steps left of it.
     """
 
     thresholds: Tensor

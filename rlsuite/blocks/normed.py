@@ -1,4 +1,4 @@
-"""Trunks whose weights have unit norm: FlashSAC's, XQC's and SimbaV2's, with members and seeds as leading axes.
+"""Trunks whose weights have unit norm, FlashSAC's, XQC's and SimbaV2's; leading axes are members and seeds.
 
 A weight row (what one output unit gives its inputs) is brought back to norm 1 by `project` after every step
 of its optimiser, so that a step's size relative to the weights never shrinks.
@@ -240,8 +240,8 @@ class XQCTrunk(nn.Module):
 class HyperTrunk(nn.Module):
     """SimbaV2's network (Lee et al. 2025, arXiv 2502.15280): the stream itself has unit norm everywhere.
 
-    Inputs get a constant third entry and are normalised; blocks move the stream by a learnt share `step` towards
-    their own output and normalise; heads are linear, scale, linear with bias.
+    Inputs get a constant third entry and are normalised; blocks move the stream by a learnt share `step`
+    towards their own output and normalise; heads are linear, scale, linear with bias.
 
     Args:
         inputs: I.

@@ -20,13 +20,13 @@ VAR_EPS = 1e-8
 class RewardScale(nn.Module):
     """What rewards are divided by: the running deviation of returns, or a share of the greatest one.
 
-    The discounted return so far, G_t = gamma G_(t-1) (1 - end_(t-1)) + r_t, is followed in every env; v is the
-    variance of all of them and R their greatest absolute value. `scale` is sqrt(v) under the rule "std" (XQC), and
-    max(sqrt(v), R / bound) under "bound" (FlashSAC, SimbaV2); 1 before the first step and under "off". The replay keeps
-    raw rewards; they are divided when they are learnt from.
+    The discounted return so far, G_t = gamma G_(t-1) (1 - end_(t-1)) + r_t, is followed in every env; v is
+    the variance of all of them and R their greatest absolute value. `scale` is sqrt(v) under the rule "std"
+    (XQC), and max(sqrt(v), R / bound) under "bound" (FlashSAC, SimbaV2); 1 before the first step and under
+    "off". The replay keeps raw rewards; they are divided when they are learnt from.
 
-    The authors' codes clear G at an episode's last step instead of behind it, which loses that step's past and
-    leaks its reward into the next episode; we do not.
+    The authors' codes clear G at an episode's last step instead of behind it, which loses that step's past
+    and leaks its reward into the next episode; we do not.
 
     Args:
         gamma: discount of the returns.
@@ -70,7 +70,9 @@ class RewardScale(nn.Module):
             greatest, size = ranks.most(greatest), size * ranks.size()
         total = self.count + size
         delta = mean - self.mean
-        squares = self.var * (self.count + FIRST_WEIGHT) + var * size + delta.square() * self.count * size / total
+        squares = (
+            self.var * (self.count + FIRST_WEIGHT) + var * size + delta.square() * self.count * size / total
+        )
         self.var.copy_(squares / total)
         self.mean.add_(delta * size / total)
         self.greatest.copy_(torch.maximum(self.greatest, greatest))

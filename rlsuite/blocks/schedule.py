@@ -49,7 +49,8 @@ class CosineRate(nn.Module):
 class FallingRate(nn.Module):
     """A learning rate that falls to a share of itself over the run's updates, evenly or along half a cosine.
 
-    `rate` is read and saved as that of `CosineRate`. It stays as it is until `updates` is told, and behind them.
+    `rate` is read and saved as that of `CosineRate`. It stays as it is until `updates` is told, and behind
+    them.
 
     Args:
         initial: rate of the first step.

@@ -48,7 +48,9 @@ class UnitActor(nn.Module):
         self.trunk = shape.trunk(observation, 2 * action, heads=2)
         self.std = std
 
-    def forward(self, observation: Tensor, statistics: Statistics = "running", rows: Rows = "all") -> Gaussian:
+    def forward(
+        self, observation: Tensor, statistics: Statistics = "running", rows: Rows = "all"
+    ) -> Gaussian:
         """Return the Gaussian, `[*lead, N, A]` each, for `[*lead, N, O]`."""
         output = half(self.trunk(observation, statistics).to(observation.dtype), rows)
         mean, raw = output.chunk(2, -1)

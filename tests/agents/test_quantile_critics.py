@@ -1,5 +1,6 @@
 """TQC and quantile DSAC: numbers by hand, TorchRL's TQC, plain programs of a few updates, presets."""
 
+import itertools
 import math
 
 import pytest
@@ -42,7 +43,7 @@ def members(*rows):
 
 
 def target(theta, pool, config):
-    """The target at r 1, gamma 0.9 and alpha log pi -0.5, `[J]`: the density of two actions at 0 is chosen for it."""
+    """The target at r 1, gamma 0.9 and alpha log pi -0.5, `[J]`."""
     std = torch.full((1, 2), math.exp(0.25) / math.sqrt(2 * math.pi))  # log pi = -0.5
     gaussian = Gaussian(torch.zeros(1, 2), std)
     batch = Batch(*(torch.zeros(1, 1),) * 2, torch.ones(1), torch.zeros(1, 1), torch.zeros(1), 0.9)
@@ -162,11 +163,12 @@ class Program:
         """Target quantiles of one row, of every critic's."""
         if self.smaller:
             return [min(pair) for pair in zip(*outputs, strict=True)]
-        pooled = sorted(sum(outputs, []))
+        pooled = sorted(itertools.chain(*outputs))
         return pooled[: len(pooled) - self.c.drop * len(outputs)]
 
     def update(self, rows, stream):
-        alpha, levels = self.log_alpha.detach().exp(), (torch.arange(self.c.quantiles) + 0.5) / self.c.quantiles
+        alpha = self.log_alpha.detach().exp()
+        levels = (torch.arange(self.c.quantiles) + 0.5) / self.c.quantiles
         with torch.no_grad():
             action, log_prob = self.policy(rows.s_next, stream)
             outputs = [net(torch.cat((rows.s_next, action), -1)) for net in self.targets]

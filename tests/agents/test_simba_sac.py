@@ -1,4 +1,4 @@
-"""simba_sac and dsac_flash: targets against numbers by hand, updates against plain programs, presets, runs."""
+"""simba_sac and dsac_flash: targets against numbers by hand, updates against plain programs, presets."""
 
 import math
 
@@ -112,7 +112,12 @@ def test_the_gaussian_histogram():
 
 
 def test_the_target_entropy_and_the_temperatures_gradient():
-    for actions, expected in ((6, -2.8690887101), (3, -1.4345443550), (1, -0.4781814517), (17, -8.1290846786)):
+    for actions, expected in (
+        (6, -2.8690887101),
+        (3, -1.4345443550),
+        (1, -0.4781814517),
+        (17, -8.1290846786),
+    ):
         assert entropy_of_std(None, 0.15, actions) == pytest.approx(expected)
     assert entropy_of_std(None, 0.14676266317373993, 6) == pytest.approx(-3.0)
     log_alpha = t(math.log(0.01)).requires_grad_()

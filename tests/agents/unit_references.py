@@ -1,7 +1,7 @@
 """Plain programs of `simba_sac` and `dsac_flash`: one network per member, torch's batch norm and Adam, loops.
 
-They begin with a copy of an agent's weights, draw from the same stream in the same order, and share no code with the
-agents; see `references.py`.
+They begin with a copy of an agent's weights, draw from the same stream in the same order, and share no code
+with the agents; see `references.py`.
 """
 
 import math
@@ -37,7 +37,9 @@ class UnitNet:
         if self.name == "flash":
             x = self.linear("stem", self.norm("entry", x, training, 1e-5))
             for k in range(self.blocks):
-                y = F.relu(self.norm(f"blocks.{k}.norms.0", self.linear(f"blocks.{k}.wide", x), training, 1e-5))
+                y = F.relu(
+                    self.norm(f"blocks.{k}.norms.0", self.linear(f"blocks.{k}.wide", x), training, 1e-5)
+                )
                 y = self.linear(f"blocks.{k}.narrow", y)
                 x = x + F.relu(self.norm(f"blocks.{k}.norms.1", y, training, 1e-5))
             x = F.rms_norm(x, x.shape[-1:], w["last.weight"], 1e-6)
@@ -57,7 +59,9 @@ class UnitNet:
         heads = []
         while f"heads.{len(heads)}.weight" in w:
             k = len(heads)
-            heads.append(self.linear(f"heads.{k}", w[f"head_scales.{k}.weight"] * self.linear(f"head_layers.{k}", x)))
+            heads.append(
+                self.linear(f"heads.{k}", w[f"head_scales.{k}.weight"] * self.linear(f"head_layers.{k}", x))
+            )
         return torch.cat(heads, -1)
 
     @torch.no_grad()
@@ -81,7 +85,7 @@ def direction(x):
 
 
 class SimbaSAC:
-    """FlashSAC, XQC and SimbaV2 with categorical critics: section 1 of their shared specification, line by line."""
+    """FlashSAC, XQC and SimbaV2 with categorical critics, line by line."""
 
     def __init__(self, agent):
         self.c, self.k, self.scale = agent.config, 0, agent.reward_scale.scale.item()
@@ -169,9 +173,15 @@ class SimbaSAC:
     def pairs(self, agent):
         """(agent's tensor, ours) for every parameter, statistic and the temperature."""
         yield agent.log_alpha, self.log_alpha
-        for network, nets in ((agent.actor, None), (agent.critic, self.critics), (agent.target_critic, self.targets)):
+        for network, nets in (
+            (agent.actor, None),
+            (agent.critic, self.critics),
+            (agent.target_critic, self.targets),
+        ):
             for kind in ("weights", "running"):
-                named = network.trunk.named_parameters() if kind == "weights" else network.trunk.named_buffers()
+                named = (
+                    network.trunk.named_parameters() if kind == "weights" else network.trunk.named_buffers()
+                )
                 for key, tensor in named:
                     if nets is None:
                         yield tensor, getattr(self.actor, kind)[key]
