@@ -16,30 +16,23 @@ from torch import Tensor, nn
 from rlsuite.agents.base import Spaces
 from rlsuite.agents.gaussian_returns import critic_loss, move_spread, return_targets
 from rlsuite.agents.losses import sample_action
-from rlsuite.agents.simba_sac import SimbaSAC, SimbaSACConfig, SimbaSACLoss, outputs
+from rlsuite.agents.simba_sac import SimbaSAC, SimbaSACLoss, UnitSACConfig, outputs
 from rlsuite.blocks.heads import Gaussian
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.normed import UnitShape
 from rlsuite.blocks.unit_heads import UnitGaussianCritic
 from rlsuite.bounds import PolyakRate
-from rlsuite.errors import ConfigError
 from rlsuite.replay.batch import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DSACFlashConfig(SimbaSACConfig):
-    """Hyper-parameters: those of `SimbaSACConfig` but for its atoms, bound and target, and DSAC-T's two."""
+class DSACFlashConfig(UnitSACConfig):
+    """Hyper-parameters: those of `simba_sac` without its categorical critics', and two of DSAC-T's."""
 
     tau_spread: PolyakRate = 0.005
     """Rate of the running mean of the critics' standard deviations."""
     critic_loss: Literal["paper", "release"] = "paper"
     """DSAC-T's loss behind the published numbers, or the Huber form of its authors' later code."""
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError for values outside their range."""
-        SimbaSACConfig.__post_init__(self)
-        if self.target != "projection":
-            raise ConfigError(f"target = {self.target}: Gaussian critics have no atoms; leave it out")
 
 
 def gaussian_objective(

@@ -40,8 +40,11 @@ Actor = Callable[..., Gaussian]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SimbaSACConfig:
-    """Hyper-parameters; the defaults are FlashSAC's but for its narrower actor and held noise (presets)."""
+class UnitSACConfig:
+    """What agents on networks of unit norm have in common.
+
+    The defaults are FlashSAC's but for its narrower actor and its held noise, which the presets have.
+    """
 
     hidden: Widths = (256, 256, 256)
     """Widths of the critics; of residual trunks that of the stem and once more for every block."""
@@ -59,12 +62,8 @@ class SimbaSACConfig:
     """Feed all networks observations standardised by running mean and std (replayed rows)."""
     reward_scale: Rule = "bound"
     """Rewards are divided by the running std of returns, or where greater by a share of the greatest."""
-    atoms: Annotated[int, Bounds(2, 2**16)] = 101
-    """Atoms of a categorical critic."""
     bound: Positive = 5.0
     """Returns lie in [-bound, bound], after scaling."""
-    target: Literal["projection", "hl_gauss"] = "projection"
-    """Target of the critics: the projected distribution, or a Gaussian histogram around its mean."""
     gamma: UnitInterval = 0.99
     """Discount per env step."""
     tau: PolyakRate = 0.01
@@ -104,6 +103,16 @@ class SimbaSACConfig:
     def joint(self) -> bool:
         """Whether critics see transitions and successors in one pass, as their batch norms ask for."""
         return self.network != "simbav2" and self.norm == "batch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimbaSACConfig(UnitSACConfig):
+    """Hyper-parameters of SAC with categorical critics."""
+
+    atoms: Annotated[int, Bounds(2, 2**16)] = 101
+    """Atoms of a categorical critic."""
+    target: Literal["projection", "hl_gauss"] = "projection"
+    """Target of the critics: the projected distribution, or a Gaussian histogram around its mean."""
 
 
 def entropy_of_std(configured: float | None, std: float, actions: int) -> float:
@@ -277,7 +286,7 @@ class SimbaSAC(Agent):
         config, metrics = self.config, {}
         if moves_actor and config.order == "actor":
             metrics |= self.policy_step(batch, noise)
-        loss, numbers = self.critic_objective(batch, self.log_alpha.detach().exp(), noise)
+        loss, logged = self.critic_objective(batch, self.log_alpha.detach().exp(), noise)
         norm = self.critic_optimizer.descend(loss)
         project(self.critic, norm)
         polyak(self.target_critic, self.critic, config.tau)
@@ -286,7 +295,7 @@ class SimbaSAC(Agent):
         for rate in self.rates.values():
             rate.step()
         metrics |= {"loss/critic": loss.detach(), "grad_norm/critic": norm}
-        return metrics | numbers | {"reward_scale": self.reward_scale.scale.mean(-1)}
+        return metrics | logged | {"reward_scale": self.reward_scale.scale.mean(-1)}
 
     def critic_objective(self, batch: Batch, alpha: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the critics' loss and what there is to log of them."""

@@ -172,7 +172,7 @@ class TQC(Agent):
         std = LOG_STD_RANGE if config.actor_std == "exp" else None
         narrow = replace(shape, hidden=config.hidden_actor or config.hidden)
         self.actor = GaussianActor(*sizes, narrow, log_std_range=std)
-        self.critic = QuantileCritic(*sizes, shape=shape, members=config.critics, quantiles=config.quantiles)
+        self.critic = QuantileCritic(*sizes, shape, members=config.critics, quantiles=config.quantiles)
         learns = config.alpha_step == "adam"
         log_alpha = torch.full((*self.lead, 1), math.log(config.alpha_init))
         self.log_alpha = nn.Parameter(log_alpha, requires_grad=learns)

@@ -203,9 +203,11 @@ class ScalarCritic(_Critic):
 class QuantileCritic(_Critic):
     """K quantiles of the return for M members, in no order; `quantiles` is K."""
 
-    def __init__(self, *sizes: int, shape: NetShape, members: int, quantiles: int) -> None:
+    def __init__(
+        self, observation: int, action: int, shape: NetShape, *, members: int, quantiles: int
+    ) -> None:
         self.outputs = quantiles
-        super().__init__(*sizes, shape, members=members)
+        super().__init__(observation, action, shape, members=members)
 
     def forward(self, observation: Tensor, action: Tensor, noise: Noise | None = None) -> Tensor:
         """Return `[*lead, M, N, K]` for `[*lead, N, O]` and `[*lead, N, A]`."""
