@@ -239,21 +239,12 @@ class SimbaSAC(Agent):
             project(network)
         self.log_alpha = nn.Parameter(torch.full((*self.lead, 1), math.log(config.alpha_init)))
         self.target_entropy = entropy_of_std(config.target_entropy, config.entropy_std, spaces.action)
-        self.rates = nn.ModuleDict(
-            {
-                name: FallingRate(rate, config.lr_final, config.lr_decay)
-                for name, rate in (
-                    ("critic", config.lr_critic),
-                    ("actor", config.lr_actor),
-                    ("alpha", config.lr_alpha),
-                )
-            }
-        )
-        self.critic_optimizer = Adam((list(self.critic.parameters()), self.rates["critic"].rate))
-        self.policy_optimizer = Adam(
-            (list(self.actor.parameters()), self.rates["actor"].rate),
-            ([self.log_alpha], self.rates["alpha"].rate),
-        )
+        first = {"critic": config.lr_critic, "actor": config.lr_actor, "alpha": config.lr_alpha}
+        rates = {name: FallingRate(rate, config.lr_final, config.lr_decay) for name, rate in first.items()}
+        self.rates = nn.ModuleDict(rates)
+        self.critic_optimizer = Adam((list(self.critic.parameters()), rates["critic"].rate))
+        actor = (list(self.actor.parameters()), rates["actor"].rate)
+        self.policy_optimizer = Adam(actor, ([self.log_alpha], rates["alpha"].rate))
         self.add_parts(self.policy_optimizer, actor=self.actor)
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.add_parts(self.policy_optimizer, alpha=nn.ParameterList([self.log_alpha]))
@@ -269,8 +260,13 @@ class SimbaSAC(Agent):
 
     def begin(self, updates: int) -> None:
         """Lay the falling rates over the run."""
-        for rate in self.rates.values():
+        for rate in self.falling:
             rate.updates = updates
+
+    @property
+    def falling(self) -> list[FallingRate]:
+        """The learning rates of critics, actor and temperature."""
+        return [rate for rate in self.rates.values() if isinstance(rate, FallingRate)]
 
     def phase(self) -> dict[str, Any]:
         """Return whether the next update moves actor and temperature: the first does."""
@@ -283,7 +279,8 @@ class SimbaSAC(Agent):
 
     def learn(self, batch: Batch, noise: Noise, *, moves_actor: bool) -> dict[str, Tensor]:  # type: ignore[override]
         """Step actor and temperature, then the critics, then the targets; or the critics first."""
-        config, metrics = self.config, {}
+        config = self.config
+        metrics: dict[str, Tensor] = {}
         if moves_actor and config.order == "actor":
             metrics |= self.policy_step(batch, noise)
         loss, logged = self.critic_objective(batch, self.log_alpha.detach().exp(), noise)
@@ -292,7 +289,7 @@ class SimbaSAC(Agent):
         polyak(self.target_critic, self.critic, config.tau)
         if moves_actor and config.order == "critic":
             metrics |= self.policy_step(batch, noise)
-        for rate in self.rates.values():
+        for rate in self.falling:
             rate.step()
         metrics |= {"loss/critic": loss.detach(), "grad_norm/critic": norm}
         return metrics | logged | {"reward_scale": self.reward_scale.scale.mean(-1)}
