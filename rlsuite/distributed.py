@@ -91,6 +91,14 @@ def total(tensor: Tensor) -> Tensor:
     return summed
 
 
+def most(tensor: Tensor) -> Tensor:
+    """Return the greatest of all ranks' numbers, each for itself."""
+    greatest = tensor.detach().clone()
+    if _place.size > 1:
+        distributed.all_reduce(greatest, distributed.ReduceOp.MAX)
+    return greatest
+
+
 @torch.no_grad()
 def average_(tensors: Sequence[Tensor]) -> None:
     """Replace tensors of one type by their means over all ranks, in one message."""

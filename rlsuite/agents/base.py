@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from rlsuite.blocks.networks import NetShape
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.normalizer import RunningNorm, Standardise, identity
+from rlsuite.blocks.reward_scale import RewardScale
 from rlsuite.replay.batch import Batch, unpack
 from rlsuite.returns.stock import StockSpace
 
@@ -141,6 +142,7 @@ class Agent(nn.Module):
             raise ValueError(f"generators lacks {missing}; make_generators(seed) builds all of them")
         self.generators = {name: generators[name] for name in GENERATOR_NAMES}
         self.gamma = float(getattr(config, "gamma", 1.0))
+        self.reward_scale: RewardScale | None = None  # follows every env step's rewards, where there is one
         self.normalizer: RunningNorm | Standardise | None = None
         if getattr(config, "normalize_observations", False):
             size = spaces.observation

@@ -9,7 +9,7 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from rlsuite.blocks.exploration import RememberingNoise
+from rlsuite.blocks.exploration import RememberingNoise, StateDependentNoise
 from rlsuite.blocks.heads import Gaussian, tanh_of_mean
 from rlsuite.blocks.noise import Source, normal
 
@@ -79,7 +79,7 @@ class Policy(nn.Module):
 
     def _act(self, observation: Tensor) -> tuple[Any, Tensor]:
         """Return the actor's output and, for noise that remembers, what its last layer was given."""
-        if self.remembering is None:
+        if not isinstance(self.remembering, StateDependentNoise):
             return self.actor(observation), observation
         seen: list[Tensor] = []
         actor: Any = self.actor  # of our own, with a trunk that ends in a head

@@ -1,4 +1,4 @@
-"""Exploration noise that remembers: Ornstein-Uhlenbeck, pink, and noise that is a function of the state.
+"""Exploration noise that remembers: Ornstein-Uhlenbeck, pink, held, and as a function of the state.
 
 Legend: B envs, A action, K filters or features. Leading axes are independent seeds.
 """
@@ -9,9 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Correlation = Literal["white", "ou", "pink", "sde"]
+Filtered = Literal["white", "ou", "pink", "held"]
+Correlation = Literal["white", "ou", "pink", "held", "sde"]
 
 OU_RATE = 0.15 * 1e-2  # theta times dt of the DDPG authors' process: it forgets in 667 env steps
+HELD_STEPS = 16  # held noise is drawn anew after 1 to 16 env steps; FlashSAC
 PINK_OCTAVES = 10  # filters that forget in 1, 2, 4, ... 512 env steps; an episode has about 1,000
 LEAST_FEATURE = 1e-6  # norm of features below which noise fades out instead of being 0 / 0
 
@@ -88,11 +90,49 @@ class StateDependentNoise(nn.Module):
         return along / features.norm(dim=-1, keepdim=True).clamp(min=LEAST_FEATURE)
 
 
-RememberingNoise = CorrelatedNoise | StateDependentNoise
+class HeldNoise(nn.Module):
+    """White noise that is held for n env steps, n drawn with probability in proportion to n^-2, n <= 16.
+
+    FlashSAC's exploration (Kim et al. 2026, arXiv 2604.04539). Its code has one count for all envs, which
+    runs on through episodes; here every env has its own, and an episode begins with fresh noise (our choice).
+    The state's two columns are the noise and the env steps left of it.
+    """
+
+    thresholds: Tensor
+    filters = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = torch.arange(1, HELD_STEPS + 1, dtype=torch.float64) ** -2
+        self.register_buffer("thresholds", weights.cumsum(0)[:-1] / weights.sum(), persistent=False)
+
+    def durations(self, uniform: Tensor) -> Tensor:
+        """Return how many env steps noise is held, for draws from U[0, 1)."""
+        return 1 + torch.searchsorted(self.thresholds, uniform.double().contiguous(), right=True)
+
+    def forward(self, state: Tensor, fresh: Tensor, step: Tensor) -> Tensor:
+        """Return the next state, `[*, B, A, 2]`; see `CorrelatedNoise.forward`."""
+        begins = step == 0
+        left = state[..., 1] - 1
+        # All actions of an env have the duration of the first one's draw.
+        uniform = torch.special.ndtr(fresh[..., :1, 1])
+        steps = self.durations(uniform).to(fresh.dtype).expand_as(left)
+        drawn = torch.stack((fresh[..., 0], steps), -1)
+        held = torch.stack((state[..., 0], left), -1)
+        return torch.where((begins.unsqueeze(-1) | (left < 1)).unsqueeze(-1), drawn, held)
+
+    def value(self, state: Tensor, features: Tensor) -> Tensor:
+        """Return the noise `[*, B, A]` of a state."""
+        return state[..., 0]
 
 
-def remembering_noise(correlation: Correlation, features: int, hold: int) -> RememberingNoise | None:
+RememberingNoise = CorrelatedNoise | HeldNoise | StateDependentNoise
+
+
+def remembering_noise(correlation: Correlation, features: int = 0, hold: int = 1) -> RememberingNoise | None:
     """Return the noise of that name, None for white; `StateDependentNoise` has the other arguments."""
     if correlation == "white":
         return None
+    if correlation == "held":
+        return HeldNoise()
     return StateDependentNoise(features, hold) if correlation == "sde" else CorrelatedNoise(correlation)

@@ -216,6 +216,20 @@ class ScalarCritic(_Critic):
         return self.features(observation, action, noise).squeeze(-1)
 
 
+class QuantileCritic(_Critic):
+    """K quantiles of the return for M members, in no order; `quantiles` is K."""
+
+    def __init__(
+        self, observation: int, action: int, shape: NetShape, *, members: int, quantiles: int
+    ) -> None:
+        self.outputs = quantiles
+        super().__init__(observation, action, shape, members=members)
+
+    def forward(self, observation: Tensor, action: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return `[*lead, M, N, K]` for `[*lead, N, O]` and `[*lead, N, A]`."""
+        return self.features(observation, action, noise)
+
+
 class GaussianCritic(_Critic):
     """Mean and standard deviation of the return for M members; std = softplus, no floor (DSAC-T)."""
 

@@ -126,6 +126,8 @@ def vector_step(run: OnlineRun, recorder: Recorder | None) -> None:
     done = result.terminated | truncated
     run.episodes.add(result.reward, done)
     reward = result.reward if run.reward is None else run.reward(result.reward)
+    if (scale := run.agent.reward_scale) is not None:
+        run.td.set("carried_return", scale.observe(reward, done, run.td.get("carried_return", None)))
     if not len(run.replay):
         needed = check_memory(run, step_td(observation, action, result))
         if recorder is not None:

@@ -25,7 +25,10 @@ def with_field(field: str) -> tuple[str, ...]:
 
 
 # What makes an agent's noiseless behaviour its evaluation's action, where the two differ by design.
-MODE_FIELDS = {"stac": {"evaluation": "mode", "dropout_actor": 0.0}}
+MODE_FIELDS = {
+    "quantile_dsac": {"evaluation": "mode"},
+    "stac": {"evaluation": "mode", "dropout_actor": 0.0},
+}
 SPACES = Spaces(observation=4, action=2, half_range=(2.0, 0.5))
 
 

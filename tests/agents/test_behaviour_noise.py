@@ -7,8 +7,9 @@ from helpers import random_batch, small_agent, with_field
 from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-KINDS = ["ou", "pink", "sde"]
-AGENTS = with_field("noise_correlation")
+AGENTS, OF_STATES = with_field("noise_correlation"), with_field("sde_steps")
+KINDS = [(name, kind) for name in AGENTS for kind in ("ou", "pink", "held")]
+KINDS += [(name, "sde") for name in OF_STATES]
 
 
 def act(agent, td, kind=ExplorationType.RANDOM):
@@ -24,18 +25,19 @@ def observe(lead=(), rows=3, step=0):
 
 
 def test_all_that_should_have_it():
-    assert set(AGENTS) >= {"sac", "td3"}
+    assert set(AGENTS) >= {"sac", "td3", "tqc", "simba_sac"}
+    assert set(OF_STATES) >= {"sac", "td3"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_the_state_travels_with_its_row_and_evaluations_draw_nothing(name, kind):
     agent = small_agent(name, noise_correlation=kind)
     td = act(agent, observe())
     first = td["exploration"]
-    assert first.shape == (3, 2, {"ou": 1, "pink": 10, "sde": 16}[kind])
+    assert first.shape == (3, 2, {"ou": 1, "pink": 10, "held": 2, "sde": 16}[kind])
     later = act(agent, td.update(observe(step=1)))["exploration"]
-    assert torch.equal(first, later) == (kind == "sde")  # kept for some steps
+    if kind != "held":  # which is, too, for a random number of steps
+        assert torch.equal(first, later) == (kind == "sde")  # kept for some steps
     assert torch.isfinite(td["action"]).all() and (td["action"].abs() <= 1).all()
     before = agent.generators["act"].get_state()
     mode = act(agent, observe(), ExplorationType.DETERMINISTIC)["action"]
@@ -44,7 +46,7 @@ def test_the_state_travels_with_its_row_and_evaluations_draw_nothing(name, kind)
     assert torch.equal(mode, act(white, observe(), ExplorationType.DETERMINISTIC)["action"])
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", OF_STATES)
 def test_noise_that_is_a_function_of_the_state(name):
     """Equal states get equal actions while the function is kept, other ones from the next on."""
     agent = small_agent(name, noise_correlation="sde", sde_steps=4)
@@ -71,7 +73,7 @@ def test_features_are_what_the_last_layer_reads(network):
     assert not policy.actor.trunk.head._forward_pre_hooks
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", OF_STATES)
 def test_seeds_stay_apart_and_learning_knows_nothing_of_it(name):
     both = small_agent(name, lead=(2,), seed=(3, 4), noise_correlation="sde")
     alone = small_agent(name, seed=4, noise_correlation="sde")

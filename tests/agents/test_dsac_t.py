@@ -9,16 +9,8 @@ from helpers import check_loss_module, random_batch, small_agent
 from torch.nn import functional as F
 
 from rlsuite.agents.base import Spaces, make_generators
-from rlsuite.agents.dsac_t import (
-    DSACT,
-    DSACTConfig,
-    DSACTLoss,
-    alpha_loss,
-    clipped_sample,
-    critic_loss,
-    return_targets,
-    running_spread,
-)
+from rlsuite.agents.dsac_t import DSACT, DSACTConfig, DSACTLoss, alpha_loss
+from rlsuite.agents.gaussian_returns import clipped_sample, critic_loss, return_targets, running_spread
 from rlsuite.agents.optim import polyak
 from rlsuite.blocks.heads import Gaussian, squash
 from rlsuite.replay.batch import Batch

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlsuite.blocks.exploration import OU_RATE, CorrelatedNoise, StateDependentNoise
+from rlsuite.blocks.exploration import HELD_STEPS, OU_RATE, CorrelatedNoise, HeldNoise, StateDependentNoise
 
 STEPS, ENVS = 4096, 64
 
@@ -73,3 +73,37 @@ def test_near_states_get_near_noise_and_far_ones_other():
     here, near, far = (noise.value(state, f) for f in (one, one + 0.05 * other, other))
     assert (here * near).mean().item() == pytest.approx(1, abs=0.03)
     assert abs((here * far).mean().item()) < 0.4
+
+
+def test_held_noise_is_drawn_anew_after_a_random_number_of_steps():
+    noise = HeldNoise()
+    shares = noise.thresholds.diff(prepend=torch.zeros(1, dtype=torch.float64))
+    expected = [0.6311750484, 0.1577937621, 0.0701305609, 0.0394484405]
+    assert shares[:4].tolist() == pytest.approx(expected, abs=1e-9)
+    whole = torch.cat((shares, 1 - noise.thresholds[-1:]))
+    mean = (whole * torch.arange(1, HELD_STEPS + 1)).sum().item()
+    assert mean == pytest.approx(2.1338317861, abs=1e-9)
+    assert noise.durations(torch.tensor([0.5, 0.7, 0.95])).tolist() == [1, 2, 7]
+
+
+def test_held_noise_is_one_value_for_its_duration_in_all_actions_of_an_env():
+    g, noise = torch.Generator().manual_seed(0), HeldNoise()
+    state, values, lengths = torch.zeros(64, 3, 2), [], []
+    for step in range(512):
+        state = noise(state, torch.randn(state.shape, generator=g), torch.full((64,), step))
+        values.append(noise.value(state, state[..., 0]))
+        lengths.append(state[..., 1])
+    values, left = torch.stack(values), torch.stack(lengths)
+    assert torch.equal(left, left[..., :1].expand_as(left))
+    same = values[1:] == values[:-1]
+    assert torch.equal(same, left[:-1] > 1)
+    assert same.float().mean().item() == pytest.approx(1 - 1 / 2.1338, abs=0.01)
+    assert values.square().mean().item() == pytest.approx(1, abs=0.05)
+
+
+def test_an_episode_begins_with_fresh_held_noise():
+    noise = HeldNoise()
+    state = torch.tensor([5.0, 9.0]).expand(2, 1, 2)
+    fresh = torch.tensor([1.0, 0.0]).expand(2, 1, 2)
+    moved = noise(state, fresh, torch.tensor([3, 0]))
+    assert moved[:, 0].tolist() == [[5.0, 8.0], [1.0, 1.0]]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlsuite.agents.optim import Adam
-from rlsuite.blocks.schedule import CosineRate
+from rlsuite.blocks.schedule import CosineRate, FallingRate
 
 
 def test_the_cosine_of_a_million_updates_and_its_end():
@@ -52,3 +52,26 @@ def test_an_optimiser_follows_the_rate():
         moved.append(before - weight.item())
     assert moved == pytest.approx([1e-2, 0.5e-2, 0, 0], rel=1e-4)
     assert steady.item() == pytest.approx(-4e-2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("initial", "share", "form", "expected"),
+    [
+        (3e-4, 0.5, "cosine", (3e-4, 2.7803300859e-4, 2.25e-4, 1.7196699141e-4, 1.5e-4)),
+        (3e-4, 0.1, "linear", (3e-4, 2.325e-4, 1.65e-4, 9.75e-5, 3e-5)),
+        (1e-4, 0.5, "linear", (1e-4, 8.75e-5, 7.5e-5, 6.25e-5, 5e-5)),
+    ],
+)
+def test_rates_fall_to_a_share_over_the_run_and_stay(initial, share, form, expected):
+    rate = FallingRate(initial, share, form)
+    rate.step()
+    assert rate.rate.item() == pytest.approx(initial)  # nobody has said how long the run is
+    rate.updates = 100
+    found = [rate.rate.item()]
+    for quarter in range(1, 5):
+        rate.count.fill_(25 * quarter - 1)
+        rate.step()
+        found.append(rate.rate.item())
+    assert found == pytest.approx(list(expected), rel=1e-6)
+    rate.step()
+    assert rate.rate.item() == pytest.approx(expected[-1], rel=1e-6)

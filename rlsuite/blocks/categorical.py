@@ -1,0 +1,55 @@
+"""Returns as probabilities of evenly spaced atoms: their mean, and the targets of such critics.
+
+Legend: N batch, K atoms.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SMOOTHING = 0.75  # std of HL-Gauss over the distance of two atoms; Farebrother et al. 2024
+
+
+class Categorical(NamedTuple):
+    """Logits over atoms, `[..., K]`, and where these lie, `[K]`."""
+
+    logits: Tensor
+    support: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Expected value, `[...]`."""
+        return (self.logits.softmax(-1) * self.support).sum(-1)
+
+
+def project_atoms(probabilities: Tensor, atoms: Tensor, support: Tensor) -> Tensor:
+    """Return probabilities over the support `[K]` of a distribution over other atoms, `[N, K]` each.
+
+    An atom's mass is shared by its two neighbours, the nearer one having more (Bellemare et al. 2017); atoms
+    beyond the ends count as there. On CUDA a sum over all pairs, which is deterministic there as
+    `scatter_add` is not.
+    """
+    last = support.shape[-1] - 1
+    place = (atoms.clamp(support[0], support[-1]) - support[0]) / (support[1] - support[0])
+    if place.is_cuda:
+        share = 1 - (place.unsqueeze(-1) - torch.arange(last + 1, device=place.device)).abs()
+        return (probabilities.unsqueeze(-1) * share.clamp(min=0)).sum(-2)
+    lower = place.floor().clamp(0, last)  # rounding may lead beyond the ends
+    upper_share = place - lower
+    index = lower.long()
+    target = torch.zeros_like(probabilities).scatter_add(-1, index, probabilities * (1 - upper_share))
+    return target.scatter_add(-1, (index + 1).clamp(max=last), probabilities * upper_share)
+
+
+def gaussian_histogram(value: Tensor, support: Tensor) -> Tensor:
+    """Return a Gaussian around `value` `[N]` as probabilities `[N, K]`, cut off at the ends (HL-Gauss).
+
+    Farebrother et al. 2024, arXiv 2403.03950: bins are half a distance around every atom, and the std is 0.75
+    of the distance. The value is held inside the support.
+    """
+    width = support[1] - support[0]
+    value = value.clamp(support[0], support[-1]).unsqueeze(-1)
+    edges = torch.cat((support - width / 2, support[-1:] + width / 2))
+    below = torch.special.ndtr((edges - value) / (SMOOTHING * width))
+    return below.diff(dim=-1) / (below[..., -1:] - below[..., :1])
