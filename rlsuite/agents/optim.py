@@ -38,11 +38,12 @@ class Adam(Optimizer):
         groups: parameters and their learning rate, a number or a tensor of one; what the maths lets step
             together shares one optimiser, as the cost of a small step is that of calling it.
         eps: added to the root of the second moment.
+        betas: decays of the first and the second moment.
     """
 
-    def __init__(self, *groups: Group, eps: float = EPS) -> None:
+    def __init__(self, *groups: Group, eps: float = EPS, betas: tuple[float, float] = BETAS) -> None:
         given = [{"params": list(parameters), "lr": rate} for parameters, rate in groups]
-        super().__init__(given, {"betas": BETAS, "eps": eps})
+        super().__init__(given, {"betas": betas, "eps": eps})
         self.count = torch.zeros((), dtype=torch.float32, device=groups[0][0][0].device)
         self.slots = [self._slots(group["params"]) for group in self.param_groups]
 

@@ -15,6 +15,7 @@ def is_tested(name: str) -> bool:
 
 NAMES = tuple(filter(is_tested, agent_names()))
 WITH_CRITICS = tuple(name for name in NAMES if agent_class(name).values is not Agent.values)
+WITH_TARGETS = tuple(name for name in WITH_CRITICS if name != "crossq")
 # Observations are normalised by a data set's statistics.
 FROM_DATA = tuple(name for name in NAMES if agent_class(name).adopts_statistics)
 
