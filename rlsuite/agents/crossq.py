@@ -73,9 +73,7 @@ class CrossQConfig:
         check_bounds(self)
 
 
-def joint_values(
-    critic: Any, actor: Any, batch: Batch, alpha: Tensor, noise: Noise
-) -> tuple[Tensor, Tensor]:
+def joint_values(critic: Any, actor: Any, batch: Batch, alpha: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
     """Return Q(s, a) `[M, N]` and the target `[N]`, from one pass of the critics over both halves.
 
     The target is r + gamma (1 - terminated)(min_m Q(s', a') - alpha log pi(a' | s')), without gradient, with

@@ -231,9 +231,7 @@ def small_like(saved):
 
 def test_the_loss_module_has_the_agents_gradients():
     agent, twin = (small_agent("crossq", lr_critic=1e-30, delay=1) for _ in "ab")
-    module = CrossQLoss(
-        twin.actor, twin.critic, twin.config, actions=2, generator=twin.generators["learn"]
-    )
+    module = CrossQLoss(twin.actor, twin.critic, twin.config, actions=2, generator=twin.generators["learn"])
     check_loss_module(module, agent, random_batch())
 
 

@@ -58,7 +58,9 @@ def test_every_pair_is_as_likely_and_one_pair_serves_the_batch():
     noise = Noise(torch.Generator().manual_seed(0))
     drawn = torch.stack([least_of(values, 2, noise) for _ in range(6000)])
     assert (drawn == drawn[:, :1]).all()
-    assert drawn.mean().item() == pytest.approx(sum(map(min, itertools.combinations(range(1, 5), 2))) / 6, abs=0.03)
+    assert drawn.mean().item() == pytest.approx(
+        sum(map(min, itertools.combinations(range(1, 5), 2))) / 6, abs=0.03
+    )
     assert torch.equal(least_of(values, 0, noise), torch.ones(3))
     assert torch.equal(least_of(values, 4, noise), torch.ones(3))
 
