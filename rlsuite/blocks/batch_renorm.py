@@ -23,7 +23,7 @@ from rlsuite.blocks.noise import Noise, Source
 class BatchRenorm(nn.Module):
     """Normalises features by their batch, corrected towards running statistics once these are warm.
 
-    x' = (x - mean_B) / sd_B r + d with r = sd_B / sd, d = (mean_B - mean) / sd, both cut and without gradient;
+    x' = (x - mean_B) / sd_B r + d with r = sd_B / sd, d = (mean_B - mean) / sd, both cut, without gradient;
     sd = sqrt(var + eps). Before `warmup` passes r = 1 and d = 0: plain batch normalisation. Running variances
     are of the population, as in the authors' code (torch's own are corrected for the sample). A pass whose
     rows are not finite leaves the statistics of its network alone.
@@ -123,7 +123,7 @@ class RenormMLP(nn.Module):
                 for sizes in zip(widths, (*hidden, outputs), strict=True)
             ]
         )
-        self.act = ACTIVATIONS[activation]()
+        self.acts = nn.ModuleList([ACTIVATIONS[activation]() for _ in hidden])  # plug-ins look at each
         self.lead = lead
 
     @property
@@ -134,8 +134,8 @@ class RenormMLP(nn.Module):
     def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """Return `[*lead, N, O]` for `[*lead, N, I]`; `noise` marks a pass of learning."""
         x = self.norms[0](x.expand(*self.lead, *x.shape[-2:]), noise)
-        for layer, norm in zip(self.layers[:-1], self.norms[1:], strict=True):  # type: ignore[index]
-            x = norm(self.act(layer(x)), noise)
+        for layer, act, norm in zip(self.layers, self.acts, self.norms[1:], strict=False):  # type: ignore[arg-type,index]
+            x = norm(act(layer(x)), noise)
         return self.head(x)
 
 

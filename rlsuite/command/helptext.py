@@ -19,16 +19,8 @@ TOPICS: dict[str, tuple[str, ...]] = {
     "run": ("env", "dataset", "steps", "seed", "seeds", "out", "preset", "plugins", "then_online", "stages"),
     "environment": ("env_option", "num_envs", "import"),
     "learning": (
-        *(
-            "batch_size",
-            "updates_per_step",
-            "warmup_steps",
-            "warmup_policy",
-            "replay_size",
-            "n_step",
-            "epochs",
-        ),
-        *("reward", "action_limit"),
+        *("batch_size", "updates_per_step", "warmup_steps", "warmup_policy", "replay_size", "n_step"),
+        *("epochs", "reward", "action_limit"),
     ),
     "evaluation and saving": ("eval_every", "eval_episodes", "checkpoint_every", "log_every", "loggers"),
     "machine": ("device", "threads", "compile", "mixed_precision", "processes", "launcher"),

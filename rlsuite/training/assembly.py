@@ -146,7 +146,7 @@ def build(
 
 
 def check_rollouts(agent_class: type[Agent], config: LearnConfig) -> None:
-    """Raise ConfigError where a run's fields are not those of the agent's kind, on-policy or with a replay."""
+    """Raise ConfigError where a run's fields do not fit the agent: on-policy, or with a replay."""
     name, epochs = agent_class.__name__, config.epochs if isinstance(config, TrainConfig) else 0
     if not issubclass(agent_class, OnPolicyAgent):
         if epochs:

@@ -54,11 +54,11 @@ def test_an_infinite_gradient_is_no_step_and_is_reported(tmp_path, count, name):
     sick = next(part for part in agent.parts() if part.optimizer is not None)
     first = next(iter(sick.module.parameters()))
     handle = first.register_hook(lambda gradient: torch.full_like(gradient, torch.inf))
-    before = {key: value.clone() for key, value in sick.module.state_dict().items()}
+    before = {key: value.clone() for key, value in sick.module.named_parameters()}
     for update in range(2):
         guard.check(agent.update(rows), rows, update)
     handle.remove()
-    for key, value in sick.module.state_dict().items():
+    for key, value in sick.module.named_parameters():  # statistics of what was seen may move
         assert torch.equal(value, before[key]), f"{sick.name}.{key} was updated"
     assert all(tensor.isfinite().all() for tensor in state.agent_tensors(agent).values())
     assert all(tensor.isfinite().all() for tensor in state.optimizer_tensors(agent).values())

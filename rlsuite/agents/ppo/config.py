@@ -19,9 +19,9 @@ class PPOConfig:
     activation: Activation = "tanh"
     """Activation of all hidden layers."""
     head_gain: Positive = 0.01
-    """Gain of the actor's last layer, whose weights begin orthogonal; hidden layers have sqrt(2), values 1."""
+    """Gain of the actor's last layer; all weights begin orthogonal, hidden ones by sqrt(2), values by 1."""
     log_std: float = 0.0
-    """First log-std of continuous actions in [-1, 1]: one parameter for each, the same at all observations."""
+    """First log-std of continuous actions in [-1, 1]: a parameter each, the same at all observations."""
     normalize_observations: bool = True
     """Standardise observations by running statistics, cut at 10; they move between rollouts."""
     scale_rewards: bool = True

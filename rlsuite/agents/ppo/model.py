@@ -54,7 +54,7 @@ class PPOActor(nn.Module):
 
 
 def log_prob(law: Law, action: Tensor) -> Tensor:
-    """Return log-densities or log-probabilities `[*, N]` of actions `[*, N, A]`; of scores the greatest counts."""
+    """Return log-densities or -probabilities `[*, N]` of actions `[*, N, A]`; the greatest score counts."""
     if isinstance(law, Gaussian):
         return log_density(law, action)
     chosen = action.argmax(-1, keepdim=True)
