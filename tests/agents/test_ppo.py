@@ -131,7 +131,7 @@ def test_sums_so_far_go_on_over_the_border_of_two_calls():
 
 
 def test_rewards_are_scaled_by_gymnasiums_statistics():
-    """Rollouts of one step; Gymnasium's own wrapper forgets the past one step too early, at the end itself."""
+    """Rollouts of one step; Gymnasium's own wrapper forgets the past one step too early, at the end."""
     agent, carried, found, expected = small_ppo(), None, [], []
     theirs, past = RunningMeanStd(shape=()), 0.0
     for reward, ended in ((1.0, 0.0), (2.0, 0.0), (-1.0, 1.0), (4.0, 0.0)):
@@ -450,7 +450,7 @@ def test_a_run_cut_in_the_middle_of_a_rollout_goes_on_bit_for_bit(tmp_path, seed
     runs.train(tmp_path / "cut", "ppo", {"anneal": False}, resume=True, **fields)
     whole, parts = runs.weights(tmp_path / "same"), runs.weights(tmp_path / "cut")
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
-    assert runs.lines(tmp_path / "cut")[-1]["update"] == 9 * 8
+    assert runs.lines(tmp_path / "cut")[-1]["updates"] == 9 * 8
 
 
 @pytest.mark.usefixtures("single")
