@@ -164,7 +164,7 @@ def training(agent_name: str, threads: int, *, compile_it: bool = True, seeds: i
 
 
 def training_ppo(num_envs: int, threads: int, *, compile_it: bool) -> None:
-    """Whole training of PPO with its default preset, and so many envs; a unit is an env step of any of them."""
+    """Whole training of PPO with its default preset but for the envs; a unit is an env step of any env."""
     from rlsuite.agents.ppo import PPO, PPOConfig
     from rlsuite.runs.config import TrainConfig
     from rlsuite.runs.runfolder import RunFolder
