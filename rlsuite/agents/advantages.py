@@ -13,7 +13,7 @@ def sums_to_come(x: Tensor, decay: Tensor) -> Tensor:
     """Return y with y_t = x_t + decay_t y_{t+1} and nothing behind the end, `[*lead, T, B]`.
 
     In log2 T rounds of the whole array, each of which doubles how far a sum sees (Hillis and Steele 1986):
-    2,048 steps of one env take 0.3 ms where a loop over them takes 40.
+    2,048 steps of one env take 0.2 ms of CPU where a loop over them takes 13.
 
     Args:
         x: `[*lead, T, B]`.

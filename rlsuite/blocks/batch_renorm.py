@@ -134,7 +134,7 @@ class RenormMLP(nn.Module):
     def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """Return `[*lead, N, O]` for `[*lead, N, I]`; `noise` marks a pass of learning."""
         x = self.norms[0](x.expand(*self.lead, *x.shape[-2:]), noise)
-        for layer, act, norm in zip(self.layers, self.acts, self.norms[1:], strict=False):  # type: ignore[arg-type,index]
+        for layer, act, norm in zip(self.layers, self.acts, self.norms[1:], strict=False):
             x = norm(act(layer(x)), noise)
         return self.head(x)
 

@@ -77,10 +77,10 @@ class RolloutReplay(UniformReplay):
             start = number * size % rows
             if start == 0:
                 order = self._shuffled(rows)
-            own = order[..., start : start + size]
-            place = own if self.seeds == 1 else self._places(own, self._first_env)
+            drawn = order[..., start : start + size]
+            place = drawn if self.seeds == 1 else self._places(drawn, self._first_env)
             packed = torch.embedding(self._packed, place)
-            beside = torch.embedding(table, own if self.seeds == 1 else own + offsets)
+            beside = torch.embedding(table, drawn if self.seeds == 1 else drawn + offsets)
             observation, action, *_ = self.layout.split(packed)
             named = dict(zip(columns, beside.unbind(-1), strict=True))
             yield {"observation": observation, "action": action, **named}

@@ -208,8 +208,8 @@ def online_run(learner: Learner, config: TrainConfig, env_steps: int | None = No
     streams, agent = learner.streams, learner.agent
     share = config.num_envs // ranks.size()
     env = make_envs(config, config.env, streams, "env", share, config.engine, first=ranks.rank() * share)
-    kind = RolloutReplay if isinstance(agent, OnPolicyAgent) else UniformReplay
-    replay = kind(
+    replay_class = RolloutReplay if isinstance(agent, OnPolicyAgent) else UniformReplay
+    replay = replay_class(
         config.replay_size // ranks.size() * len(streams),
         num_envs=env.num_envs,
         batch_size=config.batch_size // ranks.size(),

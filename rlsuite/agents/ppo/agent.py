@@ -91,6 +91,7 @@ class PPO(OnPolicyAgent):
 
     Config: ClassVar[type] = PPOConfig
     discrete: ClassVar[bool | None] = None
+    rate: Tensor
 
     def build(self, spaces: Spaces, config: PPOConfig) -> None:
         """Make actor, value network, their optimiser and the returns' statistics."""
