@@ -107,7 +107,7 @@ class PPO(OnPolicyAgent):
         self.returns.count.fill_(FIRST_COUNT)
         self.register_buffer("rate", torch.tensor(config.lr, dtype=torch.float32))
         parameters = [*self.actor.parameters(), *self.critic.parameters()]
-        self.optimizer = Adam((parameters, self.rate), eps=config.adam_eps)  # type: ignore[arg-type]
+        self.optimizer = Adam((parameters, self.rate), eps=config.adam_eps)
         self.add_parts(self.optimizer, actor=self.actor, critic=self.critic)
         self.policy = policy_module(ppo_policy(self.actor, self.generators["act"], self.normalizer))
         self.updates_to_come = 0
