@@ -66,8 +66,7 @@ class BatchRenorm(nn.Module):
         x = x.to(self.mean.dtype)  # under autocast the layer before computes in bfloat16
         std = (self.var + self.eps).sqrt()
         if noise is None:
-            scale = self.weight / std
-            return x * scale.unsqueeze(-2) + (self.bias - self.mean * scale).unsqueeze(-2)
+            return self._affine((x - self.mean.unsqueeze(-2)) / std.unsqueeze(-2))
         var, mean = torch.var_mean(x, dim=-2, correction=0)
         batch_std = (var + self.eps).sqrt()
         with torch.no_grad():
@@ -76,8 +75,11 @@ class BatchRenorm(nn.Module):
             r = 1 + warm * (r - 1)
             d = warm * ((mean - self.mean) / std).clamp(-self.max_d, self.max_d)
             self._observe(mean.detach(), var.detach())
-        scaled = (x - mean.unsqueeze(-2)) * (r / batch_std).unsqueeze(-2) + d.unsqueeze(-2)
-        return scaled * self.weight.unsqueeze(-2) + self.bias.unsqueeze(-2)
+        return self._affine((x - mean.unsqueeze(-2)) * (r / batch_std).unsqueeze(-2) + d.unsqueeze(-2))
+
+    def _affine(self, x: Tensor) -> Tensor:
+        """Scale and shift, in a form by which plug-ins know units apart."""
+        return torch.addcmul(self.bias.unsqueeze(-2), x, self.weight.unsqueeze(-2))
 
     def _observe(self, mean: Tensor, var: Tensor) -> None:
         """Move the running statistics towards a batch's."""
