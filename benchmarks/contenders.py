@@ -25,6 +25,8 @@ TASK = "HalfCheetah-v5"
 WARM_UP = 1_000  # env steps before the first update of whole training
 SETTLE = 500  # env steps with updates before the first turn: allocators, and compilers, are then done
 FOREVER = 10**9  # env steps: no race gets there
+ROLLOUT = 2_048  # env steps of all envs that PPO learns from at once; a turn is whole ones
+PPO_ENVS = (8, 64)
 AGENTS = ("sac", "td3", "dsac_t", "stac")
 
 
@@ -161,6 +163,38 @@ def training(agent_name: str, threads: int, *, compile_it: bool = True, seeds: i
         act_and_learn(run, folder, FOREVER, stop, resume=False, loaded=None)  # type: ignore[arg-type]
 
 
+def training_ppo(num_envs: int, threads: int, *, compile_it: bool) -> None:
+    """Whole training of PPO with its default preset but for the envs; a unit is an env step of any env."""
+    from rlsuite.agents.ppo import PPO, PPOConfig
+    from rlsuite.runs.config import TrainConfig
+    from rlsuite.runs.runfolder import RunFolder
+    from rlsuite.training.assembly import build
+    from rlsuite.training.online import act_and_learn
+
+    config = TrainConfig(
+        env=TASK,
+        steps=FOREVER,
+        num_envs=num_envs,
+        warmup_steps=0,
+        replay_size=ROLLOUT,
+        batch_size=64,
+        epochs=10,
+        eval_every=0,
+        eval_episodes=1,
+        checkpoint_every=0,
+        threads=threads,
+        device="cpu",
+        compile="on" if compile_it else "off",
+    )
+    run = build(PPO, PPOConfig(), config)
+    with (
+        tempfile.TemporaryDirectory() as place,
+        RunFolder.create(Path(place) / "run", {"train": {"env": TASK}}, {}) as folder,
+    ):
+        stop = _Turnstile(run, 1, 2 * ROLLOUT)
+        act_and_learn(run, folder, FOREVER, stop, resume=False, loaded=None)  # type: ignore[arg-type]
+
+
 def acting(agent_name: str, threads: int) -> None:
     """What training does beside updates, one env: policy, env step, store, sums; a unit is an env step."""
     import torch
@@ -202,9 +236,9 @@ def physics(threads: int) -> None:
 class _Turnstile:
     """What the loop takes for its stop flag: asked after every step, it lets the loop wait between turns."""
 
-    def __init__(self, run: "OnlineRun", seeds: int) -> None:
+    def __init__(self, run: "OnlineRun", seeds: int, before: int = WARM_UP + SETTLE) -> None:
         self.run, self.seeds = run, seeds
-        self.gate = Gate((WARM_UP + SETTLE) * seeds)
+        self.gate = Gate(before * seeds)
 
     @property
     def stop(self) -> int | None:
@@ -304,6 +338,13 @@ CONTENDERS: Mapping[str, Way] = {
     "acting sac": Way(partial(acting, "sac")),
     "gymnasium steps": Way(physics),
     **{f"first update {name}": Way(partial(first_update, name)) for name in (*AGENTS, "iql")},
+    **{
+        f"training ppo, {count} envs{' compiled' if compile_it else ''}": Way(
+            partial(training_ppo, count, compile_it=compile_it), grain=ROLLOUT
+        )
+        for count in PPO_ENVS
+        for compile_it in (False, True)
+    },
 }
 
 

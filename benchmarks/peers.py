@@ -19,6 +19,7 @@ BATCH = 256
 REPLAY_SIZE = 100_000  # random transitions that updates draw from
 WARM_UP = 1_000  # env steps before the first update of whole training
 SETTLE = 500  # env steps with updates before the first turn
+ROLLOUT = 2_048  # env steps of all envs that PPO learns from at once; a turn is whole ones
 FOREVER = 10**9
 NETWORK = {"net_arch": [256, 256]}  # TD3's default is 400-300
 
@@ -102,6 +103,36 @@ def training(library: str, algorithm: str, threads: int) -> None:
     model.learn(FOREVER, callback=after_step)
 
 
+def training_ppo(num_envs: int, threads: int) -> None:
+    """Whole training of SB3's PPO by `learn`, with our preset's settings; a unit is an env step of any env.
+
+    Its envs are stepped one after the other, as its `make_vec_env` has it by default, and normalised.
+    """
+    try:
+        from stable_baselines3 import PPO
+        from stable_baselines3.common.env_util import make_vec_env
+        from stable_baselines3.common.vec_env import VecNormalize
+    except ImportError as error:
+        raise Unavailable(str(error)) from error
+    model = PPO(
+        "MlpPolicy",
+        VecNormalize(make_vec_env(TASK, num_envs, seed=0)),
+        n_steps=ROLLOUT // num_envs,
+        batch_size=64,
+        n_epochs=10,
+        clip_range_vf=0.2,
+        policy_kwargs={"net_arch": [64, 64]},
+        seed=0,
+        device="cpu",
+    )
+    gate = Gate(2 * ROLLOUT)
+
+    def after_step(names: dict[str, Any], _: dict[str, Any]) -> bool:
+        return gate.passed(model.num_timesteps)
+
+    model.learn(FOREVER, callback=after_step)
+
+
 CONTENDERS: Mapping[str, Way] = {
     "sb3 sac": Way(partial(updates, "sb3", "sac", 0)),
     "sb3 td3": Way(partial(updates, "sb3", "td3", 0), grain=2),
@@ -109,6 +140,10 @@ CONTENDERS: Mapping[str, Way] = {
     "sbx sac, 64 a call": Way(partial(updates, "sbx", "sac", 64), grain=64),
     "training sb3 sac": Way(partial(training, "sb3", "sac")),
     "training sbx sac": Way(partial(training, "sbx", "sac")),
+    **{
+        f"training sb3 ppo, {count} envs": Way(partial(training_ppo, count), grain=ROLLOUT)
+        for count in (8, 64)
+    },
 }
 
 

@@ -114,6 +114,15 @@ RACES: Mapping[str, Race] = {
             Goal("training sac compiled", "training sbx sac", 1.0, 1.1),
         ),
     ),
+    **{
+        f"ppo_{count}": Race(
+            "env step",
+            (Entry(f"training sb3 ppo, {count} envs"), *both(f"training ppo, {count} envs")),
+            (f"training sb3 ppo, {count} envs",),
+            (Goal(f"training ppo, {count} envs compiled", f"training sb3 ppo, {count} envs", 1.5, 1.5),),
+        )
+        for count in contenders.PPO_ENVS
+    },
     "acting": Race("env step", (Entry("gymnasium steps"), Entry("acting sac")), ("gymnasium steps",)),
     "seeds": Race(
         "env step of a seed",

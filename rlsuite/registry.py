@@ -90,8 +90,8 @@ def agent_names() -> dict[str, str]:
 def agent_traits(name: str) -> tuple[str, str]:
     """Return what an agent learns from, "online" or "offline", and its actions, "continuous" or "discrete".
 
-    Read from the assignments `needs_data = True` and `discrete = True` in its file; "" of agents that other
-    packages added.
+    Read from the assignments `needs_data = True` and `discrete = True` (or None: both) in its file; "" of
+    agents that other packages added.
     """
     if not is_agent_file(name):
         return "", ""
@@ -105,16 +105,17 @@ def agent_traits(name: str) -> tuple[str, str]:
         for line in node.body
         if isinstance(line, ast.Assign | ast.AnnAssign)
     ]
-    true = {
-        target.id
+    given = {
+        target.id: line.value.value
         for line in assignments
-        if isinstance(line.value, ast.Constant) and line.value.value is True
+        if isinstance(line.value, ast.Constant)
         for target in (line.targets if isinstance(line, ast.Assign) else [line.target])
         if isinstance(target, ast.Name)
     }
+    actions = {True: "discrete", None: "continuous or discrete"}
     return (
-        "offline" if "needs_data" in true else "online",
-        "discrete" if "discrete" in true else "continuous",
+        "offline" if given.get("needs_data") is True else "online",
+        actions.get(given.get("discrete", False), "continuous"),  # type: ignore[arg-type]
     )
 
 

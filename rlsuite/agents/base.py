@@ -20,6 +20,7 @@ from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.normalizer import RunningNorm, Standardise, identity
 from rlsuite.blocks.reward_scale import RewardScale
 from rlsuite.replay.batch import Batch, unpack
+from rlsuite.replay.rollout import Steps
 from rlsuite.returns.stock import StockSpace
 
 GENERATOR_NAMES = ("init", "act", "learn")
@@ -122,8 +123,8 @@ class Agent(nn.Module):
     """Observations are normalised by the moments of a data set, taken once, instead of running ones."""
     needs_data: ClassVar[bool] = False
     """Learns from recorded data; without them there is nothing to learn from."""
-    discrete: ClassVar[bool] = False
-    """Acts by choosing one of A actions: environments must be of the same kind."""
+    discrete: ClassVar[bool | None] = False
+    """Acts by choosing one of A actions: environments must be of the same kind; None takes both."""
     policy: TensorDictModule
 
     def __init__(
@@ -324,6 +325,31 @@ class StagedAgent(Agent):
             ConfigError: its settings are others.
         """
         raise NotImplementedError
+
+
+class OnPolicyAgent(Agent):
+    """An agent that learns from what its present policy did, a few passes over each rollout.
+
+    The policy is the same during a rollout. `read`, `step` and `learn` get minibatches by column name:
+    "observation", "action" and what `study` returned, `[*lead, N, ...]` each.
+    """
+
+    def study(self, steps: Steps, carried: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
+        """Return what `learn` needs beside a rollout's rows, by name, `[*lead, R]` each, time-major.
+
+        Called once a rollout, before its updates.
+
+        Args:
+            steps: the rollout.
+            carried: what the last call left for this one, one row an env, `[*lead, B]`; None before.
+
+        Returns:
+            the columns, and what to carry to the next rollout, `[*lead, B]`.
+        """
+        raise NotImplementedError
+
+    def after_rollout(self, steps: Steps) -> None:
+        """Look at a rollout once more after its updates: what changes now holds for the next one."""
 
 
 @runtime_checkable

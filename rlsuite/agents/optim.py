@@ -40,11 +40,18 @@ class Adam(Optimizer):
         eps: added to the root of the second moment.
         weight_decay: times the parameters, is added to their gradients after the norm is taken
             (`torch.optim.Adam`'s; it is not AdamW's).
+        betas: decays of the first and the second moment.
     """
 
-    def __init__(self, *groups: Group, eps: float = EPS, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        *groups: Group,
+        eps: float = EPS,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = BETAS,
+    ) -> None:
         given = [{"params": list(parameters), "lr": rate} for parameters, rate in groups]
-        super().__init__(given, {"betas": BETAS, "eps": eps, "weight_decay": weight_decay})
+        super().__init__(given, {"betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.count = torch.zeros((), dtype=torch.float32, device=groups[0][0][0].device)
         self.slots = [self._slots(group["params"]) for group in self.param_groups]
 

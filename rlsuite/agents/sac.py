@@ -1,13 +1,16 @@
 """SAC: soft actor-critic with twin critics and a learnt temperature (Haarnoja et al. 2018, arXiv 1812.05905).
 
-Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written for the last axes; leading
-axes are independent seeds, whose losses stay apart.
+REDQ (Chen et al. 2021, arXiv 2101.05982) and DroQ (Hiraoka et al. 2022, arXiv 2110.02034) are presets of its
+fields: many critics of which the target takes a random few, or two with dropout, at many updates an env step.
+
+Legend: N batch, M critics (2 unless told otherwise), O observation, A action. Losses are written for the last
+axes; leading axes are independent seeds, whose losses stay apart.
 """
 
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -24,14 +27,24 @@ from rlsuite.agents.losses import (
     td_target,
 )
 from rlsuite.agents.optim import Adam, descend_alpha, polyak
-from rlsuite.agents.policies import squashed_gaussian_policy
+from rlsuite.agents.policies import evaluating, squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.exploration import Correlation, remembering_noise
 from rlsuite.blocks.heads import EVALUATION_ACTIONS, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
-from rlsuite.bounds import AtLeastOne, PolyakRate, Positive, UnitInterval, Widths, check_bounds
+from rlsuite.bounds import (
+    AtLeastOne,
+    DropoutRate,
+    NotNegative,
+    PolyakRate,
+    Positive,
+    UnitInterval,
+    Widths,
+    check_bounds,
+)
+from rlsuite.errors import ConfigError
 from rlsuite.replay.batch import Batch, unpack
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
@@ -51,6 +64,16 @@ class SACConfig:
     """Normalise the critics' hidden layers."""
     layer_norm_actor: bool = False
     """Normalise the actor's hidden layers."""
+    critics: AtLeastOne = 2
+    """Critics; all of them learn from one target."""
+    target_subset: NotNegative = 0
+    """Critics of the target's minimum, drawn anew at every update for the whole batch (REDQ); 0: all."""
+    actor_value: Literal["min", "mean"] = "min"
+    """What the actor sees of the critics: the least value, or the mean of all (REDQ, DroQ)."""
+    dropout_critic: DropoutRate = 0.0
+    """Dropout rate of critics and targets, in every pass of an update (DroQ)."""
+    delay: AtLeastOne = 1
+    """Critic updates per update of actor and temperature; the targets move at every one."""
     actor_std: Literal["exp", "softplus"] = "exp"
     """The actor's std: exp of a clamped output, or softplus of one with a floor (STAC's paper)."""
     normalize_observations: bool = False
@@ -85,13 +108,30 @@ class SACConfig:
         """Raise ConfigError for values outside their range."""
         check_widths(self.network, self.hidden)
         check_bounds(self)
+        if self.target_subset > self.critics:
+            raise ConfigError(
+                f"target_subset = {self.target_subset}: must be at most critics = {self.critics}"
+            )
+
+
+def least_of(q: Tensor, subset: int, noise: Noise) -> Tensor:
+    """Return the minimum over `subset` random members of values `[M, N]`, the same for all N; 0: over all."""
+    if not subset:
+        return q.amin(-2)
+    members = noise.uniform(q[..., 0]).topk(subset, -1).indices  # without replacement, each seed its own
+    return q.gather(-2, members.unsqueeze(-1).expand(*members.shape, q.shape[-1])).amin(-2)
 
 
 @torch.no_grad()
-def soft_target(target_critic: Critic, actor: Actor, batch: Batch, alpha: Tensor, noise: Noise) -> Tensor:
-    """Return r + gamma (1 - terminated)(min_m Q'(s', a') - alpha log pi(a' | s')), a' ~ pi(. | s'), `[N]`."""
+def soft_target(
+    target_critic: Critic, actor: Actor, batch: Batch, alpha: Tensor, noise: Noise, subset: int = 0
+) -> Tensor:
+    """Return r + gamma (1 - terminated)(min_m Q'(s', a') - alpha log pi(a' | s')), a' ~ pi(. | s'), `[N]`.
+
+    The minimum is over all members, or over `subset` random ones (REDQ, equation 1).
+    """
     action, log_prob = sample_action(actor, batch.next_observation, noise)
-    next_q = target_critic(batch.next_observation, action).amin(-2)
+    next_q = least_of(target_critic(batch.next_observation, action), subset, noise)
     return td_target(batch, next_q - alpha * log_prob)
 
 
@@ -101,12 +141,18 @@ def critic_loss(q: Tensor, target: Tensor, scale: float = 1.0) -> Tensor:
 
 
 def actor_loss(
-    actor: Actor, critic: Critic, batch: Batch, alpha: Tensor, noise: Noise
+    actor: Actor, critic: Critic, batch: Batch, alpha: Tensor, noise: Noise, value: str = "min"
 ) -> tuple[Tensor, Tensor]:
-    """Return alpha log pi - min_m Q at a fresh action, and log pi, `[N]`."""
+    """Return alpha log pi - min_m Q (or the members' mean) at a fresh action, and log pi, `[N]`."""
     action, log_prob = sample_action(actor, batch.observation, noise)
-    q = critic(batch.observation, action).amin(-2)
+    q = critic(batch.observation, action)
+    q = q.amin(-2) if value == "min" else q.mean(-2)
     return (alpha * log_prob - q).mean(-1), log_prob
+
+
+def dropped(critic: Any, noise: Noise) -> Critic:
+    """Return a critic whose dropout masks, where it has any, come from the update's noise."""
+    return lambda observation, action: critic(observation, action, noise)
 
 
 def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
@@ -115,17 +161,19 @@ def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Te
 
 
 class SAC(Agent):
-    """The learner: twin critics with targets, squashed Gaussian actor, learnt temperature."""
+    """The learner: critics with targets, squashed Gaussian actor, learnt temperature."""
 
     Config: ClassVar[type] = SACConfig
 
     def build(self, spaces: Spaces, config: SACConfig) -> None:
-        """Make actor, twin critics, temperature, and the critics' target."""
+        """Make actor, critics, temperature, and the critics' target."""
         sizes, shape = (spaces.observation, spaces.action), self.net_shape()
         std = LOG_STD_RANGE if config.actor_std == "exp" else None
         normed = replace(shape, layer_norm=config.layer_norm_actor)
         self.actor = GaussianActor(*sizes, normed, log_std_range=std)
-        self.critic = ScalarCritic(*sizes, replace(shape, layer_norm=config.layer_norm), members=2)
+        dropout = {"dropout": config.dropout_critic, "dropout_generator": self.generators["learn"]}
+        normed_critic = replace(shape, layer_norm=config.layer_norm, **dropout)  # type: ignore[arg-type]
+        self.critic = ScalarCritic(*sizes, normed_critic, members=config.critics)
         # A double where it takes plain steps, as in the STAC author's code: small ones would be lost.
         precision = torch.float64 if config.alpha_step == "sgd" else torch.get_default_dtype()
         log_alpha = torch.full((*self.lead, 1), math.log(config.alpha_init), dtype=precision)
@@ -149,14 +197,32 @@ class SAC(Agent):
         """Return alpha `[*lead, 1]`, without gradient, in the precision of `like`."""
         return self.log_alpha.detach().exp().to(like.dtype)
 
-    def learn(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
+    def phase(self) -> dict[str, Any]:
+        """Return whether the next update moves actor and temperature: every `delay`-th does."""
+        delay = self.config.delay
+        return {} if delay == 1 else {"moves_actor": (self.update_count + 1) % delay == 0}
+
+    def learn(  # type: ignore[override]
+        self, batch: Batch, noise: Noise, *, moves_actor: bool = True
+    ) -> dict[str, Tensor]:
         """Step the critics, then actor and temperature against the new critics, then the targets."""
         config, alpha = self.config, self.temperature(batch.reward)
-        target = soft_target(self.target_critic, self.actor, batch, alpha, noise)
-        q = self.critic(batch.observation, batch.action)
+        critic = dropped(self.critic, noise)
+        target_critic = dropped(self.target_critic, noise)
+        target = soft_target(target_critic, self.actor, batch, alpha, noise, config.target_subset)
+        q = critic(batch.observation, batch.action)
         q_loss = critic_loss(q, target, config.critic_scale)
-        critic_norm = self.critic_optimizer.descend(q_loss)
-        policy_loss, log_prob = actor_loss(self.actor, self.critic, batch, alpha, noise)
+        metrics = {"loss/critic": q_loss.detach(), "q/mean": q.detach().mean((-2, -1))}
+        metrics["grad_norm/critic"] = self.critic_optimizer.descend(q_loss)
+        if moves_actor:
+            metrics |= self.move_actor(batch, alpha, critic, noise)
+        polyak(self.target_critic, self.critic, config.tau)
+        return metrics
+
+    def move_actor(self, batch: Batch, alpha: Tensor, critic: Critic, noise: Noise) -> dict[str, Tensor]:
+        """Step actor and temperature against `critic`; return metrics."""
+        config = self.config
+        policy_loss, log_prob = actor_loss(self.actor, critic, batch, alpha, noise, config.actor_value)
         temperature_loss = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
         if config.alpha_step == "adam":
             # Neither loss has a gradient for the other's parameters: one backward serves both.
@@ -164,38 +230,38 @@ class SAC(Agent):
         else:
             policy_norm = self.policy_optimizer.descend(policy_loss)
             descend_alpha(self.log_alpha, log_prob, self.target_entropy, config.lr_alpha)
-        polyak(self.target_critic, self.critic, config.tau)
         return {
-            "loss/critic": q_loss.detach(),
             "loss/actor": policy_loss.detach(),
-            "q/mean": q.detach().mean((-2, -1)),
             "alpha": alpha.mean(-1),
             "entropy": -log_prob.detach().mean(-1),
-            "grad_norm/critic": critic_norm,
             "grad_norm/policy": policy_norm,
         }
 
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
-        """Return the smaller Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
+        """Return the smallest Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
         tensors = self.normalized_batch(self.read(batch))
         alpha = self.temperature(tensors.reward)
-        target = soft_target(self.target_critic, self.actor, tensors, alpha, Noise(self.generators["learn"]))
-        q = self.critic(tensors.observation, tensors.action).amin(-2)
+        noise, subset = Noise(self.generators["learn"]), self.config.target_subset
+        with evaluating(self.critic, self.target_critic):
+            target = soft_target(self.target_critic, self.actor, tensors, alpha, noise, subset)
+            q = self.critic(tensors.observation, tensors.action).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
 
     @torch.no_grad()
     def state_value(self, observation: Tensor) -> StateValue:
-        """Value observations `[*lead, N, O]` by both critics' mean at ten actions each."""
+        """Value observations `[*lead, N, O]` by all critics' mean at ten actions each."""
         draw = partial(sample_action, self.actor)
         alpha = self.temperature(observation)
-        return soft_state_value(draw, self.critic, alpha, self.normalized(observation))
+        with evaluating(self.critic):
+            return soft_state_value(draw, self.critic, alpha, self.normalized(observation))
 
     @torch.no_grad()
     def action_value(self, observation: Tensor, action: Tensor) -> StateValue:
-        """Value actions `[*lead, N, A]` at observations `[*lead, N, O]` by both critics' mean."""
+        """Value actions `[*lead, N, A]` at observations `[*lead, N, O]` by all critics' mean."""
         alpha, observation = self.temperature(observation), self.normalized(observation)
-        return soft_action_value(self.actor, self.critic, alpha, observation, action)
+        with evaluating(self.critic):
+            return soft_action_value(self.actor, self.critic, alpha, observation, action)
 
 
 class SACLoss(AgentLoss):
@@ -203,8 +269,8 @@ class SACLoss(AgentLoss):
 
     Args:
         actor: observation -> pre-tanh Gaussian, as `rlsuite.blocks.heads.GaussianActor`.
-        critic: twin critics, as `rlsuite.blocks.heads.ScalarCritic` with two members.
-        config: hyper-parameters; learning rates are the caller's business.
+        critic: as `rlsuite.blocks.heads.ScalarCritic`; with dropout keep it in training mode.
+        config: hyper-parameters; learning rates and `delay` are the caller's business.
         actions: A, for the target entropy.
         generator: noise of both samples; None is torch's global stream.
     """
@@ -228,12 +294,14 @@ class SACLoss(AgentLoss):
         """Return the three losses."""
         batch, noise = unpack(tensordict, self.config.gamma), self.noise
         actor, alpha = self.net("actor"), self.log_alpha.detach().exp()
-        target = soft_target(self.net("critic", target=True), actor, batch, alpha, noise)
-        q = self.net("critic")(batch.observation, batch.action)
-        policy_loss, log_prob = actor_loss(actor, self.net("critic", fixed=True), batch, alpha, noise)
+        config, target_critic = self.config, dropped(self.net("critic", target=True), noise)
+        target = soft_target(target_critic, actor, batch, alpha, noise, config.target_subset)
+        q = self.net("critic")(batch.observation, batch.action, noise)
+        fixed = dropped(self.net("critic", fixed=True), noise)
+        policy_loss, log_prob = actor_loss(actor, fixed, batch, alpha, noise, config.actor_value)
         return TensorDict(
             {
-                "loss_critic": critic_loss(q, target, self.config.critic_scale),
+                "loss_critic": critic_loss(q, target, config.critic_scale),
                 "loss_actor": policy_loss,
                 "loss_alpha": alpha_loss(self.log_alpha, log_prob, self.target_entropy),
             }

@@ -32,7 +32,7 @@ TOPICS: dict[str, tuple[str, ...]] = {
     "environment": ("env_option", "num_envs", "import"),
     "learning": (
         *("batch_size", "updates_per_step", "warmup_steps", "warmup_policy", "replay_size", "n_step"),
-        *("reward", "action_limit"),
+        *("epochs", "reward", "action_limit"),
     ),
     "evaluation and saving": ("eval_every", "eval_episodes", "checkpoint_every", "log_every", "loggers"),
     "machine": ("device", "threads", "compile", "mixed_precision", "processes", "launcher"),

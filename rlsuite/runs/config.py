@@ -1,5 +1,6 @@
 """The fields of a training run; agents bring their own (`--agent.NAME`)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -84,6 +85,9 @@ class TrainConfig(LearnConfig):
     """Who acts before the first update: uniform actions, tanh of normal ones, or the untrained policy."""
     replay_size: AtLeastOne = 1_000_000
     """Capacity of the replay, in env steps."""
+    epochs: NotNegative = 0
+    """Passes over every rollout of `replay_size` env steps, for on-policy agents (ppo); their updates follow
+    from it and `batch_size`, and `updates_per_step` is not read. 0: agents with a replay."""
     n_step: AtLeastOne = 1
     """Rewards summed before the bootstrap."""
     eval_every: NotNegative = 10_000
@@ -110,6 +114,12 @@ class TrainConfig(LearnConfig):
                 f"replay_size = {self.replay_size}: must hold n_step = {self.n_step} transitions of "
                 f"each of num_envs = {self.num_envs}, {least} in all"
             )
+
+    def earned(self, env_steps: int) -> int:
+        """Return how many updates so many env steps after the warm-up have earned."""
+        if self.epochs:  # a rollout earns nothing before it is whole
+            return env_steps // self.replay_size * self.epochs * (self.replay_size // self.batch_size)
+        return math.floor(env_steps * self.updates_per_step + 1e-9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +172,8 @@ class OfflineConfig(LearnConfig):
 
 def updates_of(config: LearnConfig) -> int:
     """Return how many updates a run makes from its beginning to its end."""
+    if isinstance(config, TrainConfig) and config.epochs:
+        return config.earned(config.steps)
     if isinstance(config, TrainConfig):
         return int(max(0, config.steps - config.warmup_steps) * config.updates_per_step)
     assert isinstance(config, OfflineConfig)

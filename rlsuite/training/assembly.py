@@ -1,6 +1,5 @@
 """Build the parts of a run from its configuration."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
@@ -11,7 +10,7 @@ from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
 
 from rlsuite import distributed as ranks
-from rlsuite.agents.base import GENERATOR_NAMES, Agent, Spaces, StagedAgent
+from rlsuite.agents.base import GENERATOR_NAMES, Agent, OnPolicyAgent, Spaces, StagedAgent
 from rlsuite.blocks.noise import Source
 from rlsuite.envs.base import VectorEnv
 from rlsuite.envs.make import make_env
@@ -21,6 +20,7 @@ from rlsuite.plugins.base import Plugin
 from rlsuite.registry import plugin_class
 from rlsuite.replay.memory import host_free_bytes
 from rlsuite.replay.offline import OfflineReplay
+from rlsuite.replay.rollout import RolloutReplay, check_rollout
 from rlsuite.replay.uniform import UniformReplay
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.runs.checkpoint import config_digest
@@ -68,8 +68,8 @@ class Clock:
 
     def updates_due(self, config: TrainConfig) -> int:
         """Updates that the env steps after warm-up have earned and that are not done yet."""
-        earned = max(0, self.env_steps - self.offline - config.warmup_steps) * config.updates_per_step
-        return self.offline + math.floor(earned + 1e-9) - self.updates
+        earned = config.earned(max(0, self.env_steps - self.offline - config.warmup_steps))
+        return self.offline + earned - self.updates
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,7 +141,27 @@ def build(
         config: the run's fields.
         roots: one seed per agent, instead of `seed`, `seed` + 1, ...
     """
+    check_rollouts(agent_class, config)
     return online_run(build_learner(agent_class, agent_config, config, config.env, roots), config)
+
+
+def check_rollouts(agent_class: type[Agent], config: LearnConfig) -> None:
+    """Raise ConfigError where a run's fields do not fit the agent: on-policy, or with a replay."""
+    name, epochs = agent_class.__name__, config.epochs if isinstance(config, TrainConfig) else 0
+    if not issubclass(agent_class, OnPolicyAgent):
+        if epochs:
+            raise ConfigError(f"epochs = {epochs}: {name} learns from a replay; use --updates-per-step")
+        return
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(f"{name} learns from rollouts of its own policy: leave out --dataset")
+    if not epochs:
+        raise ConfigError(f"epochs = 0: {name} learns from rollouts; say how many passes over each, e.g. 10")
+    for field_name, wanted in (("warmup_steps", 0), ("n_step", 1)):
+        if (value := getattr(config, field_name)) != wanted:
+            raise ConfigError(
+                f"{field_name} = {value}: {name} learns from its own policy's steps alone; use {wanted}"
+            )
+    check_rollout(config.replay_size, config.num_envs, config.batch_size)
 
 
 def build_learner(
@@ -188,7 +208,8 @@ def online_run(learner: Learner, config: TrainConfig, env_steps: int | None = No
     streams, agent = learner.streams, learner.agent
     share = config.num_envs // ranks.size()
     env = make_envs(config, config.env, streams, "env", share, config.engine, first=ranks.rank() * share)
-    replay = UniformReplay(
+    replay_class = RolloutReplay if isinstance(agent, OnPolicyAgent) else UniformReplay
+    replay = replay_class(
         config.replay_size // ranks.size() * len(streams),
         num_envs=env.num_envs,
         batch_size=config.batch_size // ranks.size(),
@@ -263,7 +284,7 @@ def new_agent(
 
 def check_actions(agent_class: type[Agent], env: VectorEnv) -> None:
     """Raise ConfigError where an environment's actions are not of the agent's kind."""
-    if env.discrete != agent_class.discrete:
+    if agent_class.discrete is not None and env.discrete != agent_class.discrete:
         wanted, given = ("discrete", "continuous") if agent_class.discrete else ("continuous", "discrete")
         way = f": use discrete:{env.env_id}" if agent_class.discrete else ""
         raise ConfigError(

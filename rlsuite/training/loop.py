@@ -14,14 +14,16 @@ from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite import distributed as ranks
+from rlsuite.agents.base import OnPolicyAgent
 from rlsuite.replay.batch import Batch, columns_of
+from rlsuite.replay.rollout import RolloutReplay
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.runs import machine
 from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError, Loaded, SavedChunk
 from rlsuite.runs.runfolder import RunFolder
 from rlsuite.runs.signals import StopFlag
 from rlsuite.training import state
-from rlsuite.training.assembly import Run, env_seeds
+from rlsuite.training.assembly import OnlineRun, Run, env_seeds
 from rlsuite.training.best import BestWeights
 from rlsuite.training.evaluate import Abandoned, chosen_stocks, evaluate, per_seed, summary
 from rlsuite.training.guard import READ_EVERY, LearnerGuard
@@ -34,6 +36,7 @@ from rlsuite.training.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 FINAL_SAVE_TRIES = 3
+CARRIED = "from_rollout"  # what an on-policy agent carries from one rollout to the next, one number an env
 KEPT, KEPT_BESIDE = 2, 5  # checkpoints; of the other ranks more, should the first one's saves fail
 
 
@@ -227,6 +230,9 @@ def update(run: Run, guard: LearnerGuard | None, count: int = 1) -> None:
     replay = run.replay
     if count < 1:
         return
+    if isinstance(replay, RolloutReplay):
+        learn_from_rollout(run, guard, count)
+        return
     if not isinstance(replay, WindowReplay):
         for batch in replay.batches(count):
             update_on(run, guard, batch)
@@ -236,6 +242,21 @@ def update(run: Run, guard: LearnerGuard | None, count: int = 1) -> None:
         priority = update_on(run, guard, batch)
         if priority is not None:
             replay.reprioritise(batch.get("index"), priority)
+
+
+def learn_from_rollout(run: Run, guard: LearnerGuard | None, count: int) -> None:
+    """Take the updates of a rollout that is complete; what the agent carries on stays in `run.td`."""
+    assert isinstance(run, OnlineRun) and isinstance(run.replay, RolloutReplay)
+    assert isinstance(run.agent, OnPolicyAgent)
+    agent, steps, lead = run.agent, run.replay.steps(), run.agent.lead
+    carried = run.td.get(CARRIED, None)
+    if carried is not None and lead:
+        carried = carried.unflatten(0, (*lead, -1))
+    columns, carried = agent.study(steps, carried)
+    for batch in run.replay.minibatches(columns, count):
+        update_on(run, guard, batch)
+    agent.after_rollout(steps)
+    run.td.set(CARRIED, carried.flatten())
 
 
 def update_on(run: Run, guard: LearnerGuard | None, batch: Any) -> Tensor | None:

@@ -18,7 +18,7 @@ from rlsuite.runs.config import NO_ENV, OfflineConfig, TrainConfig
 from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.runs.runfolder import RunFolder, default_run_path
 from rlsuite.runs.signals import StopFlag
-from rlsuite.training.assembly import check_actions, eval_engine, pick_device, spaces_of
+from rlsuite.training.assembly import check_actions, check_rollouts, eval_engine, pick_device, spaces_of
 from rlsuite.training.guard import DUMP_FOLDER
 from rlsuite.training.loop import TrainResult
 from rlsuite.training.offline import train_offline
@@ -62,6 +62,7 @@ def train(
 
 def check_data(agent_class: type[Agent], config: TrainConfig | OfflineConfig) -> None:
     """Raise ConfigError for an agent of recorded data in a run that has none: it would copy its own noise."""
+    check_rollouts(agent_class, config)
     if agent_class.needs_data and not isinstance(config, OfflineConfig):
         raise ConfigError(
             f"{agent_class.__name__} learns from recorded data: name some with --dataset "
@@ -151,9 +152,9 @@ def try_out(cls: type[Agent], config: RunConfig) -> None:
         finally:
             env.close()
     except ConfigError as error:
-        if "discrete" not in str(error) or cls.discrete:
+        if "discrete" not in str(error) or cls.discrete is not False:
             raise
-        able = ", ".join(name for name in agent_names() if agent_traits(name)[1] == "discrete")
+        able = ", ".join(name for name in agent_names() if "discrete" in agent_traits(name)[1])
         raise ConfigError(
             f"{config.agent_name} is for continuous actions: {error}; agents of discrete actions: {able}"
         ) from error

@@ -3,18 +3,19 @@
 import torch
 from tensordict import TensorDict
 
-from rlsuite.agents.base import Agent, Spaces, StagedAgent, make_generators
+from rlsuite.agents.base import Agent, OnPolicyAgent, Spaces, StagedAgent, make_generators
 from rlsuite.registry import agent_class, agent_names
 
 
 def is_tested(name: str) -> bool:
-    """Whether it is an agent of ours that learns from transitions; other packages test theirs."""
+    """Whether it is an agent of ours that learns from replayed transitions; other packages test theirs."""
     cls = agent_class(name)
-    return cls.__module__.startswith("rlsuite.") and not issubclass(cls, StagedAgent)
+    return cls.__module__.startswith("rlsuite.") and not issubclass(cls, StagedAgent | OnPolicyAgent)
 
 
 NAMES = tuple(filter(is_tested, agent_names()))
 WITH_CRITICS = tuple(name for name in NAMES if agent_class(name).values is not Agent.values)
+WITH_TARGETS = tuple(name for name in WITH_CRITICS if name != "crossq")
 # Observations are normalised by a data set's statistics.
 FROM_DATA = tuple(name for name in NAMES if agent_class(name).adopts_statistics)
 

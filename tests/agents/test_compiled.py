@@ -26,6 +26,7 @@ ROWS = 16
 TOLERANCE = 1e-10
 DROPS = {
     "bc": {"dropout": 0.2},
+    "crossq": {"hidden_actor": (8,), "renorm_warmup": 50},
     "iql": {"dropout": 0.2},
     "stac": {"dropout_actor": 0.2, "dropout_critic": 0.2},
 }
@@ -150,6 +151,8 @@ def test_compiled_updates_of_every_agent_are_the_eager_ones(record_property, nam
         ("sac", {"network": "bronet"}),
         ("sac", {"alpha_step": "sgd", "actor_std": "softplus", "layer_norm": True, "layer_norm_actor": True}),
         ("sac", {"n_step": True}),
+        ("sac", {"critics": 5, "target_subset": 2, "actor_value": "mean", "delay": 4, "lead": (2,)}),
+        ("sac", {"layer_norm": True, "dropout_critic": 0.1, "actor_value": "mean", "delay": 4}),
         ("stac", {"critics": 2, "beta": 0.0}),
         ("dsac_t", {"critic_loss": "release"}),
         ("iql", {"order": "corl", "deterministic": True, "actor_lr_decay": 50}),

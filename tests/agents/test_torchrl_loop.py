@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 import torch
-from helpers import SPACES, WITH_CRITICS, random_batch, small_agent
+from helpers import SPACES, WITH_CRITICS, WITH_TARGETS, random_batch, small_agent
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.objectives import SoftUpdate
 
@@ -24,7 +24,7 @@ def loss_module(name):
     return cls(**{key: given[key] for key in wanted})
 
 
-@pytest.mark.parametrize("name", WITH_CRITICS)
+@pytest.mark.parametrize("name", WITH_TARGETS)
 def test_a_torchrl_program_trains_with_our_losses(name):
     torch.manual_seed(0)
     loss = loss_module(name)

@@ -14,7 +14,7 @@ import whole_runs as runs
 from training.test_offline_training import learn as learn_offline
 from training.test_stages import learn as learn_in_stages
 
-from rlsuite.agents.base import StagedAgent
+from rlsuite.agents.base import OnPolicyAgent, StagedAgent
 from rlsuite.registry import agent_class, agent_names
 from rlsuite.runs.checkpoint import CheckpointStore
 
@@ -78,6 +78,10 @@ class Case:
             if kind.columns(kind.Config()).expert:
                 more["expert"] = str(recorded)
             learn_offline(path, recorded, self.agent, checkpoint_every=10, **more)
+        elif issubclass(kind, OnPolicyAgent):
+            rollout = {"replay_size": 80, "batch_size": 16, "epochs": 2, "warmup_steps": 0}
+            steps = {"steps": 500, "checkpoint_every": 60, "eval_every": 250}
+            runs.train(path, self.agent, **rollout, **steps, **more)
         elif kind.discrete:
             own = {"quantiles": 8, "stock_candidates": 9, "gamma": 1.0, "utility": "lower", "level": 0.25}
             options = {"stock_gamma": 1.0}
