@@ -636,8 +636,11 @@ def take(state: Mapping[str, Tensor], name: str, shape: Iterable[int]) -> Tensor
 
 
 def package_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Return the versions of installed packages, and Python's own."""
+    """Return the versions of installed packages, and Python's own; "unknown" of one without metadata."""
     versions = {"python": platform.python_version()}
     for package in ("numpy", "torch", "torchrl", "tensordict", *packages):
-        versions[package] = importlib.metadata.version(package)
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # unpacked by hand
+            versions[package] = "unknown"
     return versions

@@ -12,7 +12,7 @@ from rlsuite.agents.base import Agent, StagedAgent
 from rlsuite.agents.compiled import CompiledUpdate, compiled, kernel_folder, obstacle
 from rlsuite.errors import ConfigError
 from rlsuite.runs.config import LearnConfig, updates_of
-from rlsuite.training.graphs import verified
+from rlsuite.training.graphs import GraphedUpdate, verified
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +74,13 @@ class Updates:
         )
         self._fast: Update | None = compiled(agent) if mode == COMPILED else None
         self.tell: Callable[[str], object] = logger.info
+
+    @property
+    def mode(self) -> str:
+        """How updates that nobody watches run: "eager", "compiled" or "graph"; known after the first."""
+        if isinstance(self._fast, CompiledUpdate):
+            return "compiled"
+        return "graph" if isinstance(self._fast, GraphedUpdate) else "eager"
 
     def __call__(self, batch: Any, *, watched: bool = False) -> dict[str, Tensor]:
         """Take one gradient step on `batch`; return metrics.
