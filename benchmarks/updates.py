@@ -1,7 +1,8 @@
 """Measures updates per second, eager and as the training loop carries them out.
 
 `update` is `agent.update` on one batch, eager. `loop` is what the loop does for one: sample, update, sums,
-guard. `sample` is drawing a batch alone. The table is written anew after every line. Needs neither MuJoCo nor Warp.
+guard. `sample` is drawing a batch alone. The table is written anew after every line. Needs neither MuJoCo nor
+Warp.
 """
 
 import argparse

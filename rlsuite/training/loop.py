@@ -34,6 +34,7 @@ from rlsuite.training.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 FINAL_SAVE_TRIES = 3
+LAUNCHED_TOGETHER = 16  # updates of one graph: what a launch costs is then little, and so is recording them
 KEPT, KEPT_BESIDE = 2, 5  # checkpoints; of the other ranks more, should the first one's saves fail
 
 
@@ -227,6 +228,9 @@ def update(run: Run, guard: LearnerGuard | None, count: int = 1) -> None:
     replay = run.replay
     if count < 1:
         return
+    if run.updates.captures and not isinstance(replay, WindowReplay):
+        launch(run, guard, count)
+        return
     if not isinstance(replay, WindowReplay):
         for batch in replay.batches(count):
             update_on(run, guard, batch)
@@ -236,6 +240,25 @@ def update(run: Run, guard: LearnerGuard | None, count: int = 1) -> None:
         priority = update_on(run, guard, batch)
         if priority is not None:
             replay.reprioritise(batch.get("index"), priority)
+
+
+def launch(run: Run, guard: LearnerGuard | None, count: int) -> None:
+    """Take `count` gradient updates by as few CUDA graphs as may be, and eagerly where there is none."""
+    clock, plugins = run.clock, run.plugins.values()
+    graphs = run.updates.graphs(run.replay, run.sums, guard, partial(precision, run))
+    while count > 0:
+        size = 1 if plugins else min(count, LAUNCHED_TOGETHER)
+        number = clock.updates + size
+        if any(plugin.watches(number) for plugin in plugins) or not graphs.launch(size, number):
+            for batch in run.replay.batches(size):  # type: ignore[union-attr]
+                update_on(run, guard, batch)
+        else:
+            clock.updates = number
+            for plugin in plugins:
+                run.sums.add(plugin.after_update(run.agent))
+            if number // READ_EVERY != (number - size) // READ_EVERY:
+                read_guard(run, guard)
+        count -= size
 
 
 def update_on(run: Run, guard: LearnerGuard | None, batch: Any) -> Tensor | None:
