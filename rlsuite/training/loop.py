@@ -3,8 +3,8 @@
 import logging
 import math
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -97,6 +97,7 @@ class Session:
         self.interrupted = False
         self._store = CheckpointStore(folder.checkpoints, keep_last=KEPT if first else KEPT_BESIDE)
         self._resume, self._loaded, self._seconds = resume, loaded, seconds
+        self._mode = ""  # how updates run, as last said
         self._saved_at: int | None = None  # env steps of the newest checkpoint
         self._contexts = ExitStack()
 
@@ -114,6 +115,7 @@ class Session:
             contexts.enter_context(self.recorder)
             contexts.enter_context(Watchdog(envs, config.step_timeout))
             contexts.enter_context(set_exploration_type(ExplorationType.RANDOM))
+            contexts.enter_context(products(config.matmul, run.device))
             self._go_on()
             self._contexts = contexts.pop_all()
         return self
@@ -162,6 +164,8 @@ class Session:
             parts = [run.sums.take()]
             if extra is not None:
                 parts.append(extra())
+            if run.updates.captures:
+                parts.append(self._how_updates_ran())
             if clock.failed_saves:
                 parts.append([{"ckpt/failed": clock.failed_saves} for _ in lines])
             parts += [plugin.numbers() for plugin in run.plugins.values()]
@@ -174,6 +178,15 @@ class Session:
         self._log(lines)
         self.recorder.tick(clock.env_steps, clock.updates)
         return bool(lines[0])
+
+    def _how_updates_ran(self) -> list[dict[str, float]]:
+        """Return whether they were graphs, for the lines; in words it goes to meta.json."""
+        mode = self.run.updates.mode
+        if mode != self._mode and ranks.rank() == 0:
+            self._mode = mode
+            self.folder.amend_meta({"updates": mode})
+            self.recorder.note(f"updates: {mode}")
+        return [{"updates/graphed": float(mode.startswith("graph"))} for _ in self.run.seeds]
 
     def _log(self, lines: list[dict[str, float]]) -> None:
         clock = self.run.clock
@@ -277,6 +290,18 @@ def update_on(run: Run, guard: LearnerGuard | None, batch: Any) -> Tensor | None
         if number % READ_EVERY == 0:
             read_guard(run, guard)
     return priority
+
+
+@contextmanager
+def products(name: str, device: torch.device) -> Iterator[None]:
+    """Let products of float32 on a CUDA device be "tf32" meanwhile, where asked."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda" and name == "tf32":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def precision(run: Run) -> AbstractContextManager[Any]:

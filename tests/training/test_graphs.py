@@ -1,5 +1,6 @@
 """Updates in one launch: admitted only when they equal eager ones; few launches stand beside them."""
 
+import json
 import logging
 import sys
 from collections import Counter
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import whole_runs as runs
 from tensordict import TensorDict
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,7 +20,7 @@ from helpers import NAMES, SPACES, small_agent
 from rlsuite.agents.base import make_generators
 from rlsuite.registry import agent_class
 from rlsuite.replay.uniform import UniformReplay
-from rlsuite.training import loop, state
+from rlsuite.training import loop, state, updates
 from rlsuite.training.assembly import Clock
 from rlsuite.training.graphs import GraphedUpdates, chain_of
 from rlsuite.training.guard import LearnerGuard
@@ -265,6 +267,37 @@ def test_updates_that_a_plugin_watches_run_by_themselves():
         GraphedUpdates.launch = original
     assert plugin.seen == [1, 2, 3, 4] and launched == [1, 4] and not graphs.refusal
     assert run.sums.take()[0]["plugin/one"] == 1
+
+
+def test_a_run_by_launches_is_the_run_without(tmp_path, monkeypatch):
+    """Weights, moments, lines and resumption; lines and meta.json say how updates ran, and why."""
+
+    def stood_in(chain):
+        graphs = GraphedUpdates(chain)
+        graphs.record = standing_in(chain, None)
+        return graphs
+
+    runs.train(tmp_path / "plain", "td3", num_envs=4, updates_per_step=0.75)
+    monkeypatch.setattr(updates, "GraphedUpdates", stood_in)
+    monkeypatch.setattr(
+        Updates, "captures", property(lambda self: True, lambda self, value: None), raising=False
+    )
+    runs.train(tmp_path / "graphs", "td3", num_envs=4, updates_per_step=0.75)
+    ours, theirs = runs.weights(tmp_path / "graphs"), runs.weights(tmp_path / "plain")
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    lines = runs.lines(tmp_path / "graphs")
+    graphed = [line.pop("updates/graphed") for line in lines if "updates/graphed" in line]
+    assert graphed[-1] == 1 and len(graphed) >= 8
+    for line, plain in zip(lines, runs.lines(tmp_path / "plain"), strict=True):
+        assert line == pytest.approx(plain, rel=1e-4, abs=1e-7)
+    assert json.loads((tmp_path / "graphs" / "meta.json").read_text())["updates"] == "graph of eager code"
+
+    monkeypatch.setattr(updates, "GraphedUpdates", lambda chain: GraphedUpdates(chain, refusal="too odd"))
+    runs.train(tmp_path / "refused", "td3", steps=400, updates_per_step=0.75)
+    assert json.loads((tmp_path / "refused" / "meta.json").read_text())["updates"] == "eager: too odd"
+    assert {
+        line["updates/graphed"] for line in runs.lines(tmp_path / "refused") if "env/nan_resets" in line
+    } == {0}
 
 
 def test_few_launches_stand_outside_the_graph(tmp_path):
