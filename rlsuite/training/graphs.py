@@ -154,11 +154,13 @@ class GraphedUpdates:
     def _admit(self, key: Key, first: int, count: int) -> None:
         """Record a graph and keep it if it does what eager updates do; everything is left as it came."""
         chain, agent, before = self.chain, self.chain.agent, _Snapshot(self.chain)
+        drawn: dict[torch.Generator, None] = {}  # streams that moved; to each replay every other is a burden
 
         def launched(work: Launch) -> dict[str, Tensor]:
             for _ in range(CHECKED_LAUNCHES):
                 agent.update_count = first
                 work()
+            drawn.update(dict.fromkeys(before.moved()))
             kept = {name: t.clone() for name, t in chain.tensors().items() if name.startswith("agent.")}
             before.restore()
             return kept
@@ -172,7 +174,7 @@ class GraphedUpdates:
                 self._pool = torch.cuda.graph_pool_handle()
             names: list[Counter[str]] = []
             agent.update_count = first
-            replay = self.record(lambda: names.append(chain(count)), chain.generators, self._pool)
+            replay = self.record(lambda: names.append(chain(count)), list(drawn), self._pool)
             graphed = launched(replay)
         except RuntimeError as error:
             before.restore()
@@ -214,6 +216,11 @@ class _Snapshot:
         self.chain, self.count = chain, chain.agent.update_count
         self.tensors = {name: t.clone() for name, t in chain.tensors().items()}
         self.generators = [generator.get_state() for generator in chain.generators]
+
+    def moved(self) -> list[torch.Generator]:
+        """Return the random streams that were drawn from since."""
+        pairs = zip(self.chain.generators, self.generators, strict=True)
+        return [generator for generator, saved in pairs if not torch.equal(generator.get_state(), saved)]
 
     @torch.no_grad()
     def restore(self) -> None:

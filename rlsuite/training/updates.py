@@ -85,8 +85,10 @@ class Updates:
         precision: Callable[[], AbstractContextManager[Any]],
     ) -> GraphedUpdates:
         """Return the graphs of these updates and what surrounds them; see `Chain` for the arguments."""
-        if self._graphs is None or self._graphs.chain.guard is not guard:
+        known = None if self._graphs is None else self._graphs.chain
+        if known is None or known.guard is not guard or known.replay is not replay:
             self._graphs = GraphedUpdates(chain_of(self.agent, self._fast, replay, sums, guard, precision))
+        assert self._graphs is not None
         return self._graphs
 
     @property

@@ -196,6 +196,15 @@ def test_a_faulty_graph_is_refused(name, fault, caplog):
     assert not graphs.launch(2, 2)
 
 
+def test_a_graph_is_told_of_the_streams_that_it_draws_from_alone():
+    agent, replay = small_agent("sac"), a_replay()
+    graphs, told = graphs_of(agent, replay), []
+    record = graphs.record
+    graphs.record = lambda work, streams, pool: told.extend(streams) or record(work, streams, pool)
+    assert graphs.launch(2, 2)
+    assert told == [agent.generators["learn"], replay.generator]
+
+
 def rounded(chain):
     """Sums in another order: the last bits of all weights are others."""
     g = torch.Generator().manual_seed(3)

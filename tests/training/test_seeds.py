@@ -198,7 +198,7 @@ def test_first_episodes_may_end_at_random_times():
         return counts, run.env.max_episode_steps
 
     together, limit = phases([3, 4], random_phase=True)
-    assert len(together) == 32 and (0 <= together).all() and (together < limit).all()
+    assert len(together) == 32 and (together >= 0).all() and (together < limit).all()
     assert len(set(together)) > 4
     alone = [phases([root], random_phase=True)[0] for root in (3, 4)]
     assert (together[:16] == alone[0]).all() and (together[16:] == alone[1]).all()
