@@ -154,8 +154,8 @@ def measure(case: Case, line: argparse.Namespace, folder: Path) -> Iterator[Row]
         with loop.precision(run):
             return run.agent.update(batch)
 
-    def whole() -> object:
-        return loop.update(cast(Any, run), guard, line.updates)
+    def whole() -> None:
+        loop.update(cast(Any, run), guard, line.updates)
 
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     for what, work, each in (

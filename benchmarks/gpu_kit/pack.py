@@ -104,7 +104,9 @@ def kernels(folder: Path, target: Path, seconds: float) -> None:
         print(f"no kernels are carried: building them ended with {code}", file=sys.stderr)
         return
     with tarfile.open(target, "w:xz") as archive:
-        archive.add(folder / "kernels", ".")
+        for path in sorted((folder / "kernels").rglob("*")):
+            if path.suffix in (".cubin", ".meta"):  # and not the sources
+                archive.add(path, str(path.relative_to(folder / "kernels")))
 
 
 def size_of(folder: Path) -> int:

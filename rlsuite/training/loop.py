@@ -263,7 +263,7 @@ def launch(run: Run, guard: LearnerGuard | None, count: int) -> None:
         size = 1 if plugins else min(count, LAUNCHED_TOGETHER)
         number = clock.updates + size
         if any(plugin.watches(number) for plugin in plugins) or not graphs.launch(size, number):
-            for batch in run.replay.batches(size):  # type: ignore[union-attr]
+            for batch in run.replay.batches(size):
                 update_on(run, guard, batch)
         else:
             clock.updates = number

@@ -1,11 +1,14 @@
 """The kit for a GPU machine: it needs nothing that is not there, and no step stops another."""
 
 import csv
+import lzma
 import os
 import re
 import subprocess
 import sys
+import tarfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -104,6 +107,25 @@ def test_a_file_is_split_between_loads_or_refused(tmp_path):
     ]
     with pytest.raises(SystemExit, match="MiB"):
         pack.split(whole, loads, [4, 5])
+
+
+def test_parts_and_kernels_are_put_together_again(tmp_path):
+    library, site, cache = os.urandom(3000), tmp_path / "site", tmp_path / "cache"
+    for folder in (site, cache):
+        folder.mkdir()
+    packed = lzma.compress(library)
+    parts = [tmp_path / "part.0", tmp_path / "part.1"]
+    for part, data in zip(parts, (packed[:1000], packed[1000:]), strict=True):
+        part.write_bytes(data)
+    (tmp_path / "module.cubin").write_bytes(b"machine code")
+    with tarfile.open(tmp_path / "kernels.tar.xz", "w:xz") as archive:
+        archive.add(tmp_path / "module.cubin", "wp_module/module.cubin")
+    words = [str(path) for path in (site, cache, *parts, tmp_path / "kernels.tar.xz")]
+    subprocess.run(kit.python("-c", kit.UNPACK_WARP, *words), check=True)
+    assert (site / "warp" / "bin" / "warp.so").read_bytes() == library
+    assert (cache / version("warp-lang") / "wp_module" / "module.cubin").read_bytes() == b"machine code"
+    short = kit.python("-c", kit.UNPACK_WARP, *words[:3], words[4])  # the second part is missing
+    assert subprocess.run(short, capture_output=True).returncode
 
 
 def test_every_carried_package_has_a_pinned_version():
