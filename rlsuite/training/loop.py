@@ -295,9 +295,11 @@ def update_on(run: Run, guard: LearnerGuard | None, batch: Any) -> Tensor | None
 @contextmanager
 def products(name: str, device: torch.device) -> Iterator[None]:
     """Let products of float32 on a CUDA device be "tf32" meanwhile, where asked."""
+    if device.type != "cuda" or name != "tf32":
+        yield
+        return
     before = torch.get_float32_matmul_precision()
-    if device.type == "cuda" and name == "tf32":
-        torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:

@@ -73,9 +73,12 @@ class Updates:
         on_cuda = next(agent.parameters()).device.type == "cuda"
         # Messages between processes are not captured, and stages change what an update does.
         self.captures = graphs and on_cuda and ranks.size() == 1 and not isinstance(agent, StagedAgent)
-        self._fast: Update = compiled(agent) if mode == COMPILED else agent.update
+        self._fast: Update = compiled(agent) if mode == COMPILED else self._eager
         self._graphs: GraphedUpdates | None = None
         self.tell: Callable[[str], object] = logger.info
+
+    def _eager(self, batch: Any) -> dict[str, Tensor]:
+        return self.agent.update(batch)
 
     def graphs(
         self,
