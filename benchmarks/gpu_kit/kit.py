@@ -311,7 +311,7 @@ def curves(kit: Kit) -> Iterator[Step]:
     """Curves on HalfCheetah: the preset, and four times as many envs with fewer, larger updates."""
     rare = ["--eval-every", "20_480_000", "--checkpoint-every", "0"]
     more = ["--num-envs", "4096", "--updates-per-step", "0.0009765625", "--batch-size", "8192"]
-    more += ["--replay-size", "4_096_000", "--no-random-phase", "--matmul", "float32"]
+    more += ["--replay-size", "4_096_000", "--matmul", "float32"]
     yield train(kit, "massive", 285, "sac", "HalfCheetah", *rare)
     yield train(kit, "large", 265, "sac", "HalfCheetah", *rare, *more)
 

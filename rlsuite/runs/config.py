@@ -84,8 +84,9 @@ class TrainConfig(LearnConfig):
     """Env steps before the first update."""
     warmup_policy: Literal["uniform", "tanh_normal", "agent"] = "uniform"
     """Who acts before the first update: uniform actions, tanh of normal ones, or the untrained policy."""
-    random_phase: bool = False
-    """First episodes end at random times, so that envs with a time limit are not reset together for ever."""
+    random_phase: Annotated[bool, conf.Suppress] = False
+    """First episodes end at random times, so that envs with a time limit are not reset together for ever
+    (presets alone say so)."""
     replay_size: AtLeastOne = 1_000_000
     """Capacity of the replay, in env steps."""
     n_step: AtLeastOne = 1
