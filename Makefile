@@ -58,8 +58,8 @@ soak: setup ## train for half an hour with a stop and resume every two minutes
 evidence: setup-dev ## work off the long runs of benchmarks/evidence.toml, two at a time; stopped or killed, it goes on
 	$(BIN)/python benchmarks/evidence.py
 
-gpu: setup-dev ## on a machine with CUDA: run the GPU tests, measure speed and memory
-	PYTHON=$(BIN)/python benchmarks/device.sh
+gpu: ## on a machine with CUDA: measure speed and memory, run the GPU tests, with the packages of PYTHON (python3)
+	PYTHON=$(PYTHON) benchmarks/device.sh
 
 lint: setup-dev ## check style and format
 	$(BIN)/ruff check .

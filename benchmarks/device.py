@@ -1,6 +1,7 @@
 """Measures how fast engine warp steps, by task and number of envs, and the memory of an env."""
 
 import argparse
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from races import write_measured
 from rlsuite.envs.engines.warp_options import WarpOptions
 from rlsuite.envs.make import make_env
 from rlsuite.envs.mujoco import MujocoEnv
+from rlsuite.errors import EnvironmentFailure
 
 TASKS = ("HalfCheetah", "Ant", "Humanoid")
 WORLDS = (1024, 4096, 16384)
@@ -25,6 +27,8 @@ class Row:
     Attributes:
         task: name.
         worlds: stepped together.
+        njmax: room for constraint rows of each; 0 is what the engine measures.
+        nconmax: room for contacts of each, likewise.
         device: where.
         env_steps_per_second: random actions, environment and masked resets included; median of the rounds.
         engine_steps_per_second: the physics of env steps alone.
@@ -38,6 +42,8 @@ class Row:
 
     task: str
     worlds: int
+    njmax: int
+    nconmax: int
     device: str
     env_steps_per_second: float
     engine_steps_per_second: float
@@ -49,13 +55,15 @@ class Row:
     nan_resets: int
 
 
-def measure(task: str, worlds: int, device: torch.device, *, seconds: float, rounds: int) -> Row:
+def measure(
+    task: str, worlds: int, device: torch.device, room: WarpOptions, *, seconds: float, rounds: int
+) -> Row:
     """Time one task; raises EnvironmentFailure where contacts had no room."""
     from rlsuite.envs.engines.warp import bytes_per_env
 
     free = _free_bytes(device)
     start = time.perf_counter()
-    env = make_env(task, worlds, engine="warp", device=device)
+    env = make_env(task, worlds, engine="warp", device=device, warp=room)
     assert isinstance(env, MujocoEnv)
     g = torch.Generator(device).manual_seed(0)
     ctrl = torch.zeros(env.action_spec.shape, device=device)
@@ -90,13 +98,15 @@ def measure(task: str, worlds: int, device: torch.device, *, seconds: float, rou
     return Row(
         task=task,
         worlds=worlds,
+        njmax=room.njmax or 0,
+        nconmax=room.nconmax or 0,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         env_steps_per_second=speeds[len(speeds) // 2],
         engine_steps_per_second=engine,
         lowest=speeds[0],
         highest=speeds[-1],
         first_seconds=first,
-        array_bytes_per_world=bytes_per_env(env.task.model(), WarpOptions()),
+        array_bytes_per_world=bytes_per_env(env.task.model(), room),
         device_bytes_per_world=used // worlds,
         nan_resets=resets,
     )
@@ -112,19 +122,25 @@ def _free_bytes(device: torch.device) -> int:
 
 
 def measurements(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Measure every task with every number of worlds."""
-    for task in arguments.tasks:
-        for worlds in arguments.worlds:
-            device = torch.device(arguments.device)
-            yield measure(task, worlds, device, seconds=arguments.seconds, rounds=arguments.rounds)
+    """Measure every task with every number of worlds; what has no room is said and left out."""
+    device, shape = torch.device(arguments.device), {"seconds": arguments.seconds, "rounds": arguments.rounds}
+    for task, worlds, njmax, nconmax in itertools.product(
+        arguments.tasks, arguments.worlds, arguments.njmax, arguments.nconmax
+    ):
+        try:
+            yield measure(task, worlds, device, WarpOptions(njmax=njmax, nconmax=nconmax), **shape)
+        except EnvironmentFailure as error:
+            print(f"{task:24} {worlds:6} worlds: {error}", flush=True)
 
 
 def main() -> None:
-    """Measure, print, and with --out write the table."""
+    """Measure, print, and with --out write the table after every row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", help="cuda or cpu")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--worlds", nargs="+", type=int, default=list(WORLDS))
+    parser.add_argument("--njmax", nargs="+", type=int, default=[None], help="rows a world, to compare")
+    parser.add_argument("--nconmax", nargs="+", type=int, default=[None], help="contacts a world")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU")
@@ -140,8 +156,8 @@ def main() -> None:
             f"{row.array_bytes_per_world:,} bytes a world, first step after {row.first_seconds:.1f} s",
             flush=True,
         )
-    if arguments.out:
-        write_measured(arguments.out, rows, arguments.threads)
+        if arguments.out:
+            write_measured(arguments.out, rows, arguments.threads)
 
 
 if __name__ == "__main__":

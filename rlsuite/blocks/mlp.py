@@ -74,6 +74,20 @@ class Linear(nn.Module):
         return flat.unflatten(0, lead)
 
 
+class Head(Linear):
+    """Output layer: in full precision under autocast, too.
+
+    In bfloat16 the critics' values near 1,000 would be multiples of 4 to 8, as large as a reward.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `[*lead, N, O]` for `x` of `[*lead, N, I]` (missing leading axes are shared)."""
+        if not torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
 def orthogonal_(module: nn.Module, gain: float, generator: Source = None) -> None:
     """Initialise every `Linear` of `module` anew: orthogonal weights times `gain`, biases zero.
 
@@ -201,7 +215,7 @@ class MLP(Layers):
             if layer_norm == "after":
                 layers.append(LayerNorm(width, lead=lead))
             inputs = width
-        layers.append(Linear(inputs, outputs, lead=lead, generator=generator))
+        layers.append(Head(inputs, outputs, lead=lead, generator=generator))
         super().__init__(*layers)
 
     @property

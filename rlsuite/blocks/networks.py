@@ -19,6 +19,7 @@ from rlsuite.blocks.mlp import (
     MLP,
     Activation,
     Dropout,
+    Head,
     LayerNorm,
     Layers,
     Lead,
@@ -63,7 +64,7 @@ class _Residual(nn.Module):
         self.blocks = nn.ModuleList([self.block() for _ in hidden[1:]])
         self.last = self.end()
         orthogonal_(self, GAIN, generator)
-        self.head = Linear(self.width, outputs, lead=lead, generator=generator)
+        self.head = Head(self.width, outputs, lead=lead, generator=generator)
 
     def linear(self, inputs: int, outputs: int) -> nn.Module:
         """Make a linear layer, with dropout behind it where there is any."""

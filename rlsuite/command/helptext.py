@@ -35,7 +35,7 @@ TOPICS: dict[str, tuple[str, ...]] = {
         *("epochs", "reward", "action_limit"),
     ),
     "evaluation and saving": ("eval_every", "eval_episodes", "checkpoint_every", "log_every", "loggers"),
-    "machine": ("device", "threads", "compile", "mixed_precision", "processes", "launcher"),
+    "machine": ("device", "threads", "compile", "mixed_precision", "matmul", "processes", "launcher"),
 }
 """Flags of `rlsuite train` that most runs want, by topic and in their order."""
 

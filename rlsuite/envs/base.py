@@ -187,6 +187,7 @@ class VectorEnv(EnvBase):
         self._on_device = facts.on_device
         self._array_dtype = NUMPY_DTYPES[options.dtype]
         self._action_shape = torch.Size((facts.num_envs, len(middle)))
+        self._scale_there: list[Tensor] = []  # on the device, where simulations are
         self._scale = None if (middle == 0).all() and (half == 1).all() else (middle, half)
         self._limit = NO_LIMIT if facts.max_episode_steps is None else facts.max_episode_steps
         place = facts.simulation_device
@@ -435,7 +436,9 @@ class VectorEnv(EnvBase):
         action = action.detach().to(self.simulation_device, self.facts.simulation_dtype).clamp(-1.0, 1.0)
         if self._scale is None:
             return action
-        middle, half = (torch.from_numpy(part).to(action, non_blocking=True) for part in self._scale)
+        if not self._scale_there:  # once: a copy from the host cannot be recorded, and waits for the device
+            self._scale_there = [torch.from_numpy(part).to(action) for part in self._scale]
+        middle, half = self._scale_there
         return torch.addcmul(middle, half, action)
 
     def _judge_on_device(self, outcome: Outcome) -> StepResult[Tensor]:
@@ -636,8 +639,11 @@ def take(state: Mapping[str, Tensor], name: str, shape: Iterable[int]) -> Tensor
 
 
 def package_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Return the versions of installed packages, and Python's own."""
+    """Return the versions of installed packages, and Python's own; "unknown" of one without metadata."""
     versions = {"python": platform.python_version()}
     for package in ("numpy", "torch", "torchrl", "tensordict", *packages):
-        versions[package] = importlib.metadata.version(package)
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # unpacked by hand
+            versions[package] = "unknown"
     return versions

@@ -31,7 +31,7 @@ from rlsuite.replay.packed import (
 CHUNK_ROWS = 65_536  # transitions of one checkpoint file; a full chunk is written once and linked afterwards
 MEMORY_SHARE = 0.9  # of the free memory that a replay may claim
 MAX_REDRAWS = 1_000  # of a batch, before the replay is given up
-REDRAWS = 4  # of transitions that must not be sampled, on a device that must not be waited for
+REDRAWS = 4  # of transitions that must not be sampled, on a device that is not waited for
 
 
 class Chunk(NamedTuple):
@@ -88,6 +88,7 @@ class UniformReplay:
         device: torch.device | str = "cpu",
         generator: Source = None,
     ) -> None:
+        self.generator = generator
         self.generators = generators_of(generator)
         self.seeds = max(1, len(self.generators))
         if num_envs % self.seeds:
@@ -100,6 +101,9 @@ class UniformReplay:
         self.num_envs, self.batch_size, self.n_step, self.gamma = num_envs, batch_size, n_step, gamma
         self.device = torch.device(device)
         self.total = 0  # transitions ever written
+        # On a device, where graphs read them: number of the newest transition, and of those of a seed.
+        self._newest = torch.zeros((), dtype=torch.int64, device=device)
+        self._rows = torch.ones((), dtype=torch.int64, device=device)
         self.preloaded = 0  # of these, recorded ones that came before any step
         self.invalid = 0  # transitions now stored that must not be sampled
         self.layout: Layout | None = None  # known with the first transition
@@ -191,7 +195,14 @@ class UniformReplay:
             self._write(self._packed[start : start + count], columns)
         else:
             self._write_on_host(self._array[start : start + count], columns)
-        self.total += count
+        self._count(self.total + count)
+
+    def _count(self, total: int) -> None:
+        """Note how many transitions were ever written, on the device too where sampling reads it there."""
+        self.total = total
+        if not self._counts and total:
+            self._newest.fill_(total - 1)
+            self._rows.fill_(len(self) // self.seeds)
 
     def _accept(self, columns: Sequence[Tensor | np.ndarray | None]) -> None:
         """Check the columns of new transitions; the first ones say how wide the ring is."""
@@ -264,7 +275,8 @@ class UniformReplay:
             grid,
             [None if column is None else column.unflatten(0, (-1, 1, envs)) for column in as_wide(columns)],
         )
-        self.total = self.preloaded = count * self.seeds
+        self.preloaded = count * self.seeds
+        self._count(self.preloaded)
         self.invalid = self._count_invalid() if self._counts else 0
 
     def batch(self) -> Batch:
@@ -312,11 +324,10 @@ class UniformReplay:
         if not self.total:
             raise RuntimeError("the replay is empty: store transitions before sampling")
         shape = (*count, self.batch_size)
-        index = self._draw(shape)
         if not self._counts:
-            for _ in range(REDRAWS):  # a run ends long before so many are invalid that this is not enough
-                index = torch.where(self._valid(index), index, self._draw(shape))
-        elif self.invalid:
+            return self._draw_on_device(shape)
+        index = self._draw(shape)
+        if self.invalid:
             parts = [index] if self.seeds == 1 else index.unbind(-2)
             parts = [self._draw_again(part, seed) for seed, part in enumerate(parts)]
             index = parts[0] if self.seeds == 1 else torch.stack(parts, -2)
@@ -326,6 +337,23 @@ class UniformReplay:
         """Draw places of every seed's rows, valid or not."""
         rows = [self._draw_rows(seed, shape) for seed in range(self.seeds)]
         return rows[0] if self.seeds == 1 else self._places(torch.stack(rows, -2), self._first_env)
+
+    def _draw_on_device(self, shape: tuple[int, ...]) -> Tensor:
+        """Draw places as `_draw`, several for each and the first valid one taken, by few launches.
+
+        Nothing is read by the host and no count is a constant, so that a graph may replay it. The first
+        seed's stream draws for all seeds: a launch for each would cost more than what they are for.
+        """
+        seeds = () if self.seeds == 1 else (self.seeds,)
+        size = (1 + REDRAWS, *shape[:-1], *seeds, shape[-1])
+        tries = torch.empty(size, dtype=torch.int64, device=self.device)
+        generator = self.generators[0] if self.generators else None
+        # The remainder of 63 random bits: off from uniform by one in a million million.
+        tries = tries.random_(generator=generator).remainder_(self._rows)
+        index = self._places(tries, self._first_env) if seeds else tries
+        # A run ends long before so many rows are invalid that all tries are.
+        first = self._packed.select(-1, -1)[index].argmax(0, keepdim=True)  # of equals, argmax is the first
+        return index.gather(0, first).squeeze(0)
 
     def _draw_rows(self, seed: int, shape: tuple[int, ...]) -> Tensor:
         """Draw numbers of one seed's rows, which count its own envs alone."""
@@ -369,7 +397,8 @@ class UniformReplay:
         reward, done, valid = packed.take(entries).split((steps, steps - 1, steps - 1))
         goes_on = valid > done  # the successor is valid, and this is not the end
         # The newest rows are the last B written; what follows them in a full ring are the oldest.
-        goes_on &= (self.total - 1 - index).remainder_(self.capacity) >= ahead.ages
+        newest = self.total - 1 if self._counts else self._newest
+        goes_on &= (newest - index).remainder_(self.capacity) >= ahead.ages
         more = goes_on.cumprod(0).sum(0)  # rewards after the first
         total = (reward.masked_fill_(ahead.order > more, 0.0).mul_(ahead.powers)).sum(0)
         last = torch.add(index, more, alpha=self.num_envs).remainder_(self.capacity)
@@ -474,6 +503,6 @@ class UniformReplay:
             self._packed[rows - len(packed) : rows].copy_(packed)
         if rows != state["rows"]:
             raise ValueError(f"the saved replay has {rows} rows, its counters say {state['rows']}")
-        self.total = state["total"]
+        self._count(state["total"])
         self.invalid = self._count_invalid() if self._counts else 0
         self.preloaded = state.get("preloaded", 0)  # runs of the first release do not say

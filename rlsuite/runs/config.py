@@ -51,11 +51,13 @@ class LearnConfig:
     threads: ThreadCount = 0
     """CPU threads of torch and of the native engine; 0 takes all cores."""
     mixed_precision: bool = False
-    """Compute the networks' products in bfloat16; weights, moments and losses stay in float32."""
+    """Compute hidden layers' products in bfloat16; output layers, weights, moments, losses are float32."""
+    matmul: Literal["float32", "tf32"] = "float32"
+    """Products of float32 on CUDA: tf32 rounds their factors to 10 bits, and is several times faster."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Run every update as one compiled function; auto does where the updates to come repay building it."""
     cuda_graphs: bool = True
-    """On CUDA, replay updates as graphs, after a check that they equal eager ones."""
+    """On CUDA, replay updates with their sampling as graphs, after a check that they do the same."""
     loggers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     """Where metrics go beside metrics.jsonl; TensorBoard is left out silently when not installed."""
     guard: bool = True
@@ -83,6 +85,9 @@ class TrainConfig(LearnConfig):
     """Env steps before the first update."""
     warmup_policy: Literal["uniform", "tanh_normal", "agent"] = "uniform"
     """Who acts before the first update: uniform actions, tanh of normal ones, or the untrained policy."""
+    random_phase: Annotated[bool, conf.Suppress] = False
+    """First episodes end at random times, so that envs with a time limit are not reset together for ever
+    (presets alone say so)."""
     replay_size: AtLeastOne = 1_000_000
     """Capacity of the replay, in env steps."""
     epochs: NotNegative = 0

@@ -150,6 +150,14 @@ class RunFolder:
             raise ConfigError(f"{self.path / META_FILE} holds {type(content).__name__}, not an object")
         return content
 
+    def amend_meta(self, facts: Mapping[str, Any]) -> None:
+        """Add what became known while the run went to `meta.json`; a disk that refuses costs a warning."""
+        try:
+            content = json.dumps(self.meta() | dict(facts), indent=2) + "\n"
+            write_atomic(self.path / META_FILE, content.encode())
+        except (ConfigError, OSError) as error:
+            logger.warning("meta.json lacks %s: %s", ", ".join(facts), error)
+
     def close(self) -> None:
         """Give the lock back; closing twice is fine."""
         if self._lock is not None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
@@ -224,7 +225,23 @@ def online_run(learner: Learner, config: TrainConfig, env_steps: int | None = No
     parts = parts_of(learner) | {"config": config}
     act = plain_policy(agent)
     td = env.reset() if act is None else env.reset().select("observation")
+    if config.random_phase:
+        env.set_episode_steps(first_phases(env, streams))
     return OnlineRun(**parts, env=env, replay=replay, episodes=episodes, td=td, act=act)
+
+
+def first_phases(env: VectorEnv, streams: SeedStreams) -> Tensor:
+    """Draw how many steps the envs' first episodes are to have taken already, `[num_envs]` int64.
+
+    Every seed's envs have their own draws. Where there is no time limit, the steps are 0.
+    """
+    envs, limit = env.num_envs // len(streams), env.max_episode_steps or 1
+    # A stream of its own beside the envs': whether it is drawn from moves nothing else.
+    rows = [
+        np.random.default_rng((seed, ranks.rank())).integers(limit, size=envs)
+        for seed in streams.seeds("env")
+    ]
+    return torch.from_numpy(np.concatenate(rows))
 
 
 def plain_policy(agent: Agent) -> Callable[[Tensor], Tensor] | None:

@@ -48,14 +48,17 @@ class LearnerGuard:
         self._latches: dict[tuple[Any, ...], _Latch] = {}
 
     def check(
-        self, metrics: Mapping[str, Tensor], batch: Mapping[Any, Tensor] | TensorDictBase, update: int
+        self,
+        metrics: Mapping[str, Tensor],
+        batch: Mapping[Any, Tensor] | TensorDictBase,
+        update: int | Tensor,
     ) -> None:
         """Note whether any number in `metrics` is not finite and keep the first batch where one was.
 
         Args:
             metrics: losses and norms of one update, any shapes, on one device.
             batch: the rows it was computed from: a mapping, or a TensorDict.
-            update: number of this gradient update.
+            update: number of this gradient update; a tensor `[1]` where a graph counts them.
         """
         if not metrics:
             return
@@ -73,15 +76,24 @@ class LearnerGuard:
         if layout not in self._latches:
             empty = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
             self._latches[layout] = _Latch(
-                names, torch.zeros_like(values), empty, torch.zeros_like(bad, dtype=torch.int64)
+                names, torch.zeros_like(values), empty, values.new_zeros(1, dtype=torch.int64)
             )
         latch = self._latches[layout]
         first = bad & ~self._bad
-        latch.values.copy_(torch.where(first, values, latch.values))
+        torch.where(first, values, latch.values, out=latch.values)
         for name, tensor in tensors.items():
-            latch.batch[name].copy_(torch.where(first, tensor, latch.batch[name]))
-        latch.update.copy_(torch.where(first, update, latch.update))
+            torch.where(first, tensor, latch.batch[name], out=latch.batch[name])
+        number = update if isinstance(update, Tensor) else torch.full_like(latch.update, update)
+        torch.where(first, number, latch.update, out=latch.update)
         self._bad |= bad
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the device memory of what was noted, for whoever makes updates that shall leave no trace."""
+        memory = {} if self._bad is None else {"bad": self._bad}
+        for number, latch in enumerate(self._latches.values()):
+            memory |= {f"{number}.{name}": tensor for name, tensor in latch.batch.items()}
+            memory |= {f"{number}.values": latch.values, f"{number}.update": latch.update}
+        return memory
 
     def read(
         self,

@@ -3,8 +3,8 @@
 import logging
 import math
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 FINAL_SAVE_TRIES = 3
 CARRIED = "from_rollout"  # what an on-policy agent carries from one rollout to the next, one number an env
+LAUNCHED_TOGETHER = 16  # updates of one graph: what a launch costs is then little, and so is recording them
 KEPT, KEPT_BESIDE = 2, 5  # checkpoints; of the other ranks more, should the first one's saves fail
 
 
@@ -99,6 +100,7 @@ class Session:
         self.interrupted = False
         self._store = CheckpointStore(folder.checkpoints, keep_last=KEPT if first else KEPT_BESIDE)
         self._resume, self._loaded, self._seconds = resume, loaded, seconds
+        self._mode = ""  # how updates run, as last said
         self._saved_at: int | None = None  # env steps of the newest checkpoint
         self._contexts = ExitStack()
 
@@ -116,6 +118,7 @@ class Session:
             contexts.enter_context(self.recorder)
             contexts.enter_context(Watchdog(envs, config.step_timeout))
             contexts.enter_context(set_exploration_type(ExplorationType.RANDOM))
+            contexts.enter_context(products(config.matmul, run.device))
             self._go_on()
             self._contexts = contexts.pop_all()
         return self
@@ -164,6 +167,8 @@ class Session:
             parts = [run.sums.take()]
             if extra is not None:
                 parts.append(extra())
+            if run.updates.captures:
+                parts.append(self._how_updates_ran())
             if clock.failed_saves:
                 parts.append([{"ckpt/failed": clock.failed_saves} for _ in lines])
             parts += [plugin.numbers() for plugin in run.plugins.values()]
@@ -176,6 +181,15 @@ class Session:
         self._log(lines)
         self.recorder.tick(clock.env_steps, clock.updates)
         return bool(lines[0])
+
+    def _how_updates_ran(self) -> list[dict[str, float]]:
+        """Return whether they were graphs, for the lines; in words it goes to meta.json."""
+        mode = self.run.updates.mode
+        if mode != self._mode and ranks.rank() == 0:
+            self._mode = mode
+            self.folder.amend_meta({"updates": mode})
+            self.recorder.note(f"updates: {mode}")
+        return [{"updates/graphed": float(mode.startswith("graph"))} for _ in self.run.seeds]
 
     def _log(self, lines: list[dict[str, float]]) -> None:
         clock = self.run.clock
@@ -233,6 +247,9 @@ def update(run: Run, guard: LearnerGuard | None, count: int = 1) -> None:
     if isinstance(replay, RolloutReplay):
         learn_from_rollout(run, guard, count)
         return
+    if run.updates.captures and not isinstance(replay, WindowReplay):
+        launch(run, guard, count)
+        return
     if not isinstance(replay, WindowReplay):
         for batch in replay.batches(count):
             update_on(run, guard, batch)
@@ -259,6 +276,25 @@ def learn_from_rollout(run: Run, guard: LearnerGuard | None, count: int) -> None
     run.td.set(CARRIED, carried.flatten())
 
 
+def launch(run: Run, guard: LearnerGuard | None, count: int) -> None:
+    """Take `count` gradient updates by as few CUDA graphs as may be, and eagerly where there is none."""
+    clock, plugins = run.clock, run.plugins.values()
+    graphs = run.updates.graphs(run.replay, run.sums, guard, partial(precision, run))
+    while count > 0:
+        size = 1 if plugins else min(count, LAUNCHED_TOGETHER)
+        number = clock.updates + size
+        if any(plugin.watches(number) for plugin in plugins) or not graphs.launch(size, number):
+            for batch in run.replay.batches(size):
+                update_on(run, guard, batch)
+        else:
+            clock.updates = number
+            for plugin in plugins:
+                run.sums.add(plugin.after_update(run.agent))
+            if number // READ_EVERY != (number - size) // READ_EVERY:
+                read_guard(run, guard)
+        count -= size
+
+
 def update_on(run: Run, guard: LearnerGuard | None, batch: Any) -> Tensor | None:
     """Take one gradient update; return new priorities of the batch, where the agent gives them."""
     number = run.clock.updates + 1
@@ -275,6 +311,20 @@ def update_on(run: Run, guard: LearnerGuard | None, batch: Any) -> Tensor | None
         if number % READ_EVERY == 0:
             read_guard(run, guard)
     return priority
+
+
+@contextmanager
+def products(name: str, device: torch.device) -> Iterator[None]:
+    """Let products of float32 on a CUDA device be "tf32" meanwhile, where asked."""
+    if device.type != "cuda" or name != "tf32":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def precision(run: Run) -> AbstractContextManager[Any]:

@@ -79,6 +79,7 @@ def act_and_learn(
     config, clock = run.config, run.clock
     with (
         closing(run),
+        run.env.stream(),  # one for torch and the engine, so that neither waits for the other
         Session(run, folder, goal, stop, resume=resume, loaded=loaded, seconds=seconds) as session,
     ):
         while session.goes_on:
@@ -100,7 +101,7 @@ def act_and_learn(
 def train_steps(run: OnlineRun, env_steps: int) -> None:
     """Take `env_steps` env steps and the updates they earn, without log, evaluation or checkpoint."""
     goal = run.clock.env_steps + env_steps
-    with set_exploration_type(ExplorationType.RANDOM):
+    with run.env.stream(), set_exploration_type(ExplorationType.RANDOM):
         while run.clock.env_steps < goal:
             with torch.no_grad():
                 vector_step(run, None)

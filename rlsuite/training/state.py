@@ -1,5 +1,6 @@
 """State that a run must keep to resume exactly: named tensors of agent and optimisers, sums of the loop."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -146,6 +147,8 @@ class RunningSums:
         self.seeds = seeds
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
+        self.in_place: dict[str, Tensor] = {}  # what graphs add to, in memory that stays
+        self._graphed: Counter[str] = Counter()  # how often they did
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
         """Add one update's numbers; names need not be the same at every update."""
@@ -157,8 +160,29 @@ class RunningSums:
                 self.sums[name] = value.clone()
                 self.counts[name] = 1
 
+    def add_in_place(self, metrics: Mapping[str, Tensor]) -> None:
+        """Add one update's numbers where a graph will, too; `count` then says how often."""
+        for name, value in metrics.items():
+            if name not in self.in_place:
+                self.in_place[name] = torch.zeros_like(value)
+        torch._foreach_add_([self.in_place[name] for name in metrics], list(metrics.values()))
+
+    def count(self, names: Mapping[str, int]) -> None:
+        """Count numbers that were added in place."""
+        self._graphed.update(names)
+
+    def _gather(self) -> None:
+        """Move what was added in place to the sums."""
+        for name, count in self._graphed.items():
+            value = self.in_place[name]
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.counts[name] = self.counts.get(name, 0) + count
+            value.zero_()
+        self._graphed.clear()
+
     def take(self) -> list[dict[str, float]]:
         """Return the means of every seed as floats, in one transfer, and start again."""
+        self._gather()
         if not self.sums:
             return [{} for _ in range(self.seeds)]
         rows = ranks.mean(
@@ -173,6 +197,7 @@ class RunningSums:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Return sums and counts for the checkpoint."""
+        self._gather()
         return dict(self.sums), dict(self.counts)
 
     def load(self, sums: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from torch import Tensor
@@ -12,7 +13,9 @@ from rlsuite.agents.base import Agent, StagedAgent
 from rlsuite.agents.compiled import CompiledUpdate, compiled, kernel_folder, obstacle
 from rlsuite.errors import ConfigError
 from rlsuite.runs.config import LearnConfig, updates_of
-from rlsuite.training.graphs import verified
+from rlsuite.training.graphs import GraphedUpdates, chain_of
+from rlsuite.training.guard import LearnerGuard
+from rlsuite.training.state import RunningSums
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ def compile_mode(
     if reason:
         return EAGER, reason
     if device == "cuda":
-        return EAGER, "on CUDA they are replayed as graphs; --compile on compiles them"
+        return EAGER, "on CUDA they are replayed as graphs; --compile on compiles them first"
     if (updates := updates_of(config)) < REPAID:
         return EAGER, f"{updates:,} updates would not repay compiling them ({REPAID:,} do; --compile on)"
     return COMPILED, f"{updates:,} updates repay it"
@@ -62,18 +65,44 @@ class Updates:
     Args:
         agent: of the run.
         mode: "on" compiles, "off" does not.
-        graphs: on CUDA, replay eager updates as graphs, after a check that they equal eager ones.
+        graphs: on CUDA, replay updates as graphs, after a check that these do the same.
     """
 
     def __init__(self, agent: Agent, mode: Mode, *, graphs: bool) -> None:
         self.agent = agent
         on_cuda = next(agent.parameters()).device.type == "cuda"
         # Messages between processes are not captured, and stages change what an update does.
-        self._captures = (
-            graphs and on_cuda and mode == EAGER and ranks.size() == 1 and not isinstance(agent, StagedAgent)
-        )
-        self._fast: Update | None = compiled(agent) if mode == COMPILED else None
+        self.captures = graphs and on_cuda and ranks.size() == 1 and not isinstance(agent, StagedAgent)
+        self._fast: Update = compiled(agent) if mode == COMPILED else self._eager
+        self._graphs: GraphedUpdates | None = None
         self.tell: Callable[[str], object] = logger.info
+
+    def _eager(self, batch: Any) -> dict[str, Tensor]:
+        return self.agent.update(batch)
+
+    def graphs(
+        self,
+        replay: Any,
+        sums: RunningSums,
+        guard: LearnerGuard | None,
+        precision: Callable[[], AbstractContextManager[Any]],
+    ) -> GraphedUpdates:
+        """Return the graphs of these updates and what surrounds them; see `Chain` for the arguments."""
+        known = None if self._graphs is None else self._graphs.chain
+        if known is None or known.guard is not guard or known.replay is not replay:
+            self._graphs = GraphedUpdates(chain_of(self.agent, self._fast, replay, sums, guard, precision))
+        assert self._graphs is not None
+        return self._graphs
+
+    @property
+    def mode(self) -> str:
+        """How updates run that nobody watches, in words; on CUDA known after the first ones."""
+        code = "compiled" if isinstance(self._fast, CompiledUpdate) else "eager"
+        if not self.captures:
+            return code
+        if self._graphs is None:
+            return f"{code}, not yet captured"
+        return f"{code}: {self._graphs.refusal}" if self._graphs.refusal else f"graph of {code} code"
 
     def __call__(self, batch: Any, *, watched: bool = False) -> dict[str, Tensor]:
         """Take one gradient step on `batch`; return metrics.
@@ -84,8 +113,6 @@ class Updates:
         """
         if watched:
             return self.agent.update(batch)
-        if self._fast is None:
-            self._fast = verified(self.agent, batch) if self._captures else self.agent.update
         if not isinstance(self._fast, CompiledUpdate) or self._fast.knows(batch):
             return self._fast(batch)
         begun = time.perf_counter()

@@ -302,6 +302,19 @@ def test_normalised_observations_make_the_scale_of_the_task_irrelevant(name, lea
         assert agents[0].normalizer.count == 5 * 32
 
 
+def test_values_in_mixed_precision_are_not_rounded_to_bfloat16():
+    """Near 1,000 neighbours in bfloat16 are 4 apart: output layers are computed in full."""
+    agent = small_agent("sac")
+    with torch.no_grad():
+        agent.critic.trunk.head.bias.fill_(1000.0)
+    batch = random_batch(512)
+    full = agent.critic(batch["observation"], batch["action"])
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        mixed = agent.critic(batch["observation"], batch["action"])
+    assert len(mixed[0].unique()) > 400 and (mixed - full).abs().max() < 0.1
+    assert not torch.equal(mixed, full)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_updates_in_mixed_precision_stay_near_those_in_full(name):
     full, mixed = small_agent(name), small_agent(name)

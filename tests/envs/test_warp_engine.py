@@ -183,6 +183,15 @@ def test_contacts_without_room_are_no_secret(size, monkeypatch):
         engine.state_dict()
 
 
+def test_many_envs_share_their_room_for_contacts():
+    """A few must each hold the most that one may need, many twice what they need on average."""
+    model = gymnasium_model("humanoid.xml")()
+    few, many = measured_capacity(model, 8), measured_capacity(model, 64)
+    assert few == measured_capacity(model) and few.njmax == many.njmax
+    assert many.nconmax < few.nconmax
+    assert WarpEngine(model, 64).capacity == many
+
+
 def test_measured_sizes_hold_what_the_c_engine_needs():
     model = gymnasium_model("humanoid.xml")()
     measured = measured_capacity(model)

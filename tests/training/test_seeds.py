@@ -184,3 +184,23 @@ def test_a_batched_draw_is_made_of_each_seeds_own():
         assert torch.equal(row, normal(torch.empty(3, 4), make_generators(seed)["learn"]))
     with pytest.raises(ValueError, match="2 random streams"):
         normal(torch.empty(3, 4), batched)
+
+
+def test_first_episodes_may_end_at_random_times():
+    """Every seed's envs have the phases of its own run; without the option all begin together."""
+    kind = agent_class("sac")
+
+    def phases(roots, **fields):
+        settings = {**runs.QUICK, "num_envs": 16, "replay_size": 1_000, "seeds": len(roots), **fields}
+        run = build(kind, kind.Config(**runs.TINY), TrainConfig(**settings), roots)
+        counts = run.env.step_counts
+        run.close()
+        return counts, run.env.max_episode_steps
+
+    together, limit = phases([3, 4], random_phase=True)
+    assert len(together) == 32 and (together >= 0).all() and (together < limit).all()
+    assert len(set(together)) > 4
+    alone = [phases([root], random_phase=True)[0] for root in (3, 4)]
+    assert (together[:16] == alone[0]).all() and (together[16:] == alone[1]).all()
+    assert not (alone[0] == alone[1]).all()
+    assert (phases([3])[0] == 0).all()

@@ -108,7 +108,7 @@ class WarpEngine:
         options = options or WarpOptions()
         self.device = warp_device(device)
         self.model = runnable(model, options)
-        self.capacity = capacity_of(model, options)
+        self.capacity = capacity_of(model, options, num_envs)
         self._graphs = options.graphs
         self._refresh = refresh
         self._place = _find_device(self.device)

@@ -15,12 +15,14 @@ CUDA_HINT = "use --engine native, or --engine warp --device cpu to try it slowly
 PROBE_EPISODES = 8  # from rest, under random full controls: every robot here falls and flails
 PROBE_CONTROLS = 40  # per episode
 PROBE_HOLD = 10  # physics steps that a control is held: quick changes would cancel out
-# Times the largest number seen (our choice). Contacts of all envs share one room, so that an env may take
-# from its neighbours; every env's rows are its own, and one of millions of states must not end a run.
-CONTACT_SLACK, ROW_SLACK = 2, 3
+# Times the largest number seen (our choice). Kernels run over all this room, used or not: three times as much
+# as needed is three times as slow. The flags of overflow stand guard.
+CONTACT_SLACK, ROW_SLACK = 2, 2
+# Contacts of all envs share one room, so that an env may take from its neighbours: with so many envs it is
+# twice the mean of what one has, and this many more each.
+SHARING_ENVS, MORE_CONTACTS = 64, 16
 GRANULE = 8  # sizes are rounded up to multiples of this
-FEWEST_CONTACTS = 24  # memory is no matter below these
-FEWEST_ROWS = 96  # more than HalfCheetah, Hopper and Walker2d can have at all
+FEWEST_CONTACTS, FEWEST_ROWS = 24, 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +87,10 @@ class Capacity:
     njmax: int
 
 
-def measured_capacity(model: mujoco.MjModel) -> Capacity:
+def measured_capacity(model: mujoco.MjModel, num_envs: int = 1) -> Capacity:
     """Return a multiple of what MuJoCo's C engine needs while the robot flails.
 
+    Many envs share their room for contacts, and need twice the mean of it; few may all need the most at once.
     Contacts are counted with the pairs of geoms whose bounding spheres touch: the broad phase of MuJoCo
     Warp puts those into the same memory before it knows which of them are contacts.
     """
@@ -99,7 +102,7 @@ def measured_capacity(model: mujoco.MjModel) -> Capacity:
     plane = model.geom_type[first] == mujoco.mjtGeom.mjGEOM_PLANE
     reach = np.where(plane, 0, model.geom_rbound[first]) + model.geom_rbound[second]
     reach += model.geom_margin[first] + model.geom_margin[second]
-    pairs = contacts = rows = 0
+    contacts, rows = [], 0
     for _ in range(PROBE_EPISODES):
         mujoco.mj_resetData(model, data)
         for _ in range(PROBE_CONTROLS):
@@ -108,9 +111,11 @@ def measured_capacity(model: mujoco.MjModel) -> Capacity:
             apart = data.geom_xpos[second] - data.geom_xpos[first]
             height = np.einsum("ij,ij->i", apart, data.geom_xmat[first][:, [2, 5, 8]])
             distance = np.where(plane, height, np.linalg.norm(apart, axis=-1))
-            pairs = max(pairs, int((distance < reach).sum()))
-            contacts, rows = max(contacts, data.ncon), max(rows, data.nefc)
-    nconmax, njmax = CONTACT_SLACK * max(pairs, contacts), ROW_SLACK * rows
+            contacts.append(max(int((distance < reach).sum()), data.ncon))
+            rows = max(rows, data.nefc)
+    nconmax, njmax = CONTACT_SLACK * max(contacts), ROW_SLACK * rows
+    if num_envs >= SHARING_ENVS:
+        nconmax = min(nconmax, round(CONTACT_SLACK * float(np.mean(contacts))) + MORE_CONTACTS)
     return Capacity(
         nconmax=max(FEWEST_CONTACTS, -(-nconmax // GRANULE) * GRANULE),
         njmax=max(FEWEST_ROWS, -(-njmax // GRANULE) * GRANULE),
@@ -156,9 +161,9 @@ def runnable(model: mujoco.MjModel, options: WarpOptions) -> mujoco.MjModel:
     return model
 
 
-def capacity_of(model: mujoco.MjModel, options: WarpOptions) -> Capacity:
-    """Return the sizes that the options name, and measure those that they leave open."""
+def capacity_of(model: mujoco.MjModel, options: WarpOptions, num_envs: int = 1) -> Capacity:
+    """Return the sizes that the options name, and measure those that they leave open for so many envs."""
     if options.nconmax is not None and options.njmax is not None:
         return Capacity(options.nconmax, options.njmax)
-    measured = measured_capacity(model)
+    measured = measured_capacity(model, num_envs)
     return Capacity(options.nconmax or measured.nconmax, options.njmax or measured.njmax)
