@@ -27,6 +27,7 @@ from rlsuite.runs.checkpoint import config_digest
 from rlsuite.runs.config import LearnConfig, TrainConfig, updates_of
 from rlsuite.strict import from_mapping
 from rlsuite.training import state
+from rlsuite.training.callbacks import Hooks
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.updates import Updates, compile_mode
 
@@ -39,6 +40,8 @@ NOT_DIGESTED = (
     "cuda_graphs",
     "compile",
     "loggers",
+    "logger_options",
+    "callbacks",
     "eval_every",
     "checkpoint_every",
     "log_every",
@@ -89,6 +92,7 @@ class Learner:
     updates: Updates
     plugins: Mapping[str, Plugin] = field(default_factory=dict)
     reference: Reference | None = None  # returns that score 0 and 100
+    hooks: Hooks = field(default_factory=Hooks)
 
     def close(self) -> None:
         """Close the environments."""
