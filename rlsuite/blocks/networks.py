@@ -313,8 +313,9 @@ class Copies(nn.Module):
     def __init__(self, cls: Any, *sizes: Any, lead: Lead = (), generator: Source = None) -> None:
         super().__init__()
         self.lead = lead
-        seed = int(torch.randint(2**62, (1,), generator=generator, device=_device(generator)))
-        with torch.random.fork_rng(devices=[]):
+        device = generator.device if isinstance(generator, torch.Generator) else torch.device("cpu")
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=device))
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             self.each = nn.ModuleList([cls(*sizes) for _ in range(math.prod(lead))])
 
@@ -326,10 +327,6 @@ class Copies(nn.Module):
         return torch.stack([net(part) for net, part in zip(self.each, rows, strict=True)]).unflatten(
             0, self.lead
         )
-
-
-def _device(generator: Source) -> torch.device | None:
-    return generator.device if isinstance(generator, torch.Generator) else None
 
 
 def check_widths(name: str, hidden: Sequence[int]) -> None:

@@ -151,8 +151,8 @@ class Callback:
     def on_checkpoint(self, path: Path) -> None:
         """See a checkpoint that was written.
 
-        The checkpoint holds the state of before this call; a run that goes on from it is called again. Signals
-        and the end of a run save, too.
+        It holds the state of before this call; a run that goes on from it is called again. Signals and the
+        end of a run save, too.
         """
 
     def on_end(self, result: "TrainResult") -> None:
@@ -233,7 +233,7 @@ class Callbacks:
         return ""
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors and the JSON values of all states, also of callbacks that were not given again."""
+        """Return tensors and JSON values of all states, those of callbacks that were not given again, too."""
         tensors, values = dict(self._absent[0]), dict(self._absent[1])
         for name, callback in self.named.items():
             state = callback.state_dict()

@@ -37,7 +37,7 @@ class StopWhen(Callback):
 
 
 class StopOnPlateau(Callback):
-    """Ends the run when `patience` evaluations in succession are not better than the best before by `gain`."""
+    """Ends the run when `patience` evaluations in succession do not exceed the best before by `gain`."""
 
     def __init__(self, patience: int, gain: float = 0.0) -> None:
         if patience < 1:
