@@ -162,13 +162,11 @@ def build_learner(
     eval_env = make_envs(config, env_id, streams, "eval", config.eval_episodes, eval_engine(config.engine))
     agent = new_agent(agent_class, agent_config, eval_env, streams, device)
     agent.begin(updates_of(config))
-    train_settings = {key: value for key, value in chosen(config).items() if key not in NOT_DIGESTED}
-    settings = {"agent": agent_class.__name__, **chosen(agent_config), "train": train_settings}
     mode, _ = compile_mode(agent_class, agent_config, config, device.type)
     return Learner(
         config=config,
         seeds=tuple(roots),
-        digest=config_digest(settings),
+        digest=run_digest(agent_class, agent_config, config),
         device=device,
         streams=streams,
         eval_env=eval_env,
@@ -179,6 +177,12 @@ def build_learner(
         updates=Updates(agent, mode, graphs=config.cuda_graphs),
         plugins={name: new_plugin(name, values, agent, streams) for name, values in config.plugins.items()},
     )
+
+
+def run_digest(agent_class: type[Agent], agent_config: Any, config: LearnConfig) -> str:
+    """Return the digest of everything in a configuration that decides what is learnt."""
+    train_settings = {key: value for key, value in chosen(config).items() if key not in NOT_DIGESTED}
+    return config_digest({"agent": agent_class.__name__, **chosen(agent_config), "train": train_settings})
 
 
 def online_run(learner: Learner, config: TrainConfig, env_steps: int | None = None) -> OnlineRun:
