@@ -67,9 +67,10 @@ def report_pairs(runs: Sequence[tuple[Path, Path]], at: int) -> str:
         lines.append(f"{count}: too few for an interval; branch more runs, of other seeds")
         return "\n".join(lines)
     together, apart = paired_difference(branch, parent), difference(branch, parent)
+    intervals = [f"[{estimate.low:+,.1f}, {estimate.high:+,.1f}]" for estimate in (together, apart)]
     lines.append(
-        f"difference at {int(common[-1]):,}: {together.value:+,.1f} [{together.low:+,.1f}, {together.high:+,.1f}] "
-        f"over {len(pairs)} pairs; the same numbers unpaired: [{apart.low:+,.1f}, {apart.high:+,.1f}]"
+        f"difference at {int(common[-1]):,}: {together.value:+,.1f} {intervals[0]} over {len(pairs)} pairs; "
+        f"the same numbers unpaired: {intervals[1]}"
     )
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """Branch a run: the same run to a step, bit for bit, then with other settings; and replay a stretch of one.
 
-Both follow from checkpoints that hold everything: a copy of the newest one at or before the step goes on with the
-run's own settings until there. Where none was kept, the run is made again from its beginning.
+Both follow from checkpoints that hold everything: a copy of the newest one at or before the step goes on with
+the run's own settings until there. Where none was kept, the run is made again from its beginning.
 """
 
 import contextlib
@@ -32,12 +32,12 @@ from rlsuite.training.outcome import goal
 from rlsuite.training.start import resume_joined, saved_config, train
 
 CHANGEABLE = ("batch_size", "n_step", "mixed_precision", *NOT_DIGESTED)
-"""Fields of the run that may change in its middle; all of the agent's may, as far as its weights still fit."""
+"""Fields of the run that may change in its middle; all of the agent's may, as far as its weights fit."""
 FIXED = ("compile", "then_online")
 
 
 class Origin(NamedTuple):
-    """What a branch begins from: the step of a checkpoint and its folder; 0 and None for the run's beginning."""
+    """What a branch begins from: a checkpoint's step and folder; 0 and None for the run's beginning."""
 
     step: int
     path: Path | None
@@ -160,9 +160,7 @@ def restamp(folder: RunFolder, config: RunConfig) -> None:
     store.keep_only(loaded.path)
     digest = run_digest(agent_class(config.agent_name), config.agent, config.train)
     manifest = dataclasses.replace(manifests.read(loaded.path / MANIFEST_FILE), config_digest=digest)
-    path = loaded.path / MANIFEST_FILE
-    path.unlink()  # it may be a second name of the parent's
-    write_atomic(path, manifest.to_bytes())
+    write_atomic(loaded.path / MANIFEST_FILE, manifest.to_bytes())  # a new file: the parent's stays
     folder.replace_config(config_to_dict(config))
 
 
