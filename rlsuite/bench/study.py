@@ -94,8 +94,8 @@ class StudyArgs(LaunchFlags):
             raise ConfigError(f"--until-decided compares two agents, and --agents {self.agents} are not two")
         if self.until_decided and (self.seeds_per_run != 1 or self.max_seeds < self.seeds):
             raise ConfigError(
-                f"--until-decided: a run has one seed (--seeds-per-run 1), and --max-seeds {self.max_seeds} must "
-                f"not be below --seeds {self.seeds}"
+                f"--until-decided: a run has one seed (--seeds-per-run 1), and --max-seeds {self.max_seeds} "
+                f"must not be below --seeds {self.seeds}"
             )
 
 

@@ -26,8 +26,8 @@ OWN = ("--at", "--out", "--import")
 class BranchArgs:
     """Goes back to a step of each run, from the newest checkpoint before it, and on from there to the end.
 
-    Every further flag is one of `rlsuite train`'s, and changes there. Without any the branch is its parent again,
-    bit for bit.
+    Every further flag is one of `rlsuite train`'s, and changes there. Without any the branch is its parent
+    again, bit for bit.
     """
 
     runs: conf.Positional[tuple[Path, ...]]

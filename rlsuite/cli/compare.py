@@ -22,7 +22,7 @@ PAGE = HelpPage(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareArgs:
-    """Compares two groups of runs on every environment that both have: effect, interval, chance, seeds needed."""
+    """Compares two groups of runs on every environment that both have: effect, interval, seeds needed."""
 
     first: conf.Positional[Path]
     """Run folder, or a folder of runs that differ in their seeds alone."""

@@ -35,7 +35,7 @@ class Comparison:
         effect: difference of the means, first less second, with its interval; infinite below `FEWEST` seeds.
         standardised: Hedges' g.
         chance: probability that a run of the first beats one of the second, with its interval; None as above.
-        needed: seeds on either side for a chance of `POWER` to find this effect; None: more than anybody runs.
+        needed: seeds on either side for a chance of `POWER` to find this effect; None: no number is enough.
     """
 
     env: str
@@ -108,8 +108,8 @@ def groups_by_env(paths: Sequence[Path]) -> dict[str, Group]:
     for env in study.envs:
         if len(labels := [group.label for group in study.on(env)]) > 1:
             raise ConfigError(
-                f"{', '.join(map(str, paths))} has several settings on {env} ({'; '.join(labels)}): name the runs "
-                "of one"
+                f"{', '.join(map(str, paths))} has several settings on {env} ({'; '.join(labels)}): name the "
+                "runs of one"
             )
     return {group.env: group for group in study.groups}
 
@@ -171,7 +171,8 @@ def sentences(comparison: Comparison, names: tuple[str, str]) -> list[str]:
     effect, chance = comparison.effect, comparison.chance
     if chance is None:
         lines.append(
-            f"  difference {effect.value:+,.1f}; below {FEWEST} seeds on a side no interval means anything: train more"
+            f"  difference {effect.value:+,.1f}; below {FEWEST} seeds on a side no interval means anything: "
+            "train more"
         )
         return lines
     lines.append(
@@ -186,7 +187,7 @@ def sentences(comparison: Comparison, names: tuple[str, str]) -> list[str]:
         lines.append("  not decided, and the difference is too small for any number of seeds")
     else:
         lines.append(
-            f"  not decided: were the difference what it seems, {comparison.needed} seeds a side would show it "
-            f"{POWER:.0%} of the time, {comparison.more} more"
+            f"  not decided: were the difference what it seems, {comparison.needed} seeds a side would show "
+            f"it {POWER:.0%} of the time, {comparison.more} more"
         )
     return lines

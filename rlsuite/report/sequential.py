@@ -1,14 +1,14 @@
 """A test that may be looked at after every seed: the interval of a mean that holds at all times together.
 
-The mixture t test: under the null the differences are normal with mean 0 and any std, under the alternative their
-mean over their std is itself normal, N(0, 1 / PRIOR). With S the sum of n differences and V that of their squares
-the ratio of both likelihoods, scale left out, is
+The mixture t test: under the null the differences are normal with mean 0 and any std, under the alternative
+their mean over their std is itself normal, N(0, 1 / PRIOR). With S the sum of n differences and V that of
+their squares the ratio of both likelihoods, scale left out, is
 
     E_n = sqrt(c / (n + c)) (1 - S^2 / ((n + c) V))^(-n / 2),    c = PRIOR,
 
-a nonnegative martingale that begins at 1 (Lai 1976, Annals of Statistics 4; Wang and Ramdas 2023, arXiv
-2310.03722). It reaches 1 / alpha at any time at all with a chance of at most alpha (Ville's inequality), so one
-may stop whenever one likes. The interval has every mean whose E_n is below 1 / alpha.
+a nonnegative martingale that begins at 1 (Lai 1976, Annals of Statistics 4; with this mixture Wang and Ramdas
+2023, arXiv 2310.03722). It reaches 1 / alpha at any time at all with a chance of at most alpha (Ville's
+inequality), so one may stop whenever one likes. The interval has every mean whose E_n is below 1 / alpha.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ import numpy as np
 from rlsuite.report.statistics import LEVEL, Estimate
 
 PRIOR = 0.25
-"""c: the effect in stds of a difference is thought to be of the order of 1 / sqrt(c) = 2, as one that a few seeds
-can show is. Our choice; the level holds for any."""
+"""c: the effect in stds of a difference is thought to be of the order of 1 / sqrt(c) = 2, as one that a few
+seeds can show is. Our choice; the level holds for any."""
 
 
 def e_value(differences: np.ndarray, prior: float = PRIOR) -> float:
