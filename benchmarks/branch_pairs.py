@@ -2,7 +2,7 @@
 
 One run of several seeds of SAC on Pendulum is branched: another learning rate of the actor from a step on. A
 pair shares all that came before, and its evaluation episodes. The same numbers, not taken as pairs, are what
-two groups of runs would give. About two CPU minutes.
+two groups of runs would give. About a CPU minute.
 
     python benchmarks/branch_pairs.py --out benchmarks/results/branch_pairs.csv
 """
@@ -44,9 +44,9 @@ class Settings:
     """Folder of the parent and the branch, new."""
     seeds: int = 8
     """Pairs."""
-    steps: int = 6_000
+    steps: int = 4_000
     """Env steps of each."""
-    at: int = 4_500
+    at: int = 3_000
     """Env step at which the learning rate changes."""
     lr_actor: float = 1e-4
     """The new one."""

@@ -137,9 +137,11 @@ def seeds_needed(effect: float, power: float = POWER, level: float = LEVEL) -> i
     """
     if not np.isfinite(effect) or abs(effect) < LEAST_EFFECT:
         return 2 if np.isinf(effect) else None
-    low, high = 2, MOST_SEEDS
-    if _power(abs(effect), high, level) < power:
-        return None
+    low, high = 2, 2
+    while _power(abs(effect), high, level) < power:  # from below: far out nct is no longer exact
+        low, high = high, 2 * high
+        if high > MOST_SEEDS:
+            return None
     while low < high:  # power grows with the number of runs
         middle = (low + high) // 2
         low, high = (low, middle) if _power(abs(effect), middle, level) >= power else (middle + 1, high)

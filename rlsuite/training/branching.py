@@ -121,13 +121,19 @@ def branch(
                 raise Interrupted(f"interrupted before step {at:,}: give the same command again")
         with RunFolder.open(stage) as folder:
             restamp(folder, config)
+            (reached,) = CheckpointStore(folder.checkpoints).steps()
         if out.exists():
             out.rmdir()
         stage.rename(out)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     hooks = Hooks(Callbacks(load_callbacks(config.train.callbacks)), console)
-    return resume_joined(out, config, extended=False, hooks=hooks)
+    try:
+        return resume_joined(out, config, extended=False, hooks=hooks)
+    except DataError:
+        if CheckpointStore(out / CHECKPOINT_FOLDER).steps() == [reached]:  # the weights do not fit
+            shutil.rmtree(out)
+        raise
 
 
 def changed(config: RunConfig, changes: Mapping[str, Mapping[str, Any]]) -> RunConfig:

@@ -22,7 +22,7 @@ pytest.importorskip("scipy.stats")
 
 
 ENV = "gym:Pendulum-v1"
-RUN = ("--env", ENV, "--steps", "6000")
+RUN = ("--env", ENV, "--steps", "20000")
 
 
 def groups(tmp_path, first, second, env=ENV):
@@ -101,30 +101,12 @@ class Trainer:
 
 def _finished(path, agent, seed, final):
     """A run folder that counts as finished."""
-    words = [
-        "--env",
-        "gym:Pendulum-v1",
-        "--threads",
-        "1",
-        "--steps",
-        "6000",
-        "--seed",
-        str(seed),
-        "--seeds",
-        "1",
-    ]
-    plan = study.resolve(agent, words)
-    config = study_config(plan.config)
-
-    with RunFolder.create(path, config, {}) as folder:
-        line = {"step": 6000, "updates": 1, "seconds": 1.0, "eval/return_mean": final, "eval/return_std": 0.0}
+    plan = study.resolve(agent, [*RUN, "--threads", "1", "--seed", str(seed), "--seeds", "1"])
+    with RunFolder.create(path, config_to_dict(plan.config), {}) as folder:
+        line = {"step": 20000, "updates": 1, "seconds": 1.0}
+        line |= {"eval/return_mean": final, "eval/return_std": 0.0}
         folder.metrics.write_text(json.dumps(line) + "\n")
-        (folder.checkpoints / "step-000000006000").mkdir(parents=True)
-
-
-def study_config(config):
-
-    return config_to_dict(config)
+        (folder.checkpoints / "step-000000020000").mkdir(parents=True)
 
 
 @pytest.mark.parametrize(
@@ -133,26 +115,9 @@ def study_config(config):
 def test_a_study_adds_seeds_until_it_is_decided(tmp_path, rlsuite, monkeypatch, gap, outcome):
     trainer = Trainer(gap)
     monkeypatch.setattr(study, "run_all", trainer)
-    words = [
-        "bench",
-        "study",
-        "--agents",
-        "sac,td3",
-        "--envs",
-        "gym:Pendulum-v1",
-        "--steps",
-        "6000",
-        "--seeds",
-        "3",
-    ]
-    words += [
-        "--until-decided",
-        "--max-seeds",
-        "6" if not gap else "12",
-        "--no-report",
-        "--out",
-        str(tmp_path / "s"),
-    ]
+    words = ["bench", "study", "--agents", "sac,td3", "--envs", ENV, "--steps", "20000", "--seeds", "3"]
+    words += ["--until-decided", "--max-seeds", "12" if gap else "6", "--no-report"]
+    words += ["--out", str(tmp_path / "study")]
     answer = rlsuite(*words)
     assert answer.code == 0, answer.err
     assert outcome in answer.out

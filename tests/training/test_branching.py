@@ -68,11 +68,13 @@ def test_what_cannot_change_is_refused(tmp_path, parent):
     ):
         with pytest.raises(ConfigError, match=said):
             branch(parent, 700, tmp_path / "branch", changes)
+    assert not any(tmp_path.iterdir())
     for at in (0, 800, 10_000):
         with pytest.raises(ConfigError, match="name one in between"):
             branch(parent, at, tmp_path / "branch", {})
-    with pytest.raises(DataError, match=r"actor.*expected"):
+    with pytest.raises(DataError, match=r"actor.*this run needs"):
         branch(parent, 600, tmp_path / "wide", {"agent": {"hidden": (32, 32)}}, console=False)
+    assert not any(tmp_path.iterdir())
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(ConfigError, match="not empty"):

@@ -1,5 +1,6 @@
 """Loggers beside metrics.jsonl: one W&B run over resumes, hyper-parameters, CSV, own loggers."""
 
+import struct
 import sys
 import types
 from typing import ClassVar
@@ -13,11 +14,26 @@ from rlsuite.training.loggers import Loggers
 from rlsuite.training.recorder import Recorder
 
 
+def wandb_records(path):
+    """Yield the records of a .wandb file: LevelDB's log format after seven bytes."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, at, part = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if (left := 32_768 - at % 32_768) < 7:
+            at += left
+            continue
+        _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+        part, at = part + data[at + 7 : at + 7 + size], at + 7 + size
+        if kind in (1, 4):  # a whole record, or its last piece
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(part)
+            part = b""
+            yield record
+
+
 def test_a_resumed_run_is_one_wandb_run_with_its_configuration(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
-
     for name in ("WANDB_PROJECT", "WANDB_RUN_GROUP", "WANDB_TAGS", "WANDB_ENTITY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -32,11 +48,7 @@ def test_a_resumed_run_is_one_wandb_run_with_its_configuration(tmp_path, monkeyp
     files = sorted(path.glob("wandb/offline-run-*/*.wandb"))
     assert len(files) == 2
     for file in files:
-        store = DataStore()
-        store.open_for_scan(str(file))
-        while (data := store.scan_data()) is not None:
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
+        for record in wandb_records(file):
             if record.HasField("run"):
                 records.append(record.run)
             if record.HasField("history"):
