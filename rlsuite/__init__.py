@@ -20,14 +20,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from rlsuite.command.python import Run, resume, train
+    from rlsuite.api import Run, resume, train
     from rlsuite.training.callbacks import Callback, Evaluation
     from rlsuite.training.given import FilmEvery, StopOnPlateau, StopWhen
     from rlsuite.training.loaded import load
 
 _LIVE_IN = {
     "load": "rlsuite.training.loaded",
-    **dict.fromkeys(("Run", "resume", "train"), "rlsuite.command.python"),
+    **dict.fromkeys(("Run", "resume", "train"), "rlsuite.api"),
     **dict.fromkeys(("Callback", "Evaluation"), "rlsuite.training.callbacks"),
     **dict.fromkeys(("FilmEvery", "StopOnPlateau", "StopWhen"), "rlsuite.training.given"),
 }
