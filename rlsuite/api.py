@@ -114,13 +114,13 @@ def train(
     """
     plugins = fields.pop("plugins", {})
     plugins = plugins if isinstance(plugins, Mapping) else {name: {} for name in plugins}
-    words = [] if env is None else ["--env", env]
-    words += [] if dataset is None else ["--dataset", os.fspath(dataset)]
+    line = [] if env is None else ["--env", env]
+    line += [] if dataset is None else ["--dataset", os.fspath(dataset)]
     for name in ("preset", "steps", "stages"):
         if name in fields:
-            words += [f"--{name}", str(fields.pop(name))]
-    words += ["--plugins", ",".join(plugins)] if plugins else []
-    args, agent_class = parse_train(agent, words)
+            line += [f"--{name}", str(fields.pop(name))]
+    line += ["--plugins", ",".join(plugins)] if plugins else []
+    args, agent_class = parse_train(agent, line)
     named = [item for item in callbacks if isinstance(item, str)]
     values = {
         **fields,

@@ -313,8 +313,9 @@ class Copies(nn.Module):
     def __init__(self, cls: Any, *sizes: Any, lead: Lead = (), generator: Source = None) -> None:
         super().__init__()
         self.lead = lead
-        device = generator.device if isinstance(generator, torch.Generator) else torch.device("cpu")
-        seed = int(torch.randint(2**62, (1,), generator=generator, device=device))
+        source = generator[0] if isinstance(generator, tuple) else generator
+        device = torch.device("cpu") if source is None else source.device
+        seed = int(torch.randint(2**62, (1,), generator=source, device=device))
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             self.each = nn.ModuleList([cls(*sizes) for _ in range(math.prod(lead))])

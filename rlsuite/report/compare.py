@@ -11,6 +11,7 @@ from rlsuite.errors import ConfigError
 from rlsuite.report.statistics import (
     POWER,
     Estimate,
+    around,
     bootstrap,
     difference,
     paired_difference,
@@ -126,7 +127,7 @@ def compare_groups(first: Group, second: Group, *, score: Score, paired: bool) -
     effect = (paired_difference if paired else difference)(a, b)
     enough = min(len(a), len(b)) >= FEWEST
     if not enough:
-        effect = Estimate(effect.value, np.float64(-np.inf), np.float64(np.inf))
+        effect = around(float(effect.value), np.inf)
     size = standardised(a, b)
     return Comparison(
         env=first.env,

@@ -52,7 +52,7 @@ def report_pairs(runs: Sequence[tuple[Path, Path]], at: int) -> str:
     common = sorted(set.intersection(*(set(pair.steps.tolist()) for pair in pairs)))
     if not common:
         return "the pairs share no evaluation step: nothing to compare"
-    rows = [("step", "parent", "branch", "difference")]
+    rows: list[tuple[str, ...]] = [("step", "parent", "branch", "difference")]
     for step in common[:: -(-len(common) // MOST_ROWS)] + common[-1:]:
         parent, branch = scores(pairs, step)
         cells = (parent.mean(), branch.mean(), (branch - parent).mean())

@@ -13,7 +13,7 @@ inequality), so one may stop whenever one likes. The interval has every mean who
 
 import numpy as np
 
-from rlsuite.report.statistics import LEVEL, Estimate
+from rlsuite.report.statistics import LEVEL, Estimate, around
 
 PRIOR = 0.25
 """c: the effect in stds of a difference is thought to be of the order of 1 / sqrt(c) = 2, as one that a few
@@ -35,13 +35,12 @@ def running_interval(differences: np.ndarray, level: float = LEVEL, prior: float
 
     Infinite as long as there are too few differences to exclude anything.
     """
-    count, mean = len(differences), np.float64(differences.mean())
+    count, mean = len(differences), float(differences.mean())
     ratio = 1 - ((1 - level) ** 2 * prior / (count + prior)) ** (1 / count)  # what S^2 / ((n + c) V) may be
     room = count - ratio * (count + prior)
     if room <= 0:
-        return Estimate(mean, np.float64(-np.inf), np.float64(np.inf))
-    half = np.float64(differences.std() * np.sqrt(ratio * (count + prior) / room))
-    return Estimate(mean, mean - half, mean + half)
+        return around(mean, np.inf)
+    return around(mean, float(differences.std() * np.sqrt(ratio * (count + prior) / room)))
 
 
 def decided(interval: Estimate) -> bool:

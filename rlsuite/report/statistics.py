@@ -87,6 +87,11 @@ def bootstrap(
     return Estimate(np.asarray(statistic(*groups)), low, high)
 
 
+def around(value: float, half: float) -> Estimate:
+    """Return a number with an interval of so much on either side."""
+    return Estimate(np.asarray(value), np.asarray(value - half), np.asarray(value + half))
+
+
 def difference(scores: np.ndarray, others: np.ndarray, level: float = LEVEL) -> Estimate:
     """Return the difference of two means, `[R]` and `[Q]` scores, with Welch's interval (unequal variances).
 
@@ -95,23 +100,23 @@ def difference(scores: np.ndarray, others: np.ndarray, level: float = LEVEL) -> 
     """
     value = scores.mean() - others.mean()
     if min(len(scores), len(others)) < 2:
-        return Estimate(value, np.float64(-np.inf), np.float64(np.inf))
+        return around(value, np.inf)
     parts = scores.var(ddof=1) / len(scores), others.var(ddof=1) / len(others)
     variance = sum(parts)
     if not variance:
-        return Estimate(value, value, value)
+        return around(value, 0.0)
     freedom = variance**2 / (parts[0] ** 2 / (len(scores) - 1) + parts[1] ** 2 / (len(others) - 1))
     half = t_quantile((1 + level) / 2, freedom) * np.sqrt(variance)
-    return Estimate(value, value - half, value + half)
+    return around(value, half)
 
 
 def paired_difference(scores: np.ndarray, others: np.ndarray, level: float = LEVEL) -> Estimate:
     """Return the mean of the differences of pairs, `[R]` scores each, with Student's interval."""
     gaps = scores - others
     if len(gaps) < 2:
-        return Estimate(gaps.mean(), np.float64(-np.inf), np.float64(np.inf))
+        return around(gaps.mean(), np.inf)
     half = t_quantile((1 + level) / 2, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
-    return Estimate(gaps.mean(), gaps.mean() - half, gaps.mean() + half)
+    return around(gaps.mean(), half)
 
 
 def standardised(scores: np.ndarray, others: np.ndarray) -> float:

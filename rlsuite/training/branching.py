@@ -199,7 +199,13 @@ def replay(run: Path, first: int, last: int, seed_index: int = 0) -> Iterator[di
     check_step(run, config, min(first, goal(config.train) - 1))
     if not 0 <= seed_index < config.train.seeds:
         raise ConfigError(f"seed index {seed_index}: the run has {config.train.seeds} seed(s), from 0")
-    quiet = {"eval_every": 0, "checkpoint_every": 0, "loggers": (), "logger_options": {}, "callbacks": ()}
+    quiet: dict[str, Any] = {
+        "eval_every": 0,
+        "checkpoint_every": 0,
+        "loggers": (),
+        "logger_options": {},
+        "callbacks": (),
+    }
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **quiet))
     rows: list[dict[str, float]] = []
 
@@ -220,14 +226,14 @@ def replay(run: Path, first: int, last: int, seed_index: int = 0) -> Iterator[di
 
 def _numbers(run: Run, metrics: Mapping[str, Tensor], seed_index: int) -> dict[str, float]:
     """Return one seed's metrics of an update and the norms of its weights."""
-    numbers = dict(metrics)
+    measured = dict(metrics)
     for part in run.agent.parts():
         weights = [parameter.detach() for parameter in part.module.parameters()]
         of_seed = [w[seed_index] if run.agent.lead else w for w in weights]
         if of_seed:
-            numbers[f"weight_norm/{part.name}"] = torch.stack([w.norm() for w in of_seed]).norm()
+            measured[f"weight_norm/{part.name}"] = torch.stack([w.norm() for w in of_seed]).norm()
     return {
         name: float(value[seed_index] if value.dim() else value)
-        for name, value in numbers.items()
+        for name, value in measured.items()
         if name != "priority"
     }

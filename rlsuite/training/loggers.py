@@ -128,9 +128,10 @@ def _trackio(begin: Begin) -> ScalarLogger:
 def _csv(begin: Begin) -> ScalarLogger:
     from torchrl.record.loggers.csv import CSVLogger
 
-    for path in (begin.folder / CSV_FOLDER).rglob("*.csv") if begin.after is not None else ():
+    after = begin.after
+    for path in (begin.folder / CSV_FOLDER).rglob("*.csv") if after is not None else ():
         lines = path.read_text().splitlines(keepends=True)  # what a resumed run does again is cut off
-        path.write_text("".join(line for line in lines if int(line.partition(",")[0]) <= begin.after))
+        path.write_text("".join(line for line in lines if int(line.partition(",")[0]) <= (after or 0)))
     return CSVLogger(exp_name=CSV_FOLDER, log_dir=str(begin.folder))
 
 

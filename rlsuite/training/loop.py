@@ -19,6 +19,7 @@ from rlsuite.replay.batch import Batch, columns_of
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.runs import machine
 from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError, Loaded, SavedChunk
+from rlsuite.runs.config import OfflineConfig
 from rlsuite.runs.runfolder import RunFolder
 from rlsuite.runs.signals import StopFlag
 from rlsuite.training import state
@@ -229,7 +230,10 @@ class Session:
         ended = (self.interrupted, clock.env_steps, clock.updates, *returns, self.recorder.seconds)
         result = TrainResult(*ended, stopped_by="" if self.interrupted else self.stopped_by)
         self.folder.mark_stopped(clock.env_steps, result.stopped_by)
-        more = isinstance(self.run, OfflineRun) and getattr(self.run.config, "then_online", 0)
+        config = self.run.config
+        more = (
+            isinstance(self.run, OfflineRun) and isinstance(config, OfflineConfig) and config.then_online > 0
+        )
         if not more or result.interrupted or result.stopped_by:
             self.run.hooks.callbacks.end(result)
         return result
