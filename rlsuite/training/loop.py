@@ -23,7 +23,7 @@ from rlsuite.runs.config import OfflineConfig
 from rlsuite.runs.runfolder import RunFolder
 from rlsuite.runs.signals import StopFlag
 from rlsuite.training import state
-from rlsuite.training.assembly import OfflineRun, Run, env_seeds
+from rlsuite.training.assembly import Run, env_seeds
 from rlsuite.training.best import BestWeights
 from rlsuite.training.callbacks import Evaluation, Start
 from rlsuite.training.evaluate import Abandoned, chosen_stocks, evaluate, per_seed, summary
