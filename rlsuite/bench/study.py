@@ -5,6 +5,7 @@ study stands is read from its folders alone: any shell can ask, while it runs an
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -188,11 +189,16 @@ def until_decided(args: StudyArgs, extra: Sequence[str]) -> tuple[Plans, dict[st
     """
     first, second = names(args.agents)
     level = 1 - (1 - LEVEL) / len(names(args.envs))
+    whole = plans_of(dataclasses.replace(args, seeds=args.max_seeds), extra)
     left, plans, codes = list(names(args.envs)), Plans(), dict[str, int]()
     for count in [*range(args.seeds, args.max_seeds, args.turn), args.max_seeds]:
-        turn = dataclasses.replace(args, envs=",".join(left), seeds=count)
-        plans |= plans_of(turn, extra)
-        codes |= run_plans({pair: group for pair, group in plans.items() if pair.env in left}, turn)
+        turn = {
+            pair: dict(itertools.islice(group.items(), count))
+            for pair, group in whole.items()
+            if pair.env in left
+        }
+        plans |= turn
+        codes |= run_plans(turn, args)
         if worst(codes):
             break
         for env in list(left):

@@ -231,9 +231,7 @@ class Session:
         result = TrainResult(*ended, stopped_by="" if self.interrupted else self.stopped_by)
         self.folder.mark_stopped(clock.env_steps, result.stopped_by)
         config = self.run.config
-        more = (
-            isinstance(self.run, OfflineRun) and isinstance(config, OfflineConfig) and config.then_online > 0
-        )
+        more = isinstance(config, OfflineConfig) and config.then_online > 0  # its updates on data are done
         if not more or result.interrupted or result.stopped_by:
             self.run.hooks.callbacks.end(result)
         return result

@@ -116,13 +116,13 @@ def test_a_study_adds_seeds_until_it_is_decided(tmp_path, rlsuite, monkeypatch, 
     trainer = Trainer(gap)
     monkeypatch.setattr(study, "run_all", trainer)
     words = ["bench", "study", "--agents", "sac,td3", "--envs", ENV, "--steps", "20000", "--seeds", "3"]
-    words += ["--until-decided", "--max-seeds", "12" if gap else "6", "--no-report"]
+    words += ["--until-decided", "--max-seeds", "8" if gap else "6", "--no-report"]
     words += ["--out", str(tmp_path / "study")]
     answer = rlsuite(*words)
     assert answer.code == 0, answer.err
     assert outcome in answer.out
     seeds = sorted(int(name.rpartition("s")[2]) for name in trainer.names if name.startswith("sac"))
-    assert seeds == list(range(len(seeds))) and (len(seeds) == 6 if not gap else 4 <= len(seeds) < 12)
+    assert seeds == list(range(len(seeds))) and (len(seeds) == 6 if not gap else 4 <= len(seeds) < 8)
     trainer.names.clear()
     again = rlsuite(*words)  # it looks again, and trains nothing
     assert outcome in again.out and trainer.names == []
