@@ -36,7 +36,8 @@ def test_one_target_does_all_the_setup(target, wanted):
 
 def test_demo_and_test_run_what_the_readme_says():
     assert "/rlsuite train dsac_t --env HalfCheetah --preset demo --out runs/demo-" in steps_of("demo")
-    assert "python -m pytest\n" in steps_of("test")  # all of it, in one process
+    # All of it: words that would choose some are missing.
+    assert "python -m pytest -n logical --maxprocesses 8 --dist loadfile\n" in steps_of("test")
     checks = (ROOT / ".ci" / "run").read_text()
     assert checks.rstrip().endswith("make test")
     readme = (ROOT / "README.md").read_text()
@@ -95,3 +96,24 @@ def test_what_ci_calls_exists():
     called = set(re.findall(r"run: make ([a-z-]+)", workflow.replace("${{ matrix.which }}", "lowest")))
     assert called == {"commands", "docs", "test-lowest", "test-rliable"} and called <= targets
     assert "test-newest" in targets and "run: .ci/run" in workflow
+
+
+def test_version_and_extras_are_the_same_wherever_they_are_named():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.*)$", citation, flags=re.MULTILINE).group(1) == project["version"]
+    installed = re.search(r"'\.\[(.*)\]'", (ROOT / "Dockerfile").read_text()).group(1)
+    assert set(installed.split(",")) <= set(project["optional-dependencies"])
+    copied = re.search(r"^COPY (.*) \./$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).group(1)
+    sent = (ROOT / ".dockerignore").read_text()
+    assert all(f"!{name}\n" in sent for name in (*copied.split(), "rlsuite"))
+
+
+def test_the_tag_that_publishes_is_the_version():
+    workflow = (ROOT / ".github" / "workflows" / "publish.yml").read_text()
+    pattern = re.search(r"sed -n '(.*)' rlsuite/version.py", workflow).group(1)
+    printed = subprocess.run(
+        ["sed", "-n", pattern, ROOT / "rlsuite" / "version.py"], capture_output=True, text=True
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert printed.stdout.strip() == project["version"]
