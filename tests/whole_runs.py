@@ -41,7 +41,7 @@ QUICK = {
 }
 
 
-def train(path, agent="dsac_t", fields=None, *, stop=None, resume=False, **train_fields):
+def train(path, agent="dsac_t", fields=None, *, stop=None, resume=False, hooks=None, **train_fields):
     """Run `train_online` here on a toy, in the run folder `path`."""
     kind = agent_class(agent)
     config = TrainConfig(**{**QUICK, **train_fields})
@@ -52,7 +52,7 @@ def train(path, agent="dsac_t", fields=None, *, stop=None, resume=False, **train
         whole = RunConfig(agent_name=agent, preset="default", train=config, agent=agent_config)
         folder = RunFolder.create(path, config_to_dict(whole), {})
     with folder:
-        return train_online(kind, agent_config, config, folder, stop=stop, resume=resume)
+        return train_online(kind, agent_config, config, folder, stop=stop, resume=resume, hooks=hooks)
 
 
 def command(*words):

@@ -4,20 +4,27 @@ Every run is a run folder of its own, so what is finished stays and what was int
 study stands is read from its folders alone: any shell can ask, while it runs and after it was killed.
 """
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import numpy as np
+
 from rlsuite.bench.d4rl import names
 from rlsuite.bounds import AtLeastOne, Bounds, SeedCount, ThreadCount
 from rlsuite.command.helptext import HelpPage
-from rlsuite.errors import ConfigError
+from rlsuite.errors import ConfigError, DataError
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import LOG_FOLDER, RunPlan, pending, resolve, seed_groups, task_of
 from rlsuite.launch.queue import run_all, worst
 from rlsuite.launch.task import INTERRUPTED, LaunchTask, in_use
+from rlsuite.report.sequential import decided, running_interval
+from rlsuite.report.statistics import LEVEL
+from rlsuite.report.study import seed_curves
 from rlsuite.report.write import write_report
 from rlsuite.runs.checkpoint import CheckpointStore
 from rlsuite.runs.config import TrainConfig, updates_of
@@ -33,12 +40,14 @@ PAGE = HelpPage(
     topics={
         "what is compared": ("agents", "envs", "seeds", "steps", "out"),
         "runs": ("jobs", "threads", "launcher"),
+        "until it is decided": ("until_decided", "max_seeds", "turn"),
         "report": ("report", "videos", "status"),
     },
     required=("envs",),
     examples=(
         "rlsuite bench study --agents sac,td3 --envs Hopper,Walker2d --seeds 4 --jobs 4",
         "rlsuite bench study --agents dsac_t,dsac_t:paper --envs HalfCheetah --status",
+        "rlsuite bench study --agents sac,td3 --envs Hopper --until-decided --max-seeds 20 --jobs 4",
     ),
 )
 
@@ -68,6 +77,12 @@ class StudyArgs(LaunchFlags):
     """Write the page at the end, of what has an evaluation by then."""
     videos: bool = False
     """With a video of each agent and environment on it, as `rlsuite report --videos`."""
+    until_decided: bool = False
+    """Of two agents: add seeds to every environment until the interval of their difference leaves zero."""
+    max_seeds: SeedCount = 20
+    """With --until-decided: seeds of every agent at which it ends undecided."""
+    turn: AtLeastOne = 1
+    """With --until-decided: seeds added at a time, e.g. half of --jobs."""
     status: bool = False
     """Only say where the study stands."""
 
@@ -76,6 +91,13 @@ class StudyArgs(LaunchFlags):
         super().__post_init__()
         if not names(self.agents) or not names(self.envs):
             raise ConfigError("give --agents and --envs at least one name each, e.g. --envs gym:Pendulum-v1")
+        if self.until_decided and len(names(self.agents)) != 2:
+            raise ConfigError(f"--until-decided compares two agents, and --agents {self.agents} are not two")
+        if self.until_decided and (self.seeds_per_run != 1 or self.max_seeds < self.seeds):
+            raise ConfigError(
+                f"--until-decided: a run has one seed (--seeds-per-run 1), and --max-seeds {self.max_seeds} "
+                f"must not be below --seeds {self.seeds}"
+            )
 
 
 class Pair(NamedTuple):
@@ -109,14 +131,36 @@ def main(args: StudyArgs, extra: Sequence[str] = ()) -> int:
     Raises:
         ConfigError: a name is unknown, or a run folder holds something else.
     """
-    plans = {
+    if args.until_decided and not args.status:
+        plans, codes = until_decided(args, extra)
+    else:
+        plans, codes = plans_of(args, extra), {}
+        if args.status:
+            print(table(plans, args), flush=True)
+            return 0
+        codes = run_plans(plans, args)
+    print(f"\n{table(plans, args)}", flush=True)
+    runs = [args.out / name for group in plans.values() for name in group if evaluated(args.out / name)]
+    if runs and args.report:
+        for text in write_report(runs, args.out / REPORT_FOLDER, videos=args.videos):
+            print(text)
+    return worst(codes)
+
+
+Plans = dict[Pair, dict[str, RunPlan]]
+
+
+def plans_of(args: StudyArgs, extra: Sequence[str]) -> Plans:
+    """Return the runs of every pair."""
+    return {
         Pair(agent, env): pair_plans(agent, env, args, extra)
         for agent in names(args.agents)
         for env in names(args.envs)
     }
-    if args.status:
-        print(table(plans, args), flush=True)
-        return 0
+
+
+def run_plans(plans: Plans, args: StudyArgs) -> dict[str, int]:
+    """Carry out what is not finished; return exit codes by name."""
     tasks: dict[str, LaunchTask] = {}
     for group in plans.values():
         for name, plan in group.items():
@@ -134,12 +178,54 @@ def main(args: StudyArgs, extra: Sequence[str] = ()) -> int:
         with args.make_launcher() as launcher:
             (args.out / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
             codes = run_all(tasks, launcher, told)
-    print(f"\n{table(plans, args)}", flush=True)
-    runs = [args.out / name for group in plans.values() for name in group if evaluated(args.out / name)]
-    if runs and args.report:
-        for text in write_report(runs, args.out / REPORT_FOLDER, videos=args.videos):
-            print(text)
-    return worst(codes)
+    return codes
+
+
+def until_decided(args: StudyArgs, extra: Sequence[str]) -> tuple[Plans, dict[str, int]]:
+    """Add seeds to every environment until it is decided or has `max_seeds`; return what was run, and codes.
+
+    A study that goes on looks again at every number of seeds, and decides as before. The level is shared out
+    over the environments: the chance that any of them is decided wrongly is at most 5 %.
+    """
+    first, second = names(args.agents)
+    level = 1 - (1 - LEVEL) / len(names(args.envs))
+    whole = plans_of(dataclasses.replace(args, seeds=args.max_seeds), extra)
+    left, plans, codes = list(names(args.envs)), Plans(), dict[str, int]()
+    for count in [*range(args.seeds, args.max_seeds, args.turn), args.max_seeds]:
+        turn = {
+            pair: dict(itertools.islice(group.items(), count))
+            for pair, group in whole.items()
+            if pair.env in left
+        }
+        plans |= turn
+        codes |= run_plans(turn, args)
+        if worst(codes):
+            break
+        for env in list(left):
+            sides = [final_scores(plans[Pair(agent, env)], args) for agent in (first, second)]
+            interval = running_interval(sides[0] - sides[1], level)
+            bounds = f"[{interval.low:+,.1f}, {interval.high:+,.1f}]"
+            print(f"{env}, {count} seeds: {first} - {second} = {interval.value:+,.1f} {bounds}", flush=True)
+            if decided(interval):
+                left.remove(env)
+                print(f"{env}: decided, {first if interval.value > 0 else second} is better", flush=True)
+        if not left:
+            break
+    else:
+        print(f"not decided with {args.max_seeds} seeds: {', '.join(left)}", flush=True)
+    return plans, codes
+
+
+def final_scores(plans: Mapping[str, RunPlan], args: StudyArgs) -> np.ndarray:
+    """Return the last evaluation of every run of a pair, by seed.
+
+    Raises:
+        DataError: a run has none.
+    """
+    curves = [curve for name in plans for curve in seed_curves(args.out / name)]
+    if len(curves) != len(plans):
+        raise DataError(f"runs in {args.out} without an evaluation: give them --eval-every above 0")
+    return np.array([curve.returns[-1] for curve in sorted(curves, key=lambda curve: curve.seed)])
 
 
 def pair_plans(agent: str, env: str, args: StudyArgs, extra: Sequence[str]) -> dict[str, RunPlan]:

@@ -6,6 +6,7 @@ with gain sqrt(2) and zero biases, the head as torch's default does (our choice:
 perceptron's).
 """
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,8 +30,11 @@ from rlsuite.blocks.mlp import (
     through,
 )
 from rlsuite.blocks.noise import Noise, Source
+from rlsuite.errors import ConfigError, unknown_name
+from rlsuite.targets import is_target, load_target
 
-Network = Literal["mlp", "bronet", "simba", "multiskip", "denoiser"]
+Network = Literal["mlp", "bronet", "simba", "multiskip", "denoiser"] | str
+"""Name of a trunk, or MODULE:CLASS of one of the user's own; see `network`."""
 
 GAIN = math.sqrt(2)
 SIMBA_EXPANSION = 4  # width inside a block over that of the stream; Lee et al. 2024
@@ -260,6 +264,11 @@ class NetShape:
             outputs: output features.
             members: further leading axes, behind `lead`.
         """
+        if self.lead and not takes_lead(self.network):
+            raise ConfigError(
+                f"network {self.network} makes one network at a time: train one seed a process "
+                "(--processes), or give its class the argument `lead`"
+            )
         return network(
             self.network,
             inputs,
@@ -275,13 +284,59 @@ class NetShape:
 
 
 def network(name: Network, *sizes: Any, layer_norm: Norm = False, **fields: Any) -> Any:
-    """Make the trunk called `name` from the arguments of `MLP`; residual ones bring their own norms."""
+    """Make the trunk called `name` from the arguments of `MLP`; residual ones bring their own norms.
+
+    A class of the user's own with an argument `lead` takes the same arguments; any other is called with
+    (inputs, hidden, outputs) and copied along the leading axes, each copy with weights of its own.
+    """
+    if name not in NETWORKS:
+        cls = load_target(name, "network")
+        if not takes_lead(name):
+            return Copies(cls, *sizes, lead=fields["lead"], generator=fields["generator"])
+        return cls(*sizes, layer_norm=layer_norm, **fields)
     norm = {} if name in RESIDUAL else {"layer_norm": layer_norm}
     return NETWORKS[name](*sizes, **norm, **fields)
 
 
+def takes_lead(name: str) -> bool:
+    """Return whether a trunk makes several networks along leading axes by itself."""
+    return name in NETWORKS or "lead" in inspect.signature(load_target(name, "network")).parameters
+
+
+class Copies(nn.Module):
+    """Plain modules `[N, I] -> [N, O]` of one class, independent along leading axes.
+
+    Args:
+        cls: makes one from (inputs, hidden, outputs).
+        sizes: these.
+        lead: the axes.
+        generator: seeds what the modules draw for their weights; torch's own generator is left as it was.
+    """
+
+    def __init__(self, cls: Any, *sizes: Any, lead: Lead = (), generator: Source = None) -> None:
+        super().__init__()
+        self.lead = lead
+        source = generator[0] if isinstance(generator, tuple) else generator
+        device = torch.device("cpu") if source is None else source.device
+        seed = int(torch.randint(2**62, (1,), generator=source, device=device))
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            self.each = nn.ModuleList([cls(*sizes) for _ in range(math.prod(lead))])
+
+    def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return `[*lead, N, O]` for `[*lead, N, I]`, or for `[N, I]` that all of them see."""
+        if not self.lead:
+            return self.each[0](x)
+        rows = x.expand(*self.lead, *x.shape[-2:]).flatten(0, -3)
+        return torch.stack([net(part) for net, part in zip(self.each, rows, strict=True)]).unflatten(
+            0, self.lead
+        )
+
+
 def check_widths(name: str, hidden: Sequence[int]) -> None:
-    """Raise ValueError where a residual network is asked for with several widths, or none."""
+    """Raise ValueError for no known network, or a residual one with several widths, or none."""
+    if name != "residual" and name not in NETWORKS and not is_target(name):
+        raise unknown_name("a network", name, NETWORKS, "--help, or name a class as MODULE:CLASS")
     if (name in RESIDUAL or name == "residual") and len(set(hidden)) != 1:
         raise ValueError(
             f"hidden = {tuple(hidden)}: a {name} network has one width, given once for the stem and once for "

@@ -34,7 +34,14 @@ TOPICS: dict[str, tuple[str, ...]] = {
         *("batch_size", "updates_per_step", "warmup_steps", "warmup_policy", "replay_size", "n_step"),
         *("epochs", "reward", "action_limit"),
     ),
-    "evaluation and saving": ("eval_every", "eval_episodes", "checkpoint_every", "log_every", "loggers"),
+    "evaluation and saving": (
+        "eval_every",
+        "eval_episodes",
+        "checkpoint_every",
+        "log_every",
+        "loggers",
+        "callbacks",
+    ),
     "machine": ("device", "threads", "compile", "mixed_precision", "matmul", "processes", "launcher"),
 }
 """Flags of `rlsuite train` that most runs want, by topic and in their order."""

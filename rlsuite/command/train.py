@@ -28,6 +28,8 @@ class TrainArgs:
     train: conf.OmitArgPrefixes[TrainConfig]
     env_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="KEY=VALUE")] = ()
     """Constructor argument of the environment, e.g. healthy_reward=2.0; may be given several times."""
+    logger_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="LOGGER.KEY=VALUE")] = ()
+    """Option of a logger, e.g. wandb.project=mine, wandb.group=g, wandb.tags=[...]; several are allowed."""
     with_plugins: Annotated[str, conf.arg(name="plugins", metavar="NAME,NAME")] = ""
     """Plug-ins, e.g. grama,least, each with flags of its own (`--grama.tau`); `rlsuite list plugins`."""
     preset: str = "default"
@@ -122,6 +124,7 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
     env_options = {**args.train.env_options, **option_values(args.env_option, "--env-option")}
     changed = {
         "env_options": env_options,
+        "logger_options": logger_options(args.train.logger_options, args.logger_option),
         "plugins": {name: to_mapping(getattr(args, name)) for name in plugins},
     }
     args = dataclasses.replace(args, train=dataclasses.replace(args.train, **changed))
@@ -131,6 +134,21 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
         every = spaced(args.train.eval_every, args.train.steps)
         args = dataclasses.replace(args, train=dataclasses.replace(args.train, eval_every=every))
     return args, agent_class
+
+
+def logger_options(preset: Mapping[str, Any], args: Sequence[str]) -> dict[str, Any]:
+    """Return the options of each logger, those of `LOGGER.KEY=VALUE` before a preset's.
+
+    Raises:
+        ConfigError: a word of another form.
+    """
+    options = {name: dict(values) for name, values in preset.items()}
+    for key, value in option_values(args, "--logger-option").items():
+        logger, dot, name = key.rpartition(".")
+        if not dot:
+            raise ConfigError(f'--logger-option "{key}": write LOGGER.KEY=VALUE, e.g. wandb.project=mine')
+        options.setdefault(logger, {})[name] = value
+    return options
 
 
 def examples_of(agent: str, more: str = "") -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def pending(plan: RunPlan, path: Path) -> list[str] | None:
         raise ConfigError(f"{path} holds a run with other settings: choose another --out, or move it away")
     steps = CheckpointStore(folder.checkpoints).steps()
     goal = plan.config.train.steps + getattr(plan.config.train, "then_online", 0)
-    if steps and steps[-1] >= goal:
+    if steps and (steps[-1] >= goal or steps[-1] == folder.stopped_at()):
         return None
     return going_on(plan, path)
 

@@ -5,14 +5,19 @@ a curve, evaluations of a run) may follow.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+
+from rlsuite.errors import ConfigError
 
 Scores = Sequence[np.ndarray]
 TRIMMED = 0.25  # share cut off at either end for the interquartile mean
 RESAMPLES = 2_000  # of the bootstrap; our choice, as that paper's
 LEVEL = 0.95  # of the intervals
+POWER = 0.8  # chance that a test finds what is there; the usual choice
+MOST_SEEDS = 10_000
+LEAST_EFFECT = 1e-3  # stds; nobody runs the seeds that a smaller one needs
 
 
 class Estimate(NamedTuple):
@@ -98,3 +103,90 @@ def rank_correlation(estimates: np.ndarray, returns: np.ndarray) -> float:
 def regret(estimates: np.ndarray, returns: np.ndarray) -> float:
     """Return by how much the best of `returns` exceeds the one of the greatest estimate, `[K]` each."""
     return float(returns.max() - returns[estimates.argmax()])
+
+
+def around(value: float, half: float) -> Estimate:
+    """Return a number with an interval of so much on either side."""
+    return Estimate(np.asarray(value), np.asarray(value - half), np.asarray(value + half))
+
+
+def difference(scores: np.ndarray, others: np.ndarray, level: float = LEVEL) -> Estimate:
+    """Return the difference of two means, `[R]` and `[Q]` scores, with Welch's interval (unequal variances).
+
+    An interval of t has about its level with three runs, where the bootstrap's is far too narrow. Without two
+    runs on either side it is infinite.
+    """
+    value = scores.mean() - others.mean()
+    if min(len(scores), len(others)) < 2:
+        return around(value, np.inf)
+    parts = scores.var(ddof=1) / len(scores), others.var(ddof=1) / len(others)
+    variance = sum(parts)
+    if not variance:
+        return around(value, 0.0)
+    freedom = variance**2 / (parts[0] ** 2 / (len(scores) - 1) + parts[1] ** 2 / (len(others) - 1))
+    half = t_quantile((1 + level) / 2, freedom) * np.sqrt(variance)
+    return around(value, half)
+
+
+def paired_difference(scores: np.ndarray, others: np.ndarray, level: float = LEVEL) -> Estimate:
+    """Return the mean of the differences of pairs, `[R]` scores each, with Student's interval."""
+    gaps = scores - others
+    if len(gaps) < 2:
+        return around(gaps.mean(), np.inf)
+    half = t_quantile((1 + level) / 2, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
+    return around(gaps.mean(), half)
+
+
+def standardised(scores: np.ndarray, others: np.ndarray) -> float:
+    """Return Hedges' g: the difference of means over the pooled std, with the correction for few runs."""
+    freedom = len(scores) + len(others) - 2
+    if freedom < 1:
+        return float("nan")
+    squares = scores.var(ddof=0) * len(scores) + others.var(ddof=0) * len(others)
+    pooled = np.sqrt(squares / freedom)
+    gap = scores.mean() - others.mean()
+    if not pooled:
+        return float(np.sign(gap) * np.inf) if gap else 0.0
+    return float(gap / pooled * (1 - 3 / (4 * freedom - 1)))
+
+
+def seeds_needed(effect: float, power: float = POWER, level: float = LEVEL) -> int | None:
+    """Return how many runs on either side a t test of `level` needs to find an effect; None: beyond any.
+
+    Args:
+        effect: difference of means over the std of a run, as `standardised` gives it.
+        power: chance that it is found.
+        level: one minus the chance that nothing is taken for something.
+    """
+    if not np.isfinite(effect) or abs(effect) < LEAST_EFFECT:
+        return 2 if np.isinf(effect) else None
+    low, high = 2, 2
+    while _power(abs(effect), high, level) < power:  # from below: far out nct is no longer exact
+        low, high = high, 2 * high
+        if high > MOST_SEEDS:
+            return None
+    while low < high:  # power grows with the number of runs
+        middle = (low + high) // 2
+        low, high = (low, middle) if _power(abs(effect), middle, level) >= power else (middle + 1, high)
+    return low
+
+
+def _power(effect: float, runs: int, level: float) -> float:
+    """Return the chance that a two-sided t test of `runs` runs a side finds an effect (noncentral t)."""
+    freedom, shift = 2 * runs - 2, effect * np.sqrt(runs / 2)
+    beyond = t_quantile((1 + level) / 2, freedom)
+    distribution = _scipy_stats().nct(freedom, shift)
+    return float(distribution.sf(beyond) + distribution.cdf(-beyond))
+
+
+def t_quantile(share: float, freedom: float) -> float:
+    """Return the quantile of Student's t."""
+    return float(_scipy_stats().t.ppf(share, freedom))
+
+
+def _scipy_stats() -> Any:
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise ConfigError('intervals of a few runs need scipy: pip install "rlsuite[report]"') from error
+    return stats

@@ -34,6 +34,8 @@ FREE_FIELDS = (
     "threads",
     "device",
     "loggers",
+    "logger_options",
+    "callbacks",
     "checkpoint_every",
     "log_every",
     "eval_every",

@@ -17,8 +17,10 @@ from rlsuite.bounds import (
     ThreadCount,
     check_bounds,
 )
-from rlsuite.errors import ConfigError
+from rlsuite.errors import ConfigError, unknown_name
+from rlsuite.targets import is_target
 
+LOGGERS = ("tensorboard", "wandb", "trackio", "csv", "mlflow")
 NO_ENV = "none"  # `--env none`: recorded data alone; `rlsuite.envs.absent` tells an agent their sizes
 
 
@@ -58,8 +60,14 @@ class LearnConfig:
     """Run every update as one compiled function; auto does where the updates to come repay building it."""
     cuda_graphs: bool = True
     """On CUDA, replay updates with their sampling as graphs, after a check that they do the same."""
-    loggers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
-    """Where metrics go beside metrics.jsonl; TensorBoard is left out silently when not installed."""
+    loggers: tuple[str, ...] = ("tensorboard",)
+    """Where metrics go beside metrics.jsonl: tensorboard, wandb, trackio, csv, mlflow, or MODULE:CLASS;
+    TensorBoard is left out silently when not installed."""
+    logger_options: Annotated[Mapping[str, Any], conf.Suppress] = field(default_factory=dict)
+    """Options of each logger, by its name (`--logger-option wandb.project=mine`)."""
+    callbacks: tuple[str, ...] = ()
+    """Code of yours that is called at log lines, evaluations and saves: MODULE:CLASS, or
+    MODULE:CLASS,KEY=VALUE, e.g. rlsuite:StopWhen,at_least=-200."""
     guard: bool = True
     """Stop with a dump when a loss or a gradient is not finite."""
     step_timeout: Annotated[float, Bounds(0)] = 600.0
@@ -107,6 +115,7 @@ class TrainConfig(LearnConfig):
     def __post_init__(self) -> None:
         """Raise ConfigError for a value that no run can use."""
         check_bounds(self)
+        check_names(self)
         if not self.env:
             raise ConfigError("env is empty: name one, e.g. --env HalfCheetah")
         if self.env == NO_ENV:
@@ -168,11 +177,27 @@ class OfflineConfig(LearnConfig):
     def __post_init__(self) -> None:
         """Raise ConfigError for a value that no run can use."""
         check_bounds(self)
+        check_names(self)
         if not self.dataset:
             raise ConfigError("dataset is empty: name one, e.g. --dataset FILE")
         for name in ("eval_every", "then_online"):
             if self.env == NO_ENV and getattr(self, name):
                 raise ConfigError(f"{name} = {getattr(self, name)}: env none has nothing to play in; use 0")
+
+
+def check_names(config: LearnConfig) -> None:
+    """Raise ConfigError for a logger or a callback that cannot be one."""
+    for name in config.loggers:
+        if name not in LOGGERS and not is_target(name):
+            raise unknown_name("a logger", name, LOGGERS, "--loggers, or name a class as MODULE:CLASS")
+    for text in config.callbacks:
+        if not is_target(text.partition(",")[0]):
+            raise ConfigError(
+                f'--callbacks "{text:.60}": name a class as MODULE:CLASS, or MODULE:CLASS,KEY=VALUE'
+            )
+    for name in config.logger_options:
+        if name not in config.loggers:
+            raise ConfigError(f"--logger-option {name}: it is none of --loggers {' '.join(config.loggers)}")
 
 
 def updates_of(config: LearnConfig) -> int:

@@ -35,6 +35,7 @@ METRICS_FILE = "metrics.jsonl"
 LOCK_FILE = "run.lock"
 CHECKPOINT_FOLDER = "ckpt"
 BEST_FOLDER = "best"  # the agent of the best evaluation
+STOPPED_FILE = "stopped.json"  # a callback ended the run: at which step, and why
 BUNDLE_FILE = "rlsuite.json"  # in a run that was pulled from the Hub: the list of what came
 
 MAX_NAME_BYTES = 255  # NAME_MAX of Linux and macOS file systems
@@ -157,6 +158,22 @@ class RunFolder:
             write_atomic(self.path / META_FILE, content.encode())
         except (ConfigError, OSError) as error:
             logger.warning("meta.json lacks %s: %s", ", ".join(facts), error)
+
+    def mark_stopped(self, step: int, why: str) -> None:
+        """Write that a callback ended the run at `step`; without a reason, take such a mark away."""
+        path = self.path / STOPPED_FILE
+        if not why:
+            path.unlink(missing_ok=True)
+            return
+        write_atomic(path, (json.dumps({"step": step, "by": why}) + "\n").encode())
+
+    def stopped_at(self) -> int | None:
+        """Return the step at which a callback ended the run; None where none has."""
+        try:
+            step = json.loads(_text(self.path / STOPPED_FILE))["step"]
+        except (OSError, ValueError, RecursionError, KeyError, TypeError):
+            return None
+        return step if type(step) is int else None
 
     def close(self) -> None:
         """Give the lock back; closing twice is fine."""

@@ -28,6 +28,7 @@ from rlsuite.runs.checkpoint import config_digest
 from rlsuite.runs.config import LearnConfig, TrainConfig, updates_of
 from rlsuite.strict import from_mapping
 from rlsuite.training import state
+from rlsuite.training.callbacks import Hooks
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.updates import Updates, compile_mode
 
@@ -40,6 +41,8 @@ NOT_DIGESTED = (
     "cuda_graphs",
     "compile",
     "loggers",
+    "logger_options",
+    "callbacks",
     "eval_every",
     "checkpoint_every",
     "log_every",
@@ -90,6 +93,7 @@ class Learner:
     updates: Updates
     plugins: Mapping[str, Plugin] = field(default_factory=dict)
     reference: Reference | None = None  # returns that score 0 and 100
+    hooks: Hooks = field(default_factory=Hooks)
 
     def close(self) -> None:
         """Close the environments."""
@@ -179,13 +183,11 @@ def build_learner(
     eval_env = make_envs(config, env_id, streams, "eval", config.eval_episodes, eval_engine(config.engine))
     agent = new_agent(agent_class, agent_config, eval_env, streams, device)
     agent.begin(updates_of(config))
-    train_settings = {key: value for key, value in chosen(config).items() if key not in NOT_DIGESTED}
-    settings = {"agent": agent_class.__name__, **chosen(agent_config), "train": train_settings}
     mode, _ = compile_mode(agent_class, agent_config, config, device.type)
     return Learner(
         config=config,
         seeds=tuple(roots),
-        digest=config_digest(settings),
+        digest=run_digest(agent_class, agent_config, config),
         device=device,
         streams=streams,
         eval_env=eval_env,
@@ -196,6 +198,12 @@ def build_learner(
         updates=Updates(agent, mode, graphs=config.cuda_graphs),
         plugins={name: new_plugin(name, values, agent, streams) for name, values in config.plugins.items()},
     )
+
+
+def run_digest(agent_class: type[Agent], agent_config: Any, config: LearnConfig) -> str:
+    """Return the digest of everything in a configuration that decides what is learnt."""
+    train_settings = {key: value for key, value in chosen(config).items() if key not in NOT_DIGESTED}
+    return config_digest({"agent": agent_class.__name__, **chosen(agent_config), "train": train_settings})
 
 
 def online_run(learner: Learner, config: TrainConfig, env_steps: int | None = None) -> OnlineRun:

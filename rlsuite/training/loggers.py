@@ -1,18 +1,30 @@
-"""TensorBoard, Weights & Biases and trackio through TorchRL's loggers: wanted, never needed."""
+"""TensorBoard, W&B, trackio, MLflow, CSV through TorchRL's loggers, and own ones: wanted, never needed."""
 
 import importlib.util
+import json
 import logging
 import math
+import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import tomli_w
 
 from rlsuite.errors import ConfigError
+from rlsuite.runs.config import LOGGERS
+from rlsuite.runs.files import write_atomic
+from rlsuite.runs.runfolder import CONFIG_FILE, RunFolder
+from rlsuite.targets import is_target, load_target
 
 logger = logging.getLogger(__name__)
 
 PROJECT = "rlsuite"
-TENSORBOARD_FOLDER = "tensorboard"
+TENSORBOARD_FOLDER, CSV_FOLDER = "tensorboard", "csv"
+IDS_FILE = "loggers.json"  # which W&B and MLflow run a run folder is, the same after every resume
+HPARAM_METRIC = "eval/return_mean"
 
 
 class ScalarLogger(Protocol):
@@ -22,47 +34,140 @@ class ScalarLogger(Protocol):
         """Record one number."""
 
 
-def _tensorboard(folder: Path, after: int | None) -> ScalarLogger | None:
+@dataclass(frozen=True)
+class Begin:
+    """What a logger begins from.
+
+    Attributes:
+        folder: the run folder.
+        after: the step that a resumed run goes on from; None for a new run.
+        config: the run's configuration, tables nested.
+        options: the logger's own, of `--logger-option`.
+    """
+
+    folder: Path
+    after: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def flat(self) -> dict[str, Any]:
+        """The configuration without tables: `agent.lr_actor`, `train.env`, ..."""
+        flat: dict[str, Any] = {}
+        for key, value in self.config.items():
+            flat |= (
+                {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
+            )
+        return flat
+
+    def kept_id(self, name: str, make: Callable[[], str]) -> str:
+        """Return the id that a logger has for this run: the one of the first session."""
+        path = self.folder / IDS_FILE
+        try:
+            ids = json.loads(path.read_bytes())
+            known = ids.get(name) if isinstance(ids, dict) else None
+        except (OSError, ValueError, RecursionError):
+            ids, known = {}, None
+        if isinstance(known, str):
+            return known
+        made = make()
+        write_atomic(path, (json.dumps({**ids, name: made}) + "\n").encode())
+        return made
+
+
+def _tensorboard(begin: Begin) -> ScalarLogger | None:
     if importlib.util.find_spec("tensorboard") is None:
         return None  # it is on by default and optional: its absence is no news
     from torchrl.record.loggers.tensorboard import TensorboardLogger
 
-    made = TensorboardLogger(exp_name=TENSORBOARD_FOLDER, log_dir=str(folder))
-    if after is not None:  # what SummaryWriter's purge_step does, which TorchRL's logger does not take
+    made = TensorboardLogger(exp_name=TENSORBOARD_FOLDER, log_dir=str(begin.folder))
+    writer = made.experiment.file_writer
+    if begin.after is not None:  # what SummaryWriter's purge_step does, which TorchRL's logger does not take
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         for event in (
-            Event(step=after + 1, file_version="brain.Event:2"),
-            Event(step=after + 1, session_log=SessionLog(status=SessionLog.START)),
+            Event(step=begin.after + 1, file_version="brain.Event:2"),
+            Event(step=begin.after + 1, session_log=SessionLog(status=SessionLog.START)),
         ):
-            made.experiment.file_writer.add_event(event)
+            writer.add_event(event)
+    elif begin.config:
+        # SummaryWriter.add_hparams would make a run of its own beside ours.
+        from torch.utils.tensorboard.summary import hparams
+
+        values = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in begin.flat.items()}
+        for summary in hparams(values, {HPARAM_METRIC: 0.0}):
+            writer.add_summary(summary)
+        made.experiment.add_text("config", f"```toml\n{tomli_w.dumps(begin.config)}```")
     return made
 
 
-def _wandb(folder: Path, after: int | None) -> ScalarLogger:
+def _wandb(begin: Begin) -> ScalarLogger:
     from torchrl.record.loggers.wandb import WandbLogger
 
-    return WandbLogger(exp_name=folder.name, project=PROJECT, save_dir=str(folder))
+    # Entity, group and tags that are no option are W&B's own variables': WANDB_ENTITY, WANDB_RUN_GROUP, ...
+    project = os.environ.get("WANDB_PROJECT", PROJECT)
+    return WandbLogger(
+        **{
+            "exp_name": begin.folder.name,
+            "project": project,
+            "save_dir": str(begin.folder),
+            "id": begin.kept_id("wandb", lambda: secrets.token_hex(4)),
+            "config": dict(begin.config),
+            "log_env_packages": False,  # meta.json has versions, and no paths of this machine
+            **begin.options,
+        }
+    )
 
 
-def _trackio(folder: Path, after: int | None) -> ScalarLogger:
+def _trackio(begin: Begin) -> ScalarLogger:
     from torchrl.record.loggers.trackio import TrackioLogger
 
-    return TrackioLogger(exp_name=folder.name, project=PROJECT)
+    return TrackioLogger(**{"exp_name": begin.folder.name, "project": PROJECT, **begin.options})
 
 
-FACTORIES: dict[str, Callable[[Path, int | None], ScalarLogger | None]] = {
+def _csv(begin: Begin) -> ScalarLogger:
+    from torchrl.record.loggers.csv import CSVLogger
+
+    after = begin.after
+    for path in (begin.folder / CSV_FOLDER).rglob("*.csv") if after is not None else ():
+        lines = path.read_text().splitlines(keepends=True)  # what a resumed run does again is cut off
+        path.write_text("".join(line for line in lines if int(line.partition(",")[0]) <= (after or 0)))
+    return CSVLogger(exp_name=CSV_FOLDER, log_dir=str(begin.folder))
+
+
+def _mlflow(begin: Begin) -> ScalarLogger:
+    import mlflow
+    from torchrl.record.loggers.mlflow import MLFlowLogger
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{begin.folder.absolute()}/mlflow.db")
+    options = {"exp_name": PROJECT, "tracking_uri": uri, **begin.options}
+    mlflow.set_tracking_uri(options["tracking_uri"])
+    if begin.after is not None and (begin.folder / IDS_FILE).is_file():
+        os.environ["MLFLOW_RUN_ID"] = begin.kept_id("mlflow", str)  # what `start_run` goes on with
+    try:
+        made = MLFlowLogger(**options)
+    finally:
+        os.environ.pop("MLFLOW_RUN_ID", None)
+    begin.kept_id("mlflow", lambda: made.experiment.info.run_id)
+    mlflow.log_params({key: str(value)[:500] for key, value in begin.flat.items()})
+    return made
+
+
+FACTORIES: dict[str, Callable[[Begin], ScalarLogger | None]] = {
     "tensorboard": _tensorboard,
     "wandb": _wandb,
     "trackio": _trackio,
+    "csv": _csv,
+    "mlflow": _mlflow,
 }
+assert tuple(FACTORIES) == LOGGERS
 
 
 class Loggers:
     """The loggers of one run. One that fails is dropped with one warning; the run goes on without it."""
 
     def __init__(self, folder: Path, names: Sequence[str], after: int | None = None) -> None:
-        """Start the loggers called `names` (keys of `FACTORIES`) for the run folder `folder`.
+        """Start the loggers called `names` (`LOGGERS`, or MODULE:CLASS) for the run folder `folder`.
 
         `after` is the step that a resumed run goes on from: what was logged later is done again.
 
@@ -70,11 +175,17 @@ class Loggers:
             ConfigError: an unknown name.
         """
         self._active: dict[str, ScalarLogger] = {}
+        targets = {}
         for name in names:
-            if name not in FACTORIES:
+            if is_target(name):
+                targets[name] = load_target(name, "--loggers")
+            elif name not in FACTORIES:
                 raise ConfigError(f'"{name}" is not a logger; there are {", ".join(FACTORIES)}')
+        config = RunFolder(folder).config() if (folder / CONFIG_FILE).is_file() else {}
+        options = config.get("train", {}).get("logger_options", {})
         for name in dict.fromkeys(names):
-            self._try(name, self._start, name, folder, after)
+            begin = Begin(folder, after, config, options.get(name, {}))
+            self._try(name, self._start, name, targets.get(name), begin)
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -87,14 +198,27 @@ class Loggers:
         for name, target in list(self._active.items()):
             self._try(name, _send, target, step, scalars)
 
+    def video(self, step: int, key: str, path: Path) -> None:
+        """Send a film to the loggers that take a file: W&B, and own ones with a method `log_file`."""
+        for name, target in list(self._active.items()):
+            if name == "wandb":
+                self._try(name, _wandb_video, target, step, key, path)
+            elif callable(take := getattr(target, "log_file", None)):
+                self._try(name, take, key, path, step)
+
     def close(self) -> None:
         """Let every logger write what it holds back."""
         for name, target in list(self._active.items()):
             self._try(name, _finish, target)
         self._active.clear()
 
-    def _start(self, name: str, folder: Path, after: int | None) -> None:
-        made = FACTORIES[name](folder, after)
+    def _start(self, name: str, cls: Any, begin: Begin) -> None:
+        if cls is None:
+            made = FACTORIES[name](begin)
+        else:  # as TorchRL's loggers are made
+            made = cls(exp_name=begin.folder.name, log_dir=str(begin.folder), **begin.options)
+            if begin.after is None and callable(take := getattr(made, "log_hparams", None)):
+                take(begin.flat)
         if made is not None:
             self._active[name] = made
 
@@ -108,8 +232,19 @@ class Loggers:
 
 
 def _send(target: ScalarLogger, step: int, scalars: Mapping[str, float]) -> None:
+    if callable(together := getattr(target, "log_metrics", None)):  # one row in W&B, not one a number
+        together(dict(scalars), step=step)
+        return
     for key, scalar in scalars.items():
         target.log_scalar(key, scalar, step=step)
+
+
+def _wandb_video(target: Any, step: int, key: str, path: Path) -> None:
+    import wandb
+
+    prefix = key.rpartition("/")[0]
+    step_key = f"{prefix}/step" if prefix else "step"
+    target.experiment.log({key: wandb.Video(str(path), format="mp4"), step_key: step})
 
 
 def _finish(target: ScalarLogger) -> None:

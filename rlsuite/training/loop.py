@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -20,11 +21,13 @@ from rlsuite.replay.rollout import RolloutReplay
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.runs import machine
 from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError, Loaded, SavedChunk
+from rlsuite.runs.config import OfflineConfig
 from rlsuite.runs.runfolder import RunFolder
 from rlsuite.runs.signals import StopFlag
 from rlsuite.training import state
 from rlsuite.training.assembly import OnlineRun, Run, env_seeds
 from rlsuite.training.best import BestWeights
+from rlsuite.training.callbacks import Evaluation, Start
 from rlsuite.training.evaluate import Abandoned, chosen_stocks, evaluate, per_seed, summary
 from rlsuite.training.guard import READ_EVERY, LearnerGuard
 from rlsuite.training.processes import save_together
@@ -43,7 +46,10 @@ KEPT, KEPT_BESIDE = 2, 5  # checkpoints; of the other ranks more, should the fir
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """Result of a run; returns are of evaluations, None where none was made."""
+    """Result of a run; returns are of evaluations, None where none was made.
+
+    `stopped_by` is the callback that ended it, and why; "" for none.
+    """
 
     interrupted: bool
     env_steps: int
@@ -51,6 +57,7 @@ class TrainResult:
     best_return: float | None
     final_return: float | None
     seconds: float = 0.0
+    stopped_by: str = ""
 
 
 class Session:
@@ -93,11 +100,12 @@ class Session:
             folder.path,
             loggers=run.config.loggers if first else (),
             total_steps=goal,
-            console=None if first else False,
+            console=run.hooks.console if first else False,
             after=None if loaded is None else loaded.step,
         )
         self.best = BestWeights(folder.path, run) if first else None
         self.interrupted = False
+        self.stopped_by = ""  # a callback asked the run to end
         self._store = CheckpointStore(folder.checkpoints, keep_last=KEPT if first else KEPT_BESIDE)
         self._resume, self._loaded, self._seconds = resume, loaded, seconds
         self._mode = ""  # how updates run, as last said
@@ -141,17 +149,20 @@ class Session:
         self._saved_at = clock.env_steps or None
         if self.best is not None:
             self.best.resume()
+        begin = Start(self.folder.path, run.config, clock.env_steps, self.goal, run)
+        run.hooks.callbacks.start(begin, None if loaded is None else loaded.path)
         if clock.owes_evaluation:  # a signal came during it
             try:
-                self._log(evaluation(run, self.best, self.stop))
+                self._log(evaluation(run, self.best, self.stop), evaluated=True)
                 self._saved_at = None
             except Abandoned:  # the checkpoint that owes it is still the newest
                 self.interrupted = True
+        self.stopped_by = run.hooks.callbacks.reason()
 
     @property
     def goes_on(self) -> bool:
-        """Whether the goal is not reached and no signal has ended the run."""
-        return not self.interrupted and self.run.clock.env_steps < self.goal
+        """Whether the goal is not reached and neither a signal nor a callback has ended the run."""
+        return not self.interrupted and not self.stopped_by and self.run.clock.env_steps < self.goal
 
     def report(self, stride: int, extra: Callable[[], list[dict[str, float]]] | None = None) -> bool:
         """Log and evaluate where it is due; return whether a line of metrics was due.
@@ -162,7 +173,7 @@ class Session:
         """
         run, config, clock = self.run, self.run.config, self.run.clock
         lines: list[dict[str, float]] = [{} for _ in run.seeds]
-        at_goal = clock.env_steps >= self.goal
+        at_goal, evaluated = clock.env_steps >= self.goal, False
         if clock.passed(config.log_every, stride) or at_goal:
             parts = [run.sums.take()]
             if extra is not None:
@@ -176,9 +187,12 @@ class Session:
         if clock.passed(config.eval_every, stride) or (at_goal and config.eval_every):
             try:
                 _merge(lines, [evaluation(run, self.best, self.stop)])
+                evaluated = True
             except Abandoned:
                 clock.owes_evaluation = 1
-        self._log(lines)
+        self._log(lines, evaluated=evaluated)
+        if lines[0]:
+            self.stopped_by = run.hooks.callbacks.reason()
         self.recorder.tick(clock.env_steps, clock.updates)
         return bool(lines[0])
 
@@ -191,13 +205,19 @@ class Session:
             self.recorder.note(f"updates: {mode}")
         return [{"updates/graphed": float(mode.startswith("graph"))} for _ in self.run.seeds]
 
-    def _log(self, lines: list[dict[str, float]]) -> None:
-        clock = self.run.clock
+    def _log(self, lines: list[dict[str, float]], *, evaluated: bool) -> None:
+        """Write the lines of all seeds, and tell the callbacks."""
+        clock, callbacks = self.run.clock, self.run.hooks.callbacks
         if ranks.rank() == 0:
             for seed, line in zip(self.run.seeds, lines, strict=True):
                 if line:
                     owner = seed if len(lines) > 1 else None
                     self.recorder.log(clock.env_steps, clock.updates, line, seed=owner)
+                    named = {} if owner is None else {"seed": owner}
+                    callbacks.log({"step": clock.env_steps, "updates": clock.updates, **named, **line})
+        if evaluated:
+            seen = (clock.env_steps, clock.updates, clock.evaluations, tuple(lines))
+            callbacks.evaluated(Evaluation(*seen, self.run, self.recorder))
 
     def save_when_due(self, stride: int) -> None:
         """Save where a checkpoint is due or a signal came, which ends the run; `finish` saves the last step.
@@ -205,8 +225,9 @@ class Session:
         Args:
             stride: env steps since the last call.
         """
-        clock = self.run.clock
+        clock, pause = self.run.clock, self.run.hooks.pause
         stopped = ranks.any_of(self.stop is not None and self.stop.stop is not None)
+        stopped = stopped or (pause is not None and clock.env_steps >= pause)
         if clock.env_steps >= self.goal and not clock.owes_evaluation:
             return
         if stopped or clock.passed(self.run.config.checkpoint_every, stride):
@@ -223,13 +244,28 @@ class Session:
         if self._saved_at != clock.env_steps:
             self._save(final=True)
         returns = clock.best_return, clock.last_return
-        return TrainResult(self.interrupted, clock.env_steps, clock.updates, *returns, self.recorder.seconds)
+        ended = (self.interrupted, clock.env_steps, clock.updates, *returns, self.recorder.seconds)
+        result = TrainResult(*ended, stopped_by="" if self.interrupted else self.stopped_by)
+        self.folder.mark_stopped(clock.env_steps, result.stopped_by)
+        config = self.run.config
+        more = isinstance(config, OfflineConfig) and config.then_online > 0  # its updates on data are done
+        if not more or result.interrupted or result.stopped_by:
+            self.run.hooks.callbacks.end(result)
+        return result
 
     def _save(self, *, final: bool) -> None:
         read_guard(self.run, self.guard)
-        write = partial(save, self.run, self._store, self.recorder, final=final)
+        written: list[Path] = []
+
+        def write() -> bool:
+            path = save(self.run, self._store, self.recorder, final=final)
+            written.extend([path] if path is not None else [])
+            return path is not None
+
         save_together(write, self.run.agent, self.run.clock)
         self._saved_at = self.run.clock.env_steps
+        for path in written:
+            self.run.hooks.callbacks.saved(path)
 
 
 def _merge(lines: list[dict[str, float]], parts: list[list[dict[str, float]]]) -> None:
@@ -304,6 +340,8 @@ def update_on(run: Run, guard: LearnerGuard | None, batch: Any) -> Tensor | None
     run.clock.updates = number
     priority = metrics.pop("priority", None)
     run.sums.add(metrics)
+    if run.hooks.trace is not None:
+        run.hooks.trace(run, metrics)
     for plugin in run.plugins.values():
         run.sums.add(plugin.after_update(run.agent))
     if guard is not None:
@@ -386,8 +424,8 @@ def evaluation(
     return metrics
 
 
-def save(run: Run, store: CheckpointStore, recorder: Recorder, *, final: bool) -> bool:
-    """Write a checkpoint; a failed one costs a warning in the middle of a run and the run at its end."""
+def save(run: Run, store: CheckpointStore, recorder: Recorder, *, final: bool) -> Path | None:
+    """Write a checkpoint and return it; a failed one is a warning, and costs the run at its end alone."""
     tensors, documents = snapshot(run, recorder)
     for attempt in range(FINAL_SAVE_TRIES if final else 1):
         chunks = [
@@ -400,7 +438,7 @@ def save(run: Run, store: CheckpointStore, recorder: Recorder, *, final: bool) -
             for chunk in run.replay.chunks()
         ]
         try:
-            store.save(
+            return store.save(
                 run.clock.env_steps,
                 tensors=tensors,
                 documents=documents,
@@ -414,6 +452,4 @@ def save(run: Run, store: CheckpointStore, recorder: Recorder, *, final: bool) -
             logger.warning("%s", error)
             if final and attempt + 1 == FINAL_SAVE_TRIES:
                 raise
-        else:
-            return True
-    return False
+    return None

@@ -35,6 +35,7 @@ from rlsuite.training.assembly import (
     online_run,
     parts_of,
 )
+from rlsuite.training.callbacks import Hooks
 from rlsuite.training.loop import Session, TrainResult, update
 from rlsuite.training.online import act_and_learn
 from rlsuite.training.savedrun import load_agent
@@ -58,6 +59,7 @@ def train_offline(
     *,
     stop: StopFlag | None = None,
     resume: bool = False,
+    hooks: Hooks | None = None,
 ) -> TrainResult:
     """Train one agent on one data set, then online where asked; metrics and checkpoints go to `folder`.
 
@@ -68,6 +70,7 @@ def train_offline(
         folder: a locked run folder.
         stop: asked after every update; set, the run saves and returns as interrupted.
         resume: go on from the newest checkpoint that verifies; without one, start over.
+        hooks: callbacks, and what else looks on.
 
     Raises:
         ConfigError: no such data set or environment, or data that do not fit the environment.
@@ -90,6 +93,7 @@ def train_offline(
     if config.env == NO_ENV:
         config = with_sizes(config, data, folder)
     learner = build_learner(agent_class, agent_config, config, env_of(config, data))
+    learner.hooks = hooks or learner.hooks
     run = offline_run(learner, data)
     loaded = CheckpointStore(folder.checkpoints).load(config_digest=run.digest) if resume else None
     if config.earlier_run and loaded is None:
@@ -106,7 +110,7 @@ def train_offline(
         except BaseException:
             run.close()
             raise
-        if result.interrupted or not config.then_online:
+        if result.interrupted or result.stopped_by or not config.then_online:
             run.close()
             return result
     online = online_run(learner, online_config(config, data), env_steps=config.then_online)

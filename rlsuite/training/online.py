@@ -25,6 +25,7 @@ from rlsuite.runs.config import TrainConfig
 from rlsuite.runs.runfolder import RunFolder
 from rlsuite.runs.signals import StopFlag
 from rlsuite.training.assembly import OnlineRun, build, check_memory
+from rlsuite.training.callbacks import Hooks
 from rlsuite.training.guard import write_dump
 from rlsuite.training.loop import Session, TrainResult, update
 from rlsuite.training.processes import load_together
@@ -43,6 +44,7 @@ def train_online(
     *,
     stop: StopFlag | None = None,
     resume: bool = False,
+    hooks: Hooks | None = None,
 ) -> TrainResult:
     """Train one agent on one environment and leave metrics and checkpoints in `folder`.
 
@@ -53,6 +55,7 @@ def train_online(
         folder: a locked run folder.
         stop: asked at every step boundary; set, the run saves and returns as interrupted.
         resume: go on from the newest checkpoint that verifies; without one, start over.
+        hooks: callbacks, and what else looks on.
 
     Raises:
         ConfigError: a device, engine or replay size that this machine cannot give.
@@ -61,6 +64,7 @@ def train_online(
         EnvironmentFailure: the environment broke.
     """
     run = build(agent_class, agent_config, config)
+    run.hooks = hooks or run.hooks
     loaded = load_together(CheckpointStore(folder.checkpoints), run.digest) if resume else None
     return act_and_learn(run, folder, config.steps, stop, resume=resume, loaded=loaded)
 

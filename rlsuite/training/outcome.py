@@ -49,5 +49,7 @@ def say_outcome(config: RunConfig, path: Path, result: "TrainResult") -> int:
     if result.best_return is not None:
         final = "-" if result.final_return is None else f"{result.final_return:,.1f}"
         print(f"best return {result.best_return:,.1f}, final {final}")
+    if result.stopped_by:
+        print(f"ended at {result.env_steps:,} steps by {result.stopped_by}")
     print(f"run folder: {path}; try: rlsuite eval {path} --checkpoint best", flush=True)
     return outcome_code(result)

@@ -47,6 +47,8 @@ def share_out(config: TrainConfig | OfflineConfig, *, resume: bool = False) -> T
             f"--plugins {','.join(config.plugins)}: plug-ins look at one process's transitions, so they do "
             "not run under torchrun; start one process, with --num-envs for many envs"
         )
+    if config.callbacks:
+        raise ConfigError("--callbacks: they are called in one process, and not under torchrun")
     for name in SHARED:
         if getattr(config, name) % count:
             raise ConfigError(

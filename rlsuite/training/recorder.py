@@ -46,7 +46,7 @@ class Recorder:
 
         Args:
             folder: where `metrics.jsonl` and TensorBoard's files go.
-            loggers: any of "tensorboard", "wandb", "trackio".
+            loggers: names in `rlsuite.runs.config.LOGGERS`, or MODULE:CLASS.
             total_steps: env steps of the whole run, for the time left.
             console: None: a live bar on a terminal, plain lines elsewhere; False: nothing; True: the bar.
             after: the step that a resumed run goes on from.
@@ -121,6 +121,10 @@ class Recorder:
         if now >= self._next_tick:
             self._next_tick = now + TICK_SECONDS
             self._display.show(self._status(step, updates))
+
+    def video(self, step: int, name: str, path: Path) -> None:
+        """Hand a film to the loggers that take one."""
+        self._loggers.video(step, name, path)
 
     def note(self, text: str) -> None:
         """Show one line of text to the user, once."""

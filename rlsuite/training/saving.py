@@ -1,5 +1,6 @@
 """A run to the parts of a checkpoint, all but the replay's rows, and back, checked."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +18,8 @@ from rlsuite.training import state
 from rlsuite.training.assembly import Clock, OnlineRun, Run
 from rlsuite.training.recorder import Recorder
 
+logger = logging.getLogger(__name__)
+
 
 def snapshot(run: Run, recorder: Recorder) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
     """Return everything but the replay's rows: tensors by part and JSON documents by name."""
@@ -33,6 +36,9 @@ def snapshot(run: Run, recorder: Recorder) -> tuple[dict[str, Mapping[str, Tenso
     }
     if plugins:
         tensors["plugins"] = plugins
+    called, callbacks = run.hooks.callbacks.state()
+    if called:
+        tensors["callbacks"] = called
     if isinstance(run, OnlineRun):
         tensors |= {
             "env": run.env.state_dict(),
@@ -43,6 +49,7 @@ def snapshot(run: Run, recorder: Recorder) -> tuple[dict[str, Mapping[str, Tenso
         "rng": run.streams.state_dict(),
         "counters": {"clock": asdict(run.clock), "sums": counts, "replay": run.replay.state_dict()},
         "recorder": recorder.state_dict(),
+        **({"callbacks": callbacks} if callbacks else {}),
     }
     return tensors, documents
 
@@ -74,6 +81,9 @@ def restore(run: Run, loaded: Loaded) -> None:
             run.episodes.load(tensors["episodes"])
         for name, plugin in run.plugins.items():
             plugin.load_state_dict(entries_below(tensors.get("plugins", {}), f"{name}/"))
+        called = tensors.get("callbacks", {})
+        if absent := run.hooks.callbacks.load(called, documents.get("callbacks", {})):
+            logger.warning("goes on without its callbacks %s: they were not given again", ", ".join(absent))
         run.sums.load(tensors["sums"], counters["sums"])
         run.streams.load_state_dict(documents["rng"])
         run.replay.load(counters["replay"], replay_chunks(run, loaded))

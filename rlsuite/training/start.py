@@ -19,6 +19,7 @@ from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.runs.runfolder import RunFolder, default_run_path
 from rlsuite.runs.signals import StopFlag
 from rlsuite.training.assembly import check_actions, check_rollouts, eval_engine, pick_device, spaces_of
+from rlsuite.training.callbacks import Callbacks, Hooks, load_callbacks
 from rlsuite.training.guard import DUMP_FOLDER
 from rlsuite.training.loop import TrainResult
 from rlsuite.training.offline import train_offline
@@ -39,8 +40,13 @@ def train(
     *,
     stop: StopFlag | None = None,
     resume: bool = False,
+    hooks: Hooks | None = None,
 ) -> TrainResult:
-    """Train online or offline, as the configuration says; see `train_online` and `train_offline`."""
+    """Train online or offline, as the configuration says; see `train_online` and `train_offline`.
+
+    Without `hooks` the callbacks are those that the configuration names.
+    """
+    hooks = hooks or Hooks(Callbacks(load_callbacks(config.callbacks)))
     if isinstance(config, OfflineConfig):
         check_columns(agent_class, agent_config, config)
         if config.then_online and issubclass(agent_class, StagedAgent):
@@ -55,9 +61,9 @@ def train(
                 f"{agent_class.__name__} learns from columns that only recorded data have: leave out "
                 "--then-online"
             )
-        return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume)
+        return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume, hooks=hooks)
     check_data(agent_class, config)
-    return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume)
+    return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume, hooks=hooks)
 
 
 def check_data(agent_class: type[Agent], config: TrainConfig | OfflineConfig) -> None:
@@ -91,6 +97,16 @@ def start(cls: type[Agent], config: RunConfig, out: Path | None) -> int:
 
 def start_joined(cls: type[Agent], config: RunConfig, out: Path | None) -> int:
     """Train in as many processes as have joined; the first one writes and speaks."""
+    path, result = begin(cls, config, out)
+    return say_outcome(config, path, result) if ranks.rank() == 0 else outcome_code(result)
+
+
+def begin(
+    cls: type[Agent], config: RunConfig, out: Path | None, hooks: Hooks | None = None
+) -> tuple[Path, TrainResult]:
+    """Make the run folder and train in it; return both. Says nothing where `hooks.console` is False."""
+    if hooks is None:
+        hooks = Hooks(Callbacks(load_callbacks(config.train.callbacks)))  # before there is a folder
     config = dataclasses.replace(config, train=share_out(config.train))
     device = pick_device(config.train.device, config.train.engine)
     mode, reason = compile_mode(cls, config.agent, config.train, device.type)
@@ -109,19 +125,20 @@ def start_joined(cls: type[Agent], config: RunConfig, out: Path | None) -> int:
     def create() -> RunFolder:
         folder = RunFolder.create(path, config_to_dict(config), meta)
         how = "compiled" if mode == COMPILED else "eager"
-        print(f"{title(config)}\nupdates: {how}, {reason}\nrun folder: {path}", flush=True)
+        if hooks.console is not False:
+            print(f"{title(config)}\nupdates: {how}, {reason}\nrun folder: {path}", flush=True)
         return folder
 
     with own_folder(path, create) as folder, StopFlag() as stop:
         try:
-            result = train(cls, config.agent, config.train, folder, stop=stop)
+            result = train(cls, config.agent, config.train, folder, stop=stop, hooks=hooks)
         except BaseException:  # data, a device or an environment: the same command can be given again
             wrote = folder.metrics.exists() and folder.metrics.stat().st_size
             kept = folder.checkpoints.exists() or any(folder.path.glob(f"{DUMP_FOLDER}*"))
             if not wrote and not kept and ranks.rank() == 0:
                 remove_start(path, absent)
             raise
-    return say_outcome(config, path, result) if ranks.rank() == 0 else outcome_code(result)
+    return path, result
 
 
 def try_out(cls: type[Agent], config: RunConfig) -> None:
@@ -202,15 +219,22 @@ def resume(path: Path, steps: int | None = None) -> int:
     Raises:
         ConfigError: the folder holds no run, or one that was begun with other processes.
     """
+    config = saved_config(path, steps)
+    with ranks.joined(config.train.device):
+        result = resume_joined(path, config, steps is not None)
+        return say_outcome(config, path, result) if ranks.rank() == 0 else outcome_code(result)
+
+
+def saved_config(path: Path, steps: int | None) -> RunConfig:
+    """Return the configuration of a run, with a new total of steps where one is given; see `resume`."""
     saved = RunFolder.open(path).config()
     if isinstance(saved.get("train"), dict):
         saved["train"].setdefault("compile", EAGER)  # runs of before there was a choice
     config = config_from_dict(saved, lambda name: agent_class(name).Config)
-    if steps is not None:
-        check_extension(path, config.train, steps)
-        config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
-    with ranks.joined(config.train.device):
-        return resume_joined(path, config, steps is not None)
+    if steps is None:
+        return config
+    check_extension(path, config.train, steps)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
 
 
 def check_extension(path: Path, train: TrainConfig | OfflineConfig, steps: int) -> None:
@@ -226,18 +250,20 @@ def check_extension(path: Path, train: TrainConfig | OfflineConfig, steps: int) 
         )
 
 
-def resume_joined(path: Path, config: RunConfig, extended: bool) -> int:
-    """Go on in as many processes as have joined; the first one writes and speaks."""
+def resume_joined(path: Path, config: RunConfig, extended: bool, hooks: Hooks | None = None) -> TrainResult:
+    """Go on in as many processes as have joined; the first one writes, and says where it goes on."""
+    if hooks is None:
+        hooks = Hooks(Callbacks(load_callbacks(config.train.callbacks)))
     shared = share_out(config.train, resume=True)
 
     def reopen() -> RunFolder:
         folder = RunFolder.open(path).__enter__()
         if extended:
             folder.replace_config(config_to_dict(config))  # an interrupted extension goes on to its end
-        print(f"{title(config)}\nresuming {path} to {goal(config.train):,} steps", flush=True)
+        if hooks.console is not False:
+            print(f"{title(config)}\nresuming {path} to {goal(config.train):,} steps", flush=True)
         return folder
 
     with own_folder(path, reopen) as folder, StopFlag() as stop:
         cls = agent_class(config.agent_name)
-        result = train(cls, config.agent, shared, folder, stop=stop, resume=True)
-    return say_outcome(config, path, result) if ranks.rank() == 0 else outcome_code(result)
+        return train(cls, config.agent, shared, folder, stop=stop, resume=True, hooks=hooks)

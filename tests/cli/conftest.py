@@ -42,7 +42,7 @@ class FakeLoop:
     result: TrainResult | RLSuiteError = field(default_factory=lambda: TrainResult(False, 10, 5, 2.0, 1.0))
     calls: list[dict[str, Any]] = field(default_factory=list)
 
-    def __call__(self, agent_class, agent_config, config, folder, *, stop=None, resume=False):
+    def __call__(self, agent_class, agent_config, config, folder, *, stop=None, resume=False, hooks=None):
         self.calls.append(
             {"class": agent_class, "agent": agent_config, "train": config, "stop": stop, "resume": resume}
         )

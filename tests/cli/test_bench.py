@@ -26,7 +26,7 @@ class BlockLoop:
         self.calls = []
         self.interrupt_at = None
 
-    def __call__(self, agent_class, agent_config, config, folder, *, stop=None, resume=False):
+    def __call__(self, agent_class, agent_config, config, folder, *, stop=None, resume=False, hooks=None):
         self.calls.append((folder.path.name, resume, agent_config, config))
         interrupted = len(self.calls) - 1 == self.interrupt_at
         last = config.steps // 2 if interrupted else config.steps

@@ -28,6 +28,7 @@ from rlsuite.launch.plan import resolve
 SHOWN = shown_commands()
 RLSUITE = [shown for shown in SHOWN if rlsuite_words(shown.text) is not None]
 OTHERS = [shown for shown in SHOWN if rlsuite_words(shown.text) is None]
+BRANCH_FLAGS = ("--agent.lr-actor", "--agent.tau")
 TEMPLATES = {"agent": ("my_ddpg", "my_ddpg"), "plugin": ("my_patience", "my_patience")} | {
     "task": ("MySlide", "my_slide"),
     "dataset": ("my/swing-v0", "my_swing:swing"),
@@ -65,6 +66,9 @@ def parsed(words):
         module = importlib.import_module(f"rlsuite.bench.{name}")
         return arguments.parse(getattr(module, f"{name.capitalize()}Args"), rest, prog="rlsuite bench"), extra
     module = importlib.import_module(f"rlsuite.cli.{command}")
+    if command == "branch":
+        rest, changes = module.split_changes(rest)
+        assert all(word in BRANCH_FLAGS for word in changes if word.startswith("--"))
     return arguments.parse(getattr(module, f"{command.capitalize()}Args"), rest, prog=f"rlsuite {command}")
 
 

@@ -223,13 +223,13 @@ def test_a_logger_that_fails_is_dropped_with_one_warning(
 ) -> None:
     good, bad = FakeLogger(), FakeLogger(fail_at=7)
 
-    def broken(folder: Path, after: int | None) -> FakeLogger:
+    def broken(begin: logger_module.Begin) -> FakeLogger:
         raise RuntimeError("not logged in")
 
     monkeypatch.setattr(
         logger_module,
         "FACTORIES",
-        {"wandb": lambda folder, after: bad, "tensorboard": lambda folder, after: good, "trackio": broken},
+        {"wandb": lambda begin: bad, "tensorboard": lambda begin: good, "trackio": broken},
     )
     with recorder(tmp_path, loggers=("wandb", "tensorboard", "trackio")) as record:
         for step in range(5):
