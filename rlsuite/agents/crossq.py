@@ -23,7 +23,7 @@ from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.sac import LOG_STD_RANGE, SAC, actor_loss, alpha_loss, critic_loss
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.batch_renorm import RenormShape
-from rlsuite.blocks.exploration import Correlation
+from rlsuite.blocks.exploration import Filtered, remembering_noise
 from rlsuite.blocks.heads import EVALUATION_ACTIONS, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.noise import Noise, Source
@@ -63,7 +63,7 @@ class CrossQConfig:
     """Entropy of actions in [-1, 1]; None is minus the action's length."""
     critic_scale: Positive = 0.5
     """Factor of the critics' squared error. Adam feels it by its epsilon alone."""
-    noise_correlation: Correlation = "white"
+    noise_correlation: Filtered = "white"
     """Behaviour noise from step to step: white, Ornstein-Uhlenbeck (`ou`, slow) or pink (all time scales)."""
     evaluation: Literal["mode", "mean"] = "mode"
     """Evaluation action: tanh of the Gaussian's mean, or the squashed Gaussian's mean."""
@@ -118,9 +118,8 @@ class CrossQ(SAC):
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.add_parts(self.alpha_optimizer, alpha=nn.ParameterList([self.log_alpha]))
         mode, act = EVALUATION_ACTIONS[config.evaluation], self.generators["act"]
-        self.policy = squashed_gaussian_policy(
-            self.actor, act, self.normalizer, mode, config.noise_correlation
-        )
+        remembering = remembering_noise(config.noise_correlation)
+        self.policy = squashed_gaussian_policy(self.actor, act, self.normalizer, mode, remembering)
 
     def learn(  # type: ignore[override]
         self, batch: Batch, noise: Noise, *, moves_actor: bool = True

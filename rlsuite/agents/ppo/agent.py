@@ -181,10 +181,10 @@ class PPO(OnPolicyAgent):
         if not config.scale_rewards:
             return steps.reward, carried
         self.returns.observe(total.flatten(-2).unsqueeze(-1))
-        scaled = steps.reward / self.reward_scale().unsqueeze(-1)
+        scaled = steps.reward / self.return_std().unsqueeze(-1)
         return scaled.clamp(-config.reward_clip, config.reward_clip), carried
 
-    def reward_scale(self) -> Tensor:
+    def return_std(self) -> Tensor:
         """Return the std of discounted returns, `[*lead, 1]`."""
         return (self.returns.var + SMALL).sqrt()
 
@@ -198,7 +198,7 @@ class PPO(OnPolicyAgent):
         """Value observations `[*lead, N, O]` in the environment's rewards."""
         value = self.critic(self.normalized(observation))
         if self.config.scale_rewards:
-            value = value * self.reward_scale()
+            value = value * self.return_std()
         return StateValue(value, torch.zeros_like(value))
 
 
