@@ -175,11 +175,13 @@ def judge(
     values = fitted.values(first, actions(candidates, first)).numpy()
     errors = fitted.td_errors(held_out.rows, actions(candidates, held_out.rows["next", "observation"]))
     rng = np.random.default_rng(args.seed)
-    own = [own_errors(candidate, held_out) for candidate in candidates]
+    errors_of_agents = [own_errors(candidate, held_out) for candidate in candidates]
     return Judged(
         value_interval(values, rng),
         stacked([rms_interval(each.square().mean(0), held_out, rng) for each in errors]),
-        stacked([nothing() if each is None else rms_interval(each, held_out, rng) for each in own]),
+        stacked(
+            [nothing() if each is None else rms_interval(each, held_out, rng) for each in errors_of_agents]
+        ),
         np.array([true_return(candidate, args.episodes, args.checkpoint) for candidate in candidates]),
     )
 
