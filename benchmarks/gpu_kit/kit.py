@@ -126,15 +126,19 @@ class Kit:
         except OSError as error:
             return str(error)
         late: float | None = None
-        while process.poll() is None:
-            _quietly(step.watch)
-            now = time.monotonic()
-            if late is None and now > ends:
-                late = now
-                os.killpg(process.pid, signal.SIGTERM)
-            elif late is not None and now > late + (1 if self.dry else GRACE):
+        try:
+            while process.poll() is None:
+                _quietly(step.watch)
+                now = time.monotonic()
+                if late is None and now > ends:
+                    late = now
+                    os.killpg(process.pid, signal.SIGTERM)
+                elif late is not None and now > late + (1 if self.dry else GRACE):
+                    os.killpg(process.pid, signal.SIGKILL)
+                time.sleep(POLL)
+        finally:
+            if process.poll() is None:  # the kit itself is to end: a session of its own would outlive it
                 os.killpg(process.pid, signal.SIGKILL)
-            time.sleep(POLL)
         _quietly(step.watch)
         return process.returncode if late is None else "limit"
 
@@ -367,6 +371,7 @@ def main() -> None:
         "--dry", action="store_true", help="on the CPU, small, without the packages the machine lacks"
     )
     line = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     line.out.mkdir(parents=True, exist_ok=True)
     out = line.out.resolve()
     kit = Kit(line.pack.resolve(), out, line.dry, 0.0, environment(dry=line.dry))
