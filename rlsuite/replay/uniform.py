@@ -286,7 +286,7 @@ class UniformReplay:
         """
         index = self._draw_index(())
         assert self.layout is not None
-        table = self.layout.table(torch.embedding(self._packed, index))
+        table = self.layout.table(self._rows(index))
         if self.n_step > 1:
             reward, discount, last = self._sum(index)
             table.set("next", self.layout.table(torch.embedding(self._packed, last)).get("next"))
@@ -350,9 +350,13 @@ class UniformReplay:
             index = torch.where(valid, index, self._places(rows, seed * (self.num_envs // self.seeds)))
         raise NoValidRows("no row of the replay is valid, or hardly one: the worlds failed at every step")
 
+    def _rows(self, index: Tensor) -> Tensor:
+        """Gather rows, `[*index, W]`, as they are sampled."""
+        return torch.embedding(self._packed, index)
+
     def _gather(self, index: Tensor) -> Batch:
         assert self.layout is not None
-        packed = torch.embedding(self._packed, index)
+        packed = self._rows(index)
         if self.n_step == 1:
             return self.layout.batch(packed, self.gamma)
         reward, discount, last = self._sum(index)
