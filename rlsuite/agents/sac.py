@@ -115,13 +115,14 @@ class SAC(Agent):
     """The learner: twin critics with targets, squashed Gaussian actor, learnt temperature."""
 
     Config: ClassVar[type] = SACConfig
+    asymmetric = True
 
     def build(self, spaces: Spaces, config: SACConfig) -> None:
         """Make actor, twin critics, temperature, and the critics' target."""
         sizes, shape = (spaces.observation, spaces.action), self.net_shape()
         std = LOG_STD_RANGE if config.actor_std == "exp" else None
         normed = replace(shape, layer_norm=config.layer_norm_actor)
-        self.actor = GaussianActor(*sizes, normed, log_std_range=std)
+        self.actor = GaussianActor(spaces.shown, spaces.action, normed, log_std_range=std)
         self.critic = ScalarCritic(*sizes, replace(shape, layer_norm=config.layer_norm), members=2)
         self.log_alpha = nn.Parameter(torch.full((*self.lead, 1), math.log(config.alpha_init)))
         self.target_entropy = entropy_target(config.target_entropy, spaces.action)
