@@ -78,7 +78,7 @@ class MujocoEnv(VectorEnv):
         if variation is not None:
             drawn = variation.factors
             fields["variation"] = drawn if isinstance(fields["qpos"], np.ndarray) else torch.from_numpy(drawn)
-        kept = private_size(task, fields)
+        kept = private_size(task, fields, variation)
         low, high = simulator.model.actuator_ctrlrange.T
         facts = EnvFacts(
             env_id=task.env_id,
@@ -200,7 +200,7 @@ class MujocoEnv(VectorEnv):
         if not self.facts.private:
             return shown
         parts = [shown] if task.private is None else [shown, task.private(fields)]
-        if self.variation is not None:
+        if self.variation is not None and self.variation.told:
             parts.append(self.variation.factors)
         return join(*parts)
 
@@ -235,10 +235,10 @@ class MujocoEnv(VectorEnv):
         goal.copy_(saved_goal)
 
 
-def private_size(task: Task, fields: Fields) -> int:
+def private_size(task: Task, fields: Fields, variation: Variation | None) -> int:
     """Return how many numbers critics are told alone."""
     told = 0 if task.private is None else int(task.private(fields).shape[-1])
-    return told + (int(fields["variation"].shape[-1]) if "variation" in fields else 0)
+    return told + (len(variation.names) if variation is not None and variation.told else 0)
 
 
 def through_tensors(task: Task) -> Task:

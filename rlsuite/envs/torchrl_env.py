@@ -9,7 +9,7 @@ Legend: B envs, O observation, A action.
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,9 @@ def make_torchrl_env(name: str, num_envs: int, options: EnvOptions) -> VectorEnv
     counts = _count_argument(cls, settings, given, num_envs)
     if "device" in inspect.signature(cls.__init__).parameters:
         given.setdefault("device", str(options.device))
+    if "max_episode_steps" not in inspect.signature(cls.__init__).parameters:
+        limit = given.pop("max_episode_steps", options.max_episode_steps)
+        options = replace(options, max_episode_steps=limit)  # checks it
     first = _made(name, cls, {**given, **counts})
     size = tuple(first.batch_size)
     if size == ():

@@ -41,12 +41,14 @@ class Ranges:
     """Of the damping of all joints, each degree of freedom its own."""
     gain: Range | None = None
     """Of the force or the gain of all actuators, each its own."""
+    told: bool = True
+    """Critics are told the factors; False keeps them from everybody, to see what telling them is worth."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a range that is none."""
         for field in fields(self):
             bounds = getattr(self, field.name)
-            if bounds is None:
+            if bounds is None or field.name == "told":
                 continue
             low, high = bounds
             if not 0 < low <= high < float("inf"):
@@ -75,11 +77,13 @@ class Variation:
     Attributes:
         factors: `[B, K]` float64, of the running episodes; live.
         names: of the factors: mass/torso, friction, ...
+        told: critics are told the factors.
     """
 
     def __init__(self, ranges: Ranges, engine: NativeEngine, num_envs: int) -> None:
         model = engine.model
         self._engine = engine
+        self.told = ranges.told
         self._parts: list[tuple[Range, slice, list[tuple[np.ndarray, np.ndarray]]]] = []
         self.names: list[str] = []
         for quantity, changed, named in (

@@ -46,7 +46,7 @@ def test_steps_are_those_of_the_original(make, env_id):
 
 
 def test_copies_keep_everything_that_is_checked(make):
-    assert check_env(SINGLE) == []
+    assert check_env(SINGLE) == [] and check_env(MANY) == []
     env = make("torchrl:torchrl_toys:Single", 2, options={"truncates": False})
     env.reset_arrays()
     for _ in range(6):
@@ -108,6 +108,19 @@ def test_mistakes_are_one_line(make, env_id, changes, message):
     with pytest.raises((ConfigError, EnvironmentFailure), match=message) as error:
         make(env_id, 2, **changes)
     assert "\n" not in str(error.value)
+
+
+def test_torchrls_own_pendulum_is_shown_by_its_angle_and_ends_at_a_limit(make):
+    options = {"max_episode_steps": 4}
+    env = make("torchrl:torchrl.envs:PendulumEnv", 2, options=options, observation_keys=("th", "thdot"))
+    first = env.reset_arrays()
+    assert first.shape == (2, 2) and env.max_episode_steps == 4
+    for step in range(1, 5):
+        result = env.step_arrays(np.array([[0.5], [-0.5]]))
+        angle = (result.observation[:, 0] - first[:, 0] + np.pi) % (2 * np.pi) - np.pi
+        assert np.allclose(angle, 0.05 * result.observation[:, 1], atol=1e-4)
+        assert result.truncated.all() == (step == 4)
+        first = result.observation
 
 
 def test_unbounded_actions_can_be_bounded(make):

@@ -108,6 +108,15 @@ def test_torchrl_sees_both_observations(make):
         td = env.maybe_reset(env.step_mdp(td))
 
 
+def test_factors_may_be_kept_from_everybody(make):
+    told = make("Hopper", 2, options={"vary_mass": (0.5, 2.0)})
+    kept = make("Hopper", 2, options={"vary_mass": (0.5, 2.0), "vary_told": False})
+    assert np.array_equal(told.reset_arrays()[:, :11], kept.reset_arrays())
+    assert kept.facts.private == 0 and np.array_equal(told.variation.factors, kept.variation.factors)
+    action = np.full((2, 3), 0.5)
+    assert np.array_equal(told.step_arrays(action).observation[:, :11], kept.step_arrays(action).observation)
+
+
 @pytest.mark.parametrize(
     ("env_id", "changes", "message"),
     [
