@@ -25,6 +25,7 @@ COLUMNS = (
     "return_std",
     "length_mean",
     "seconds",
+    "success",
 )
 
 
@@ -47,6 +48,7 @@ def collect(runs: Iterable[Path]) -> list[dict[str, Any]]:
                     "return_std": round(record["eval/return_std"], 3),
                     "length_mean": record["eval/length_mean"],
                     "seconds": record["seconds"],
+                    "success": record.get("eval/success", ""),  # where the environment says so
                 }
             )
     return rows

@@ -78,6 +78,53 @@ class Failing(Reach):
         return super().step(action)
 
 
+class Goal(gymnasium.Env):
+    """A point in the plane that should come within 0.3 of a goal: 0 there and -1 elsewhere, 12 steps.
+
+    `scalar`: rewards are of one pair alone. `ends`: there the episode is over.
+    """
+
+    observation_space = spaces.Dict(
+        {
+            "observation": spaces.Box(-9, 9, (1,), np.float64),
+            "achieved_goal": spaces.Box(-9, 9, (2,), np.float64),
+            "desired_goal": spaces.Box(-9, 9, (2,), np.float64),
+        }
+    )
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, scalar: bool = False, ends: bool = False) -> None:
+        self.scalar, self.ends = scalar, ends
+
+    def compute_reward(self, achieved_goal, desired_goal, info):
+        if self.scalar:
+            assert np.shape(achieved_goal) == (2,)
+        return -(np.linalg.norm(achieved_goal - desired_goal, axis=-1) > 0.3).astype(np.float64)
+
+    def compute_terminated(self, achieved_goal, desired_goal, info):
+        return self.ends and bool(np.linalg.norm(achieved_goal - desired_goal) <= 0.3)
+
+    def show(self):
+        return {
+            "observation": np.array([self.time / 12]),
+            "achieved_goal": self.place.copy(),
+            "desired_goal": self.goal.copy(),
+        }
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.goal = np.zeros(2), self.np_random.uniform(-1, 1, 2)
+        self.time = 0
+        return self.show(), {}
+
+    def step(self, action):
+        self.place = self.place + 0.3 * action
+        self.time += 1
+        reward = float(self.compute_reward(self.place, self.goal, {}))
+        over = self.compute_terminated(self.place, self.goal, {})
+        return self.show(), reward, over, False, {"is_success": np.float32(reward == 0)}
+
+
 def register() -> None:
     """Register the toys; safe to call again."""
     for name, entry, steps, options in (
@@ -86,6 +133,7 @@ def register() -> None:
         ("ToyReach-v0", Reach, 20, {}),
         ("ToyPoisoned-v0", Poisoned, 20, {}),
         ("ToyRaises-v0", Failing, 20, {"at": 500}),
+        ("ToyGoal-v0", Goal, 12, {}),
         ("ToyHangs-v0", Failing, 20, {"at": 500, "hangs": True}),
     ):
         if name not in gymnasium.registry:

@@ -38,6 +38,7 @@ class Spaces:
         discrete: an action is one of A, whichever of its A numbers is the greatest.
         picture: height, width and channels of an observation that is a flattened picture, or None.
         stock: what stands in the observation's last places, where the environment has a stock.
+        private: how many of the observation's last numbers only critics see.
     """
 
     observation: int
@@ -47,6 +48,12 @@ class Spaces:
     discrete: bool = False
     picture: tuple[int, ...] | None = None
     stock: StockSpace | None = None
+    private: int = 0
+
+    @property
+    def shown(self) -> int:
+        """Numbers of an observation that an actor sees."""
+        return self.observation - self.private
 
 
 class Trained(NamedTuple):
@@ -123,6 +130,8 @@ class Agent(nn.Module):
     """Observations are normalised by the moments of a data set, taken once, instead of running ones."""
     needs_data: ClassVar[bool] = False
     """Learns from recorded data; without them there is nothing to learn from."""
+    asymmetric: ClassVar[bool] = False
+    """Its actor can do without numbers of an observation that its critics see."""
     discrete: ClassVar[bool | None] = False
     """Acts by choosing one of A actions: environments must be of the same kind; None takes both."""
     policy: TensorDictModule

@@ -129,6 +129,7 @@ class DSACT(Agent):
     """The learner: twin Gaussian critics, squashed Gaussian actor, learnt temperature, two targets."""
 
     Config: ClassVar[type] = DSACTConfig
+    asymmetric = True
     log_alpha: nn.Parameter
     spread: Tensor
     spread_count: Tensor
@@ -139,7 +140,7 @@ class DSACT(Agent):
     def build(self, spaces: Spaces, config: DSACTConfig) -> None:
         """Make actor, twin critics, their targets, temperature and running stds."""
         sizes, shape = (spaces.observation, spaces.action), self.net_shape()
-        self.actor = GaussianActor(*sizes, shape, log_std_range=LOG_STD_RANGE)
+        self.actor = GaussianActor(spaces.shown, spaces.action, shape, log_std_range=LOG_STD_RANGE)
         self.critic = GaussianCritic(*sizes, shape, members=2)
         self.log_alpha = nn.Parameter(torch.full((*self.lead, 1), math.log(config.alpha_init)))
         self.register_buffer("spread", torch.zeros(*self.lead, 2))

@@ -164,13 +164,14 @@ class SAC(Agent):
     """The learner: critics with targets, squashed Gaussian actor, learnt temperature."""
 
     Config: ClassVar[type] = SACConfig
+    asymmetric = True
 
     def build(self, spaces: Spaces, config: SACConfig) -> None:
         """Make actor, critics, temperature, and the critics' target."""
         sizes, shape = (spaces.observation, spaces.action), self.net_shape()
         std = LOG_STD_RANGE if config.actor_std == "exp" else None
         normed = replace(shape, layer_norm=config.layer_norm_actor)
-        self.actor = GaussianActor(*sizes, normed, log_std_range=std)
+        self.actor = GaussianActor(spaces.shown, spaces.action, normed, log_std_range=std)
         dropout = {"dropout": config.dropout_critic, "dropout_generator": self.generators["learn"]}
         normed_critic = replace(shape, layer_norm=config.layer_norm, **dropout)  # type: ignore[arg-type]
         self.critic = ScalarCritic(*sizes, normed_critic, members=config.critics)

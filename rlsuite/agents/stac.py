@@ -141,12 +141,14 @@ class STAC(Agent):
     """
 
     Config: ClassVar[type] = STACConfig
+    asymmetric = True
 
     def build(self, spaces: Spaces, config: STACConfig) -> None:
         """Make actor, critic with its target, and temperature."""
         sizes = (spaces.observation, spaces.action)
         shape = replace(self.net_shape(), layer_norm=True, dropout_generator=self.generators["learn"])
-        self.actor = GaussianActor(*sizes, replace(shape, dropout=config.dropout_actor), log_std_range=None)
+        dropped = replace(shape, dropout=config.dropout_actor)
+        self.actor = GaussianActor(spaces.shown, spaces.action, dropped, log_std_range=None)
         dropped = replace(shape, dropout=config.dropout_critic)
         self.critic = FlooredGaussianCritic(*sizes, dropped, members=config.critics)
         with torch.no_grad():  # stds start near log 2; author's code

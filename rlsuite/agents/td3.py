@@ -88,13 +88,14 @@ class TD3(Agent):
     """The learner: twin critics, deterministic actor, targets of both."""
 
     Config: ClassVar[type] = TD3Config
+    asymmetric = True
     policy_objective: ClassVar[Any] = staticmethod(actor_loss)
     bellman_target: ClassVar[Any] = staticmethod(smoothed_target)
 
     def build(self, spaces: Spaces, config: TD3Config) -> None:
         """Make actor, twin critics and the targets of both."""
         sizes, shape = (spaces.observation, spaces.action), self.net_shape()
-        self.actor = DeterministicActor(*sizes, shape)
+        self.actor = DeterministicActor(spaces.shown, spaces.action, shape)
         scale = spaces.half_range if config.action_units == "env" else None
         self.critic = ScalarCritic(*sizes, self.critic_shape(), members=2, action_scale=scale)
         self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))

@@ -62,6 +62,11 @@ def floored_softplus(raw: Tensor) -> Tensor:
     return F.softplus(raw.clamp(min=RAW_STD_FLOOR))
 
 
+def seen_part(observation: Tensor, size: int) -> Tensor:
+    """Return the first numbers of observations, which an actor sees; the same tensor where it sees all."""
+    return observation if observation.shape[-1] == size else observation[..., :size]
+
+
 def tanh_of_mean(gaussian: Gaussian) -> Tensor:
     """Return the usual evaluation action of a squashed Gaussian."""
     return gaussian.mean.tanh()
@@ -97,11 +102,16 @@ class GaussianActor(nn.Module):
         self, observation: int, action: int, shape: NetShape, *, log_std_range: tuple[float, float] | None
     ) -> None:
         super().__init__()
+        self.seen = observation
         self.trunk = shape.trunk(observation, 2 * action)
         self.log_std_range = log_std_range
 
     def forward(self, observation: Tensor, noise: Noise | None = None) -> Gaussian:
-        """Return the pre-tanh Gaussian, `[*lead, N, A]` each, for `[*lead, N, O]`; noise is of dropout."""
+        """Return the pre-tanh Gaussian, `[*lead, N, A]` each, for `[*lead, N, O]`; noise is of dropout.
+
+        Of longer observations the first O numbers are read: the others are the critics'.
+        """
+        observation = seen_part(observation, self.seen)
         mean, raw = self.trunk(observation, noise).to(observation.dtype).chunk(2, -1)
         if self.log_std_range is None:
             return Gaussian(mean, floored_softplus(raw))
@@ -149,10 +159,15 @@ class DeterministicActor(nn.Module):
 
     def __init__(self, observation: int, action: int, shape: NetShape) -> None:
         super().__init__()
+        self.seen = observation
         self.trunk = shape.trunk(observation, action)
 
     def forward(self, observation: Tensor, noise: Noise | None = None) -> Tensor:
-        """Return actions `[*lead, N, A]` for `[*lead, N, O]`; noise is of dropout."""
+        """Return actions `[*lead, N, A]` for `[*lead, N, O]`; noise is of dropout.
+
+        Of longer observations the first O numbers are read: the others are the critics'.
+        """
+        observation = seen_part(observation, self.seen)
         return self.trunk(observation, noise).to(observation.dtype).tanh()
 
 

@@ -50,8 +50,11 @@ class RunningNorm(nn.Module):
         self.count.add_(size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise `[*lead, N, F]`."""
-        scaled = (x - self.mean.unsqueeze(-2)) / self.var.sqrt().clamp(min=MIN_STD).unsqueeze(-2)
+        """Normalise `[*lead, N, F]`, or the first numbers alone, which an actor sees."""
+        mean, var = self.mean, self.var
+        if x.shape[-1] != mean.shape[-1]:
+            mean, var = mean[..., : x.shape[-1]], var[..., : x.shape[-1]]
+        scaled = (x - mean.unsqueeze(-2)) / var.sqrt().clamp(min=MIN_STD).unsqueeze(-2)
         return scaled.clamp(-CLIP, CLIP)
 
 

@@ -10,7 +10,7 @@ import importlib.metadata
 import math
 import platform
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -79,6 +79,22 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GoalFacts:
+    """Goals of an environment, which stand in its flat observation.
+
+    Attributes:
+        achieved: columns of the goal that was achieved.
+        desired: columns of the goal that is asked for, as many.
+        rule: (achieved, desired), float64 `[R, G]`, -> the environment's rewards `[R]` and which end an
+            episode, `[R]` bool; None where it does not say.
+    """
+
+    achieved: slice
+    desired: slice
+    rule: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnvFacts:
     """Facts about an environment; a wrapper's are its inner environment's with some replaced.
 
@@ -102,6 +118,10 @@ class EnvFacts:
         return_gamma: the discount that a stock has unless told otherwise.
         reward_size: components m of a reward that is a vector, None for a single number.
         foreign: a step calls code of other people's that may never come back.
+        goal: where goals stand in an observation, and what they are worth; None without goals.
+        private: how many of an observation's last numbers are for critics alone; actors see the others.
+        parts: names and sizes of what stands side by side in an observation; empty where that is one thing.
+        action_names: of each action; empty where they have none.
     """
 
     env_id: str
@@ -123,6 +143,15 @@ class EnvFacts:
     return_gamma: float = 0.99
     reward_size: int | None = None
     foreign: bool = False
+    goal: GoalFacts | None = None
+    private: int = 0
+    parts: tuple[tuple[str, int], ...] = ()
+    action_names: tuple[str, ...] = ()
+
+    @property
+    def shown_size(self) -> int:
+        """Numbers of an observation that an actor sees; all of them, unless some are private."""
+        return self.observation_size - self.private
 
     @property
     def middle(self) -> np.ndarray:
@@ -142,7 +171,8 @@ class VectorEnv(EnvBase):
     `done` and `valid` `[B, 1]` bool, `step_count` `[B, 1]` int64. After a step the caller does
     `td = env.maybe_reset(env.step_mdp(td))`; a mask OR-ed into `truncated` and `done` before that ends
     episodes from outside. Where a number is not finite the env is truncated, its row is replaced by zeros and
-    marked `valid = False`: such a row must not be learnt from.
+    marked `valid = False`: such a row must not be learnt from. Where an observation has private numbers,
+    `observation` `[B, O - P]` is what an actor sees and `("critic", "observation")` `[B, O]` all of it.
 
     With arrays: `result = env.step_arrays(action)`, then, where `done = result.terminated | result.truncated`
     has any, `observation = env.reset_arrays(done)`; whoever wants to end an episode ORs into that mask.
@@ -165,6 +195,8 @@ class VectorEnv(EnvBase):
     """
 
     foreign_since: float | None = None
+    success: np.ndarray | None = None
+    """Of the last step, `[B]` bool, where Gymnasium's `info` has `is_success` or `success`; else None."""
     _quiet = False
     """Whether `_advance` lets numpy warn of nothing, and a `sane` of None says that numbers are small. To
     silence numpy costs a tenth of a step of one env."""
@@ -203,8 +235,12 @@ class VectorEnv(EnvBase):
         """Tell TorchRL what comes and goes."""
         batch, flag = [facts.num_envs], (facts.num_envs, 1)
         flags = {name: Binary(1, flag, dtype=torch.bool, device=self.device) for name in END_KEYS}
+        width = facts.observation_size
+        whole = Unbounded((*batch, width), dtype=self.dtype, device=self.device)
+        critic = Composite(observation=whole, shape=batch, device=self.device)
         self.observation_spec = Composite(
-            observation=Unbounded((*batch, facts.observation_size), dtype=self.dtype, device=self.device),
+            observation=Unbounded((*batch, facts.shown_size), dtype=self.dtype, device=self.device),
+            **({"critic": critic} if facts.private else {}),
             step_count=Unbounded(flag, dtype=torch.int64, device=self.device),
             valid=Binary(1, flag, dtype=torch.bool, device=self.device),
             shape=batch,
@@ -483,7 +519,7 @@ class VectorEnv(EnvBase):
         }
         if not self._on_device:
             values = {key: torch.from_numpy(value) for key, value in values.items()}
-        return self._pack(values)
+        return self._pack(self._divided(values))
 
     def _reset(self, tensordict: TensorDictBase | None = None, **_: object) -> TensorDict:
         mask = tensordict.get("_reset", None) if tensordict is not None else None
@@ -599,7 +635,7 @@ class VectorEnv(EnvBase):
         observation = self._reset_tensors(None if mask is None else mask.flatten())
         valid = self._every.unsqueeze(-1).clone()
         off = ~valid
-        return {
+        values = {
             "observation": observation,
             "step_count": self._steps().unsqueeze(-1),
             "valid": valid,
@@ -607,6 +643,15 @@ class VectorEnv(EnvBase):
             "terminated": off.clone(),
             "truncated": off.clone(),
         }
+        return self._divided(values)
+
+    def _divided(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Split what an actor sees from what critics see, where some of an observation is private."""
+        if self.facts.private:
+            whole = values["observation"]
+            values["critic"] = TensorDict({"observation": whole}, self.batch_size)
+            values["observation"] = whole[:, : self.facts.shown_size].clone()
+        return values
 
     def _export(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Move to the device that this environment hands out."""
@@ -620,6 +665,15 @@ class VectorEnv(EnvBase):
     def _row(self, values: dict[str, Tensor]) -> TensorDict:
         """Join tensors that are known to fit: TensorDict's checks of them cost more than an env's step."""
         return TensorDict._new_unsafe(values, batch_size=self.batch_size, device=self.device)
+
+
+def refuse_private(facts: EnvFacts) -> None:
+    """Raise ConfigError where critics are told more than actors, for views that know one observation."""
+    if facts.private:
+        raise ConfigError(
+            f"{facts.env_id} tells critics {facts.private} numbers alone, which this view cannot keep from "
+            "actors: take make_env"
+        )
 
 
 def on_host(tensor: Tensor) -> np.ndarray:

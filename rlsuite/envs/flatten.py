@@ -70,6 +70,22 @@ class FlatObservation(gymnasium.ObservationWrapper):
         high = np.concatenate([box.high.ravel() for box in boxes])
         self.observation_space = spaces.Box(low, high, dtype=np.result_type(*(box.dtype for box in boxes)))
 
+    @property
+    def sizes(self) -> tuple[tuple[str, int], ...]:
+        """Names and sizes of what is shown, in its order."""
+        parts = zip(self._paths, self._parts, strict=True)
+        return tuple(("/".join(path), int(spaces.flatdim(part))) for path, part in parts)
+
+    def columns(self, name: str) -> slice | None:
+        """Return where a part of the first level stands; None unless it is shown, as a vector."""
+        start = 0
+        for path, part in zip(self._paths, self._parts, strict=True):
+            size = spaces.flatdim(part)
+            if path == (name,):
+                return slice(start, start + size)
+            start += size
+        return None
+
     def observation(self, observation: Any) -> np.ndarray:
         """Return the vector of one observation."""
         parts = zip(self._parts, self._paths, strict=True)

@@ -5,6 +5,7 @@ start over.
 """
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,13 +16,15 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
+from rlsuite.envs import robotics
 from rlsuite.envs.base import DEFAULT_FPS, EnvFacts, Outcome, VectorEnv
 from rlsuite.envs.flatten import FlatObservation
+from rlsuite.envs.goals import goal_facts
+from rlsuite.envs.gym_builder import Builder
 from rlsuite.envs.gym_copies import Copies, LocalCopies, WorkerCopies
 from rlsuite.envs.options import EnvOptions
 from rlsuite.envs.rendering import checked_picture
 from rlsuite.envs.replayed import ReplayedEnv
-from rlsuite.envs.tasks.base import halve_margins
 from rlsuite.errors import ConfigError, EnvironmentFailure, RLSuiteError, unknown_name
 
 logger = logging.getLogger(__name__)
@@ -58,20 +61,11 @@ class GymEnv(ReplayedEnv):
         if halved and not isinstance(getattr(first.unwrapped, "model", None), mujoco.MjModel):
             raise ConfigError(f'"gym:{gym_id}" has no MuJoCo model whose contact margins could be halved')
 
-        def prepare(env: gymnasium.Env) -> gymnasium.Env:
-            if halved:
-                halve_margins(env.get_wrapper_attr("model"))
-            return _flattened(env, keys)
-
-        def build() -> gymnasium.Env:
-            return prepare(
-                gymnasium.make(spec, **arguments)
-            )  # the record: a worker's registry may lack the id
-
-        with _blamed(f"gym:{gym_id}", "cannot be made"):
+        build = Builder(spec, arguments, keys, halved=halved)
+        with blamed(f"gym:{gym_id}", "cannot be made"):
             shown, taken = first.observation_space, first.action_space
             (_check_discrete if discrete else _check_spaces)(gym_id, shown, taken)
-            flat = prepare(first)
+            flat = build.prepare(first)
             size = flat.observation_space.shape
             builders: list[Callable[[], gymnasium.Env]] = [build] * num_envs
             if options.workers:
@@ -94,7 +88,9 @@ class GymEnv(ReplayedEnv):
             fps=float(first.metadata.get("render_fps") or DEFAULT_FPS),
             discrete=discrete,
             picture=picture,
-            foreign=True,
+            foreign=not options.workers,  # who waits for workers waits for a limited time
+            goal=goal_facts(first.unwrapped, flat),
+            parts=flat.sizes if isinstance(flat, FlatObservation) else (),
         )
         super().__init__(facts, options)
         self._render = options.render
@@ -127,16 +123,17 @@ class GymEnv(ReplayedEnv):
         super().close(raise_if_closed=raise_if_closed)
 
     def _begin(self, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        with _Timed(self):
+        with Timed(self):
             return self._copies.reset(mask, seeds)
 
     def _play(self, action: np.ndarray) -> Outcome:
-        with _Timed(self):
+        with Timed(self):
             played = self._copies.step(self._actions.native(action))
-        return Outcome(*played)
+        self.success = None if np.isnan(played.success).any() else played.success > 0
+        return Outcome(*played[:-1])
 
     def _replay(self, index: int, seed: int, actions: np.ndarray) -> None:
-        with _Timed(self):
+        with Timed(self):
             self._copies.replay(index, seed, self._actions.native(actions))
 
 
@@ -173,14 +170,14 @@ class Actions:
         return [np.asarray(row) for row in rows]
 
 
-class _Timed:
+class Timed:
     """Says how long foreign environment code has been at work, and names the environment that raises."""
 
     def __init__(self, env: VectorEnv) -> None:
         self._env = env
 
     def __enter__(self) -> None:
-        self._env.foreign_since = time.monotonic()
+        self._env.foreign_since = time.monotonic() if self._env.facts.foreign else None
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._env.foreign_since = None
@@ -189,7 +186,7 @@ class _Timed:
 
 
 @contextmanager
-def _blamed(name: str, what: str) -> Iterator[None]:
+def blamed(name: str, what: str) -> Iterator[None]:
     """Turn what other people's code raises into an EnvironmentFailure of one line."""
     try:
         yield
@@ -202,17 +199,6 @@ def _blamed(name: str, what: str) -> Iterator[None]:
 def said(error: BaseException) -> str:
     """Return an error's type and message in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _flattened(env: gymnasium.Env, keys: Sequence[str] | None) -> gymnasium.Env:
-    """Wrap an environment so that it shows vectors."""
-    space = env.observation_space
-    if isinstance(space, spaces.Dict):
-        return FlatObservation(env, keys)
-    if keys is not None:
-        raise ConfigError(f"{env} shows {space}, which has no parts to choose from: {', '.join(keys)}")
-    flat = isinstance(space, spaces.Box) and len(space.shape) == 1
-    return env if flat else gymnasium.wrappers.FlattenObservation(env)
 
 
 def _arguments(gym_id: str, options: EnvOptions) -> dict[str, Any]:
@@ -228,6 +214,9 @@ def _arguments(gym_id: str, options: EnvOptions) -> dict[str, Any]:
 
 def _make(gym_id: str, arguments: Mapping[str, Any]) -> gymnasium.Env:
     """Make one environment."""
+    module, colon, _ = gym_id.rpartition(":")
+    if robotics.PACKAGE in (module, *sys.modules) or not (colon or gym_id in gymnasium.registry):
+        robotics.register()
     try:
         return gymnasium.make(gym_id, **arguments)
     except gymnasium.error.DependencyNotInstalled as error:
@@ -253,10 +242,15 @@ def _registered() -> list[str]:
     return [f"gym:{name}" for name in gymnasium.registry]
 
 
+def single_copy(gym_id: str, options: EnvOptions) -> gymnasium.Env:
+    """Return one Gymnasium environment as `gymnasium.make` gives it; raises like `GymEnv`."""
+    return _make(gym_id, _arguments(gym_id, options))
+
+
 def has_discrete_actions(gym_id: str, options: EnvOptions) -> bool:
     """Return whether a Gymnasium environment takes one of A actions; raises like `GymEnv`."""
-    env = _make(gym_id, _arguments(gym_id, options))
-    with _blamed(f"gym:{gym_id}", "cannot be made"):
+    env = single_copy(gym_id, options)
+    with blamed(f"gym:{gym_id}", "cannot be made"):
         discrete = isinstance(env.action_space, spaces.Discrete)
         env.close()
     return discrete

@@ -7,26 +7,35 @@ Legend: B envs, O observation, A action, T env steps of one episode so far.
 """
 
 import multiprocessing
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector.async_vector_env import AsyncState
 
 STEP_VALUES = 5  # what `step` returns
 RESET_VALUES = 2
+SUCCESS_NAMES = ("is_success", "success")
+START_SECONDS = 60.0  # that workers may take to start and make their copies, beside the limit of a step
 CLOSE_SECONDS = 5.0  # that workers are given to leave
 
 
 class Played(NamedTuple):
-    """Result of one step of all copies: `[B, O]` float64, `[B]` float64, `[B]` bool twice."""
+    """Result of one step of all copies: `[B, O]` float64, `[B]` float64, `[B]` bool twice, `[B]` float64.
+
+    `success` is 0 or 1, and nan where `info` does not say.
+    """
 
     observation: np.ndarray
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
+    success: np.ndarray
 
 
 class Copies(Protocol):
@@ -62,18 +71,19 @@ class Copy:
             raise TypeError(f"reset returned {_told(values)} instead of (observation, info)")
         return self._observation("reset", values[0])
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool]:
-        """Take one action; return observation `[O]`, reward, terminated, truncated."""
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, float]:
+        """Take one action; return observation `[O]`, reward, terminated, truncated, success."""
         values = self.env.step(action)
         if not isinstance(values, tuple) or len(values) != STEP_VALUES:
             raise TypeError(
                 f"step returned {_told(values)} instead of (observation, reward, terminated, truncated, info)"
             )
-        observation, reward, terminated, truncated, _ = values
+        observation, reward, terminated, truncated, info = values
         shaped = np.shape(cast(Any, reward))
         if shaped or isinstance(reward, str) or not hasattr(reward, "__float__"):
             raise TypeError(f"step returned the reward {reward!r}, which is no single number")
-        return self._observation("step", observation), float(reward), bool(terminated), bool(truncated)
+        row = self._observation("step", observation)
+        return row, float(reward), bool(terminated), bool(truncated), _success(info)
 
     def replay(self, seed: int, actions: Sequence[Any]) -> None:
         """Reset with `seed`, then take the actions."""
@@ -109,11 +119,13 @@ class LocalCopies:
 
     def step(self, actions: Sequence[Any]) -> Played:
         """Step all copies; see `Copies`."""
-        observation, reward = np.empty(self._shape), np.empty(len(self.envs))
+        observation, (reward, success) = np.empty(self._shape), np.empty((2, len(self.envs)))
         ends = np.empty((2, len(self.envs)), np.bool_)
         for index, (copy, action) in enumerate(zip(self._copies, actions, strict=True)):
-            observation[index], reward[index], ends[0, index], ends[1, index] = copy.step(action)
-        return Played(observation, reward, *ends)
+            observation[index], reward[index], ends[0, index], ends[1, index], success[index] = copy.step(
+                action
+            )
+        return Played(observation, reward, ends[0], ends[1], success)
 
     def replay(self, index: int, seed: int, actions: Sequence[Any]) -> None:
         """Play an episode again; see `Copies`."""
@@ -151,8 +163,19 @@ class _Group(gymnasium.Env):
             self._copies.close()
 
 
+class _Workers(AsyncVectorEnv):
+    """Gymnasium's workers, without its first question, which waits for the answers however long."""
+
+    def _check_spaces(self) -> None:
+        pass  # they are those of `_Group`
+
+
 class WorkerCopies:
     """Copies in worker processes of Gymnasium's AsyncVectorEnv, shared out evenly; every wait has a limit.
+
+    Workers are new processes, not forks: a fork of a process with threads (torch's, BLAS's) may inherit a
+    lock that nobody will ever open. They import Gymnasium and the environment, and no torch of ours. A script
+    that makes some keeps its code below `if __name__ == "__main__":`, as always with new processes.
 
     Args:
         builders: one per copy.
@@ -164,11 +187,14 @@ class WorkerCopies:
         count = min(workers, len(builders))
         self._shares = np.array_split(np.arange(len(builders)), count)
         self._timeout = timeout or None
+        self._started = False
         groups = [
             partial(_Group, [builders[index] for index in share], number)
             for number, share in enumerate(self._shares)
         ]
-        self._vector = AsyncVectorEnv(groups, shared_memory=False, autoreset_mode=AutoresetMode.DISABLED)
+        self._vector = _Workers(
+            groups, shared_memory=False, context="spawn", autoreset_mode=AutoresetMode.DISABLED
+        )
 
     def reset(self, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         """Start episodes in the envs of `mask`; see `Copies`."""
@@ -189,12 +215,24 @@ class WorkerCopies:
 
     def close(self) -> None:
         """Let the workers leave; those that do not are killed."""
-        if self._vector.closed:
+        vector = self._vector
+        if vector.closed:
             return
-        try:
-            self._vector.close(timeout=CLOSE_SECONDS)
-        except (OSError, EOFError, gymnasium.error.Error):
-            self._vector.close(terminate=True)
+        idle = vector._state == AsyncState.DEFAULT
+        vector.closed = True
+        pipes = [pipe for pipe in vector.parent_pipes if pipe is not None]  # None: its worker failed
+        if idle:
+            for pipe in pipes:
+                with suppress(OSError):
+                    pipe.send(("close", None))
+        limit = time.monotonic() + (CLOSE_SECONDS if idle else 0.0)
+        for process in vector.processes:
+            process.join(max(0.0, limit - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join(CLOSE_SECONDS)
+        for pipe in pipes:
+            pipe.close()
 
     def _for_one(self, index: int, *arguments: Any) -> list[Sequence[Any] | None]:
         return [
@@ -205,14 +243,35 @@ class WorkerCopies:
     def _ask(self, method: str, arguments: Sequence[Sequence[Any] | None]) -> Sequence[Any]:
         try:
             self._vector.call_async("ask", method, arguments)
-            return self._vector.call_wait(timeout=self._timeout)
+            limit = self._timeout and self._timeout + (0.0 if self._started else START_SECONDS)
+            answers = self._vector.call_wait(timeout=limit)
+            self._started = True
+            return answers
         except multiprocessing.TimeoutError as error:
-            self._vector.close(terminate=True)
+            self._kill()
             raise TimeoutError(f"the workers have not come back for {self._timeout:g} s") from error
         except (EOFError, OSError) as error:
+            if any(pipe is None for pipe in self._vector.parent_pipes):  # the environment raised it
+                self._kill()
+                raise
+            for process in self._vector.processes:
+                process.join(0.5)  # one that has died says so at once
             codes = [process.exitcode for process in self._vector.processes]
-            self._vector.close(terminate=True)
+            self._kill()
             raise ChildProcessError(f"a worker died (exit codes {codes})") from error
+
+    def _kill(self) -> None:
+        self._vector._state = AsyncState.WAITING_CALL  # nobody is asked to leave
+        self.close()
+
+
+def _success(info: Any) -> float:
+    """Return what an `info` says of success, under the names that Gymnasium-Robotics gives it, or nan."""
+    if isinstance(info, dict):
+        for name in SUCCESS_NAMES:
+            if name in info and np.ndim(info[name]) == 0:
+                return float(info[name])
+    return float("nan")
 
 
 def _told(values: Any) -> str:

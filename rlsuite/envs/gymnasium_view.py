@@ -18,7 +18,7 @@ from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from rlsuite.envs.base import StepResult, VectorEnv
+from rlsuite.envs.base import StepResult, VectorEnv, refuse_private
 from rlsuite.envs.clock import NO_LIMIT
 from rlsuite.envs.make import make_env
 from rlsuite.envs.mujoco import MujocoEnv
@@ -75,6 +75,7 @@ class Adapter:
             options=options,
         )
         facts = self.env.facts
+        refuse_private(facts)
         self.observation_space = spaces.Box(-np.inf, np.inf, (facts.observation_size,), np.dtype(dtype).type)
         self.action_space: spaces.Space
         if facts.discrete:

@@ -32,7 +32,8 @@ def make_env(
     """Make an environment of `num_envs` envs that are stepped together.
 
     Args:
-        env_id: `HalfCheetah` (= `HalfCheetah-v5`), `gym:ID` for any Gymnasium id, `dmc:domain-task`;
+        env_id: `HalfCheetah` (= `HalfCheetah-v5`), `gym:ID` for any Gymnasium id, `dmc:domain-task`,
+            `torchrl:MODULE:CLASS` for any TorchRL environment, `envpool:ID`;
             `discrete:ID` of any of them has discrete actions, `stock:ID` a stock.
         num_envs: how many.
         env_options: how; None for the defaults.
@@ -76,19 +77,26 @@ def _task_env(env_id: str, num_envs: int, options: EnvOptions) -> VectorEnv:
     if not ours and name not in added_tasks():
         raise _unknown(env_id)
     _refuse_engine(env_id, options.engine, "auto", "native", "warp", *(("gym",) if ours else ()))
-    task = load_task(name, version, options.options)
+    varied, others = _own_options(options.options, "vary_")
+    task = load_task(name, version, others)
     if options.engine == "gym":
+        if varied:
+            raise ConfigError(f"{env_id}: vary_* options are for the engine native")
         return _gymnasium(task.env_id, num_envs, replace(options, engine="auto"))
     _refuse_workers(env_id, options)
-    return _on_engine(task, num_envs, options)
+    return _on_engine(task, num_envs, options, varied)
 
 
-def _on_engine(task: Task, num_envs: int, options: EnvOptions) -> VectorEnv:
+def _on_engine(
+    task: Task, num_envs: int, options: EnvOptions, varied: Mapping[str, Any] | None = None
+) -> VectorEnv:
     from rlsuite.envs.mujoco import MujocoEnv
+    from rlsuite.envs.variation import ranges_of
 
     if options.legacy_margin:
         task = replace(task, model=legacy_margins(task.model))
-    return MujocoEnv(task, num_envs, options)
+    ranges = ranges_of(varied or {}, f"options vary_* of {task.env_id}")
+    return MujocoEnv(task, num_envs, options, ranges)
 
 
 def _gymnasium(gym_id: str, num_envs: int, options: EnvOptions) -> VectorEnv:
@@ -146,12 +154,32 @@ def _with_discrete_actions(rest: str, num_envs: int, options: EnvOptions) -> Vec
     return DiscretisedEnv(make_env(rest, num_envs, inner), chosen)
 
 
+def _torchrl(name: str, num_envs: int, options: EnvOptions) -> VectorEnv:
+    _refuse_engine(f"torchrl:{name}", options.engine, "auto")
+    _refuse_workers(f"torchrl:{name}", options)
+    _refuse_margin(f"torchrl:{name}", options)
+    from rlsuite.envs.torchrl_env import make_torchrl_env
+
+    return make_torchrl_env(name, num_envs, options)
+
+
+def _envpool(name: str, num_envs: int, options: EnvOptions) -> VectorEnv:
+    _refuse_engine(f"envpool:{name}", options.engine, "auto")
+    _refuse_workers(f"envpool:{name}", options)
+    _refuse_margin(f"envpool:{name}", options)
+    from rlsuite.envs.envpool_env import EnvPoolEnv
+
+    return EnvPoolEnv(name, num_envs, options)
+
+
 FAMILIES: dict[str, Callable[[str, int, EnvOptions], VectorEnv]] = {
     "gym": _gymnasium,
     "d4rl": _d4rl,
     "dmc": _dm_control,
     "stock": _with_stock,
     "discrete": _with_discrete_actions,
+    "torchrl": _torchrl,
+    "envpool": _envpool,
 }
 """What stands before the colon of an id."""
 
@@ -180,6 +208,11 @@ def _toy_module(env_id: str) -> ModuleType | None:
 def _refuse_engine(env_id: str, engine: str, *allowed: str) -> None:
     if engine not in allowed:
         raise ConfigError(f'engine "{engine}" cannot run {env_id}; allowed: {", ".join(allowed)}')
+
+
+def _refuse_margin(env_id: str, options: EnvOptions) -> None:
+    if options.legacy_margin:
+        raise ConfigError(f"{env_id} has no model of ours: legacy_margin does not apply")
 
 
 def _refuse_workers(env_id: str, options: EnvOptions) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlsuite.envs.arrays import Array
+from rlsuite.envs.arrays import Array, join
 from rlsuite.envs.base import EnvFacts, Outcome, VectorEnv, on_host, take
 from rlsuite.envs.engines.native import NativeEngine
 from rlsuite.envs.engines.warp_options import warp_device
@@ -19,6 +19,8 @@ from rlsuite.envs.rendering import SceneCamera
 from rlsuite.envs.seeding import Seeds
 from rlsuite.envs.starts import DeviceStarts, HostStarts, Starts
 from rlsuite.envs.tasks.base import Fields, Task, Values
+from rlsuite.envs.variation import PREFIX, Ranges, Variation, actuator_names
+from rlsuite.errors import ConfigError
 
 PACKAGES = {"native": ("mujoco",), "warp": ("mujoco", "mujoco-warp", "warp-lang")}
 
@@ -35,14 +37,25 @@ class MujocoEnv(VectorEnv):
         task: what to do.
         num_envs: B.
         options: see `EnvOptions`; engine "auto" is "native".
+        ranges: of what every episode draws anew of the model.
 
     Raises:
         ConfigError: the engine `warp` lacks its package or its device, or cannot run the task's model.
     """
 
-    def __init__(self, task: Task, num_envs: int = 1, options: EnvOptions | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        num_envs: int = 1,
+        options: EnvOptions | None = None,
+        ranges: Ranges | None = None,
+    ) -> None:
         options = options or EnvOptions()
         simulator: Any
+        if ranges is not None and (options.engine == "warp" or task.refresh):
+            raise ConfigError(
+                f"{task.env_id}: {PREFIX}* options are for the engine native, and not for dm_control's tasks"
+            )
         if options.engine == "warp":
             place = warp_device(options.device)
             from rlsuite.envs.engines.warp import WarpEngine
@@ -61,12 +74,17 @@ class MujocoEnv(VectorEnv):
         rest = simulator.qpos0, simulator.qvel0
         goal = rest[0].new_zeros(num_envs, task.goal_size)
         fields = {**fields, "goal": goal.numpy() if isinstance(fields["qpos"], np.ndarray) else goal}
+        variation = None if ranges is None else Variation(ranges, simulator, num_envs)
+        if variation is not None:
+            drawn = variation.factors
+            fields["variation"] = drawn if isinstance(fields["qpos"], np.ndarray) else torch.from_numpy(drawn)
+        kept = private_size(task, fields, variation)
         low, high = simulator.model.actuator_ctrlrange.T
         facts = EnvFacts(
             env_id=task.env_id,
             engine_name=engine_name,
             num_envs=num_envs,
-            observation_size=task.observation(fields).shape[-1],
+            observation_size=task.observation(fields).shape[-1] + kept,
             action_low=low,
             action_high=high,
             max_episode_steps=options.max_episode_steps or task.max_episode_steps,
@@ -75,11 +93,14 @@ class MujocoEnv(VectorEnv):
             on_device=engine_name == "warp",
             simulation_device=simulator.device,
             simulation_dtype=rest[0].dtype,
+            private=kept,
+            action_names=tuple(actuator_names(simulator.model)),
         )
         super().__init__(facts, options)
         self.task = task
         self.engine = simulator
         self._fields = fields
+        self.variation = variation
         self._functions = task if facts.on_device or task.arrays == "any" else through_tensors(task)
         self._starts: Starts = (DeviceStarts if facts.on_device else HostStarts)(
             task.initial, num_envs, *rest
@@ -138,6 +159,8 @@ class MujocoEnv(VectorEnv):
 
     def _set_seed(self, seed: Seeds) -> None:
         self._starts.seed(seed)
+        if self.variation is not None:
+            self.variation.seed(seed)
 
     def _advance(self, action: Array) -> Outcome:
         task, fields = self._functions, self._fields
@@ -168,9 +191,22 @@ class MujocoEnv(VectorEnv):
                 if tells.reward is None
                 else tells.reward(said)
             )
-        return Outcome(task.observation(fields), reward, terminated, sane=sane, fresh=True)
+        return Outcome(self._observation(), reward, terminated, sane=sane, fresh=True)
+
+    def _observation(self) -> Array:
+        """Return `[B, O]`: what the task shows, then what it and the variation tell critics alone."""
+        task, fields = self._functions, self._fields
+        shown = task.observation(fields)
+        if not self.facts.private:
+            return shown
+        parts = [shown] if task.private is None else [shown, task.private(fields)]
+        if self.variation is not None and self.variation.told:
+            parts.append(self.variation.factors)
+        return join(*parts)
 
     def _restart(self, mask: Array) -> Array:
+        if self.variation is not None:
+            self.variation.draw(mask)
         start = self._starts.draw(mask)
         self.engine.set_state(mask, start.qpos, start.qvel, start.act, start.warmstart)
         if start.goal is not None:
@@ -179,10 +215,12 @@ class MujocoEnv(VectorEnv):
                 goal.copy_(torch.where(mask.unsqueeze(-1), start.goal, goal))
             else:
                 goal[mask] = start.goal[mask]
-        return self._functions.observation(self._fields)
+        return self._observation()
 
     def _own_state(self) -> dict[str, Tensor]:
         state = self._starts.state_dict()
+        if self.variation is not None:
+            state |= self.variation.state_dict()
         if self.task.goal_size:
             state["goal"] = torch.as_tensor(self._fields["goal"]).clone()
         return self.engine.state_dict() | state
@@ -190,9 +228,17 @@ class MujocoEnv(VectorEnv):
     def _load_own_state(self, state: dict[str, Tensor]) -> None:
         goal = torch.as_tensor(self._fields["goal"])
         saved_goal = take(state, "goal", goal.shape) if self.task.goal_size else goal
+        if self.variation is not None:
+            self.variation.load_state_dict(state)
         self.engine.load_state_dict(state)
         self._starts.load_state_dict(state)
         goal.copy_(saved_goal)
+
+
+def private_size(task: Task, fields: Fields, variation: Variation | None) -> int:
+    """Return how many numbers critics are told alone."""
+    told = 0 if task.private is None else int(task.private(fields).shape[-1])
+    return told + (len(variation.names) if variation is not None and variation.told else 0)
 
 
 def through_tensors(task: Task) -> Task:
@@ -208,9 +254,14 @@ def through_tensors(task: Task) -> Task:
         assert tells is not None
         return _on_host(tells.step(before, fields, torch.from_numpy(action), torch.from_numpy(ended)))
 
+    def private(fields: Fields) -> np.ndarray:
+        assert task.private is not None
+        return on_host(task.private(fields))
+
     tells = task.infos
     return replace(
         task,
+        private=private if task.private else None,
         observation=lambda fields: on_host(task.observation(fields)),
         reward=reward,
         terminated=lambda fields: on_host(task.terminated(fields)),

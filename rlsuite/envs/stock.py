@@ -79,6 +79,8 @@ class StockEnv(WrappedEnv):
             raise ConfigError(f"{inner.env_id} on the engine warp cannot have a stock: use --engine native")
         if inner.env_id.startswith("stock:"):
             raise ConfigError(f"{inner.env_id} has a stock already: one is enough")
+        if inner.facts.private:
+            raise ConfigError(f"{inner.env_id} tells critics more than actors, and cannot have a stock")
         space = _space(inner, options)
         width = space.size * (EMBEDDING_SIZE if options.embedded else 1)
         facts = replace(

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from rlsuite.envs.base import StepResult, VectorEnv
+from rlsuite.envs.base import StepResult, VectorEnv, refuse_private
 from rlsuite.errors import ConfigError
 
 
@@ -45,6 +45,7 @@ class TensorView:
         self.num_envs, self.device = env.num_envs, env.device
         facts, real = env.facts, np.float32 if env.dtype == torch.float32 else np.float64
         self._choices = len(facts.action_low)
+        refuse_private(facts)
         self.observation_space = spaces.Box(-np.inf, np.inf, (facts.observation_size,), real)
         self.action_space: spaces.Space = (
             spaces.Discrete(self._choices) if env.discrete else spaces.Box(-1.0, 1.0, (self._choices,), real)

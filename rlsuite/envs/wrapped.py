@@ -34,6 +34,11 @@ class WrappedEnv(VectorEnv):
         return self.inner.foreign_since
 
     @property
+    def success(self) -> np.ndarray | None:  # type: ignore[override]
+        """What the inner environment says of the last step's success."""
+        return self.inner.success
+
+    @property
     def generators(self) -> list[np.random.Generator]:
         """What the inner environment's next episodes are drawn from."""
         return self.inner.generators

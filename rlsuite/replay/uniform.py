@@ -103,7 +103,7 @@ class UniformReplay:
         self.total = 0  # transitions ever written
         # On a device, where graphs read them: number of the newest transition, and of those of a seed.
         self._newest = torch.zeros((), dtype=torch.int64, device=device)
-        self._rows = torch.ones((), dtype=torch.int64, device=device)
+        self._stored = torch.ones((), dtype=torch.int64, device=device)
         self.preloaded = 0  # of these, recorded ones that came before any step
         self.invalid = 0  # transitions now stored that must not be sampled
         self.layout: Layout | None = None  # known with the first transition
@@ -202,7 +202,7 @@ class UniformReplay:
         self.total = total
         if not self._counts and total:
             self._newest.fill_(total - 1)
-            self._rows.fill_(len(self) // self.seeds)
+            self._stored.fill_(len(self) // self.seeds)
 
     def _accept(self, columns: Sequence[Tensor | np.ndarray | None]) -> None:
         """Check the columns of new transitions; the first ones say how wide the ring is."""
@@ -298,7 +298,7 @@ class UniformReplay:
         """
         index = self._draw_index(())
         assert self.layout is not None
-        table = self.layout.table(torch.embedding(self._packed, index))
+        table = self.layout.table(self._rows(index))
         if self.n_step > 1:
             reward, discount, last = self._sum(index)
             table.set("next", self.layout.table(torch.embedding(self._packed, last)).get("next"))
@@ -349,7 +349,7 @@ class UniformReplay:
         tries = torch.empty(size, dtype=torch.int64, device=self.device)
         generator = self.generators[0] if self.generators else None
         # The remainder of 63 random bits: off from uniform by one in a million million.
-        tries = tries.random_(generator=generator).remainder_(self._rows)
+        tries = tries.random_(generator=generator).remainder_(self._stored)
         index = self._places(tries, self._first_env) if seeds else tries
         # A run ends long before so many rows are invalid that all tries are.
         first = self._packed.select(-1, -1)[index].argmax(0, keepdim=True)  # of equals, argmax is the first
@@ -378,9 +378,13 @@ class UniformReplay:
             index = torch.where(valid, index, self._places(rows, seed * (self.num_envs // self.seeds)))
         raise NoValidRows("no row of the replay is valid, or hardly one: the worlds failed at every step")
 
+    def _rows(self, index: Tensor) -> Tensor:
+        """Gather rows, `[*index, W]`, as they are sampled."""
+        return torch.embedding(self._packed, index)
+
     def _gather(self, index: Tensor) -> Batch:
         assert self.layout is not None
-        packed = torch.embedding(self._packed, index)
+        packed = self._rows(index)
         if self.n_step == 1:
             return self.layout.batch(packed, self.gamma)
         reward, discount, last = self._sum(index)

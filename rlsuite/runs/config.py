@@ -70,6 +70,8 @@ class LearnConfig:
     MODULE:CLASS,KEY=VALUE, e.g. rlsuite:StopWhen,at_least=-200."""
     guard: bool = True
     """Stop with a dump when a loss or a gradient is not finite."""
+    env_workers: ThreadCount = 0
+    """Processes that step the copies of a slow gym: environment; 0 steps them one after the other here."""
     step_timeout: Annotated[float, Bounds(0)] = 600.0
     """Seconds for one call of a gym: environment, after which the run ends with exit code 5; 0: no limit."""
     eval_every: NotNegative = 0
@@ -103,6 +105,12 @@ class TrainConfig(LearnConfig):
     from it and `batch_size`, and `updates_per_step` is not read. 0: agents with a replay."""
     n_step: AtLeastOne = 1
     """Rewards summed before the bootstrap."""
+    replay: Literal["uniform", "her"] = "uniform"
+    """Replay: transitions as they were, or with goals that were reached later (environments with goals)."""
+    her_k: AtLeastOne = 4
+    """Of `--replay her`: transitions with a goal of the future for each that keeps its own."""
+    her_distance: Annotated[float | None, Bounds(0, open_low=True)] = None
+    """Of `--replay her`: reward 0 within this distance of a goal and -1 beyond; none asks the environment."""
     eval_every: NotNegative = 10_000
     """Env steps between evaluations; 0 evaluates never. Unless it is given, steps / 20 in shorter runs."""
     checkpoint_every: NotNegative = 50_000
@@ -121,6 +129,10 @@ class TrainConfig(LearnConfig):
         if self.env == NO_ENV:
             raise ConfigError(
                 "env none: learning online needs an environment; with --dataset it does without"
+            )
+        if self.replay == "her" and self.n_step != 1:
+            raise ConfigError(
+                f"n_step = {self.n_step} with replay her: one sum would be of several goals; use n_step = 1"
             )
         least = self.num_envs * self.n_step
         if self.replay_size < least:

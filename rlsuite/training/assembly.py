@@ -21,7 +21,7 @@ from rlsuite.plugins.base import Plugin
 from rlsuite.registry import plugin_class
 from rlsuite.replay.memory import host_free_bytes
 from rlsuite.replay.offline import OfflineReplay
-from rlsuite.replay.rollout import RolloutReplay, check_rollout
+from rlsuite.replay.rollout import check_rollout
 from rlsuite.replay.uniform import UniformReplay
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.runs.checkpoint import config_digest
@@ -29,6 +29,7 @@ from rlsuite.runs.config import LearnConfig, TrainConfig, updates_of
 from rlsuite.strict import from_mapping
 from rlsuite.training import state
 from rlsuite.training.callbacks import Hooks
+from rlsuite.training.replays import new_replay
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.updates import Updates, compile_mode
 
@@ -37,6 +38,7 @@ NOT_DIGESTED = (
     "steps",
     "then_online",
     "threads",
+    "env_workers",
     "step_timeout",
     "cuda_graphs",
     "compile",
@@ -217,12 +219,11 @@ def online_run(learner: Learner, config: TrainConfig, env_steps: int | None = No
     streams, agent = learner.streams, learner.agent
     share = config.num_envs // ranks.size()
     env = make_envs(config, config.env, streams, "env", share, config.engine, first=ranks.rank() * share)
-    replay_class = RolloutReplay if isinstance(agent, OnPolicyAgent) else UniformReplay
-    replay = replay_class(
-        config.replay_size // ranks.size() * len(streams),
-        num_envs=env.num_envs,
-        batch_size=config.batch_size // ranks.size(),
-        n_step=config.n_step,
+    replay = new_replay(
+        config,
+        env,
+        len(streams),
+        on_policy=isinstance(agent, OnPolicyAgent),
         gamma=agent.gamma,
         device=learner.device,
         generator=streams.source("sample"),
@@ -232,7 +233,9 @@ def online_run(learner: Learner, config: TrainConfig, env_steps: int | None = No
         plugin.begin(env.num_envs, env.max_episode_steps, config.steps if env_steps is None else env_steps)
     parts = parts_of(learner) | {"config": config}
     act = plain_policy(agent)
-    td = env.reset() if act is None else env.reset().select("observation")
+    td = whole_row(env.reset())
+    if act is not None:
+        td = td.select("observation")
     if config.random_phase:
         env.set_episode_steps(first_phases(env, streams))
     return OnlineRun(**parts, env=env, replay=replay, episodes=episodes, td=td, act=act)
@@ -250,6 +253,13 @@ def first_phases(env: VectorEnv, streams: SeedStreams) -> Tensor:
         for seed in streams.seeds("env")
     ]
     return torch.from_numpy(np.concatenate(rows))
+
+
+def whole_row(td: TensorDictBase) -> TensorDictBase:
+    """Return a row whose `observation` is all that critics see: actors read its first part."""
+    if (critic := td.get("critic", None)) is None:
+        return td
+    return td.exclude("critic").set("observation", critic.get("observation"))
 
 
 def plain_policy(agent: Agent) -> Callable[[Tensor], Tensor] | None:
@@ -283,6 +293,8 @@ def make_envs(
         engine=engine,
         device=pick_device(config.device),
         threads=config.threads,
+        workers=config.env_workers,
+        step_timeout=config.step_timeout,
         observation_keys=config.observation_keys or None,
         options=config.env_options,
         legacy_margin=config.legacy_margin,
@@ -308,7 +320,12 @@ def new_agent(
 
 
 def check_actions(agent_class: type[Agent], env: VectorEnv) -> None:
-    """Raise ConfigError where an environment's actions are not of the agent's kind."""
+    """Raise ConfigError where an environment's actions or observations are not of the agent's kind."""
+    if env.facts.private and not agent_class.asymmetric:
+        raise ConfigError(
+            f"{agent_class.__name__} has no critics of their own observations, and {env.env_id} tells "
+            f"critics {env.facts.private} numbers alone: take sac, td3, dsac_t or stac"
+        )
     if agent_class.discrete is not None and env.discrete != agent_class.discrete:
         wanted, given = ("discrete", "continuous") if agent_class.discrete else ("continuous", "discrete")
         way = f": use discrete:{env.env_id}" if agent_class.discrete else ""
@@ -371,13 +388,14 @@ def env_seeds(seeds: Sequence[int], count: int) -> list[int]:
 def spaces_of(env: VectorEnv) -> Spaces:
     """Read what an agent must know from an environment made by `make_env`."""
     return Spaces(
-        observation=env.observation_spec["observation"].shape[-1],
+        observation=env.facts.observation_size,
         action=env.action_spec.shape[-1],
         half_range=env.half_range,
         center=tuple(env.middle) if any(env.middle) else (),
         discrete=env.discrete,
         picture=env.picture,
         stock=env.stock,
+        private=env.facts.private,
     )
 
 

@@ -73,7 +73,8 @@ def evaluate(
         stop: once it is set, an evaluation that does not end within `GRACE_SECONDS` is given up.
 
     Returns:
-        `returns` (undiscounted) and `lengths` (env steps), one number an env; with a trace that has them
+        `returns` (undiscounted) and `lengths` (env steps), one number an env; `success`, 0 or 1, of the last
+        step, where the environment says so; with a trace that has them
         also `value_errors` and `stac_value_errors`. Where the environment names no time limit, episodes end
         after `LONGEST` steps.
 
@@ -84,6 +85,7 @@ def evaluate(
     td = env.reset() if begin is None else begin(env.reset())
     returns = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
     lengths = torch.zeros(env.batch_size, dtype=torch.float64, device=env.device)
+    success: np.ndarray | None = None
     running = torch.ones(env.batch_size, dtype=torch.bool, device=env.device)
     with set_exploration_type(ExplorationType.DETERMINISTIC), _video_writer(video, env, video_envs) as film:
         count, heard = 0, 0.0
@@ -103,9 +105,14 @@ def evaluate(
             next_td = step.get("next")
             returns += torch.where(running, next_td.get("reward").squeeze(-1).double(), 0)
             lengths += running
+            if env.success is not None:
+                before = env.success if success is None else success
+                success = np.where(running.numpy(force=True), env.success, before)
             running &= ~next_td.get("done").squeeze(-1)
             td = env.maybe_reset(env.step_mdp(step))
     episodes = {"returns": returns.tolist(), "lengths": lengths.tolist()}
+    if success is not None:
+        episodes["success"] = success.astype(float).tolist()
     errors = {} if trace is None else trace.errors()
     return episodes | {name: values.tolist() for name, values in errors.items()}
 
@@ -157,6 +164,8 @@ def summary(episodes: dict[str, list[float]]) -> dict[str, float]:
         "eval/return_std": returns.std(correction=0).item(),
         "eval/length_mean": sum(episodes["lengths"]) / len(episodes["lengths"]),
     }
+    if success := episodes.get("success"):
+        line["eval/success"] = sum(success) / len(success)
     for name, key in ((OURS, "eval/value_error"), (STAC, "eval/stac_value_error")):
         if errors := episodes.get(name):
             line[key] = sum(errors) / len(errors)

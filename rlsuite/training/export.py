@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from rlsuite.agents.policies import Policy
+from rlsuite.blocks.normalizer import CLIP, MIN_STD, RunningNorm, Standardise
 from rlsuite.errors import ConfigError, DataError, NumericalError
 from rlsuite.runs.files import write_atomic
 from rlsuite.training.loaded import LoadedPolicy, load
@@ -124,6 +125,7 @@ def export(
         "input": ["observation", "float32", [None, loaded.observation_size]],
     }
     facts |= {"action_low": loaded.low.tolist(), "action_high": loaded.high.tolist()}
+    facts |= {"inputs": [input_of(loaded, graph)], "outputs": [output_of(loaded)]}
     stage = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         check_room(stage, graph)
@@ -144,6 +146,44 @@ def export(
         with contextlib.suppress(OSError):
             stage.unlink(missing_ok=True)
     return Exported(path, facts, difference)
+
+
+def input_of(loaded: LoadedPolicy, graph: PolicyGraph) -> dict[str, Any]:
+    """Return what the graph takes: name, type, shape, what stands where, and how it scales that itself."""
+    parts, start = [], 0
+    for name, size in loaded.parts:
+        parts.append({"name": name, "start": start, "stop": start + size})
+        start += size
+    return {
+        "name": "observation",
+        "dtype": "float32",
+        "shape": [None, loaded.observation_size],
+        "parts": parts,
+        "scaled_inside": scale_of(graph.normalizer, loaded.observation_size),
+    }
+
+
+def scale_of(normalizer: nn.Module | None, size: int) -> dict[str, Any] | None:
+    """Return mean, std and limit by which observations are normalised in the graph; None: not at all."""
+    if isinstance(normalizer, RunningNorm):
+        std = normalizer.var.sqrt().clamp(min=MIN_STD)
+        return {"mean": normalizer.mean[:size].tolist(), "std": std[:size].tolist(), "limit": CLIP}
+    if isinstance(normalizer, Standardise):
+        return {"mean": normalizer.mean.tolist(), "std": normalizer.std.tolist(), "limit": None}
+    return None
+
+
+def output_of(loaded: LoadedPolicy) -> dict[str, Any]:
+    """Return what the graph gives: actions in the environment's units, in their order."""
+    return {
+        "name": "action",
+        "dtype": "float32",
+        "shape": [None, len(loaded.middle)],
+        "names": list(loaded.action_names),
+        "low": loaded.low.tolist(),
+        "high": loaded.high.tolist(),
+        "scaled_inside": {"middle": loaded.middle.tolist(), "half_range": loaded.half_range.tolist()},
+    }
 
 
 def is_facts(path: Path) -> bool:

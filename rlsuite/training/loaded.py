@@ -31,6 +31,8 @@ class LoadedPolicy:
         half_range: (high - low) / 2, `[A]`.
         bounds: attributes low and high, the ends of each action's range, `[A]`; no action is outside.
         observation_size: O, numbers of an observation as a vector.
+        parts: names and sizes of what stands side by side in an observation.
+        action_names: of each action; empty where they have none.
         agent_name, env_id: of the run.
         facts: run, agent, environment, env steps, seed and versions, for a record.
     """
@@ -72,7 +74,11 @@ class LoadedPolicy:
         )
         try:
             self.policy = saved.agent(env, SeedStreams([train.seed + seed_index]), seed_index).policy
-            self.observation_size = int(env.observation_spec["observation"].shape[-1])
+            self.observation_size = env.facts.shown_size
+            whole = (("observation", self.observation_size),)
+            fits = sum(size for _, size in env.facts.parts) == self.observation_size
+            self.parts = env.facts.parts if fits else whole
+            self.action_names = env.facts.action_names
             self._words = Words(env, self.observation_size)
             self._versions = {"rlsuite": __version__, "torch": str(torch.__version__), **env.versions}
         finally:

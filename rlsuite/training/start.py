@@ -26,6 +26,7 @@ from rlsuite.training.offline import train_offline
 from rlsuite.training.online import train_online
 from rlsuite.training.outcome import about, goal, outcome_code, say_outcome, title
 from rlsuite.training.processes import own_folder, share_out
+from rlsuite.training.replays import goals_of
 from rlsuite.training.savedrun import agent_digest, load_agent
 from rlsuite.training.updates import COMPILED, EAGER, compile_mode
 
@@ -162,9 +163,12 @@ def try_out(cls: type[Agent], config: RunConfig) -> None:
             options=train.env_options,
             observation_keys=train.observation_keys or None,
             legacy_margin=train.legacy_margin,
+            workers=train.env_workers,
         )
         try:
             check_actions(cls, env)
+            if isinstance(train, TrainConfig) and train.replay == "her":
+                goals_of(env, train)
             needed = least_bytes(config, spaces_of(env))
         finally:
             env.close()

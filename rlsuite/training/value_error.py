@@ -93,6 +93,12 @@ class _Step(NamedTuple):
     alive: Tensor
 
 
+def whole(row: TensorDictBase) -> Tensor:
+    """Return what critics see of a row: more than `observation` where the environment tells them more."""
+    critic = row.get("critic", None)
+    return row.get("observation") if critic is None else critic.get("observation")
+
+
 @dataclass
 class ValueTrace:
     """Collects, step by step, what the value errors of running evaluation episodes need.
@@ -112,7 +118,7 @@ class ValueTrace:
 
     def add(self, step: TensorDictBase, running: Tensor) -> None:
         """Take one vector step (`observation`, `action`, "next") of the episodes in `running`, `[B]` bool."""
-        observation = step.get("observation")
+        observation = whole(step)
         estimated = self.estimate(observation)
         if estimated is None:
             return
@@ -136,7 +142,7 @@ class ValueTrace:
         terminated = next_td.get("terminated").squeeze(-1)
         cut = running & next_td.get("done").squeeze(-1) & ~terminated
         if cut.any():
-            after = self.estimate(next_td.get("observation"))
+            after = self.estimate(whole(next_td))
             assert after is not None
             self.tail = torch.where(cut, after.value.double(), self.tail)
 

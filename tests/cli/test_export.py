@@ -63,6 +63,27 @@ def test_onnx_runtime_acts_like_the_run(rlsuite, runs, tmp_path, agent):
     assert (facts["agent"], facts["env"], facts["env_steps"]) == (agent, PENDULUM, 60)
     assert (facts["action_low"], facts["action_high"]) == ([-2.0], [2.0])
     assert json.loads(onnx.load(path).metadata_props[0].value)["seed"] == 0
+    (taken,), (given,) = facts["inputs"], facts["outputs"]
+    assert (taken["name"], taken["dtype"], taken["shape"]) == ("observation", "float32", [None, 3])
+    assert taken["parts"] == [{"name": "observation", "start": 0, "stop": 3}]
+    scale = taken["scaled_inside"]
+    if agent == "sac":  # the graph normalises by what is written beside it
+        normalizer = loaded.policy.module.normalizer
+        shown = torch.from_numpy(rows)
+        by_hand = ((shown - torch.tensor(scale["mean"])) / torch.tensor(scale["std"])).clamp(-10, 10)
+        torch.testing.assert_close(by_hand, normalizer(shown))
+        assert scale["limit"] == 10
+    else:
+        assert scale is None
+    assert given == {
+        "name": "action",
+        "dtype": "float32",
+        "shape": [None, 1],
+        "names": [],
+        "low": [-2.0],
+        "high": [2.0],
+        "scaled_inside": {"middle": [0.0], "half_range": [2.0]},
+    }
 
 
 @pytest.mark.parametrize("agent", AGENTS)

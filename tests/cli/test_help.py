@@ -8,13 +8,14 @@ import pytest
 from test_shown import parsed
 
 from rlsuite.bench import d4rl, paper, study, sweep
-from rlsuite.cli import completion, data, export, pull, push, report, resume
+from rlsuite.cli import check, completion, data, export, pull, push, report, resume
 from rlsuite.cli import eval as evaluation
 from rlsuite.command import arguments, helptext
 from rlsuite.command.train import OfflineArgs, TrainArgs, examples_of
 from rlsuite.registry import agent_names
 
 PAGES = {
+    "check": (check.CheckArgs, check.PAGE),
     "eval": (evaluation.EvalArgs, evaluation.PAGE),
     "resume": (resume.ResumeArgs, resume.PAGE),
     "report": (report.ReportArgs, report.PAGE),

@@ -118,6 +118,14 @@ class NativeEngine:
         if self._refresh:
             simulations.run_on(None)
 
+    def vary(self, name: str) -> np.ndarray:
+        """Give every env its own values of a field of mjModel, `[B, ...]`: live, to be written to."""
+        return self._open().expand(name)
+
+    def set_constants(self, chosen: np.ndarray) -> None:
+        """Compute what follows from masses and inertias in the chosen envs (int32)."""
+        self._open().set_constants(chosen)
+
     def follow_model(self) -> None:
         """Let all envs run on `model` as it is now: they run on a copy of what it was at first."""
         self._open().run_on(self.model)

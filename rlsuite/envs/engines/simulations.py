@@ -63,6 +63,8 @@ def _library() -> Any:
         ("mjb_apply", number, (pointer, pointer, number, pointer, pointer, number)),
         ("mjb_output", pointer, (pointer, text, sizes, sizes)),
         ("mjb_setModels", None, (pointer, pointer)),
+        ("mjb_expand", pointer, (pointer, text, sizes, sizes)),
+        ("mjb_setConst", number, (pointer, pointer, number)),
         ("mjb_getData", None, (pointer, number, pointer)),
         ("mjb_status", ctypes.POINTER(ctypes.c_int), (pointer,)),
         ("mjb_error", text, (pointer, number)),
@@ -128,6 +130,23 @@ class Simulations:
         if not place:
             raise ConfigError(f'mjData\'s array "{name}" has another size in every step: no task can read it')
         return self._array(place, template.shape, template.dtype)
+
+    def expand(self, name: str) -> np.ndarray:
+        """Give every simulation its own values of a field of mjModel, `[B, ...]`: a view, to be written to.
+
+        Raises:
+            ConfigError: there is no such array.
+        """
+        template = getattr(self._model, name, None)
+        place = self._library.mjb_expand(self._batch, name.encode(), None, None)
+        if not isinstance(template, np.ndarray) or not place:
+            raise ConfigError(f'mjModel has no array "{name}" that envs could have of their own')
+        return self._array(place, template.shape, template.dtype)
+
+    def set_constants(self, chosen: np.ndarray | None = None) -> None:
+        """Compute what follows from the model's own values (`mj_setConst`) in the chosen simulations."""
+        if failed := self._library.mjb_setConst(self._batch, *self._chosen(chosen)):
+            self._refuse(failed)
 
     def columns(self, name: str) -> slice:
         """Return which columns of the state rows are a field of `COMPONENTS`."""

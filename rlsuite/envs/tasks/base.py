@@ -244,6 +244,9 @@ class Task:
             functions read them as the field "goal" `[B, G]`.
         initial: distribution of initial states.
         observation: fields -> `[B, O]`.
+        private: fields -> `[B, P]`, what critics are told and actors are not; None for nothing. Where the
+            model varies (`vary_mass`, ...), the field "variation" `[B, K]` has the episode's factors; these
+            are told to critics anyway.
         before: fields -> whatever `reward` must know of the moment before the step.
         reward: (before, fields, action in actuator units `[B, A]`, terminated) -> `[B]`.
         terminated: fields -> `[B]` bool.
@@ -267,6 +270,7 @@ class Task:
     goal_size: int = 0
     initial: InitialStates
     observation: Callable[[Fields], Array]
+    private: Callable[[Fields], Array] | None = None
     before: Callable[[Fields], Array] = nothing
     reward: Callable[[Array, Fields, Array, Array], Array]
     terminated: Callable[[Fields], Array] = never

@@ -1,0 +1,58 @@
+"""Build the replay of an online run."""
+
+from typing import Any
+
+from rlsuite import distributed as ranks
+from rlsuite.envs.base import VectorEnv
+from rlsuite.errors import ConfigError
+from rlsuite.replay.her import Goals, HerReplay, distance_rule
+from rlsuite.replay.rollout import RolloutReplay
+from rlsuite.replay.uniform import UniformReplay
+from rlsuite.runs.config import TrainConfig
+
+
+def new_replay(
+    config: TrainConfig, env: VectorEnv, seeds: int, *, on_policy: bool = False, **more: Any
+) -> UniformReplay:
+    """Make an empty replay for this process's share of the transitions.
+
+    Args:
+        config: of the run.
+        env: whose transitions it holds.
+        seeds: agents, each with transitions of its own.
+        on_policy: for an agent that learns from one rollout at a time.
+        more: arguments of `UniformReplay`.
+
+    Raises:
+        ConfigError: hindsight replay of an environment without goals, or for an on-policy agent.
+    """
+    capacity = config.replay_size // ranks.size() * seeds
+    ring = {
+        "num_envs": env.num_envs,
+        "batch_size": config.batch_size // ranks.size(),
+        "n_step": config.n_step,
+        **more,
+    }
+    if on_policy and config.replay == "her":
+        raise ConfigError("replay her: an on-policy agent learns from what it did, not from other goals")
+    if on_policy:
+        return RolloutReplay(capacity, **ring)
+    if config.replay == "her":
+        return HerReplay(capacity, goals=goals_of(env, config), k=config.her_k, **ring)
+    return UniformReplay(capacity, **ring)
+
+
+def goals_of(env: VectorEnv, config: TrainConfig) -> Goals:
+    """Return where an environment's goals stand in its observations, and the rule of their rewards.
+
+    Raises:
+        ConfigError: it shows no goals.
+    """
+    facts = env.facts.goal
+    if facts is None:
+        raise ConfigError(
+            f"replay her: {env.env_id} shows no goals; it takes gym: environments that show achieved_goal "
+            "and desired_goal as vectors and have compute_reward (--observation-keys: both among them)"
+        )
+    rule = facts.rule if config.her_distance is None else distance_rule(config.her_distance)
+    return Goals(facts.achieved, facts.desired, rule)
