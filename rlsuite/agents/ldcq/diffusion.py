@@ -58,7 +58,7 @@ def make_schedule(
     *,
     released_indexing: bool = False,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> Schedule:
     """Return a schedule of T = `steps`.
 
@@ -69,8 +69,9 @@ def make_schedule(
         released_indexing: as in the authors' code, whose cumulative product takes the first variance twice:
             the last step then only halves the distance to the predicted latent.
         device: of the tensors.
-        dtype: of the tensors; everything is computed in float64.
+        dtype: of the tensors; None is torch's default. Everything is computed in float64.
     """
+    dtype = dtype or torch.get_default_dtype()
     if name == "cosine":
         time = torch.arange(steps + 1, dtype=torch.float64) / steps
         level = ((time + COSINE_SHIFT) / (1 + COSINE_SHIFT) * math.pi / 2).cos().square()
