@@ -10,7 +10,7 @@ written for the last axes; leading axes are independent seeds, whose losses stay
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -216,6 +216,7 @@ class CQL(SAC):
     Config: ClassVar[type] = CQLConfig
     needs_data = True
     adopts_statistics: ClassVar[bool] = True
+    asymmetric = False
 
     def build(self, spaces: Spaces, config: CQLConfig) -> None:  # type: ignore[override]
         """Make actor, twin critics with their target, temperature, and the factor of the gap's weight."""
@@ -243,6 +244,10 @@ class CQL(SAC):
             self.add_parts(self.critic_optimizer, factor=nn.ParameterList([self.log_factor]))
         self.target_critic = self.add_target("target_critic", self.critic)
         self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer)
+
+    def phase(self) -> dict[str, Any]:
+        """Return that all updates are alike."""
+        return {}
 
     @classmethod
     def columns(cls, config: CQLConfig) -> Columns:
