@@ -23,7 +23,7 @@ from workload import ACTION, OBSERVATION, SPACES
 from rlsuite.agents.base import make_generators
 from rlsuite.registry import agent_class
 from rlsuite.replay.uniform import UniformReplay
-from rlsuite.training import loop
+from rlsuite.training import learning
 from rlsuite.training.assembly import Clock
 from rlsuite.training.guard import LearnerGuard
 from rlsuite.training.state import RunningSums
@@ -151,11 +151,11 @@ def measure(case: Case, line: argparse.Namespace, folder: Path) -> Iterator[Row]
     batch = run.replay.batch()
 
     def eager() -> object:
-        with loop.precision(run):
+        with learning.precision(run):
             return run.agent.update(batch)
 
     def whole() -> None:
-        loop.update(cast(Any, run), guard, line.updates)
+        learning.update(cast(Any, run), guard, line.updates)
 
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     for what, work, each in (

@@ -80,9 +80,9 @@ class Matrix(Strange):
 
 class Unready(Strange):
     def __init__(self, error="ValueError", **more):
-        raise {"ValueError": ValueError, "OSError": ConnectionRefusedError, "KeyError": KeyError}[error](
-            "no robot on port 9999"
-        )
+        kinds = (ValueError, ConnectionRefusedError, KeyError, AssertionError)
+        known = {kind.__name__: kind for kind in kinds} | {"OSError": ConnectionRefusedError}
+        raise known[error]("no robot on port 9999")
 
 
 for _kind in (Strange, Discrete, Asymmetric, Whole, Square, Parts, Numbered, Matrix, Unready):

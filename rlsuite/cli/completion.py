@@ -84,6 +84,8 @@ def _lines(command: str, module: Any) -> Iterator[tuple[str, type]]:
     elif command == "sweep":
         sweep = importlib.import_module("rlsuite.bench.sweep").SweepArgs
         yield from ((f"sweep {agent}", sweep) for agent in registry.agent_names())
+    elif command == "choose":
+        yield "choose", importlib.import_module("rlsuite.bench.choose").ChooseArgs
     else:
         classes = [item for item in vars(module).values() if dataclasses.is_dataclass(item)]
         classes = [item for item in classes if typing.cast(type, item).__module__ == module.__name__]

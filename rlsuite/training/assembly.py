@@ -19,9 +19,7 @@ from rlsuite.errors import ConfigError
 from rlsuite.offline.scores import Reference
 from rlsuite.plugins.base import Plugin
 from rlsuite.registry import plugin_class
-from rlsuite.replay.memory import host_free_bytes
 from rlsuite.replay.offline import OfflineReplay
-from rlsuite.replay.rollout import check_rollout
 from rlsuite.replay.uniform import UniformReplay
 from rlsuite.replay.windows import WindowReplay
 from rlsuite.runs.checkpoint import config_digest
@@ -29,6 +27,7 @@ from rlsuite.runs.config import LearnConfig, TrainConfig, updates_of
 from rlsuite.strict import from_mapping
 from rlsuite.training import state
 from rlsuite.training.callbacks import Hooks
+from rlsuite.training.checks import check_actions, check_rollouts
 from rlsuite.training.replays import new_replay
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.updates import Updates, compile_mode
@@ -150,25 +149,6 @@ def build(
     """
     check_rollouts(agent_class, config)
     return online_run(build_learner(agent_class, agent_config, config, config.env, roots), config)
-
-
-def check_rollouts(agent_class: type[Agent], config: LearnConfig) -> None:
-    """Raise ConfigError where a run's fields do not fit the agent: on-policy, or with a replay."""
-    name, epochs = agent_class.__name__, config.epochs if isinstance(config, TrainConfig) else 0
-    if not issubclass(agent_class, OnPolicyAgent):
-        if epochs:
-            raise ConfigError(f"epochs = {epochs}: {name} learns from a replay; use --updates-per-step")
-        return
-    if not isinstance(config, TrainConfig):
-        raise ConfigError(f"{name} learns from rollouts of its own policy: leave out --dataset")
-    if not epochs:
-        raise ConfigError(f"epochs = 0: {name} learns from rollouts; say how many passes over each, e.g. 10")
-    for field_name, wanted in (("warmup_steps", 0), ("n_step", 1)):
-        if (value := getattr(config, field_name)) != wanted:
-            raise ConfigError(
-                f"{field_name} = {value}: {name} learns from its own policy's steps alone; use {wanted}"
-            )
-    check_rollout(config.replay_size, config.num_envs, config.batch_size)
 
 
 def build_learner(
@@ -319,21 +299,6 @@ def new_agent(
     return agent_class(spaces_of(env), agent_config, generators, device=device, lead=lead)
 
 
-def check_actions(agent_class: type[Agent], env: VectorEnv) -> None:
-    """Raise ConfigError where an environment's actions or observations are not of the agent's kind."""
-    if env.facts.private and not agent_class.asymmetric:
-        raise ConfigError(
-            f"{agent_class.__name__} has no critics of their own observations, and {env.env_id} tells "
-            f"critics {env.facts.private} numbers alone: take sac, td3, dsac_t or stac"
-        )
-    if agent_class.discrete is not None and env.discrete != agent_class.discrete:
-        wanted, given = ("discrete", "continuous") if agent_class.discrete else ("continuous", "discrete")
-        way = f": use discrete:{env.env_id}" if agent_class.discrete else ""
-        raise ConfigError(
-            f"{agent_class.__name__} needs {wanted} actions, and those of {env.env_id} are {given}{way}"
-        )
-
-
 def new_plugin(name: str, values: Mapping[str, Any], agent: Agent, streams: SeedStreams) -> Plugin:
     """Make a plug-in from the values of its fields; it draws from the run's stream "plugin".
 
@@ -413,18 +378,3 @@ def pick_device(name: str, engine: str = "auto") -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError('device "cuda": torch sees no CUDA device here; use --device cpu')
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def free_bytes(device: torch.device) -> int:
-    """Bytes that may still be allocated on `device`."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return host_free_bytes()
-
-
-def check_memory(run: OnlineRun, transitions: TensorDictBase) -> int:
-    """Return the bytes of a full replay of such transitions; ConfigError when the device lacks them."""
-    try:
-        return run.replay.check_memory(transitions, free_bytes(run.device))
-    except MemoryError as error:
-        raise ConfigError(str(error)) from error

@@ -31,12 +31,13 @@ from rlsuite.training.assembly import (
     Learner,
     OfflineRun,
     build_learner,
-    check_memory,
     online_run,
     parts_of,
 )
 from rlsuite.training.callbacks import Hooks
-from rlsuite.training.loop import Session, TrainResult, update
+from rlsuite.training.checks import check_memory
+from rlsuite.training.learning import update
+from rlsuite.training.loop import Session, TrainResult
 from rlsuite.training.online import act_and_learn
 from rlsuite.training.savedrun import load_agent
 

@@ -24,10 +24,12 @@ from rlsuite.runs.checkpoint import CheckpointStore, Loaded
 from rlsuite.runs.config import TrainConfig
 from rlsuite.runs.runfolder import RunFolder
 from rlsuite.runs.signals import StopFlag
-from rlsuite.training.assembly import OnlineRun, build, check_memory
+from rlsuite.training.assembly import OnlineRun, build
 from rlsuite.training.callbacks import Hooks
+from rlsuite.training.checks import check_memory
 from rlsuite.training.guard import write_dump
-from rlsuite.training.loop import Session, TrainResult, update
+from rlsuite.training.learning import update
+from rlsuite.training.loop import Session, TrainResult
 from rlsuite.training.processes import load_together
 from rlsuite.training.recorder import Recorder
 

@@ -18,8 +18,9 @@ from rlsuite.runs.config import NO_ENV, OfflineConfig, TrainConfig
 from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.runs.runfolder import RunFolder, default_run_path
 from rlsuite.runs.signals import StopFlag
-from rlsuite.training.assembly import check_actions, check_rollouts, eval_engine, pick_device, spaces_of
+from rlsuite.training.assembly import eval_engine, pick_device, spaces_of
 from rlsuite.training.callbacks import Callbacks, Hooks, load_callbacks
+from rlsuite.training.checks import check_actions, check_rollouts
 from rlsuite.training.guard import DUMP_FOLDER
 from rlsuite.training.loop import TrainResult
 from rlsuite.training.offline import train_offline

@@ -30,7 +30,7 @@ from rlsuite.registry import agent_class, agent_traits
 from rlsuite.replay.rollout import RolloutReplay, Steps
 from rlsuite.runs.config import TrainConfig, updates_of
 from rlsuite.training import state
-from rlsuite.training.assembly import check_rollouts
+from rlsuite.training.checks import check_rollouts
 
 pytestmark = pytest.mark.usefixtures("float64")
 

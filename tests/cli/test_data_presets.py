@@ -153,10 +153,14 @@ def test_parts_of_an_observation_give_the_layout_of_the_data(rlsuite, antmaze, t
 
 
 def test_an_environment_whose_constructor_fails_is_one_line(rlsuite):
-    """FrankaKitchen asserts on the names that newer MuJoCo gives its model."""
-    pytest.importorskip("gymnasium_robotics")
-    answer = rlsuite(
-        "train", "sac", "--env", "gym:gymnasium_robotics:FrankaKitchen-v1", "--warmup-steps", "1", *SMALL
-    )
+    env = ["--import", "strange_envs", "--env", "gym:strange/Unready-v0", "--env-option"]
+    answer = rlsuite("train", "sac", *env, "error=AssertionError", "--warmup-steps", "1", *SMALL)
     assert answer.code in (2, 5) and len(answer.err.splitlines()) == 1
-    assert "FrankaKitchen-v1" in answer.err and "AssertionError" in answer.err
+    assert "strange/Unready-v0" in answer.err and "AssertionError" in answer.err
+
+
+def test_a_kitchen_can_be_trained_in(rlsuite):
+    """It asserts on joint types as Fetch does, unless it is shown MuJoCo with plain integers."""
+    pytest.importorskip("gymnasium_robotics")
+    env = ("--env", "gym:gymnasium_robotics:FrankaKitchen-v1", "--warmup-steps", "1")
+    assert rlsuite("train", "sac", *env, *SMALL).code == 0

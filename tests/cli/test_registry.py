@@ -15,7 +15,7 @@ from rlsuite.runs.config import TrainConfig
 from rlsuite.runs.mapping import from_mapping
 
 MAX_FLAGS = 78  # per command; --help shows the usual ones
-MAX_FLAGS_IN_STAGES = 100  # of an agent that is three learners, one after the other
+MAX_FLAGS_IN_STAGES = 110  # of an agent that is three learners, one after the other
 AGENTS = list(registry.agent_names())
 PRESETS = [(agent, preset) for agent in AGENTS for preset in presets.preset_names(agent)]
 ENVS_WITH_OVERRIDES = ("", "gym:Hopper-v5", "gym:Pendulum-v1")

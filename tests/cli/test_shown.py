@@ -60,9 +60,9 @@ def parsed(words):
         if rest[0] == "make":
             importlib.import_module("rlsuite.offline.names").recipe(line.name)
         return line
-    if command in ("bench", "sweep"):
+    if command in ("bench", "choose", "sweep"):
         rest, extra = split_extra(rest)
-        name = rest.pop(0) if command == "bench" else "sweep"
+        name = rest.pop(0) if command == "bench" else command
         module = importlib.import_module(f"rlsuite.bench.{name}")
         return arguments.parse(getattr(module, f"{name.capitalize()}Args"), rest, prog="rlsuite bench"), extra
     module = importlib.import_module(f"rlsuite.cli.{command}")

@@ -11,7 +11,7 @@ from rlsuite.registry import agent_class
 from rlsuite.runs.config import TrainConfig
 from rlsuite.training import online
 from rlsuite.training.assembly import build, pick_device
-from rlsuite.training.loop import products
+from rlsuite.training.learning import products
 
 
 def test_warp_on_a_cpu_must_be_asked_for(monkeypatch):

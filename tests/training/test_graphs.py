@@ -20,7 +20,7 @@ from helpers import NAMES, SPACES, small_agent
 from rlsuite.agents.base import make_generators
 from rlsuite.registry import agent_class
 from rlsuite.replay.uniform import UniformReplay
-from rlsuite.training import loop, state, updates
+from rlsuite.training import learning, state, updates
 from rlsuite.training.assembly import Clock
 from rlsuite.training.graphs import GraphedUpdates, chain_of
 from rlsuite.training.guard import LearnerGuard
@@ -242,9 +242,9 @@ def with_stand_in(run, guard):
 def test_the_loop_launches_many_updates_at_once_and_counts_them(tmp_path):
     run, guard = a_run("td3", a_replay()), LearnerGuard(tmp_path)
     graphs = with_stand_in(run, guard)
-    loop.update(run, guard, loop.LAUNCHED_TOGETHER + 3)
-    assert run.clock.updates == run.agent.update_count == loop.LAUNCHED_TOGETHER + 3
-    assert {key[0] for key in graphs._graphs} == {loop.LAUNCHED_TOGETHER, 3}
+    learning.update(run, guard, learning.LAUNCHED_TOGETHER + 3)
+    assert run.clock.updates == run.agent.update_count == learning.LAUNCHED_TOGETHER + 3
+    assert {key[0] for key in graphs._graphs} == {learning.LAUNCHED_TOGETHER, 3}
     assert run.updates.mode == "graph of eager code"
 
 
@@ -271,7 +271,7 @@ def test_updates_that_a_plugin_watches_run_by_themselves():
 
     GraphedUpdates.launch = launch
     try:
-        loop.update(run, None, 4)
+        learning.update(run, None, 4)
     finally:
         GraphedUpdates.launch = original
     assert plugin.seen == [1, 2, 3, 4] and launched == [1, 4] and not graphs.refusal
@@ -313,14 +313,14 @@ def test_few_launches_stand_outside_the_graph(tmp_path):
     """Once admitted, what the host queues for eight updates is fewer operations than one update has."""
     run, guard = a_run("sac", a_replay(n_step=3), normalize_observations=True), LearnerGuard(tmp_path)
     graphs = with_stand_in(run, guard)
-    loop.update(run, guard, 8)
+    learning.update(run, guard, 8)
     for key, (_, names) in graphs._graphs.items():
         graphs._graphs[key] = (lambda: None), names  # a replay is one launch
     no = torch.zeros(8, dtype=torch.bool)
     with Launches() as launches:
         rows = torch.randn(8, 4), torch.zeros(8, 2), torch.zeros(8), torch.randn(8, 4)
         run.replay.extend_arrays(*rows, no, no, no, ~no)
-        loop.update(run, guard, 8)
+        learning.update(run, guard, 8)
     assert 1 + launches.total <= 25, launches.names
     assert run.clock.updates == 16
 
