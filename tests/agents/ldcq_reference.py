@@ -102,15 +102,12 @@ class Skills(Weights):
 
 
 def schedule(c):
-    """beta_t and alpha bar_t for t = 0 ... T, linear; the authors' product takes beta_1 at t = 0 as well.
-
-    In single precision, as agents keep them.
-    """
+    """beta_t and alpha bar_t for t = 0 ... T, linear; the authors' product takes beta_1 at t = 0 as well."""
     beta = [1e-4 + (0.02 - 1e-4) * k / (c.diffusion_steps - 1) for k in range(c.diffusion_steps)]
     kept = [1 - beta[0] if c.indexing == "released" else 1.0]
     for b in beta:
         kept.append(kept[-1] * (1 - b))
-    return torch.tensor([beta[0], *beta]).float(), torch.tensor(kept).float()
+    return torch.tensor([beta[0], *beta]), torch.tensor(kept)
 
 
 class Denoiser(Weights):
