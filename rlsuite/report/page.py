@@ -1,226 +1,165 @@
 """The report as one HTML page that opens without a network: script, data and videos are in it."""
 
 import base64
-import itertools
-import math
-from collections.abc import Iterable, Sequence
-from html import escape
+import contextlib
+import io
+from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rlsuite.errors import ConfigError
-from rlsuite.report.study import AXES, Group, Study
+from rlsuite.report.series import colors_of, figures, profile
+from rlsuite.report.study import AXES, Study
 from rlsuite.report.tables import (
-    PALETTE,
-    SUMMARY_COLUMNS,
+    LEAST_SEEDS,
+    REACH,
     counted,
-    differences,
-    improvements,
-    profiles,
-    summaries,
+    difference_tables,
+    improvement_table,
+    summary_table,
 )
 
 PAGE_FILE = "report.html"
+TITLE = "rlsuite report"
 FILM_SUFFIXES = {".mp4": "video/mp4", ".png": "image/png", ".svg": "image/svg+xml"}
+FIGURE_SUFFIXES = {"pdf": "application/pdf", "svg": "image/svg+xml"}
 MAX_FILM_BYTES = 20_000_000  # of one file; larger ones are named, not embedded
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
-th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
-th:first-child, td:first-child, td.words { text-align: left }
-pre { background: #f6f6f6; padding: .6rem; overflow-x: auto }
-video, img { max-width: 22rem; margin: .3rem }
-"""
+POSTER_AT = 0.25  # of a film: its first picture often shows nothing yet
+POSTER_PIXELS = 480
 
 
-def write_page(study: Study, out: Path) -> Path:
+def write_page(study: Study, out: Path, refresh: int | None = None) -> Path:
     """Write `report.html` into the folder `out` and return its path.
 
+    Args:
+        study: what it shows.
+        out: folder, with the figures `curves.pdf` and `curves.svg`, which the page carries where they are there.
+        refresh: seconds after which a browser loads the page again; None: never.
+
     Raises:
-        ConfigError: plotly is not installed.
+        ConfigError: jinja2 is not installed.
     """
     try:
-        from plotly.offline import get_plotlyjs
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
     except ModuleNotFoundError as error:
-        raise ConfigError('a report needs plotly: pip install "rlsuite[report]"') from error
-    colors = dict(zip(study.labels, itertools.cycle(PALETTE), strict=False))
-    parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>rlsuite report</title>",
-        f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body><h1>rlsuite report</h1>",
-        f"<p>{counted(len(study.settings), 'run')}, {counted(len(study.groups), 'group')}. Lines are "
-        "interquartile means over seeds with 95 % stratified bootstrap intervals, thin lines single seeds; "
-        "with fewer than four seeds nothing is trimmed. A score is the mean return of an evaluation's "
-        "episodes.</p>",
-        *(curves_figure(study.on(env), env, colors) for env in study.envs),
-        "<h2>Final scores</h2>",
-        table(SUMMARY_COLUMNS, ([row[key] for key in SUMMARY_COLUMNS] for row in summaries(study))),
-        "<p>area: mean return over the whole curve. to reach: where the interquartile mean first makes 90 % "
-        "of the way from the environment's lowest return to its best final score.</p>",
-        "<h2>Performance profile</h2>",
-        profile_figure(study, colors),
-        *improvement_part(study),
-        "<h2>How the runs differ</h2>",
-        difference_table(study),
-        *pictures(study),
-        "<h2>Where the numbers come from</h2>",
-        *(origin(run, settings) for run, settings in study.settings.items()),
-        "</body></html>",
-    ]
+        raise ConfigError('a report needs jinja2: pip install "rlsuite[report]"') from error
+    folder = files("rlsuite.report") / "page_files"
+    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    tabs, shares = figures(study), profile(study)
+    colors = colors_of(study)
+    shown = {
+        name: Markup((folder / file).read_text(encoding="utf-8"))  # ours, or plotly's: code, not text
+        for name, file in {"css": "report.css", "script": "report.js", "plotly": "plotly-basic.min.js"}.items()
+    }
+    text = env.from_string((folder / "report.html.j2").read_text(encoding="utf-8")).render(
+        title=TITLE,
+        refresh=refresh,
+        counts=f"{counted(len(study.settings), 'run')}, {counted(len(study.groups), 'group')}",
+        sentences=sentences(study),
+        tabs=tabs,
+        axes=AXES,
+        legend=[(label, colors[label], seeds_of(study, label)) for label in study.labels],
+        downloads=dict(downloads(out)),
+        summary=summary_table(study),
+        reach=f"{REACH:.0%}",
+        profile=shares,
+        improvement=improvement_table(study),
+        differences=difference_tables(study),
+        films=list(films(study)),
+        origins=[(run.name, origin(settings)) for run, settings in study.settings.items()],
+        data={"tabs": tabs, "profile": shares, "axes": AXES},
+        **shown,
+    )
     path = out / PAGE_FILE
-    path.write_text("\n".join(parts), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return path
 
 
-def curves_figure(groups: Sequence[Group], env: str, colors: dict[str, str]) -> str:
-    """Return the curves of one environment over all axes, with buttons that choose axis and scale."""
-    import plotly.graph_objects as go
-
-    figure, owners = go.Figure(), []
-    for axis in AXES:
-        for group in groups:
-            color = colors[group.label]
-            grid, iqm = group.band(axis)
-            shown = {"legendgroup": group.label, "visible": axis == "env_steps"}
-            figure.add_scatter(
-                x=np.concatenate([grid, grid[::-1]]),
-                y=np.concatenate([iqm.low, iqm.high[::-1]]),
-                fill="toself",
-                fillcolor=color,
-                opacity=0.15,
-                line={"width": 0},
-                hoverinfo="skip",
-                showlegend=False,
-                **shown,
-            )
-            for curve in group.curves:
-                figure.add_scatter(
-                    x=curve.along(axis),
-                    y=curve.returns,
-                    line={"color": color, "width": 0.7},
-                    opacity=0.45,
-                    name=f"{group.label}, seed {curve.seed}",
-                    showlegend=False,
-                    **shown,
-                )
-            seeds = "1 seed" if len(group.curves) == 1 else f"{len(group.curves)} seeds"
-            figure.add_scatter(
-                x=grid,
-                y=iqm.value,
-                line={"color": color, "width": 2.5},
-                name=f"{group.label}, {seeds}",
-                **shown,
-            )
-            owners += [axis] * (2 + len(group.curves))
-    axes = [
-        {
-            "label": title,
-            "method": "update",
-            "args": [{"visible": [owner == axis for owner in owners]}, {"xaxis.title.text": title}],
-        }
-        for axis, title in AXES.items()
-    ]
-    figure.update_layout(
-        title=escape(env),
-        xaxis_title=AXES["env_steps"],
-        yaxis_title="evaluation return",
-        template="plotly_white",
-        height=460,
-        updatemenus=[
-            buttons(axes, 0.0),
-            buttons(scales("xaxis"), 0.5, "x: "),
-            buttons(scales("yaxis"), 0.75, "y: "),
-        ],
-    )
-    return embed(figure)
-
-
-def buttons(entries: list[dict[str, Any]], x: float, prefix: str = "") -> dict[str, Any]:
-    """Return one row of buttons above a figure."""
-    named = [entry | {"label": prefix + entry["label"]} for entry in entries]
-    place = {"x": x, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-    return {"type": "buttons", "direction": "right", "buttons": named, **place}
-
-
-def scales(axis: str) -> list[dict[str, Any]]:
-    """Return the buttons that choose a linear or a logarithmic axis."""
-    return [
-        {"label": scale, "method": "relayout", "args": [{f"{axis}.type": scale}]}
-        for scale in ("linear", "log")
-    ]
-
-
-def profile_figure(study: Study, colors: dict[str, str]) -> str:
-    """Return the share of runs above each score, by label."""
-    import plotly.graph_objects as go
-
-    taus, shares = profiles(study)
-    figure = go.Figure()
-    for label, share in shares.items():
-        figure.add_scatter(
-            x=np.concatenate([taus, taus[::-1]]),
-            y=np.concatenate([share.low, share.high[::-1]]),
-            fill="toself",
-            fillcolor=colors[label],
-            opacity=0.15,
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            legendgroup=label,
+def sentences(study: Study) -> list[str]:
+    """Return what a reader has to know of the lines, and why some have no interval."""
+    text = "A score is the mean return of an evaluation's episodes. Thin lines are single seeds"
+    few = [group for group in study.groups if len(group.curves) < LEAST_SEEDS]
+    if len(few) < len(study.groups):
+        text += (
+            ", thick ones interquartile means over seeds with 95 % stratified bootstrap intervals; with fewer "
+            "than four seeds nothing is trimmed"
         )
-        line = {"color": colors[label], "shape": "hv"}
-        figure.add_scatter(x=taus, y=share.value, line=line, name=label, legendgroup=label)
-    several = len(study.envs) > 1
-    title = "final score, 0 the lowest and 1 the highest of each environment" if several else "final return"
-    figure.update_layout(
-        xaxis_title=title, yaxis_title="share of runs above", template="plotly_white", height=360
-    )
-    return embed(figure)
+    lines = [f"{text}."]
+    if few:
+        names = dict.fromkeys(f"{group.label} on {group.env} ({counted(len(group.curves), 'seed')})" for group in few)
+        lines.append(
+            "Below three seeds there is no interval, no performance profile and no P(X > Y): they would claim a "
+            f"certainty that nobody has. That is so for {'; '.join(names)}."
+        )
+    return lines
 
 
-def improvement_part(study: Study) -> list[str]:
-    """Return the table of chances of improvement, where there are two labels to compare."""
-    rows = improvements(study)
-    if not rows:
-        return []
-    heads = ("X", "Y", "environments", "P(X > Y)", "low", "high")
-    return ["<h2>Probability of improvement</h2>", table(heads, (list(row.values()) for row in rows))]
+def seeds_of(study: Study, label: str) -> str:
+    """Return how many seeds the groups of a label have."""
+    counts = sorted({len(group.curves) for group in study.groups if group.label == label})
+    if len(counts) == 1:
+        return counted(counts[0], "seed")
+    return f"{counts[0]} to {counts[-1]} seeds"
 
 
-def difference_table(study: Study) -> str:
-    """Return the fields in which the runs differ."""
-    fields, rows = differences(study)
-    return table(("run", *fields), rows)
+def downloads(out: Path) -> Iterator[tuple[str, str]]:
+    """Yield the figures that lie in a folder, as links that a page can carry along."""
+    for suffix, media_type in FIGURE_SUFFIXES.items():
+        path = out / f"curves.{suffix}"
+        if path.is_file() and path.stat().st_size <= MAX_FILM_BYTES:
+            yield path.name, data_link(media_type, path.read_bytes())
 
 
-def pictures(study: Study) -> list[str]:
-    """Return videos and pictures that lie in the run folders or in their folder `videos`."""
-    films = []
-    for run in study.settings:
-        for folder in (run, run / "videos", run / "pictures"):
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if path.suffix in FILM_SUFFIXES and path.is_file() and not path.is_symlink():
-                    films.append(film(run, path))
-    return ["<h2>Pictures</h2>", *films] if films else []
+def films(study: Study) -> Iterator[dict[str, Any]]:
+    """Yield videos and pictures that lie in the run folders or in their folders `videos` and `pictures`."""
+    for group in study.groups:
+        for run in group.runs:
+            curve = next(curve for curve in group.curves if curve.run == run)
+            at = int(curve.returns.argmax())
+            best = f"best evaluation {curve.returns[at]:,.1f} at {curve.along('env_steps')[at]:,.0f} env steps"
+            for folder in (run, run / "videos", run / "pictures"):
+                for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                    if path.suffix in FILM_SUFFIXES and path.is_file() and not path.is_symlink():
+                        yield film(path, f"{run.name}: {path.name}. {group.label} on {group.env}, {best}")
 
 
-def film(run: Path, path: Path) -> str:
-    """Return one embedded file with its name."""
-    caption = escape(f"{run.name}: {path.name}")
-    if path.stat().st_size > MAX_FILM_BYTES:
-        return f"<p>{caption} is larger than {MAX_FILM_BYTES // 1_000_000} MB and was left out</p>"
+def film(path: Path, caption: str) -> dict[str, Any]:
+    """Return one embedded file with its caption; one that is too large has no `source`."""
     media_type = FILM_SUFFIXES[path.suffix]
-    source = f"data:{media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"
-    inside = (
-        f"<video controls loop src='{source}'></video>"
-        if media_type.startswith("video")
-        else f"<img src='{source}'>"
-    )
-    return f"<figure>{inside}<figcaption>{caption}</figcaption></figure>"
+    video = media_type.startswith("video")
+    if path.stat().st_size > MAX_FILM_BYTES:
+        caption += f" (larger than {MAX_FILM_BYTES // 1_000_000} MB and left out)"
+        return {"caption": caption, "video": False, "source": None, "poster": None}
+    source = data_link(media_type, path.read_bytes())
+    return {"caption": caption, "video": video, "source": source, "poster": poster(path) if video else None}
 
 
-def origin(run: Path, settings: Any) -> str:
+def poster(path: Path) -> str | None:
+    """Return a picture of a film, shown until it is played; None without imageio, or where it cannot be read."""
+    try:
+        import imageio.v2 as imageio
+        from PIL import Image
+    except ImportError:
+        return None
+    with contextlib.suppress(OSError, ValueError, IndexError, RuntimeError):  # no film, whatever its name says
+        with imageio.get_reader(path) as reader:
+            frame = reader.get_data(int(POSTER_AT * reader.count_frames()))
+        picture = Image.fromarray(frame)
+        picture.thumbnail((POSTER_PIXELS, POSTER_PIXELS))
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=80)
+        return data_link("image/jpeg", file.getvalue())
+    return None
+
+
+def data_link(media_type: str, content: bytes) -> str:
+    """Return a link that holds what it leads to."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def origin(settings: Any) -> str:
     """Return what one run was made with: command, versions, seed and machine."""
     meta, train = settings["meta"], settings["config"]["train"]
     versions = ", ".join(f"{name} {version}" for name, version in meta.get("versions", {}).items())
@@ -234,26 +173,4 @@ def origin(run: Path, settings: Any) -> str:
         versions,
         f"commit {meta.get('commit', 'unknown')}, started {meta.get('started', 'unknown')}",
     ]
-    return f"<details><summary>{escape(run.name)}</summary><pre>{escape(chr(10).join(lines))}</pre></details>"
-
-
-def table(heads: Iterable[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return an HTML table; everything in it is escaped."""
-    first = "".join(f"<th>{escape(str(head))}</th>" for head in heads)
-    body = "".join("<tr>" + "".join(cell(value) for value in row) + "</tr>" for row in rows)
-    return f"<table><tr>{first}</tr>{body}</table>"
-
-
-def cell(value: Any) -> str:
-    """Return one cell: numbers rounded, words to the left."""
-    if isinstance(value, float):
-        text = "" if math.isnan(value) else f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:,.3g}"
-        return f"<td>{text}</td>"
-    if isinstance(value, int):
-        return f"<td>{value:,}</td>"
-    return f"<td class='words'>{escape(str(value))}</td>"
-
-
-def embed(figure: Any) -> str:
-    """Return a figure as part of the page, whose script is there already."""
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False}))
+    return "\n".join(lines)

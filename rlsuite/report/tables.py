@@ -1,4 +1,4 @@
-"""Results of a study: final scores, improvements, profiles, differences; as rows, CSV files and a picture."""
+"""Results of a study: final scores, improvements, profiles, differences; as rows, tables, files and pictures."""
 
 import itertools
 import math
@@ -10,7 +10,9 @@ import numpy as np
 
 from rlsuite.report import STYLE
 from rlsuite.report.comparison import write_csv
+from rlsuite.report.formats import Cell, Table, csv_text, shown
 from rlsuite.report.statistics import (
+    LEVEL,
     Estimate,
     bootstrap,
     interquartile_mean,
@@ -30,6 +32,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#9
 REACH = 0.9  # share of the best final score that a run is timed to
 PROFILE_POINTS = 101
 CURVE_COLUMNS = ("env", "group", "run", "seed", *AXES, "return_mean", "return_std")
+IMPROVEMENT_COLUMNS = ("x", "y", "envs", "p", "low", "high")
 SUMMARY_COLUMNS = (
     *("env", "group", "seeds", "env_steps", "mean", "std", "iqm", "low", "high", "best_iqm"),
     *("area", "steps_to_reach", "seconds_to_reach", "seconds"),
@@ -37,7 +40,7 @@ SUMMARY_COLUMNS = (
 
 
 def summaries(study: Study) -> list[dict[str, Any]]:
-    """Return one row per group: final scores, their interval, and how fast they came."""
+    """Return one row per group: final scores, their interval (nan below `LEAST_SEEDS`), and how fast they came."""
     rows = []
     for env in study.envs:
         groups = study.on(env)
@@ -47,6 +50,8 @@ def summaries(study: Study) -> list[dict[str, Any]]:
         for group in groups:
             grid, returns = group.on_grid("env_steps")
             iqm = bootstrap(interquartile_mean, [group.final])
+            if len(group.final) < LEAST_SEEDS:
+                iqm = iqm._replace(low=np.array(math.nan), high=np.array(math.nan))
             std = float(group.final.std(ddof=1)) if len(group.final) > 1 else math.nan
             cells = (
                 *(env, group.label, len(group.curves), int(grid[-1]), float(group.final.mean()), std),
@@ -71,10 +76,13 @@ def reach_score(finals: Sequence[np.ndarray], curves: Sequence[np.ndarray]) -> f
 
 
 def improvements(study: Study) -> list[dict[str, Any]]:
-    """Return the chance that a run of one label beats one of another, over the environments both have."""
+    """Return the chance that a run of one label beats one of another, over the environments both have.
+
+    Environments on which either has fewer than `LEAST_SEEDS` seeds do not count.
+    """
     rows = []
     for label, rival in itertools.permutations(study.labels, 2):
-        mine, theirs = study.scores(label), study.scores(rival)
+        mine, theirs = _enough(study.scores(label)), _enough(study.scores(rival))
         shared = [env for env in study.envs if env in mine and env in theirs]
         if shared:
             groups = [mine[env] for env in shared], [theirs[env] for env in shared]
@@ -86,9 +94,14 @@ def improvements(study: Study) -> list[dict[str, Any]]:
     return rows
 
 
+def _enough(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {env: runs for env, runs in scores.items() if len(runs) >= LEAST_SEEDS}
+
+
 def profiles(study: Study) -> tuple[np.ndarray, dict[str, Estimate]]:
     """Return scores `[T]` and, by label, the share of runs above each, with its interval.
 
+    Labels with fewer than `LEAST_SEEDS` seeds on an environment of theirs are left out.
     With one environment scores are returns; with several, each environment's returns are scaled so that its
     lowest final score is 0 and its highest 1 (our choice: no outside reference is needed, and none implied).
     """
@@ -104,28 +117,80 @@ def profiles(study: Study) -> tuple[np.ndarray, dict[str, Estimate]]:
     shares = {
         label: bootstrap(lambda scores: performance_profile(scores, taus), by_env, resamples=CURVE_RESAMPLES)
         for label, by_env in scaled.items()
+        if min(map(len, by_env)) >= LEAST_SEEDS
     }
     return taus, shares
 
 
-def differences(study: Study) -> tuple[list[str], list[list[str]]]:
-    """Return the fields in which runs differ, and one row of their values per run, its folder first."""
-    flat = {
-        run: comparable(setting["config"]) | seeds_of(setting["config"])
-        for run, setting in study.settings.items()
+def summary_table(study: Study) -> Table:
+    """Return the final scores to read; on environments with several groups the best of a column is marked."""
+    rows = summaries(study)
+    heads = {
+        "mean": ("Mean ± std", max),
+        "iqm": ("IQM", max),
+        "interval": (f"{LEVEL:.0%} interval", None),
+        "best_iqm": ("Best IQM", max),
+        "area": ("Mean over curve", max),
+        "steps_to_reach": (f"Env steps to {REACH:.0%}", min),
+        "seconds_to_reach": (f"Seconds to {REACH:.0%}", min),
+        "seconds": ("Seconds in all", None),
     }
-    fields = dict.fromkeys(key for values in flat.values() for key in values)
-    apart = [key for key in fields if len({str(values.get(key)) for values in flat.values()}) > 1]
-    return apart, [[str(run), *(str(values.get(key, "")) for key in apart)] for run, values in flat.items()]
+    lines = []
+    for row in rows:
+        rivals = [other for other in rows if other["env"] == row["env"]]
+        low, high = row["low"], row["high"]
+        texts = {key: shown(row[key]) for key in heads if key in row}
+        texts["mean"] += f" ± {shown(row['std'])}" if math.isfinite(row["std"]) else ""
+        texts["interval"] = f"{shown(low)} to {shown(high)}" if math.isfinite(low) else "–"
+        cells = [Cell(row["env"]), Cell(row["group"])]
+        cells += [Cell(f"{row[key]:,}", number=True) for key in ("seeds", "env_steps")]
+        for key, (_, better) in heads.items():
+            values = [other[key] for other in rivals if math.isfinite(other[key])] if better else []
+            best = better is not None and len(rivals) > 1 and bool(values) and row[key] == better(values)
+            cells.append(Cell(texts[key], number=True, best=best))
+        lines.append(tuple(cells))
+    words = ("Environment", "Agent", "Seeds", "Env steps", *(head for head, _ in heads.values()))
+    return Table("summary", words, tuple(lines), csv_text(SUMMARY_COLUMNS, rows))
 
 
-def seeds_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a run that group its seeds."""
-    return {key: config["train"][key] for key in ("seed", "seeds", "steps") if key in config["train"]}
+def improvement_table(study: Study) -> Table:
+    """Return the chances of improvement to read; those whose interval lies above one half are marked."""
+    rows = improvements(study)
+    lines = tuple(
+        (
+            *(Cell(row["x"]), Cell(row["y"]), Cell(str(row["envs"]), number=True)),
+            Cell(f"{row['p']:.2f}", number=True, best=row["low"] > 0.5),
+            Cell(f"{row['low']:.2f} to {row['high']:.2f}", number=True),
+        )
+        for row in rows
+    )
+    heads = ("X", "Y", "Environments", "P(X > Y)", f"{LEVEL:.0%} interval")
+    return Table("improvement", heads, lines, csv_text(IMPROVEMENT_COLUMNS, rows))
+
+
+def difference_tables(study: Study) -> list[Table]:
+    """Return the settings in which agents differ, one a line: those of all of them, and those of some alone."""
+    by_label: dict[str, dict[str, dict[str, None]]] = {label: {} for label in study.labels}
+    for group in study.groups:
+        for run in group.runs:
+            for key, value in comparable(study.settings[run]["config"]).items():
+                by_label[group.label].setdefault(key, {})[str(value)] = None
+    fields = dict.fromkeys(key for values in by_label.values() for key in values)
+    texts = {
+        key: [", ".join(values[key]) if key in values else "–" for values in by_label.values()] for key in fields
+    }
+    apart = {key: row for key, row in texts.items() if len(set(row)) > 1}
+    heads = ("Setting", *study.labels)
+    tables = []
+    for name, some in (("settings", False), ("settings-of-some", True)):
+        lines = [(key, *row) for key, row in apart.items() if ("–" in row) is some]
+        raw = csv_text(heads, [dict(zip(heads, line, strict=True)) for line in lines])
+        tables.append(Table(name, heads, tuple(tuple(map(Cell, line)) for line in lines), raw))
+    return tables
 
 
 def write_tables(study: Study, out: Path) -> None:
-    """Write every evaluation, the summary and the chances of improvement as CSV."""
+    """Write every evaluation as CSV; summary and chances of improvement as CSV, Markdown and LaTeX."""
     points = [
         (group.env, group.label, curve.run.name, curve.seed, *map(float, at), float(mean), float(std))
         for group in study.groups
@@ -135,12 +200,14 @@ def write_tables(study: Study, out: Path) -> None:
     write_csv(
         out / "curves.csv", CURVE_COLUMNS, (dict(zip(CURVE_COLUMNS, row, strict=True)) for row in points)
     )
-    write_csv(out / "summary.csv", SUMMARY_COLUMNS, summaries(study))
-    write_csv(out / "improvement.csv", ("x", "y", "envs", "p", "low", "high"), improvements(study))
+    for table in (summary_table(study), improvement_table(study)):
+        texts = {"csv": table.raw, "md": table.markdown(), "tex": table.latex()}
+        for suffix, text in texts.items():
+            (out / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
 
 
 def draw(study: Study, out: Path) -> None:
-    """Draw the curves of every environment over env steps as `curves.png` and `curves.svg`."""
+    """Draw the curves of every environment over env steps as `curves.png`, `.svg` and `.pdf`."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -172,11 +239,11 @@ def draw(study: Study, out: Path) -> None:
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.legend()
-        panels[0][0].set_ylabel("evaluation return: IQM over seeds, 95 %")
-        for suffix in ("png", "svg"):
-            figure.savefig(
-                out / f"curves.{suffix}", metadata={"Software": None} if suffix == "png" else {"Date": None}
-            )
+        enough = any(len(group.curves) >= LEAST_SEEDS for group in study.groups)
+        panels[0][0].set_ylabel("evaluation return" + (": IQM over seeds, 95 %" if enough else ""))
+        undated: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        for suffix, metadata in undated.items():
+            figure.savefig(out / f"curves.{suffix}", metadata=metadata)
         pyplot.close(figure)
 
 

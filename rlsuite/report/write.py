@@ -12,21 +12,24 @@ from rlsuite.report.tables import LEAST_SEEDS, counted, draw, summaries, write_t
 from rlsuite.runs.files import make_folders, remove_empty
 
 
-def write_report(runs: Sequence[Path], out: Path, *, videos: bool = False) -> list[str]:
+def write_report(
+    runs: Sequence[Path], out: Path, *, videos: bool = False, refresh: int | None = None
+) -> list[str]:
     """Write a report of some runs into `out`, whole or not at all; return what it says in short, a line each.
 
     Args:
         runs: run folders, or folders that have run folders below them.
         out: made where it is missing; what an earlier report left there is replaced.
         videos: record an evaluation episode of each agent and environment that has no video.
+        refresh: seconds after which a browser loads the page again; None: never.
 
     Raises:
         ConfigError: there is nothing to report, or a package is missing.
         DataError: the disk refused; what an earlier report left is as it was.
     """
-    for package in ("matplotlib", "plotly"):
-        if importlib.util.find_spec(package) is None:
-            raise ConfigError(f'a report needs {package}: pip install "rlsuite[report]"')
+    missing = [package for package in ("jinja2", "matplotlib") if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ConfigError(f'a report needs {" and ".join(missing)}: pip install "rlsuite[report]"')
     study = read_study(runs)
     made: list[Path] = []
     try:
@@ -39,7 +42,7 @@ def write_report(runs: Sequence[Path], out: Path, *, videos: bool = False) -> li
                 from rlsuite.report.videos import record_videos
 
                 record_videos(study)
-            write_page(study, stage)
+            write_page(study, stage, refresh)
             for file in sorted(stage.iterdir()):
                 file.replace(out / file.name)
     except OSError as error:
