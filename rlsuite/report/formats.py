@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+NONE = "\u2013"  # where a table has no value
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -14,7 +15,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "±": r"$\pm$",
-    "–": "--",
+    NONE: "--",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 
@@ -52,14 +53,18 @@ class Table:
 
     def markdown(self) -> str:
         """Return a table of GitHub's Markdown; the best in bold."""
-        ends = ["---:" if all(row[at].number for row in self.rows) else "---" for at in range(len(self.heads))]
+        ends = [
+            "---:" if all(row[at].number for row in self.rows) else "---" for at in range(len(self.heads))
+        ]
         lines = [self.heads, ends]
         lines += [[_bold(cell, "**", "**", _markdown(cell.text)) for cell in row] for row in self.rows]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def latex(self) -> str:
         r"""Return a `tabular` of booktabs (`\usepackage{booktabs}`); the best in bold."""
-        sides = "".join("r" if all(row[at].number for row in self.rows) else "l" for at in range(len(self.heads)))
+        sides = "".join(
+            "r" if all(row[at].number for row in self.rows) else "l" for at in range(len(self.heads))
+        )
         body = [[_bold(cell, r"\textbf{", "}", latex_text(cell.text)) for cell in row] for row in self.rows]
         return "\n".join(
             [
@@ -87,14 +92,16 @@ def csv_text(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()})
+        writer.writerow(
+            {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
+        )
     return file.getvalue()
 
 
 def shown(value: float) -> str:
     """Return a number to read: thousands whole, others of three digits; a dash for none."""
     if not math.isfinite(value):
-        return "–"
+        return NONE
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:,.3g}"
 
 

@@ -51,7 +51,11 @@ def write_page(study: Study, out: Path, refresh: int | None = None) -> Path:
     colors = colors_of(study)
     shown = {
         name: Markup((folder / file).read_text(encoding="utf-8"))  # ours, or plotly's: code, not text
-        for name, file in {"css": "report.css", "script": "report.js", "plotly": "plotly-basic.min.js"}.items()
+        for name, file in {
+            "css": "report.css",
+            "script": "report.js",
+            "plotly": "plotly-basic.min.js",
+        }.items()
     }
     text = env.from_string((folder / "report.html.j2").read_text(encoding="utf-8")).render(
         title=TITLE,
@@ -63,7 +67,7 @@ def write_page(study: Study, out: Path, refresh: int | None = None) -> Path:
         legend=[(label, colors[label], seeds_of(study, label)) for label in study.labels],
         downloads=dict(downloads(out)),
         summary=summary_table(study),
-        reach=f"{REACH:.0%}",
+        reach=f"{REACH * 100:.0f} %",
         profile=shares,
         improvement=improvement_table(study),
         differences=difference_tables(study),
@@ -88,7 +92,9 @@ def sentences(study: Study) -> list[str]:
         )
     lines = [f"{text}."]
     if few:
-        names = dict.fromkeys(f"{group.label} on {group.env} ({counted(len(group.curves), 'seed')})" for group in few)
+        names = dict.fromkeys(
+            f"{group.label} on {group.env} ({counted(len(group.curves), 'seed')})" for group in few
+        )
         lines.append(
             "Below three seeds there is no interval, no performance profile and no P(X > Y): they would claim a "
             f"certainty that nobody has. That is so for {'; '.join(names)}."
@@ -118,7 +124,9 @@ def films(study: Study) -> Iterator[dict[str, Any]]:
         for run in group.runs:
             curve = next(curve for curve in group.curves if curve.run == run)
             at = int(curve.returns.argmax())
-            best = f"best evaluation {curve.returns[at]:,.1f} at {curve.along('env_steps')[at]:,.0f} env steps"
+            best = (
+                f"best evaluation {curve.returns[at]:,.1f} at {curve.along('env_steps')[at]:,.0f} env steps"
+            )
             for folder in (run, run / "videos", run / "pictures"):
                 for path in sorted(folder.iterdir()) if folder.is_dir() else ():
                     if path.suffix in FILM_SUFFIXES and path.is_file() and not path.is_symlink():
@@ -143,7 +151,9 @@ def poster(path: Path) -> str | None:
         from PIL import Image
     except ImportError:
         return None
-    with contextlib.suppress(OSError, ValueError, IndexError, RuntimeError):  # no film, whatever its name says
+    with contextlib.suppress(
+        OSError, ValueError, IndexError, RuntimeError
+    ):  # no film, whatever its name says
         with imageio.get_reader(path) as reader:
             frame = reader.get_data(int(POSTER_AT * reader.count_frames()))
         picture = Image.fromarray(frame)

@@ -33,6 +33,13 @@ HEADS = {
     "steps_per_second": "env steps per second",
     "updates_per_second": "updates per second",
 }
+SHORT = {
+    "eval/return_mean": "return",
+    "eval/value_error": "critic bias",
+    "steps_per_second": "steps/s",
+    "updates_per_second": "updates/s",
+}
+"""Words for the box that follows the pointer."""
 
 
 def tab_of(key: str) -> str | None:
@@ -106,10 +113,20 @@ def _figure(groups: Sequence[Group], env: str, key: str, colors: Mapping[str, st
         marks = {"label": group.label, "color": colors[group.label]}
         for curve in group.curves:
             along = {axis: plain(curve.along(axis)) for axis in AXES}
-            curves.append({**marks, "seed": curve.seed, "x": along, "y": plain(curve.returns), "hover": not enough})
+            curves.append(
+                {**marks, "seed": curve.seed, "x": along, "y": plain(curve.returns), "hover": not enough}
+            )
         if len(group.curves) > 1:
-            means.append({**marks, "seeds": len(group.curves), "on": {axis: _mean(group, axis) for axis in AXES}})
-    return {"env": env, "title": f"{env}: {head}", "y": head, "curves": curves, "means": means}
+            means.append(
+                {**marks, "seeds": len(group.curves), "on": {axis: _mean(group, axis) for axis in AXES}}
+            )
+    return {
+        "env": env,
+        "title": f"{env}: {head}",
+        "short": SHORT.get(key, key),
+        "curves": curves,
+        "means": means,
+    }
 
 
 def _mean(group: Group, axis: str) -> dict[str, Any]:

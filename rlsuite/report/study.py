@@ -41,6 +41,7 @@ FREE_FIELDS = (
     "eval_every",
     "guard",
 )
+NO_EVALUATION = "no evaluation yet"
 MAX_DEPTH = 3  # of run folders below a folder of runs
 CURVE_RESAMPLES = 300  # of a curve's interval, whose points share the draws
 
@@ -219,7 +220,7 @@ def read_study(paths: Iterable[Path]) -> Study:
         key = json.dumps(comparable(config), sort_keys=True, default=str)
         alike.setdefault(key, []).append((run, config, curves))
     if not alike:
-        raise ConfigError(f"no evaluation yet in {', '.join(empty)}: train on, with --eval-every above 0")
+        raise ConfigError(f"{NO_EVALUATION} in {', '.join(empty)}: train on, with --eval-every above 0")
     groups = []
     labels = label_groups([comparable(entries[0][1]) for entries in alike.values()])
     for label, entries in zip(labels, alike.values(), strict=True):

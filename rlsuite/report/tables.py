@@ -10,7 +10,7 @@ import numpy as np
 
 from rlsuite.report import STYLE
 from rlsuite.report.comparison import write_csv
-from rlsuite.report.formats import Cell, Table, csv_text, shown
+from rlsuite.report.formats import NONE, Cell, Table, csv_text, shown
 from rlsuite.report.statistics import (
     LEVEL,
     Estimate,
@@ -31,6 +31,7 @@ LEAST_SEEDS = 3  # of an interval: of fewer it would claim a certainty that nobo
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
 REACH = 0.9  # share of the best final score that a run is timed to
 PROFILE_POINTS = 101
+INTERVAL = f"{LEVEL * 100:.0f} % interval"
 CURVE_COLUMNS = ("env", "group", "run", "seed", *AXES, "return_mean", "return_std")
 IMPROVEMENT_COLUMNS = ("x", "y", "envs", "p", "low", "high")
 SUMMARY_COLUMNS = (
@@ -128,11 +129,11 @@ def summary_table(study: Study) -> Table:
     heads = {
         "mean": ("Mean ± std", max),
         "iqm": ("IQM", max),
-        "interval": (f"{LEVEL:.0%} interval", None),
+        "interval": (INTERVAL, None),
         "best_iqm": ("Best IQM", max),
         "area": ("Mean over curve", max),
-        "steps_to_reach": (f"Env steps to {REACH:.0%}", min),
-        "seconds_to_reach": (f"Seconds to {REACH:.0%}", min),
+        "steps_to_reach": (f"Env steps to {REACH * 100:.0f} %", min),
+        "seconds_to_reach": (f"Seconds to {REACH * 100:.0f} %", min),
         "seconds": ("Seconds in all", None),
     }
     lines = []
@@ -141,7 +142,7 @@ def summary_table(study: Study) -> Table:
         low, high = row["low"], row["high"]
         texts = {key: shown(row[key]) for key in heads if key in row}
         texts["mean"] += f" ± {shown(row['std'])}" if math.isfinite(row["std"]) else ""
-        texts["interval"] = f"{shown(low)} to {shown(high)}" if math.isfinite(low) else "–"
+        texts["interval"] = f"{shown(low)} to {shown(high)}" if math.isfinite(low) else NONE
         cells = [Cell(row["env"]), Cell(row["group"])]
         cells += [Cell(f"{row[key]:,}", number=True) for key in ("seeds", "env_steps")]
         for key, (_, better) in heads.items():
@@ -164,7 +165,7 @@ def improvement_table(study: Study) -> Table:
         )
         for row in rows
     )
-    heads = ("X", "Y", "Environments", "P(X > Y)", f"{LEVEL:.0%} interval")
+    heads = ("X", "Y", "Environments", "P(X > Y)", INTERVAL)
     return Table("improvement", heads, lines, csv_text(IMPROVEMENT_COLUMNS, rows))
 
 
@@ -177,13 +178,14 @@ def difference_tables(study: Study) -> list[Table]:
                 by_label[group.label].setdefault(key, {})[str(value)] = None
     fields = dict.fromkeys(key for values in by_label.values() for key in values)
     texts = {
-        key: [", ".join(values[key]) if key in values else "–" for values in by_label.values()] for key in fields
+        key: [", ".join(values[key]) if key in values else NONE for values in by_label.values()]
+        for key in fields
     }
     apart = {key: row for key, row in texts.items() if len(set(row)) > 1}
     heads = ("Setting", *study.labels)
     tables = []
     for name, some in (("settings", False), ("settings-of-some", True)):
-        lines = [(key, *row) for key, row in apart.items() if ("–" in row) is some]
+        lines = [(key, *row) for key, row in apart.items() if (NONE in row) is some]
         raw = csv_text(heads, [dict(zip(heads, line, strict=True)) for line in lines])
         tables.append(Table(name, heads, tuple(tuple(map(Cell, line)) for line in lines), raw))
     return tables
@@ -241,7 +243,11 @@ def draw(study: Study, out: Path) -> None:
             axes.legend()
         enough = any(len(group.curves) >= LEAST_SEEDS for group in study.groups)
         panels[0][0].set_ylabel("evaluation return" + (": IQM over seeds, 95 %" if enough else ""))
-        undated: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        undated: dict[str, Any] = {
+            "png": {"Software": None},
+            "svg": {"Date": None},
+            "pdf": {"CreationDate": None},
+        }
         for suffix, metadata in undated.items():
             figure.savefig(out / f"curves.{suffix}", metadata=metadata)
         pyplot.close(figure)

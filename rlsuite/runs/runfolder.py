@@ -175,6 +175,17 @@ class RunFolder:
             return None
         return step if type(step) is int else None
 
+    def in_use(self) -> bool:
+        """Whether a process that may still live writes to this folder, as its lock says; nothing is locked."""
+        try:
+            descriptor = os.open(self.path / LOCK_FILE, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        except OSError:
+            return False
+        try:
+            return not _is_dead(_read_holder(descriptor), kernel_says_free=False)
+        finally:
+            os.close(descriptor)
+
     def close(self) -> None:
         """Give the lock back; closing twice is fine."""
         if self._lock is not None:

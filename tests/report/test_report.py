@@ -1,6 +1,7 @@
 """Reports: which runs form a group, what the statistics are, and a page that needs no network."""
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -11,8 +12,9 @@ import pytest
 
 from rlsuite.errors import ConfigError
 from rlsuite.registry import agent_class
-from rlsuite.report import page, tables
+from rlsuite.report import page, series, tables, watch, write
 from rlsuite.report import study as report
+from rlsuite.report.formats import NONE
 from rlsuite.report.statistics import interquartile_mean, performance_profile, probability_of_improvement
 from rlsuite.runs.config import TrainConfig
 from rlsuite.runs.mapping import RunConfig, config_to_dict
@@ -52,8 +54,12 @@ def test_seeds_form_a_group_and_settings_part_them(tmp_path):
     grid, returns = group.on_grid("updates")
     np.testing.assert_array_equal(grid, [5, 10])
     np.testing.assert_array_equal(returns, [[1, 2], [3, 4], [5, 6]])
-    fields, rows = tables.differences(study)
-    assert {"agent", "agent.gamma", "seed", "seeds"} <= set(fields) and len(rows) == 4
+    common, some = tables.difference_tables(study)
+    by_field = {row[0].text: [cell.text for cell in row[1:]] for row in common.rows}
+    assert by_field["agent.gamma"] == ["0.99", "0.9", "0.99"] and by_field["agent"] == ["sac", "sac", "td3"]
+    assert not {"seed", "seeds", "agent.policy_noise"} & set(by_field)
+    ends = [[cell.text == NONE for cell in row[1:]] for row in some.rows]
+    assert [True, True, False] in ends and all(True in row and False in row for row in ends)
 
 
 def test_a_curve_ends_where_its_shortest_seed_does(tmp_path):
@@ -91,13 +97,30 @@ def test_summary_numbers(tmp_path):
 
 
 def test_several_environments_are_scaled_one_by_one(tmp_path):
-    make_run(tmp_path / "a", [0.0, 100.0], seed=0)
-    make_run(tmp_path / "b", [0.0, 50.0], seed=0, agent="td3")
-    make_run(tmp_path / "c", [0.0, 2.0], seed=0, env="gym:Acrobot-v1")
-    make_run(tmp_path / "d", [0.0, 4.0], seed=0, env="gym:Acrobot-v1", agent="td3")
+    make_run(tmp_path / "a", [[0.0, 100.0]] * 3)
+    make_run(tmp_path / "b", [[0.0, 50.0]] * 3, agent="td3")
+    make_run(tmp_path / "c", [[0.0, 2.0]] * 3, env="gym:Acrobot-v1")
+    make_run(tmp_path / "d", [[0.0, 4.0]] * 3, env="gym:Acrobot-v1", agent="td3")
     taus, found = tables.profiles(report.read_study([tmp_path]))
     assert (taus[0], taus[-1]) == (0.0, 1.0)
     assert found["sac"].value[50] == found["td3"].value[50] == 0.5
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_below_three_seeds_there_is_a_sentence_and_no_interval(tmp_path, seeds):
+    make_run(tmp_path / "a", [[0.0, 1.0 + seed] for seed in range(seeds)])
+    make_run(tmp_path / "b", [[0.0, 9.0 + seed] for seed in range(3)], agent="td3")
+    study = report.read_study([tmp_path])
+    (sac, td3), enough = tables.summaries(study), seeds == 3
+    assert np.isfinite([sac["low"], sac["high"]]).all() == enough and np.isfinite(td3["low"])
+    assert len(tables.improvements(study)) == (2 if enough else 0)
+    assert list(tables.profiles(study)[1]) == (["sac", "td3"] if enough else ["td3"])
+    (figure,) = series.figures(study)["return"]
+    assert ["low" in mean["on"]["env_steps"] for mean in figure["means"]] == [enough, True]
+    text = page.write_page(study, tmp_path).read_text()
+    assert ("That is so for sac on gym:Pendulum-v1 (2 seeds)." in text) != enough
+    assert ("Probability of improvement" in text) == enough
+    assert tables.summary_table(study).rows[0][6].text == (NONE if not enough else f"{sac['low']:.3g} to 3")
 
 
 def test_the_page_opens_without_a_network_and_escapes_what_it_shows(tmp_path, rlsuite_line):
@@ -111,7 +134,8 @@ def test_the_page_opens_without_a_network_and_escapes_what_it_shows(tmp_path, rl
     assert not re.search(r"(src|href)=['\"](https?:)?//", own)
     assert "rlsuite train &lt;b&gt;&amp;" in own and "<b>&" not in own and "a<i>" not in own
     assert "data:image/png;base64," in own and "a machine" in own and "seed 1" in own
-    names = {"curves.csv", "summary.csv", "improvement.csv", "curves.png", "curves.svg", "report.html"}
+    names = {f"curves.{suffix}" for suffix in ("csv", "png", "svg", "pdf")} | {"report.html"}
+    names |= {f"{name}.{suffix}" for name in ("summary", "improvement") for suffix in ("csv", "md", "tex")}
     assert names == {path.name for path in out.iterdir()}
     with (out / "curves.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -141,9 +165,11 @@ def test_what_cannot_be_reported_is_said(tmp_path):
 def test_large_films_are_named_and_not_embedded(tmp_path, monkeypatch):
     path = tmp_path / "film.mp4"
     path.write_bytes(b"0123456789")
-    assert "base64" in page.film(tmp_path, path)
+    film = page.film(path, "a run")
+    assert "base64" in film["source"] and film["video"] and film["poster"] is None  # it is no film
     monkeypatch.setattr(page, "MAX_FILM_BYTES", 9)
-    assert "left out" in page.film(tmp_path, path)
+    film = page.film(path, "a run")
+    assert "left out" in film["caption"] and film["source"] is None
 
 
 def test_statistics_are_rliables():
@@ -161,14 +187,129 @@ def test_a_profile_is_the_share_of_runs_above():
     np.testing.assert_array_equal(found, [1.0, 0.75, 0.5, 0.0])
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here")
-def test_a_browser_draws_the_page(tmp_path):
-    make_run(tmp_path / "a", [[1.0, 2.0], [2.0, 3.0]])
-    path = page.write_page(report.read_study([tmp_path / "a"]), tmp_path)
-    words = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    words += ["--virtual-time-budget=10000", f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()]
-    drawn = subprocess.run(words, capture_output=True, text=True, check=True, timeout=180).stdout
-    assert drawn.count('class="main-svg"') >= 2 and "sac, 2 seeds" in drawn.partition("<body>")[2]
+def test_without_the_packages_of_a_report_the_answer_says_what_to_install(
+    tmp_path, rlsuite_line, monkeypatch
+):
+    make_run(tmp_path / "a", [1.0, 2.0])
+    monkeypatch.setattr(write.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r'jinja2 and matplotlib: pip install "rlsuite\[report\]"'):
+        rlsuite_line("report", str(tmp_path / "a"), "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_watched_page_loads_itself_again_until_the_runs_have_ended(tmp_path, monkeypatch):
+    make_run(tmp_path / "a", [1.0])
+    folder = RunFolder(tmp_path / "a")
+    folder.__enter__()
+    pages, out = [], tmp_path / "out"
+    line = {"step": 20, "updates": 10, "seconds": 2.0, "eval/return_mean": 7.0, "eval/return_std": 0.0}
+
+    def later(seconds):
+        pages.append((out / "report.html").read_text())
+        if len(pages) == 2:
+            with folder.metrics.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        if len(pages) == 3:
+            folder.close()
+
+    monkeypatch.setattr(watch.time, "sleep", later)
+    said = list(watch.watch_report([tmp_path / "a"], out, every=5))
+    refresh = 'http-equiv="refresh" content="5"'
+    assert len(pages) == 3 and all(refresh in text for text in pages) and pages[0] == pages[1] != pages[2]
+    assert refresh not in (out / "report.html").read_text()
+    assert [text.split(": ")[-1] for text in said if "IQM" in text] == [
+        "IQM 1.0, 1 seed",
+        *["IQM 7.0, 1 seed"] * 2,
+    ]
+
+
+def test_a_watch_waits_for_the_first_evaluation(tmp_path, monkeypatch):
+    make_run(tmp_path / "a", [1.0])
+    folder = RunFolder(tmp_path / "a")
+    folder.__enter__()
+    whole = folder.metrics.read_text()
+    folder.metrics.unlink()
+
+    def later(seconds):
+        folder.metrics.write_text(whole)
+        folder.close()
+
+    monkeypatch.setattr(watch.time, "sleep", later)
+    first, *_, last = watch.watch_report([tmp_path / "a"], tmp_path / "out")
+    assert first.startswith("waiting: no evaluation yet") and last.startswith("report: ")
+
+
+def test_logged_numbers_stand_in_tabs(tmp_path):
+    run = make_run(tmp_path / "a", [1.0, 2.0])
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    logged = [
+        {"loss/critic": 3.0},
+        {"loss/critic": 2.0, "entropy": -1.0, "steps_per_second": 9.0, "grad_norm/x": 1},
+    ]
+    (run / "metrics.jsonl").write_text(
+        "".join(json.dumps(a | b) + "\n" for a, b in zip(lines, logged, strict=True))
+    )
+    tabs = series.figures(report.read_study([run]))
+    assert list(tabs) == [
+        "return",
+        "losses",
+        "entropy",
+        "speed",
+    ]  # nothing of the critics' bias: no empty tab
+    (curve,) = tabs["losses"][0]["curves"]
+    assert curve["y"] == [3.0, 2.0] and curve["x"] == {
+        "env_steps": [10, 20],
+        "updates": [5, 10],
+        "seconds": [1, 2],
+    }
+    assert tabs["entropy"][0]["curves"][0]["x"]["env_steps"] == [20]
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_ends():
+    table = np.repeat(np.arange(1_000.0), 2)[:, None] * np.ones(4)
+    kept = series.thinned(table)[:, 0]
+    assert (
+        kept[0] == 0 and kept[-1] == 999 and len(kept) <= series.MOST_POINTS + 1 and (np.diff(kept) > 0).all()
+    )
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Two agents, whose names have every sign that LaTeX takes for its own, on two environments."""
+    for at, env in enumerate(("gym:Pendulum-v1", "gym:Acrobot-v1")):
+        make_run(tmp_path / f"a{at}", [[-9.0, -5.0 + seed] for seed in range(3)], env=env)
+        make_run(tmp_path / f"b{at}", [[-9.0, -8.0]], env=env, agent="td3")
+    runs = report.read_study([tmp_path])
+    strange = {"sac": r"sac [x] a_b & 5 % #1 $x$ {y} ~ ^ \ <z> |", "td3": "[td3]"}
+    groups = tuple(dataclasses.replace(group, label=strange[group.label]) for group in runs.groups)
+    return report.Study(groups, runs.settings)
+
+
+def test_the_best_values_are_marked_in_every_form(study):
+    table = tables.summary_table(study)
+    marked = [[head for head, cell in zip(table.heads, row, strict=True) if cell.best] for row in table.rows]
+    assert marked[0] == marked[2] and marked[1] == marked[3] == []  # sac's rows, and td3's
+    assert marked[0][:3] == ["Mean ± std", "IQM", "Best IQM"]
+    assert "| **-4** |" in table.markdown() and r"\textbf{-4}" in table.latex()
+    assert table.raw.splitlines()[0] == ",".join(tables.SUMMARY_COLUMNS)
+    body = table.latex().split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    for line in body:  # as many columns as there are heads, and nothing that LaTeX would read as a command
+        assert len(re.findall(r"(?<!\\)&", line)) == len(table.heads) - 1 and line.endswith(r"\\")
+        assert not re.search(r"(?<!\\)[%#_~^<>|]".replace("|", ""), line.replace(r"$\pm$", ""))
+    for line in table.markdown().splitlines():
+        assert len(re.findall(r"(?<!\\)\|", line)) == len(table.heads) + 1
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+def test_latex_compiles(study, tmp_path):
+    bare = shutil.which("kpsewhich") is None or subprocess.run(["kpsewhich", "booktabs.sty"]).returncode
+    rules = r"\let\toprule\hline\let\midrule\hline\let\bottomrule\hline" if bare else r"\usepackage{booktabs}"
+    parts = [t.latex() for t in (tables.summary_table(study), *tables.difference_tables(study)) if t.rows]
+    text = "\n\n".join([r"\documentclass{article}", rules, r"\begin{document}", *parts, r"\end{document}"])
+    (tmp_path / "t.tex").write_text(text)
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    answer = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0 and (tmp_path / "t.pdf").exists(), answer.stdout[-2000:]
 
 
 @pytest.mark.parametrize(

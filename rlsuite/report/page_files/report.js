@@ -5,8 +5,10 @@ const hidden = new Set();
 const chosen = {tab: 0, axis: document.getElementById("axis").value, scale: "linear"};
 const narrow = window.matchMedia("(max-width: 40rem)").matches;
 const config = {responsive: true, displaylogo: false, toImageButtonOptions: {format: "svg"}};
-const thousands = new Intl.NumberFormat("en", {maximumSignificantDigits: 5});
-const number = value => Math.abs(value) >= 1e-4 || value === 0 ? thousands.format(value) : value.toExponential(2);
+const whole = new Intl.NumberFormat("en", {maximumFractionDigits: 0});
+const digits = new Intl.NumberFormat("en", {maximumSignificantDigits: 4});
+const number = value => value !== 0 && Math.abs(value) < 1e-4 ? value.toExponential(2)
+  : (Math.abs(value) >= 1000 ? whole : digits).format(value);
 
 // A page that loads itself again keeps what was chosen; a browser that refuses storage does without.
 try { Object.assign(chosen, JSON.parse(sessionStorage.getItem(location.pathname) || "{}")); } catch { /* none */ }
@@ -44,23 +46,23 @@ function curves(figure) {
       x: seed.x[chosen.axis], y: seed.y.map(move), mode: seed.y.length > 1 ? "lines" : "markers",
       line: {color: seed.color, width: averaged.has(seed.label) ? 1 : 2.5}, marker: {color: seed.color, size: 8},
       opacity: averaged.has(seed.label) ? 0.5 : 1,
-      ...(seed.hover ? said(seed.label, seed.y, () => `seed ${seed.seed}`) : {hoverinfo: "skip"}),
+      ...(seed.hover ? said(seed.label, seed.x[chosen.axis], seed.y, () => `seed ${seed.seed}`) : {hoverinfo: "skip"}),
     });
   for (const mean of means)
     traces.push({
       x: mean.x, y: mean.y.map(move), mode: mean.y.length > 1 ? "lines" : "markers",
       line: {color: mean.color, width: 2.5}, marker: {color: mean.color, size: 8},
-      ...(mean.low ? said(mean.label, mean.y, at => `${number(mean.low[at])} to ${number(mean.high[at])}`)
+      ...(mean.low ? said(mean.label, mean.x, mean.y, at => `${number(mean.low[at])} to ${number(mean.high[at])}`)
         : {hoverinfo: "skip"}),
     });
   const title = data.axes[chosen.axis], scale = !log ? "" : signed ? " (symlog)" : " (log)";
   return [traces, layout(figure.title + scale, {title: {text: title}, rangemode: "tozero",
-    unifiedhovertitle: {text: `${title} %{x:,.6~g}`}}, axis)];
+    unifiedhovertitle: {text: `${title} · ${figure.short} · seed or 95 % interval`}}, axis)];
 }
 
-// The fields of a line of the hover box: value, and seed or interval; the step is its head.
-function said(label, values, last) {
-  const text = values.map((value, at) => value === null ? "" : `${number(value)} · ${last(at)}`);
+// A line of the hover box: step, value, and seed or interval. A curve that ended earlier says its own last step.
+function said(label, steps, values, last) {
+  const text = values.map((value, at) => value === null ? "" : `${number(steps[at])} · ${number(value)} · ${last(at)}`);
   const short = narrow && label.length > 24 ? `${label.slice(0, 23)}…` : label;
   return {customdata: text, hovertemplate: `${escaped(short)}: %{customdata}<extra></extra>`};
 }
@@ -72,9 +74,9 @@ function layout(title, xaxis, yaxis) {
   const size = narrow ? 11 : 13, fixed = narrow;  // on a phone a swipe scrolls the page
   return {
     title: {text: escaped(title), font: {size: size + 1}, x: 0.02, xanchor: "left"}, font: {size}, showlegend: false,
-    hovermode: "x unified", hoverlabel: {font: {size: size - 1}, align: "left"}, dragmode: narrow ? false : "zoom",
-    margin: {l: 60, r: 14, t: 42, b: 46}, plot_bgcolor: "#fff",
-    xaxis: {gridcolor: "#e6eaee", linecolor: "#9aa5af", nticks: narrow ? 5 : 8, fixedrange: fixed, ...xaxis},
+    hovermode: "x unified", hoverdistance: -1, hoverlabel: {font: {size: size - 1}, align: "left"}, dragmode: narrow ? false : "zoom",
+    margin: {l: 60, r: 24, t: 42, b: 46}, plot_bgcolor: "#fff",
+    xaxis: {gridcolor: "#e6eaee", linecolor: "#9aa5af", nticks: narrow ? 5 : 8, tickformat: "~s", fixedrange: fixed, ...xaxis},
     yaxis: {gridcolor: "#e6eaee", zerolinecolor: "#9aa5af", fixedrange: fixed, ...yaxis},
   };
 }
@@ -89,9 +91,9 @@ function profile() {
   }));
   const shares = lines.map(line => ({
     x, y: line.y, mode: "lines", line: {color: line.color, width: 2.5, shape: "hv"},
-    ...said(line.label, line.y, at => `${number(line.low[at])} to ${number(line.high[at])}`),
+    ...said(line.label, x, line.y, at => `${number(line.low[at])} to ${number(line.high[at])}`),
   }));
-  const head = {title: {text: data.profile.title}, unifiedhovertitle: {text: "score %{x:,.6~g}"}};
+  const head = {title: {text: data.profile.title}, unifiedhovertitle: {text: "score · share of runs · 95 % interval"}};
   Plotly.react(box, [...bands, ...shares], layout("Share of runs above a score", head, {rangemode: "tozero"}), config);
 }
 
