@@ -24,7 +24,7 @@ PAGE = HelpPage(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportArgs:
-    """Writes report.html, curves as PNG, SVG and PDF, tables as CSV, Markdown and LaTeX; runs may still be training."""
+    """Writes report.html, curves.png, .svg and .pdf, tables as CSV, Markdown, LaTeX; runs may still train."""
 
     runs: conf.Positional[tuple[Path, ...]]
     """Run folders, or folders that have run folders below them."""

@@ -34,7 +34,7 @@ def write_page(study: Study, out: Path, refresh: int | None = None) -> Path:
 
     Args:
         study: what it shows.
-        out: folder, with the figures `curves.pdf` and `curves.svg`, which the page carries where they are there.
+        out: folder; the figures `curves.pdf` and `curves.svg` in it are carried by the page.
         refresh: seconds after which a browser loads the page again; None: never.
 
     Raises:
@@ -87,8 +87,8 @@ def sentences(study: Study) -> list[str]:
     few = [group for group in study.groups if len(group.curves) < LEAST_SEEDS]
     if len(few) < len(study.groups):
         text += (
-            ", thick ones interquartile means over seeds with 95 % stratified bootstrap intervals; with fewer "
-            "than four seeds nothing is trimmed"
+            ", thick ones interquartile means over seeds with 95 % stratified bootstrap intervals; with "
+            "fewer than four seeds nothing is trimmed"
         )
     lines = [f"{text}."]
     if few:
@@ -96,8 +96,8 @@ def sentences(study: Study) -> list[str]:
             f"{group.label} on {group.env} ({counted(len(group.curves), 'seed')})" for group in few
         )
         lines.append(
-            "Below three seeds there is no interval, no performance profile and no P(X > Y): they would claim a "
-            f"certainty that nobody has. That is so for {'; '.join(names)}."
+            "Below three seeds there is no interval, no performance profile and no P(X > Y): they would "
+            f"claim a certainty that nobody has. That is so for {'; '.join(names)}."
         )
     return lines
 
@@ -145,7 +145,7 @@ def film(path: Path, caption: str) -> dict[str, Any]:
 
 
 def poster(path: Path) -> str | None:
-    """Return a picture of a film, shown until it is played; None without imageio, or where it cannot be read."""
+    """Return a picture of a film, shown until it plays; None without imageio, or where it cannot be read."""
     try:
         import imageio.v2 as imageio
         from PIL import Image

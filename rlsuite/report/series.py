@@ -1,4 +1,4 @@
-"""What the report draws: returns and the other numbers a run logs, by tab, as plain data for the page's script."""
+"""What the report draws: returns and the other numbers a run logs, by tab, as data for the page's script."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""Results of a study: final scores, improvements, profiles, differences; as rows, tables, files and pictures."""
+"""Results of a study: final scores, improvements, profiles, differences; as rows, tables and pictures."""
 
 import itertools
 import math
@@ -41,7 +41,7 @@ SUMMARY_COLUMNS = (
 
 
 def summaries(study: Study) -> list[dict[str, Any]]:
-    """Return one row per group: final scores, their interval (nan below `LEAST_SEEDS`), and how fast they came."""
+    """Return one row per group: final scores, intervals (nan below `LEAST_SEEDS`), and how fast they came."""
     rows = []
     for env in study.envs:
         groups = study.on(env)
@@ -170,7 +170,7 @@ def improvement_table(study: Study) -> Table:
 
 
 def difference_tables(study: Study) -> list[Table]:
-    """Return the settings in which agents differ, one a line: those of all of them, and those of some alone."""
+    """Return the settings in which agents differ, one a line: those that all have, and those of some."""
     by_label: dict[str, dict[str, dict[str, None]]] = {label: {} for label in study.labels}
     for group in study.groups:
         for run in group.runs:

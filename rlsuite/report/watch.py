@@ -13,8 +13,8 @@ from rlsuite.runs.runfolder import RunFolder
 def watch_report(runs: Sequence[Path], out: Path, *, videos: bool = False, every: int = 30) -> Iterator[str]:
     """Write the report of some runs again and again; yield what it says in short, a line each.
 
-    Runs that appear below the folders are taken up. Ends with a page that no longer loads itself again, once no
-    process writes to any of the runs, or the user interrupts it.
+    Runs that appear below the folders are taken up. Once no process writes to any of the runs, or the
+    user interrupts it, it ends with a page that no longer loads itself again.
 
     Args:
         runs, out, videos: as of `write_report`.

@@ -176,7 +176,7 @@ class RunFolder:
         return step if type(step) is int else None
 
     def in_use(self) -> bool:
-        """Whether a process that may still live writes to this folder, as its lock says; nothing is locked."""
+        """Whether a process that may still live writes to this folder, as its lock says."""
         try:
             descriptor = os.open(self.path / LOCK_FILE, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
         except OSError:

@@ -1,4 +1,4 @@
-"""The page in a real Chromium, as wide as a phone and as a laptop: it fits, nothing is empty, tabs and boxes work."""
+"""The page in a real Chromium, as wide as a phone and as a laptop: it fits, no plot is empty, tabs work."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ LABEL = "sac (gamma 0.9, tau 0.01)"
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """A page of negative returns: three seeds of one setting, one seed of another, with losses and a picture."""
+    """A page of negative returns: three seeds of one setting, one of another, with losses."""
     folder = tmp_path_factory.mktemp("page")
     for name, rows, fields in (
         (
@@ -75,7 +75,8 @@ def lines_inside(page, panel):
                 return box.width + box.height > 0 && box.left >= plot.left - 3 && box.right <= plot.right + 3
                     && box.top >= plot.top - 3 && box.bottom <= plot.bottom + 3;
             };
-            return [...figure.querySelectorAll(".scatterlayer .js-line, .scatterlayer .point")].filter(inside).length;
+            const marks = figure.querySelectorAll(".scatterlayer .js-line, .scatterlayer .point");
+            return [...marks].filter(inside).length;
         })""",
         panel,
     )
