@@ -40,6 +40,7 @@ def test_the_first_run_of_each_agent_gets_a_video_once(runs, tmp_path, capsys):
     assert films(runs) == ["a0/videos/best.mp4", "b0/videos/best.mp4"]
     page = (out / "report.html").read_text()
     assert page.count("data:video/mp4;base64,") == 2 and "a0: best.mp4" in page
+    assert page.count('poster="data:image/jpeg;base64,') == 2 and "on RiskyPointMass, best evaluation" in page
     frames = list(imageio.get_reader(runs / "a0" / "videos" / "best.mp4").iter_data())
     assert len(frames) > 5
     before = (runs / "a0" / "videos" / "best.mp4").read_bytes()

@@ -4,7 +4,10 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const hidden = new Set();
 const chosen = {tab: 0, axis: document.getElementById("axis").value, scale: "linear"};
 const narrow = window.matchMedia("(max-width: 40rem)").matches;
-const config = {responsive: true, displaylogo: false, toImageButtonOptions: {format: "svg"}};
+const config = {
+  responsive: true, displaylogo: false, toImageButtonOptions: {format: "svg"},
+  modeBarButtons: [narrow ? ["toImage"] : ["toImage", "zoom2d", "pan2d", "resetScale2d"]],  // none that sends data away
+};
 const whole = new Intl.NumberFormat("en", {maximumFractionDigits: 0});
 const digits = new Intl.NumberFormat("en", {maximumSignificantDigits: 4});
 const number = value => value !== 0 && Math.abs(value) < 1e-4 ? value.toExponential(2)
