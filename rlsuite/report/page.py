@@ -24,6 +24,9 @@ PAGE_FILE = "report.html"
 TITLE = "rlsuite report"
 FILM_SUFFIXES = {".mp4": "video/mp4", ".png": "image/png", ".svg": "image/svg+xml"}
 FIGURE_SUFFIXES = {"pdf": "application/pdf", "svg": "image/svg+xml"}
+PLOTLY = (
+    "plotly-basic.min.js"  # of the npm package plotly.js-basic-dist-min, 4.1.1; plotly-LICENSE is beside it
+)
 MAX_FILM_BYTES = 20_000_000  # of one file; larger ones are named, not embedded
 POSTER_AT = 0.25  # of a film: its first picture often shows nothing yet
 POSTER_PIXELS = 480
@@ -154,7 +157,8 @@ def poster(path: Path) -> str | None:
     with contextlib.suppress(
         OSError, ValueError, IndexError, RuntimeError
     ):  # no film, whatever its name says
-        with imageio.get_reader(path) as reader:
+        reader: Any = imageio.get_reader(path)
+        with contextlib.closing(reader):
             frame = reader.get_data(int(POSTER_AT * reader.count_frames()))
         picture = Image.fromarray(frame)
         picture.thumbnail((POSTER_PIXELS, POSTER_PIXELS))

@@ -150,8 +150,8 @@ def summary_table(study: Study) -> Table:
             best = better is not None and len(rivals) > 1 and bool(values) and row[key] == better(values)
             cells.append(Cell(texts[key], number=True, best=best))
         lines.append(tuple(cells))
-    words = ("Environment", "Agent", "Seeds", "Env steps", *(head for head, _ in heads.values()))
-    return Table("summary", words, tuple(lines), csv_text(SUMMARY_COLUMNS, rows))
+    titles = ("Environment", "Agent", "Seeds", "Env steps", *(head for head, _ in heads.values()))
+    return Table("summary", titles, tuple(lines), csv_text(SUMMARY_COLUMNS, rows))
 
 
 def improvement_table(study: Study) -> Table:
