@@ -102,9 +102,11 @@ def test_the_page_fits_and_no_tab_is_empty(page):
 @pytest.mark.parametrize("scale", ["linear", "log"])
 def test_the_box_at_the_pointer_has_step_return_and_seed_or_interval(page, scale):
     page.select_option("#scale", scale)
-    plot = page.locator("#panel-0 .nsewdrag")
+    plot = page.locator(
+        "#panel-0 .nsewdrag"
+    )  # the pointer is between two evaluations, 74 pixels from the nearer
     box = plot.bounding_box()
-    plot.hover(position={"x": box["width"] * 0.66, "y": box["height"] / 2})
+    plot.hover(position={"x": box["width"] * 0.73, "y": box["height"] / 2})
     page.wait_for_selector("#panel-0 .hoverlayer .legendtext", state="attached")
     head, *rest = page.locator("#panel-0 .hoverlayer text").all_text_contents()
     assert head == "env steps · return · seed or 95 % interval"
