@@ -12,7 +12,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from rlsuite.bounds import Bounds
+from rlsuite.bounds import Bounds, bounds_of
 
 MAX_WIDTH = 110
 TOPICS: dict[str, tuple[str, ...]] = {
@@ -151,7 +151,7 @@ def flags_of(source: Any, prefix: str = "") -> Iterator[Flag]:
 
     cls: Any = source if isinstance(source, type) else type(source)
     hints = typing.get_type_hints(cls, include_extras=True)
-    texts = docstrings(cls)
+    texts, ranges = docstrings(cls), dict(bounds_of(cls))
     for field in dataclasses.fields(cls):
         hint: Any = hints[field.name]
         marks: list[Any] = []
@@ -172,7 +172,7 @@ def flags_of(source: Any, prefix: str = "") -> Iterator[Flag]:
         takes = (metavar or [_takes(hint, field.name, positional)])[0]
         if hint is bool:
             takes = f"/ --{prefix}no-{name}"
-        bounds = next((mark for mark in marks if isinstance(mark, Bounds)), None)
+        bounds = ranges.get(field.name)
         limits = allowed(bounds) if bounds is not None else ""
         text = texts.get(field.name, "") + (f" (also {', '.join(aliases)})" if aliases else "")
         needed = value is dataclasses.MISSING and not positional
@@ -202,6 +202,8 @@ def _takes(hint: Any, name: str, positional: bool = False) -> str:
         word = name.upper().replace("_", "-")
         return f"{word.removesuffix('S')}..." if several else word
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:  # a member of a union that has its own bounds
+        return _takes(arguments[0], name)
     if origin is typing.Literal:
         return "{" + ",".join(map(str, arguments)) + "}"
     if origin is tuple:
