@@ -60,7 +60,9 @@ def command_pages() -> str:
             parts += by_topic(flags)
         else:
             parts.append(table(flags))
-    kinds = "\n".join(f"- `rlsuite list {kind}`: {plain(function.__doc__)}" for kind, function in KINDS.items())
+    kinds = "\n".join(
+        f"- `rlsuite list {kind}`: {plain(function.__doc__)}" for kind, function in KINDS.items()
+    )
     parts += [f"## rlsuite {BY_LIST}", f"{kinds}\n\n`--import MODULE` first imports a module that adds some."]
     return "\n\n".join(parts)
 

@@ -58,7 +58,9 @@ def logged(tmp_path_factory):
         runs.train(folder, name, plugins=plugins, **{"steps": 400, "eval_every": 200, **changes})
         by_run[name] = {plain(key) for line in runs.lines(folder, drop=()) for key in line} | {*CLOCK_KEYS}
     found = sections()
-    by_agent["ppo"] = by_run["ppo"] - {key for name, keys in found.items() if name != "Agents" for key in keys}
+    by_agent["ppo"] = by_run["ppo"] - {
+        key for name, keys in found.items() if name != "Agents" for key in keys
+    }
     return by_agent, by_run
 
 

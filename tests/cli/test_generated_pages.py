@@ -61,7 +61,9 @@ def test_every_field_is_in_its_table_with_its_default(kind, pages):
         rows = [line for line in section.splitlines() if line.startswith(f"| `--{prefix}.")]
         assert len(rows) == len(list(helptext.flags_of(config)))
         for field in dataclasses.fields(config):
-            row = next((row for row in rows if row.startswith(f"| `--{prefix}.{field.name.replace('_', '-')}")), "")
+            row = next(
+                (row for row in rows if row.startswith(f"| `--{prefix}.{field.name.replace('_', '-')}")), ""
+            )
             if isinstance(field.default, float):
                 assert f"| `{field.default}` |" in row
 
