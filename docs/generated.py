@@ -81,8 +81,9 @@ def agent_tables() -> str:
     parts = []
     for name, summary in registry.agent_names().items():
         config = registry.agent_class(name).Config
-        traits = ", ".join(registry.agent_traits(name))
-        parts += [f"## {name}", f"{cell(summary)} Learns {traits}.", table(flags_of(config, "agent."))]
+        source, actions = registry.agent_traits(name)
+        learns = f"Learns {'from recorded data' if source == 'offline' else 'online'}; {actions} actions."
+        parts += [f"## {name}", f"{cell(summary)} {learns}", table(flags_of(config, "agent."))]
         names = presets.preset_names(name)
         rows = [f"| `{preset}` | {cell(text)} |" for preset, text in names.items()]
         parts.append("\n".join(["| `--preset` | what it is |", "| --- | --- |", *rows]))
@@ -123,7 +124,7 @@ def code(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Return text as it may stand in a cell: bars, dollars and angle brackets outside of code mean themselves."""
+    """Return text as it may stand in a cell: marks of Markdown outside of code mean themselves."""
     pieces = re.split(r"(`[^`]*`)", plain(text))
     return "".join(
         piece.replace("|", "\\|") if piece.startswith("`") else re.sub(r"([|$<*_\\])", r"\\\1", piece)
