@@ -1,4 +1,4 @@
-"""docs/metrics.md has every key that runs log, and none besides; the agents it names are those that log it."""
+"""docs/metrics.md has every key that runs log, and no other, and names the agents that log it."""
 
 import re
 from pathlib import Path
