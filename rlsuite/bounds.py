@@ -118,7 +118,7 @@ def bounds_of(config: type) -> tuple[tuple[str, Bounds], ...]:
 
 def _marks(hint: Any) -> list[Bounds]:
     """Return the `Bounds` of a type, also where it is one of several: `Widths | None`."""
-    own = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Bounds)]
-    if own or typing.get_origin(hint) not in (typing.Union, types.UnionType):
-        return own
+    marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Bounds)]
+    if marks or typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return marks
     return [mark for member in typing.get_args(hint) for mark in _marks(member)]
