@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from rlsuite import __version__  # noqa: E402
 
@@ -12,11 +12,15 @@ project = "rlsuite"
 author = "the authors of rlsuite"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    *("myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"),
+    "generated",  # docs/generated.py: flags and fields, from the dataclasses
+]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 default_role = "code"  # docstrings name things in single backticks
 
+highlight_language = "text"  # of blocks that name none: equations, what a command prints
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
 suppress_warnings = ["misc.highlighting_failure"]  # shapes in docstrings are not Python

@@ -48,6 +48,8 @@ PREPARED = {
 }
 """Data and runs that pages speak of without making them, or that another page has made."""
 
+TUTORIAL = "docs/tutorial_own_env.md"  # its first program is the module cart
+
 LEFT_OUT = {
     "rlsuite push": "needs the Hub (tests/hub runs it against a stand-in)",
     "rlsuite pull": "needs the Hub (tests/hub runs it against a stand-in)",
@@ -149,6 +151,8 @@ def main() -> int:
     failed, seen = 0, set()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        program = (ROOT / TUTORIAL).read_text().partition("```python\n")[2].partition("```")[0]
+        (folder / "cart.py").write_text(program)
         for one in shown:
             why, command = reason(one.text), one.text
             if why is not None:

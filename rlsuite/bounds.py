@@ -1,6 +1,7 @@
 """Bounds of a configuration's fields, written where the field is: `gamma: Annotated[float, Bounds(0, 1)]`."""
 
 import math
+import types
 import typing
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
@@ -112,5 +113,12 @@ def check_numbers(config: Any, prefix: str = "") -> None:
 def bounds_of(config: type) -> tuple[tuple[str, Bounds], ...]:
     """Return the fields of a dataclass that have a `Bounds`, those of its bases included."""
     hints = typing.get_type_hints(config, include_extras=True)
-    marks = ((field.name, getattr(hints[field.name], "__metadata__", ())) for field in fields(config))
-    return tuple((name, mark) for name, extras in marks for mark in extras if isinstance(mark, Bounds))
+    return tuple((field.name, mark) for field in fields(config) for mark in _marks(hints[field.name]))
+
+
+def _marks(hint: Any) -> list[Bounds]:
+    """Return the `Bounds` of a type, also where it is one of several: `Widths | None`."""
+    marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Bounds)]
+    if marks or typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return marks
+    return [mark for member in typing.get_args(hint) for mark in _marks(member)]

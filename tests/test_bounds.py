@@ -26,6 +26,7 @@ class Config(Base):
     dropout: Annotated[float, Bounds(0, 1, open_high=True)] = 0.0
     limit: Annotated[float | None, Bounds(0, 1)] = None
     hidden: Annotated[tuple[int, ...], Bounds(1)] = (8, 8)
+    other: Annotated[tuple[int, ...], Bounds(1)] | None = None
     name: str = ""
 
 
@@ -40,6 +41,7 @@ class Config(Base):
         ({"dropout": 1.0}, r"dropout = 1.0: must be in \[0, 1\)"),
         ({"limit": 2.0}, "limit = 2.0"),
         ({"hidden": (8, 0)}, r"hidden = \(8, 0\): must be at least 1"),
+        ({"other": (0,)}, r"other = \(0,\): must be at least 1"),
     ],
 )
 def test_a_number_out_of_its_range_is_refused_by_its_name(fields, says):
@@ -58,4 +60,5 @@ def test_ends_that_belong_to_a_range_none_and_empty_tuples_are_taken():
         "dropout",
         "limit",
         "hidden",
+        "other",
     ]

@@ -12,7 +12,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from rlsuite.bounds import Bounds
+from rlsuite.bounds import Bounds, bounds_of
 
 MAX_WIDTH = 110
 TOPICS: dict[str, tuple[str, ...]] = {
@@ -79,7 +79,8 @@ class Flag(NamedTuple):
         name: without dashes.
         takes: its values, or their kind in capitals.
         default: as it is typed; "" for none.
-        text: that of its field, with the range.
+        text: that of its field.
+        limits: the range of its number in words; "" for none.
         positional: whether it is given without its name.
         needed: whether the field has no default.
     """
@@ -88,6 +89,7 @@ class Flag(NamedTuple):
     takes: str
     default: str
     text: str
+    limits: str = ""
     positional: bool = False
     needed: bool = False
 
@@ -112,7 +114,7 @@ def help_text(fields: Any, *, prog: str, summary: str, page: HelpPage, everythin
         page: topics and examples.
         everything: show the flags, too, that few lines want.
     """
-    every = list(_flags(fields))
+    every = list(flags_of(fields))
     flags = [flag for flag in every if not flag.positional]
     first = [flag for flag in every if flag.positional]
     first += [flag for flag in flags if flag.needed or flag.field in page.required]
@@ -137,18 +139,19 @@ def help_text(fields: Any, *, prog: str, summary: str, page: HelpPage, everythin
 
 def _shown(flag: Flag) -> str:
     width = min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 24)).columns)
+    limits = f" {flag.limits}." if flag.limits else ""
     note = f" (default {flag.default})" if flag.default else ""
-    text = textwrap.wrap(flag.text + note, max(30, width - 8), break_on_hyphens=False)
+    text = textwrap.wrap(flag.text + limits + note, max(30, width - 8), break_on_hyphens=False)
     return "\n".join([f"  {flag.usage}", *(f"        {line}" for line in text)])
 
 
-def _flags(source: Any, prefix: str = "") -> Iterator[Flag]:
+def flags_of(source: Any, prefix: str = "") -> Iterator[Flag]:
     """Yield the flags of a dataclass, or of an instance of one, those of dataclasses inside it, too."""
     from tyro import conf
 
     cls: Any = source if isinstance(source, type) else type(source)
     hints = typing.get_type_hints(cls, include_extras=True)
-    texts = docstrings(cls)
+    texts, ranges = docstrings(cls), dict(bounds_of(cls))
     for field in dataclasses.fields(cls):
         hint: Any = hints[field.name]
         marks: list[Any] = []
@@ -159,7 +162,7 @@ def _flags(source: Any, prefix: str = "") -> Iterator[Flag]:
         value = _value(source, field)
         if dataclasses.is_dataclass(hint) or dataclasses.is_dataclass(value):
             inner = prefix if conf.OmitArgPrefixes in marks else f"{prefix}{field.name}."
-            yield from _flags(hint if value is dataclasses.MISSING else value, inner.replace("_", "-"))
+            yield from flags_of(hint if value is dataclasses.MISSING else value, inner.replace("_", "-"))
             continue
         renamed = [mark.name for mark in marks if getattr(mark, "name", None)]
         metavar = [mark.metavar for mark in marks if getattr(mark, "metavar", None)]
@@ -169,11 +172,11 @@ def _flags(source: Any, prefix: str = "") -> Iterator[Flag]:
         takes = (metavar or [_takes(hint, field.name, positional)])[0]
         if hint is bool:
             takes = f"/ --{prefix}no-{name}"
-        bounds = next((mark for mark in marks if isinstance(mark, Bounds)), None)
-        text = texts.get(field.name, "") + (f" {allowed(bounds)}." if bounds is not None else "")
-        text += f" (also {', '.join(aliases)})" if aliases else ""
+        bounds = ranges.get(field.name)
+        limits = allowed(bounds) if bounds is not None else ""
+        text = texts.get(field.name, "") + (f" (also {', '.join(aliases)})" if aliases else "")
         needed = value is dataclasses.MISSING and not positional
-        yield Flag(f"{prefix}{name}", takes, _default(value), text, positional, needed)
+        yield Flag(f"{prefix}{name}", takes, _default(value), text, limits, positional, needed)
 
 
 def _value(source: Any, field: "dataclasses.Field[Any]") -> Any:
@@ -199,6 +202,8 @@ def _takes(hint: Any, name: str, positional: bool = False) -> str:
         word = name.upper().replace("_", "-")
         return f"{word.removesuffix('S')}..." if several else word
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:  # a member of a union that has its own bounds
+        return _takes(arguments[0], name)
     if origin is typing.Literal:
         return "{" + ",".join(map(str, arguments)) + "}"
     if origin is tuple:
