@@ -236,9 +236,9 @@ def physics(threads: int) -> None:
 class _Turnstile:
     """What the loop takes for its stop flag: asked after every step, it lets the loop wait between turns."""
 
-    def __init__(self, run: "OnlineRun", seeds: int, before: int = WARM_UP + SETTLE) -> None:
+    def __init__(self, run: "OnlineRun", seeds: int, before: int | None = None) -> None:
         self.run, self.seeds = run, seeds
-        self.gate = Gate(before * seeds)
+        self.gate = Gate((WARM_UP + SETTLE if before is None else before) * seeds)
 
     @property
     def stop(self) -> int | None:

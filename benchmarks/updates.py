@@ -25,6 +25,7 @@ from rlsuite.registry import agent_class
 from rlsuite.replay.uniform import UniformReplay
 from rlsuite.training import learning
 from rlsuite.training.assembly import Clock
+from rlsuite.training.callbacks import Hooks
 from rlsuite.training.guard import LearnerGuard
 from rlsuite.training.state import RunningSums
 from rlsuite.training.updates import EAGER, Updates
@@ -114,6 +115,7 @@ def a_run(case: Case, device: torch.device, rows: int, envs: int) -> Any:
         clock=Clock(),
         sums=RunningSums(case.seeds),
         plugins={},
+        hooks=Hooks(),
         device=device,
         config=SimpleNamespace(mixed_precision=case.precision == "bf16"),
     )

@@ -53,17 +53,24 @@ class A2PRConfig(TD3BCConfig):
 class ActionVAE(nn.Module):
     """Variational auto-encoder of actions given observations, with a latent Gaussian of Z = 2 A numbers."""
 
+    trunks = ("encoder", "decoder")
+
     def __init__(self, observation: int, action: int, shape: NetShape) -> None:
         super().__init__()
         self.encoder = shape.trunk(observation + action, 4 * action)
         self.decoder = shape.trunk(observation + 2 * action, action)
 
-    def forward(self, observation: Tensor, action: Tensor, noise: Noise) -> tuple[Tensor, Gaussian]:
-        """Return reconstructed actions in [-1, 1], `[N, A]`, and the latent Gaussian, `[N, Z]` each."""
+    def forward(
+        self, observation: Tensor, action: Tensor, noise: Noise | None = None
+    ) -> tuple[Tensor, Gaussian]:
+        """Return reconstructed actions in [-1, 1], `[N, A]`, and the latent Gaussian, `[N, Z]` each.
+
+        Without noise the latent vector is the Gaussian's mean.
+        """
         encoded = self.encoder(torch.cat((observation, action), -1)).to(action.dtype)
         mean, log_std = encoded.chunk(2, -1)
         latent = Gaussian(mean, log_std.clamp(*LOG_STD_RANGE).exp())
-        z = torch.addcmul(mean, latent.std, noise.normal(mean))
+        z = mean if noise is None else torch.addcmul(mean, latent.std, noise.normal(mean))
         return self.decoder(torch.cat((observation, z), -1)).to(action.dtype).tanh(), latent
 
 

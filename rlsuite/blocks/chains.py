@@ -39,6 +39,8 @@ class HiddenLayer:
 def hidden_layers(network: nn.Module, name: str = "") -> tuple[HiddenLayer, ...] | None:
     """Return the hidden layers of an MLP, residual network, denoiser, actor or critic of this package.
 
+    A module may say by an attribute `trunks` that it consists of such networks, and of functions of their outputs.
+
     Args:
         network: any module.
         name: its own, put before all names.
@@ -50,6 +52,9 @@ def hidden_layers(network: nn.Module, name: str = "") -> tuple[HiddenLayer, ...]
     dot = f"{name}." if name else ""
     if type(network).__module__ == HEADS:
         return hidden_layers(network.get_submodule("trunk"), f"{dot}trunk")
+    if trunks := getattr(network, "trunks", ()):  # several of them, whose outputs are no units
+        parts = [hidden_layers(network.get_submodule(trunk), f"{dot}{trunk}") for trunk in trunks]
+        return None if None in parts else tuple(layer for part in parts for layer in part or ())
     layers_of = _OURS.get(type(network))
     return None if layers_of is None else tuple(layers_of(network, dot))
 

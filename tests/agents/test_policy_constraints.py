@@ -160,7 +160,7 @@ def test_rebrac_first_weights_and_norms():
         assert (network.trunk[0].bias == 0.1).all()
         assert 0.5 * bound < head.weight.abs().max() <= bound >= head.bias.abs().max() > 0
     names = [type(layer).__name__ for layer in agent.critic.trunk]
-    assert names == ["Linear", "ReLU", "LayerNorm"] * 2 + ["Linear"]
+    assert names == ["Linear", "ReLU", "LayerNorm"] * 2 + ["Head"]
     assert not any(isinstance(layer, LayerNorm) for layer in agent.actor.trunk)
     assert all(map(torch.equal, agent.critic.parameters(), agent.target_critic.parameters()))
     alone = small_agent("rebrac")

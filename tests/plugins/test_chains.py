@@ -84,6 +84,8 @@ def test_every_actor_and_critic_knows_its_hidden_layers(head, lead):
         sizes = (4, 3, shape)
     if "log_std_range" in needed:
         fields["log_std_range"] = (-5, 2)
+    if "quantiles" in needed:
+        fields["quantiles"] = 5
     if "members" in needed:
         fields["members"] = 2
         example = (*example, *([torch.randn(*lead, 6, 3)] if "action" in needed else []))
