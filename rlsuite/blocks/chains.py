@@ -39,7 +39,8 @@ class HiddenLayer:
 def hidden_layers(network: nn.Module, name: str = "") -> tuple[HiddenLayer, ...] | None:
     """Return the hidden layers of an MLP, residual network, denoiser, actor or critic of this package.
 
-    A module may say by an attribute `trunks` that it consists of such networks, and of functions of their outputs.
+    A module may say by an attribute `trunks` that it consists of such networks and functions of their
+    outputs.
 
     Args:
         network: any module.
