@@ -26,7 +26,7 @@ def test_preset_then_flags(rlsuite, loop, tmp_path):
     assert call["train"].n_step == 1  # the dataclass's
     assert not call["train"].guard
     assert call["agent"].hidden == (8, 9)
-    assert call["agent"].alpha_init == 0.2
+    assert call["agent"].alpha_init == 1.0
     assert not call["resume"]
     stored = tomllib.loads((out / "config.toml").read_text())
     assert stored["agent_name"] == "dsac_t"

@@ -21,7 +21,6 @@ from rlsuite.runs.checkpoint import CheckpointStore
 FORK = multiprocessing.get_context("fork")
 POLL_SECONDS = 0.005
 START_SECONDS = 120.0  # until a child has its run folder, on a busy machine
-FROM_DATA = ("bc", "iql", "td3_bc")  # beside those that need data
 OFFLINE_STEPS, ONLINE_STEPS = 20, 100  # of a run on recorded rows that goes online
 PLUGINS = {
     "grama": {"period": 7, "tau": 0.4},
@@ -74,7 +73,7 @@ class Case:
         elif self.online:
             steps = {"steps": OFFLINE_STEPS, "then_online": ONLINE_STEPS, "eval_every": 50}
             learn_offline(path, recorded, self.agent, checkpoint_every=20, **steps, **more)
-        elif kind.needs_data or self.agent in FROM_DATA:
+        elif kind.needs_data:
             if kind.columns(kind.Config()).expert:
                 more["expert"] = str(recorded)
             learn_offline(path, recorded, self.agent, checkpoint_every=10, **more)
