@@ -290,7 +290,7 @@ def network(name: Network, *sizes: Any, layer_norm: Norm = False, **fields: Any)
     (inputs, hidden, outputs) and copied along the leading axes, each copy with weights of its own.
     """
     if name not in NETWORKS:
-        cls = load_target(name, "network")
+        cls = own_network(name)
         if not takes_lead(name):
             return Copies(cls, *sizes, lead=fields["lead"], generator=fields["generator"])
         return cls(*sizes, layer_norm=layer_norm, **fields)
@@ -300,7 +300,15 @@ def network(name: Network, *sizes: Any, layer_norm: Norm = False, **fields: Any)
 
 def takes_lead(name: str) -> bool:
     """Return whether a trunk makes several networks along leading axes by itself."""
-    return name in NETWORKS or "lead" in inspect.signature(load_target(name, "network")).parameters
+    return name in NETWORKS or "lead" in inspect.signature(own_network(name)).parameters
+
+
+def own_network(name: str) -> type[nn.Module]:
+    """Return the user's class MODULE:CLASS; ConfigError for what is no `torch.nn.Module`, uncalled."""
+    cls = load_target(name, "network")
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise ConfigError(f"network {name}: name a class derived from torch.nn.Module")
+    return cls
 
 
 class Copies(nn.Module):

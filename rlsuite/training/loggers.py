@@ -179,6 +179,8 @@ class Loggers:
         for name in names:
             if is_target(name):
                 targets[name] = load_target(name, "--loggers")
+                if not (isinstance(targets[name], type) and hasattr(targets[name], "log_scalar")):
+                    raise ConfigError(f"--loggers {name}: name a class with a method log_scalar")
             elif name not in FACTORIES:
                 raise ConfigError(f'"{name}" is not a logger; there are {", ".join(FACTORIES)}')
         config = RunFolder(folder).config() if (folder / CONFIG_FILE).is_file() else {}

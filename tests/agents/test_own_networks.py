@@ -77,6 +77,8 @@ def test_led_networks_are_the_named_ones_bit_for_bit():
 def test_wrong_names_and_several_seeds_are_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r'"mlpp" is not a network\. Did you mean "mlp"'):
         SACConfig(network="mlpp")
+    with pytest.raises(ConfigError, match=r"derived from torch\.nn\.Module"):
+        NetShape(hidden=(5,), network="subprocess:Popen").trunk(4, 2)
     with pytest.raises(ConfigError, match="has nothing called Wide"):
         NetShape(hidden=(5,), network="my_networks:Wide").trunk(4, 2)
     with pytest.raises(ConfigError, match="train one seed a process"):

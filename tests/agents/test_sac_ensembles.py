@@ -9,7 +9,7 @@ from torch import nn
 
 from rlsuite.agents.sac import SACConfig, SACLoss, actor_loss, critic_loss, least_of, soft_target
 from rlsuite.blocks.heads import Gaussian
-from rlsuite.blocks.mlp import MLP, Dropout, LayerNorm
+from rlsuite.blocks.mlp import MLP, Dropout, LayerNorm, Linear
 from rlsuite.blocks.noise import GivenNoise, Noise
 from rlsuite.errors import ConfigError
 from rlsuite.presets import load_preset
@@ -77,7 +77,7 @@ def test_every_seed_draws_its_own_pair():
 def test_dropout_stands_before_the_norm():
     net = MLP(4, (4,), 1, layer_norm=True, dropout=0.01)
     kinds = [type(layer) for layer in net]
-    assert kinds == [type(net.head), Dropout, LayerNorm, nn.ReLU, type(net.head)]
+    assert kinds == [Linear, Dropout, LayerNorm, nn.ReLU, type(net.head)]
     norm, dropped = LayerNorm(4), torch.tensor([[1.0, 0.0, 3.0, 4.0]]) / 0.99
     found = norm(dropped).relu().flatten().tolist()
     assert found == pytest.approx([0, 0, 0.6324542923, 1.2649085846], abs=1e-6)

@@ -122,6 +122,8 @@ def test_a_logger_of_the_users_own(tmp_path, monkeypatch):
     with Recorder(tmp_path / "run", loggers=("my_loggers:Mine",), total_steps=1, console=False) as recorder:
         recorder.video(7, "eval/video", tmp_path / "a.mp4")
     assert Mine.made[-1].files == [("eval/video", tmp_path / "a.mp4", 7)]
+    with pytest.raises(ConfigError, match="a class with a method log_scalar"):
+        Loggers(tmp_path, ("subprocess:Popen",))
     with pytest.raises(ConfigError, match="has nothing called Other"):
         Loggers(tmp_path, ("my_loggers:Other",))
 
