@@ -36,8 +36,11 @@ def test_one_target_does_all_the_setup(target, wanted):
 
 def test_demo_and_test_run_what_the_readme_says():
     assert "/rlsuite train dsac_t --env HalfCheetah --preset demo --out runs/demo-" in steps_of("demo")
-    # All of it: words that would choose some are missing.
-    assert "python -m pytest -n logical --maxprocesses 8 --dist loadfile\n" in steps_of("test")
+    # All of it: what the first line leaves out is the second's.
+    assert "python -m pytest -n logical --maxprocesses 8 --dist loadfile --ignore tests/launch\n" in steps_of(
+        "test"
+    )
+    assert "python -m pytest tests/launch\n" in steps_of("test")
     checks = (ROOT / ".ci" / "run").read_text()
     assert checks.rstrip().endswith("make test")
     readme = (ROOT / "README.md").read_text()

@@ -33,6 +33,7 @@ def wandb_records(path):
 
 
 def test_a_resumed_run_is_one_wandb_run_with_its_configuration(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_CONSOLE", "off")  # it would go on writing to what pytest has closed by then
     pytest.importorskip("wandb")
     for name in ("WANDB_PROJECT", "WANDB_RUN_GROUP", "WANDB_TAGS", "WANDB_ENTITY"):
         monkeypatch.delenv(name, raising=False)
