@@ -32,6 +32,8 @@ def check_rollouts(agent_class: type[Agent], config: LearnConfig) -> None:
             raise ConfigError(
                 f"{field_name} = {value}: {name} learns from its own policy's steps alone; use {wanted}"
             )
+    if config.replay == "her":
+        raise ConfigError(f"replay her: {name} learns from what it did, not from other goals")
     check_rollout(config.replay_size, config.num_envs, config.batch_size)
 
 

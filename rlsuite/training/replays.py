@@ -24,7 +24,7 @@ def new_replay(
         more: arguments of `UniformReplay`.
 
     Raises:
-        ConfigError: hindsight replay of an environment without goals, or for an on-policy agent.
+        ConfigError: hindsight replay of an environment without goals.
     """
     capacity = config.replay_size // ranks.size() * seeds
     ring = {
@@ -33,8 +33,6 @@ def new_replay(
         "n_step": config.n_step,
         **more,
     }
-    if on_policy and config.replay == "her":
-        raise ConfigError("replay her: an on-policy agent learns from what it did, not from other goals")
     if on_policy:
         return RolloutReplay(capacity, **ring)
     if config.replay == "her":

@@ -435,6 +435,7 @@ def test_a_rollout_that_is_not_whole_is_not_handed_out():
         ("ppo", {**FAST, "n_step": 3}, "n_step = 3.*use 1"),
         ("ppo", {**FAST, "num_envs": 3}, "replay_size = 64.*multiple of num_envs = 3"),
         ("ppo", {**FAST, "batch_size": 48}, "multiple of batch_size = 48"),
+        ("ppo", {**FAST, "replay": "her"}, "replay her: PPO learns from what it did"),
         ("sac", {"epochs": 2}, "epochs = 2: SAC learns from a replay"),
     ],
 )
