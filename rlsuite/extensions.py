@@ -37,6 +37,7 @@ NAMES: dict[Category, tuple[re.Pattern[str], str]] = {
 _TARGET = re.compile(r"[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?")
 
 _registered: dict[Category, dict[str, str]] = {}
+imported: list[str] = []  # by `--import`; other processes of the run import them too
 
 
 def register(category: Category, name: str, target: str) -> None:

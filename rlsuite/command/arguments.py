@@ -18,6 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlsuite import extensions
 from rlsuite.bounds import check_numbers
 from rlsuite.command.helptext import PLAIN, HelpPage, help_text
 from rlsuite.errors import ConfigError, unknown_name
@@ -260,6 +261,7 @@ def import_modules(names: Sequence[str]) -> None:
             raise ConfigError(f'--import "{name:.60}": name a module as Python\'s import does, e.g. my_envs')
         try:
             importlib.import_module(name)
+            extensions.imported.append(name)
         except ModuleNotFoundError as error:
             if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
                 raise

@@ -37,6 +37,7 @@ TOPICS: dict[str, tuple[str, ...]] = {
     "evaluation and saving": (
         "eval_every",
         "eval_episodes",
+        "eval_beside",
         "checkpoint_every",
         "log_every",
         "loggers",

@@ -41,6 +41,9 @@ class LearnConfig:
     """Replayed transitions per update."""
     eval_episodes: EnvCount = 10
     """Deterministic episodes of each evaluation."""
+    eval_beside: bool = False
+    """Evaluate in a process of its own on the CPU while training goes on; the numbers are written where the
+    next evaluation or checkpoint is due, with the step they belong to."""
     seed: NotNegative = 0
     """Root of every random stream of the run."""
     seeds: SeedCount = 1

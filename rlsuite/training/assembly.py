@@ -45,6 +45,7 @@ NOT_DIGESTED = (
     "logger_options",
     "callbacks",
     "eval_every",
+    "eval_beside",
     "checkpoint_every",
     "log_every",
 )

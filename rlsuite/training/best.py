@@ -17,7 +17,6 @@ from rlsuite.runs import machine
 from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError, Loaded
 from rlsuite.runs.runfolder import BEST_FOLDER
 from rlsuite.strict import is_number
-from rlsuite.training import state
 from rlsuite.training.assembly import SEED_LIMIT, Run
 
 logger = logging.getLogger(__name__)
@@ -82,12 +81,22 @@ class BestWeights:
         self._tensors = {name: tensor.to(device) for name, tensor in loaded.tensors["agent"].items()}
         self._evaluations = [*evaluations]
 
-    def consider(self, metrics: Sequence[Mapping[str, float]], first_seeds: Sequence[int]) -> None:
+    def consider(
+        self,
+        metrics: Sequence[Mapping[str, float]],
+        first_seeds: Sequence[int],
+        *,
+        step: int,
+        updates: int,
+        tensors: Mapping[str, Tensor],
+    ) -> None:
         """Keep the agents whose evaluation is better than all before; a failed write costs a warning.
 
         Args:
             metrics: of every seed's evaluation.
             first_seeds: of every seed's first episode; the others count up.
+            step, updates: of the run when it was made.
+            tensors: of the agents that were evaluated.
         """
         run, clock = self._run, self._run.clock
         bests: list[float | None] = clock.best_returns or [None for _ in run.seeds]
@@ -101,8 +110,8 @@ class BestWeights:
             for index in better:
                 bests[index] = returns[index]
                 self._evaluations[index] = BestEvaluation(
-                    step=clock.env_steps,
-                    updates=clock.updates,
+                    step=step,
+                    updates=updates,
                     mean=returns[index],
                     first_seed=int(first_seeds[index]) % SEED_LIMIT,
                     episodes=run.config.eval_episodes,
@@ -110,28 +119,28 @@ class BestWeights:
             clock.best_returns = bests
             reached = [value for value in bests if value is not None]
             clock.best_return = sum(reached) / len(reached)
-            self._take(better)
+            self._take(better, tensors)
         if (better or self._unsaved) and None not in self._evaluations:
-            self._write()
+            self._write(step)
 
-    def _take(self, better: Sequence[int]) -> None:
+    def _take(self, better: Sequence[int], current: Mapping[str, Tensor]) -> None:
         """Copy the agents of some seeds."""
-        current, seeds = state.agent_tensors(self._run.agent), len(self._run.seeds)
+        seeds, device = len(self._run.seeds), self._run.device
         if seeds == 1 or not self._tensors:
-            self._tensors = {name: tensor.clone() for name, tensor in current.items()}
+            self._tensors = {name: tensor.to(device, copy=True) for name, tensor in current.items()}
             return
         for name, tensor in current.items():
             if tensor.dim() and len(tensor) == seeds:
-                self._tensors[name][list(better)] = tensor[list(better)]
+                self._tensors[name][list(better)] = tensor[list(better)].to(device)
             else:  # counts and scales that all seeds share
-                self._tensors[name] = tensor.clone()
+                self._tensors[name] = tensor.to(device, copy=True)
 
-    def _write(self) -> None:
+    def _write(self, step: int) -> None:
         run = self._run
         evaluations = [item for item in self._evaluations if item is not None]
         try:
             path = self._store.save(
-                run.clock.env_steps,
+                step,
                 tensors={"agent": self._tensors},
                 documents={EVALUATION: {"seeds": [asdict(item) for item in evaluations]}},
                 config_digest=run.digest,

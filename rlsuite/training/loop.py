@@ -1,7 +1,6 @@
 """Session of a run, online or offline: updates, and what surrounds its steps."""
 
 import logging
-import math
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,16 +18,17 @@ from rlsuite.runs.checkpoint import CheckpointStore, CheckpointWriteError, Loade
 from rlsuite.runs.config import OfflineConfig
 from rlsuite.runs.runfolder import RunFolder
 from rlsuite.runs.signals import StopFlag
-from rlsuite.training.assembly import Run, env_seeds
+from rlsuite.training.assembly import Run
+from rlsuite.training.beside import Asked, Beside
 from rlsuite.training.best import BestWeights
 from rlsuite.training.callbacks import Evaluation, Start
-from rlsuite.training.evaluate import Abandoned, chosen_stocks, evaluate, per_seed, summary
+from rlsuite.training.evaluate import Abandoned
+from rlsuite.training.evaluations import conclude, evaluation, next_episodes
 from rlsuite.training.guard import LearnerGuard
 from rlsuite.training.learning import products, read_guard
 from rlsuite.training.processes import save_together
 from rlsuite.training.recorder import Recorder
 from rlsuite.training.saving import restore, snapshot
-from rlsuite.training.value_error import value_trace
 from rlsuite.training.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ class Session:
             after=None if loaded is None else loaded.step,
         )
         self.best = BestWeights(folder.path, run) if first else None
+        self.beside = Beside(folder.path) if first and run.config.eval_beside else None
         self.interrupted = False
         self.stopped_by = ""  # a callback asked the run to end
         self._store = CheckpointStore(folder.checkpoints, keep_last=KEPT if first else KEPT_BESIDE)
@@ -117,6 +118,8 @@ class Session:
         envs = [env for env in (getattr(run, "env", None), run.eval_env) if env is not None]
         with ExitStack() as contexts:
             contexts.enter_context(self.recorder)
+            if self.beside is not None:
+                contexts.callback(self.beside.close)
             contexts.enter_context(Watchdog(envs, config.step_timeout))
             contexts.enter_context(set_exploration_type(ExplorationType.RANDOM))
             contexts.enter_context(products(config.matmul, run.device))
@@ -177,7 +180,13 @@ class Session:
                 parts.append([{"ckpt/failed": clock.failed_saves} for _ in lines])
             parts += [plugin.numbers() for plugin in run.plugins.values()]
             _merge(lines, parts)
-        if clock.passed(config.eval_every, stride) or (at_goal and config.eval_every):
+        due = clock.passed(config.eval_every, stride) or (at_goal and config.eval_every)
+        if due and self.beside is not None:
+            self._take_evaluation()
+            firsts = next_episodes(run)
+            now = {"step": clock.env_steps, "updates": clock.updates, "number": clock.evaluations}
+            self.beside.ask(run.agent, firsts, **now, seconds=self.recorder.seconds)
+        elif due:
             try:
                 _merge(lines, [evaluation(run, self.best, self.stop)])
                 evaluated = True
@@ -198,19 +207,47 @@ class Session:
             self.recorder.note(f"updates: {mode}")
         return [{"updates/graphed": float(mode.startswith("graph"))} for _ in self.run.seeds]
 
-    def _log(self, lines: list[dict[str, float]], *, evaluated: bool) -> None:
-        """Write the lines of all seeds, and tell the callbacks."""
+    def _take_evaluation(self) -> None:
+        """Wait for the evaluation beside training, if there is one, and log it with its own step."""
+        if self.beside is None or (taken := self.beside.take()) is None:
+            return
+        asked, lines = taken
+        conclude(
+            self.run,
+            self.best,
+            lines,
+            asked.firsts,
+            step=asked.step,
+            updates=asked.updates,
+            tensors=asked.tensors,
+        )
+        self._log(lines, evaluated=True, at=asked)
+        self.stopped_by = self.stopped_by or self.run.hooks.callbacks.reason()
+
+    def _log(self, lines: list[dict[str, float]], *, evaluated: bool, at: Asked | None = None) -> None:
+        """Write the lines of all seeds, and tell the callbacks.
+
+        Args:
+            lines: one for every seed, which may be empty.
+            evaluated: whether they are an evaluation's.
+            at: what they belong to; None is now.
+        """
         clock, callbacks = self.run.clock, self.run.hooks.callbacks
+        step, updates, number = (
+            (clock.env_steps, clock.updates, clock.evaluations)
+            if at is None
+            else (at.step, at.updates, at.number)
+        )
+        seconds = None if at is None else at.seconds
         if ranks.rank() == 0:
             for seed, line in zip(self.run.seeds, lines, strict=True):
                 if line:
                     owner = seed if len(lines) > 1 else None
-                    self.recorder.log(clock.env_steps, clock.updates, line, seed=owner)
+                    self.recorder.log(step, updates, line, seed=owner, seconds=seconds)
                     named = {} if owner is None else {"seed": owner}
-                    callbacks.log({"step": clock.env_steps, "updates": clock.updates, **named, **line})
+                    callbacks.log({"step": step, "updates": updates, **named, **line})
         if evaluated:
-            seen = (clock.env_steps, clock.updates, clock.evaluations, tuple(lines))
-            callbacks.evaluated(Evaluation(*seen, self.run, self.recorder))
+            callbacks.evaluated(Evaluation(step, updates, number, tuple(lines), self.run, self.recorder))
 
     def save_when_due(self, stride: int) -> None:
         """Save where a checkpoint is due or a signal came, which ends the run; `finish` saves the last step.
@@ -248,6 +285,7 @@ class Session:
 
     def _save(self, *, final: bool) -> None:
         read_guard(self.run, self.guard)
+        self._take_evaluation()
         written: list[Path] = []
 
         def write() -> bool:
@@ -266,44 +304,6 @@ def _merge(lines: list[dict[str, float]], parts: list[list[dict[str, float]]]) -
     for part in parts:
         for line, more in zip(lines, part, strict=False):
             line |= more
-
-
-def evaluation(
-    run: Run, best: BestWeights | None = None, stop: StopFlag | None = None
-) -> list[dict[str, float]]:
-    """Evaluate every seed's agent; return a line of metrics for each.
-
-    The seeds depend on the number of evaluations alone, so training's random streams do not move. Of several
-    processes the first evaluates, and the others wait where they next need it.
-
-    Args:
-        run: whose agents.
-        best: keeps those that are better than before.
-        stop: set, an evaluation that does not end soon is given up.
-
-    Raises:
-        Abandoned: it was.
-    """
-    clock, count = run.clock, run.config.eval_episodes
-    if ranks.rank():
-        clock.evaluations += 1
-        return [{} for _ in run.seeds]
-    firsts = [seed + clock.evaluations * count for seed in run.streams.seeds("eval")]
-    seeds, trace = env_seeds(firsts, count), value_trace(run.agent)
-    begin = chosen_stocks(run.agent, run.eval_env)
-    heard = stop if ranks.size() == 1 else None  # ranks go on together: none may leave on its own
-    episodes = evaluate(run.policy, run.eval_env, seeds=seeds, trace=trace, begin=begin, stop=heard)
-    metrics = [summary(of_seed) for of_seed in per_seed(episodes, len(firsts))]
-    if run.reference is not None:
-        for line in metrics:
-            line["eval/score"] = run.reference.score(line["eval/return_mean"])
-    clock.evaluations += 1
-    mean = sum(line["eval/return_mean"] for line in metrics) / len(metrics)
-    clock.last_return, clock.evaluated = mean if math.isfinite(mean) else None, clock.updates
-    clock.owes_evaluation = 0
-    if best is not None:
-        best.consider(metrics, firsts)
-    return metrics
 
 
 def save(run: Run, store: CheckpointStore, recorder: Recorder, *, final: bool) -> Path | None:

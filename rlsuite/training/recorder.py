@@ -82,7 +82,15 @@ class Recorder:
             return self._earlier_return
         return sum(self._returns.values()) / len(self._returns)
 
-    def log(self, step: int, updates: int, metrics: Mapping[str, Any], *, seed: int | None = None) -> None:
+    def log(
+        self,
+        step: int,
+        updates: int,
+        metrics: Mapping[str, Any],
+        *,
+        seed: int | None = None,
+        seconds: float | None = None,
+    ) -> None:
         """Write one line of metrics, forward it to the loggers, refresh the display.
 
         Args:
@@ -90,6 +98,7 @@ class Recorder:
             updates: gradient updates done.
             metrics: numbers by name; what is not finite is written as null.
             seed: whose numbers these are, where several agents are trained together.
+            seconds: of the run at which they were so; None is now.
 
         Raises:
             ValueError: a name in `metrics` is one of `CLOCK_KEYS`.
@@ -97,7 +106,7 @@ class Recorder:
         clash = metrics.keys() & {*CLOCK_KEYS, OWNER_KEY}
         if clash:
             raise ValueError(f"{sorted(clash)} are written by the recorder: choose other names")
-        seconds = self.seconds
+        seconds = self.seconds if seconds is None else seconds
         self._measure(step, updates, seconds)
         clocks = (step, updates, round(seconds, 3), *(round(rate, 2) for rate in self._rates))
         record = dict(zip(CLOCK_KEYS, clocks, strict=True))
