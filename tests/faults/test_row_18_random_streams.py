@@ -10,7 +10,7 @@ from toys import Poisoned
 
 from rlsuite.envs.make import make_env
 from rlsuite.errors import EnvironmentFailure
-from rlsuite.training import loop
+from rlsuite.training import evaluations
 from rlsuite.training.evaluate import evaluate, evaluate_run
 from rlsuite.training.loggers import Loggers
 
@@ -97,7 +97,7 @@ def test_evaluations_that_are_filmed_do_not_touch_training(tmp_path, monkeypatch
         videos.append(tmp_path / f"{len(videos)}.mp4")
         return evaluate(policy, env, **how, video=videos[-1], video_envs=2)
 
-    monkeypatch.setattr(loop, "evaluate", filming)
+    monkeypatch.setattr(evaluations, "evaluate", filming)
     runs.train(tmp_path / "filmed", "sac", **FILMED)
     assert [frames(video) > 1 for video in videos] == [True, True]
     runs.assert_same_run(tmp_path / "plain", tmp_path / "filmed")
