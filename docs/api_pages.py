@@ -14,7 +14,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("api", "training.callbacks", "training.loaded", "runs.config"),
         *("training.evaluate", "training.export", "hub.transfer"),
     ),
-    "Agents": ("agents.*",),
+    "Agents": ("agents.**",),
     "Environments": (
         *("envs.make", "envs.base", "envs.tasks.base", "envs.stock", "envs.discrete"),
         *("envs.gymnasium_view", "envs.sb3", "envs.tensors", "envs.split"),
@@ -30,17 +30,18 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "Names, extensions, errors": ("registry", "extensions", "strict", "errors"),
 }
-"""What other programs may use, by room: modules of rlsuite; `ROOM.*` is every module of a folder."""
+"""What other programs may use, by room: modules; `.*` is every module of a folder, `.**` also those below."""
 
 
 def modules(room: str) -> list[str]:
     """Return the modules of a room, without `rlsuite.`; a folder's in the order of their names."""
     names: list[str] = []
     for pattern in ROOMS[room]:
-        if not pattern.endswith(".*"):
+        folder, star, every = pattern.partition(".*")
+        if not star:
             names.append(pattern)
             continue
-        files = sorted((PACKAGE / pattern[:-2]).rglob("*.py"))
+        files = sorted((PACKAGE / folder).glob("**/*.py" if every else "*.py"))
         parts = [path.relative_to(PACKAGE).with_suffix("").parts for path in files]
         names += [".".join(words) for words in parts if not words[-1].startswith("_")]
     return names
