@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-long test-lowest test-newest test-rliable faults fuzz audit soak evidence gpu docs \
+.PHONY: help setup setup-dev demo test test-long test-lowest test-newest test-rliable faults fuzz audit soak evidence gpu docs links wheel \
 	commands lint types imports clean
 
 help: ## list the targets
@@ -37,6 +37,12 @@ test-rliable: ## let rliable itself say again what the tests hold our statistics
 
 docs: setup-dev ## build the documentation in build/docs; a warning is an error
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
+
+links: setup-dev ## ask every outside link of the documentation whether it still leads somewhere; needs the network
+	$(BIN)/python -m sphinx -b linkcheck -q docs build/links
+
+wheel: ## build sdist and wheel, check both, and try the wheel in a fresh environment outside the repository
+	PYTHON=$(PYTHON) .ci/wheel
 
 commands: setup-dev ## run the commands that README and docs show, in small: about an hour on one core
 	$(BIN)/python docs/run_commands.py
@@ -74,7 +80,7 @@ imports: setup-dev ## check who imports whom
 	$(BIN)/lint-imports
 
 clean: ## remove the virtual environment and all caches; runs stay
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) dist build docs/api .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find rlsuite tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup: $(VENV)/.core ## make .venv with what a run needs

@@ -15,6 +15,7 @@ release = version = __version__
 extensions = [
     *("myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"),
     "generated",  # docs/generated.py: flags and fields, from the dataclasses
+    "api_pages",  # docs/api_pages.py: a page for each module
 ]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]

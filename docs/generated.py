@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import api_pages
 from tyro import MISSING
 
 from rlsuite import presets, registry
@@ -133,6 +134,7 @@ def cell(text: str) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "api": api_pages.listed,
     "commands": command_pages,
     "agents": agent_tables,
     "plugins": plugin_tables,

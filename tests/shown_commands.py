@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))  # docs/api/ is made by the build
+LINKING = (*PAGES, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "SECURITY", "CHANGELOG")))
 COMMAND = re.compile(r"(?: {4})?((?:rlsuite|torchrun|python|make|pip) .*)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -47,7 +48,7 @@ def rlsuite_words(text: str) -> list[str] | None:
 def links() -> list[tuple[Path, str]]:
     """Return page and target of every link and picture outside code blocks."""
     found = []
-    for page in PAGES:
+    for page in LINKING:
         text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
         text = re.sub(r"`[^`\n]*`", "", text)
         found += [(page, target) for target in LINK.findall(text)]

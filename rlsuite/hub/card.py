@@ -68,13 +68,19 @@ def card(
         step: env steps of the checkpoint that is uploaded.
         resumable: all of the checkpoint is.
         license_name: an identifier of the Hub, or None: then the card names no licence.
+
+    Raises:
+        ConfigError: huggingface_hub, which writes the metadata, is not installed.
     """
+    try:
+        from huggingface_hub import ModelCard
+    except ModuleNotFoundError as error:
+        raise ConfigError(f'the model card needs {error.name}: pip install "rlsuite[hub]"') from error
     agent, env = str(config["agent_name"]), str(config["train"]["env"])
     train, name = config["train"], repo.rpartition("/")[2]
     rows = [_row(seed, records) for seed, records in curves.items()]
-    best = [records[-1]["eval/return_mean"] for records in curves.values()]
+    scores = [records[-1]["eval/return_mean"] for records in curves.values()]
     parts = [
-        _front(agent, env, best, license_name),
         f"# {agent} on {env}",
         f"A policy trained with rlsuite: {step:,} env steps, seeds "
         f"{', '.join(map(str, curves)) or train.get('seed', 0)}.",
@@ -110,26 +116,36 @@ def card(
         "## Configuration",
         _fence("toml", config_text.strip()),
     ]
-    return "\n\n".join(parts) + "\n"
+    front, body = _metadata(agent, env, scores, license_name), "\n\n".join(parts)
+    return str(ModelCard(f"---\n{front}\n---\n\n{body}\n"))
 
 
-def _front(agent: str, env: str, scores: Sequence[float], license_name: str | None) -> str:
-    """Return the card's metadata, as JSON, which is YAML too and needs no escaping rules of ours."""
-    facts: dict[str, Any] = {
-        "library_name": "rlsuite",
-        "tags": ["reinforcement-learning", "deep-reinforcement-learning", agent, env],
-    }
-    if license_name is not None:
-        facts["license"] = license_name
+def _metadata(agent: str, env: str, scores: Sequence[float], license_name: str | None) -> str:
+    """Return the card's metadata as YAML, by which the Hub lists and filters."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = []
     if scores:
         mean = sum(scores) / len(scores)
         std = math.sqrt(sum((score - mean) ** 2 for score in scores) / len(scores))
-        task = {"type": "reinforcement-learning", "name": "reinforcement-learning"}
-        metric = {"type": "mean_reward", "name": "mean_reward", "value": f"{mean:.2f} +/- {std:.2f}"}
-        result = {"task": task, "dataset": {"name": env, "type": env}, "metrics": [metric]}
-        facts["model-index"] = [{"name": agent, "results": [result]}]
-    lines = [f"{key}: {json.dumps(value)}" for key, value in facts.items()]
-    return "\n".join(["---", *lines, "---"])
+        results = [
+            EvalResult(
+                task_type="reinforcement-learning",
+                task_name="reinforcement-learning",
+                dataset_type=env,
+                dataset_name=env,
+                metric_type="mean_reward",
+                metric_name="mean_reward",
+                metric_value=f"{mean:.2f} +/- {std:.2f}",
+            )
+        ]
+    return ModelCardData(
+        library_name="rlsuite",
+        license=license_name,
+        tags=["reinforcement-learning", "deep-reinforcement-learning", agent, env],
+        model_name=agent if results else None,
+        eval_results=results or None,
+    ).to_yaml()
 
 
 def _row(seed: int, records: Sequence[Mapping[str, Any]]) -> str:

@@ -62,17 +62,22 @@ class Begin:
 
     def kept_id(self, name: str, make: Callable[[], str]) -> str:
         """Return the id that a logger has for this run: the one of the first session."""
-        path = self.folder / IDS_FILE
+        ids = self._ids()
+        if name not in ids:
+            ids[name] = make()
+            write_atomic(self.folder / IDS_FILE, (json.dumps(ids) + "\n").encode())
+        return ids[name]
+
+    def has_id(self, name: str) -> bool:
+        """Return whether a session before this one has kept an id for a logger."""
+        return name in self._ids()
+
+    def _ids(self) -> dict[str, str]:
         try:
-            ids = json.loads(path.read_bytes())
-            known = ids.get(name) if isinstance(ids, dict) else None
+            ids = json.loads((self.folder / IDS_FILE).read_bytes())
         except (OSError, ValueError, RecursionError):
-            ids, known = {}, None
-        if isinstance(known, str):
-            return known
-        made = make()
-        write_atomic(path, (json.dumps({**ids, name: made}) + "\n").encode())
-        return made
+            return {}
+        return {k: v for k, v in ids.items() if isinstance(v, str)} if isinstance(ids, dict) else {}
 
 
 def _tensorboard(begin: Begin) -> ScalarLogger | None:
@@ -139,18 +144,36 @@ def _mlflow(begin: Begin) -> ScalarLogger:
     import mlflow
     from torchrl.record.loggers.mlflow import MLFlowLogger
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{begin.folder.absolute()}/mlflow.db")
-    options = {"exp_name": PROJECT, "tracking_uri": uri, **begin.options}
-    mlflow.set_tracking_uri(options["tracking_uri"])
-    if begin.after is not None and (begin.folder / IDS_FILE).is_file():
-        os.environ["MLFLOW_RUN_ID"] = begin.kept_id("mlflow", str)  # what `start_run` goes on with
+    options: dict[str, Any] = {"exp_name": os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT), **begin.options}
+    if "tracking_uri" not in options:
+        options["tracking_uri"] = os.environ.get("MLFLOW_TRACKING_URI") or _mlflow_file(begin, options)
+    known = begin.after is not None and begin.has_id("mlflow")
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")}
     try:
-        made = MLFlowLogger(**options)
+        if known:  # what `start_run` goes on with; TorchRL's logger takes no run
+            os.environ["MLFLOW_RUN_ID"] = begin.kept_id("mlflow", str)
+        made = MLFlowLogger(**options)  # MLflow writes the address into the environment, of the next run, too
     finally:
-        os.environ.pop("MLFLOW_RUN_ID", None)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
     begin.kept_id("mlflow", lambda: made.experiment.info.run_id)
-    mlflow.log_params({key: str(value)[:500] for key, value in begin.flat.items()})
+    if not known:
+        mlflow.set_tag("mlflow.runName", begin.folder.name)
+    # A parameter of MLflow has one value for ever: what a later session has otherwise becomes a tag.
+    first = mlflow.get_run(made.experiment.info.run_id).data.params
+    values = {key: str(value)[:500] for key, value in begin.flat.items()}
+    mlflow.log_params({key: value for key, value in values.items() if key not in first})
+    mlflow.set_tags({key: value for key, value in values.items() if first.get(key, value) != value})
     return made
+
+
+def _mlflow_file(begin: Begin, options: dict[str, Any]) -> str:
+    """Return the URI of a database in the run folder, beside which artifacts lie, too."""
+    folder = begin.folder.absolute()
+    options.setdefault("artifact_location", (folder / "mlartifacts").as_uri())
+    return f"sqlite:///{folder}/mlflow.db"
 
 
 FACTORIES: dict[str, Callable[[Begin], ScalarLogger | None]] = {
@@ -250,9 +273,11 @@ def _wandb_video(target: Any, step: int, key: str, path: Path) -> None:
 
 
 def _finish(target: ScalarLogger) -> None:
-    """Close a logger by whichever of the usual methods its experiment has (a SummaryWriter, a W&B run)."""
+    """Close a logger as its experiment is closed: a SummaryWriter, a W&B run, an MLflow run."""
     experiment = getattr(target, "experiment", None)
     for method in ("close", "finish"):
         if callable(end := getattr(experiment, method, None)):
             end()
             return
+    if callable(leave := getattr(experiment, "__exit__", None)):
+        leave(None, None, None)

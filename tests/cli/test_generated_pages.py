@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def pages(generated):
 
 
 def test_every_part_is_on_a_page(generated, pages):
-    assert len(pages) == len(generated.PARTS) == 3
+    assert len(pages) == len(generated.PARTS) == 4
     assert not any("<!-- generated" in text for text in pages.values())
 
 
@@ -66,6 +67,18 @@ def test_every_field_is_in_its_table_with_its_default(kind, pages):
             )
             if isinstance(field.default, float):
                 assert f"| `{field.default}` |" in row
+
+
+def test_every_agent_and_plugin_is_in_the_api(generated, pages):
+    listed = set(re.findall(r"^- \[([\w.]+)\]\(api/([\w.]+)\.md\): .+", pages["api"], flags=re.MULTILINE))
+    assert all(shown == page for shown, page in listed)
+    names = {page for _, page in listed}
+    for kind in ("agent", "plugin"):
+        for name in getattr(registry, f"{kind}_names")():
+            module = getattr(registry, f"{kind}_class")(name).__module__.removeprefix("rlsuite.")
+            assert module in names
+    for name in names:
+        importlib.import_module(f"rlsuite.{name}")
 
 
 def test_nothing_is_without_an_explanation(generated):

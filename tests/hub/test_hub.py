@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import whole_runs
-from huggingface_hub import constants
+from huggingface_hub import ModelCard, constants
 from stand_in_hub import TOKEN, StandIn, name_of
 
 import rlsuite
@@ -94,16 +94,16 @@ def test_variables_say_where_and_who(run, hub, tmp_path):
 def test_the_card_says_what_it_is(run, hub):
     transfer.push(run, REPO, license_name="mit")
     card = hub.files(REPO)["README.md"].decode()
-    front = card.split("---")[1]
-    facts = {
-        key: json.loads(value) for key, _, value in (x.partition(": ") for x in front.strip().splitlines())
-    }
-    assert facts["library_name"] == "rlsuite" and facts["license"] == "mit"
-    assert "reinforcement-learning" in facts["tags"]
+    data = ModelCard(card).data  # as the Hub reads it
+    assert (data.library_name, data.license, data.model_name) == ("rlsuite", "mit", "sac")
+    assert {"reinforcement-learning", "sac", "gym:Pendulum-v1"} <= set(data.tags)
     lines = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
     final = [one["eval/return_mean"] for one in lines if one["step"] == 60 and "eval/return_mean" in one]
-    value = facts["model-index"][0]["results"][0]["metrics"][0]["value"]
-    assert float(value.split()[0]) == pytest.approx(np.mean(final), abs=0.01)
+    (result,) = data.eval_results
+    assert (result.metric_type, result.dataset_type) == ("mean_reward", "gym:Pendulum-v1")
+    mean, _, std = result.metric_value.split()
+    assert float(mean) == pytest.approx(np.mean(final), abs=0.01)
+    assert float(std) == pytest.approx(np.std(final), abs=0.01)
     for words in ("| 0 | 60 |", "| 1 | 60 |", "curve.png", "[train]", '"torchrl"', f"rlsuite pull {REPO}"):
         assert words in card
     assert str(run.parent) not in card

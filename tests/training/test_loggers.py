@@ -1,5 +1,6 @@
 """Loggers beside metrics.jsonl: one W&B run over resumes, hyper-parameters, CSV, own loggers."""
 
+import os
 import struct
 import sys
 import types
@@ -89,6 +90,31 @@ def test_csv_has_no_line_twice_after_a_resume(tmp_path):
                 recorder.log(step, step, {"loss/critic": step / 2})
     rows = (tmp_path / "csv" / "scalars" / "loss" / "critic.csv").read_text().split()
     assert rows == ["10,5.0", "20,10.0", "30,15.0", "40,20.0"]
+
+
+def test_a_resumed_run_is_one_mlflow_run_and_the_next_run_another(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    fields = {"loggers": ("mlflow",), "warmup_steps": 200, "eval_every": 200}
+    runs.train(tmp_path / "one", steps=200, **fields)
+    config = tmp_path / "one" / "config.toml"  # changed as `rlsuite resume --steps` does
+    config.write_text(
+        config.read_text().replace("\nsteps = 200\n", "\nsteps = 400\n")
+    )
+    runs.train(tmp_path / "one", steps=400, resume=True, **fields)
+    runs.train(tmp_path / "two", steps=200, **fields)
+    assert mlflow.active_run() is None and "MLFLOW_TRACKING_URI" not in os.environ
+    for name, steps in (("one", [200, 400]), ("two", [200])):
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path / name}/mlflow.db")
+        (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        assert (run.info.run_name, run.info.status) == (name, "FINISHED")
+        assert (run.data.params["train.env"], run.data.params["train.steps"]) == ("gym:ToyReach-v0", "200")
+        assert run.data.tags.get("train.steps") == ("400" if name == "one" else None)
+        history = client.get_metric_history(run.info.run_id, "eval/return_mean")
+        assert [item.step for item in history] == steps
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}  # nothing beside the run folders
 
 
 class Mine:
