@@ -14,7 +14,7 @@ from rlsuite.errors import ConfigError
 from rlsuite.registry import agent_class, agent_names, agent_traits
 from rlsuite.replay.memory import host_free_bytes
 from rlsuite.runs.checkpoint import CheckpointStore
-from rlsuite.runs.config import NO_ENV, OfflineConfig, TrainConfig
+from rlsuite.runs.config import NO_ENV, OfflineConfig, TrainConfig, check_prior
 from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.runs.runfolder import RunFolder, default_run_path
 from rlsuite.runs.signals import StopFlag
@@ -49,6 +49,7 @@ def train(
     Without `hooks` the callbacks are those that the configuration names.
     """
     hooks = hooks or Hooks(Callbacks(load_callbacks(config.callbacks)))
+    check_data(agent_class, config)
     if isinstance(config, OfflineConfig):
         check_columns(agent_class, agent_config, config)
         if config.then_online and issubclass(agent_class, StagedAgent):
@@ -64,13 +65,16 @@ def train(
                 "--then-online"
             )
         return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume, hooks=hooks)
-    check_data(agent_class, config)
     return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume, hooks=hooks)
 
 
 def check_data(agent_class: type[Agent], config: TrainConfig | OfflineConfig) -> None:
-    """Raise ConfigError for an agent of recorded data in a run that has none: it would copy its own noise."""
+    """Raise ConfigError for an agent of recorded data in a run that has none: it would copy its own noise.
+
+    Also for prior data without use, and for what is of prior data where there are none.
+    """
     check_rollouts(agent_class, config)
+    check_prior(config)
     if agent_class.needs_data and not isinstance(config, OfflineConfig):
         raise ConfigError(
             f"{agent_class.__name__} learns from recorded data: name some with --dataset "
@@ -249,6 +253,8 @@ def check_extension(path: Path, train: TrainConfig | OfflineConfig, steps: int) 
     offline = train.steps if isinstance(train, OfflineConfig) and train.then_online else None
     if offline is not None and at > offline != steps:
         raise ConfigError(f"--steps {steps:,}: {path} acts online already, after {offline:,} updates on data")
+    if steps == offline:
+        return  # as it was
     if steps < min(at, goal(train)):
         raise ConfigError(
             f"--steps {steps:,}: {path} has done {at:,} of {goal(train):,} already; give a greater total"
