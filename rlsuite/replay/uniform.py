@@ -133,7 +133,7 @@ class UniformReplay:
 
     @property
     def new_share(self) -> float | None:
-        """The share of stored transitions, and so of batches, that were not recorded before; None without data."""
+        """The share of stored transitions, and so of batches, that is no recorded data; None without data."""
         if not self.preloaded:
             return None
         left = max(0, self.preloaded - (self.total - len(self)))
