@@ -153,7 +153,7 @@ def vector_step(run: OnlineRun, recorder: Recorder | None) -> None:
             if (stopped := plugin.stop_mask(step)) is not None:
                 truncated = truncated | (stopped & ~result.terminated)
     done = result.terminated | truncated
-    run.episodes.add(result.reward, done)
+    run.episodes.add(result.reward, done, env.success)
     reward = result.reward if run.reward is None else run.reward(result.reward)
     if (scale := run.agent.reward_scale) is not None:
         run.td.set("carried_return", scale.observe(reward, done, run.td.get("carried_return", None)))
@@ -213,7 +213,8 @@ def env_metrics(run: OnlineRun) -> list[dict[str, float]]:
     shared = {"env/nan_resets": ranks.count(run.env.nan_resets), "replay/rows": transitions}
     if (new := run.replay.new_share) is not None:
         shared["replay/new_share"] = new
-    return [episodes | shared for episodes in run.episodes.take()]
+    pairs = zip(run.episodes.take(), run.episodes.regrets(run.reference), strict=True)
+    return [episodes | regret | shared for episodes, regret in pairs]
 
 
 def check_envs(run: OnlineRun, folder: Path) -> None:

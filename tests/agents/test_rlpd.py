@@ -75,7 +75,7 @@ def test_the_actor_moves_at_the_last_of_the_updates_of_an_env_step():
 
 
 def test_with_one_pair_and_no_recorded_rows_it_is_sac():
-    """The preset without its critics, norms and updates; whole runs are in tests/training/test_mixed_runs.py."""
+    """The preset without its critics, norms and updates; whole runs: tests/training/test_mixed_runs.py."""
     run, fields = load_preset("sac", "rlpd", "Hopper")
     assert (run["offline_share"], run["updates_per_step"], fields["delay"]) == (0.5, 20.0, 20)
     plain = {"critics": 2, "target_subset": 2, "layer_norm": False, "actor_value": "min", "delay": 1}
