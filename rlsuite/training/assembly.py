@@ -224,6 +224,7 @@ def online_run(
         len(streams),
         on_policy=isinstance(agent, OnPolicyAgent),
         recorded=recorded,
+        failure_reward=type(agent).online_columns(agent.config).failure_reward,
         gamma=agent.gamma,
         device=learner.device,
         generator=streams.source("sample"),

@@ -42,7 +42,9 @@ class Prior(NamedTuple):
         except ValueError as error:
             raise ConfigError(str(error)) from error
         device = next(agent.parameters()).device
-        rows = self.data.rows.select(*USUAL).to(device)
+        wanted = type(agent).online_columns(agent.config)
+        rows = self.data.rows.select(*USUAL, *(["return"] if wanted.returns else [])).to(device)
+        rows = rows.exclude(("next", "action"))
         episodes = self.data.episodes.to(device)
         return OfflineReplay(rows, episodes, batch_size=count, gamma=agent.gamma, generator=generator)
 

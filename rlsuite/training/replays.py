@@ -20,6 +20,7 @@ def new_replay(
     *,
     on_policy: bool = False,
     recorded: OfflineReplay | None = None,
+    failure_reward: float | None = None,
     **more: Any,
 ) -> UniformReplay:
     """Make an empty replay for this process's share of the transitions.
@@ -30,6 +31,7 @@ def new_replay(
         seeds: agents, each with transitions of its own.
         on_policy: for an agent that learns from one rollout at a time.
         recorded: what is mixed into every batch, as many rows as a batch of it has.
+        failure_reward: of returns in mixed batches, see `rlsuite.replay.mixed.returns_to_go`.
         more: arguments of `UniformReplay`.
 
     Raises:
@@ -47,7 +49,7 @@ def new_replay(
     if config.replay == "her":
         return HerReplay(capacity, goals=goals_of(env, config), k=config.her_k, **ring)
     if recorded is not None:
-        return MixedReplay(capacity, recorded=recorded, **ring)
+        return MixedReplay(capacity, recorded=recorded, failure_reward=failure_reward, **ring)
     return UniformReplay(capacity, **ring)
 
 

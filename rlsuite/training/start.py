@@ -56,14 +56,7 @@ def train(
             raise ConfigError(
                 f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
             )
-        # Returns to go are no obstacle: who asks for them goes on without (Cal-QL).
-        if config.then_online and any(
-            agent_class.columns(agent_config)._replace(returns=False, failure_reward=None)
-        ):
-            raise ConfigError(
-                f"{agent_class.__name__} learns from columns that only recorded data have: leave out "
-                "--then-online"
-            )
+        check_online_columns(agent_class, agent_config, config)
         return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume, hooks=hooks)
     return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume, hooks=hooks)
 
@@ -79,6 +72,21 @@ def check_data(agent_class: type[Agent], config: TrainConfig | OfflineConfig) ->
         raise ConfigError(
             f"{agent_class.__name__} learns from recorded data: name some with --dataset "
             "(rlsuite list datasets)"
+        )
+
+
+def check_online_columns(agent_class: type[Agent], agent_config: Any, config: OfflineConfig) -> None:
+    """Raise ConfigError where an agent would need online what only recorded data have."""
+    wanted = agent_class.online_columns(agent_config)
+    if config.then_online and (wanted.next_action or wanted.expert):
+        raise ConfigError(
+            f"{agent_class.__name__} learns from columns that only recorded data have: leave out "
+            "--then-online"
+        )
+    if config.then_online and wanted.returns and config.offline_share is None:
+        raise ConfigError(
+            f"{agent_class.__name__} learns from returns online, too, which mixed batches alone have: add "
+            "--offline-share 0.5"
         )
 
 
@@ -158,6 +166,7 @@ def try_out(cls: type[Agent], config: RunConfig) -> None:
     check_data(cls, train)
     if isinstance(train, OfflineConfig):
         check_columns(cls, config.agent, train)
+        check_online_columns(cls, config.agent, train)
     if train.env in ("", NO_ENV):
         return  # the data know it, or there is none
     try:

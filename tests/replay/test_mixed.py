@@ -1,10 +1,11 @@
 """Batches of recorded and new transitions."""
 
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
 
-from rlsuite.replay.mixed import MixedReplay, interleaved, recorded_of
+from rlsuite.replay.mixed import MixedReplay, interleaved, recorded_of, returns_to_go
 from rlsuite.replay.offline import OfflineReplay
 from rlsuite.replay.uniform import UniformReplay
 
@@ -124,3 +125,66 @@ def test_a_single_replay_says_how_much_of_it_is_new():
         ring.extend(rows(first, 2))
         shares.append(ring.new_share)
     assert shares == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+# Returns
+
+
+def with_returns(gamma=0.5, failure_reward=None, seeds=1):
+    """A mixed replay of two envs a seed whose data have returns, 7 for all."""
+    generator = source(seeds)
+    table = rows(0, 20)
+    table["return"] = torch.full((20, 1), 7.0)
+    old = OfflineReplay(table, torch.tensor([[0, 20]]), batch_size=4, gamma=gamma, generator=generator)
+    ring = {"num_envs": 2 * seeds, "batch_size": 8, "gamma": gamma, "generator": generator}
+    return MixedReplay(12 * seeds, recorded=old, failure_reward=failure_reward, **ring)
+
+
+def step(replay, *rewards, ends=()):
+    """One vector step; observations are the rewards."""
+    reward = torch.tensor(rewards).unsqueeze(-1)
+    done = torch.tensor([env in ends for env in range(len(rewards))])
+    none = torch.zeros_like(done)
+    replay.extend_arrays(reward, reward.expand(-1, 2), reward, reward, none, done, done)
+
+
+def known(replay):
+    """Returns by reward, of a batch large enough to have all; infinite ones are left out."""
+    pairs = {}
+    for batch in replay.batches(50):
+        for reward, to_go in zip(batch.reward[1::2].tolist(), batch.returns[1::2].tolist(), strict=True):
+            pairs[reward] = to_go
+        assert batch.returns[::2].tolist() == [7.0] * 4
+    return {reward: to_go for reward, to_go in pairs.items() if to_go > -float("inf")}
+
+
+def test_returns_are_known_when_an_episode_ends():
+    replay = with_returns()
+    step(replay, 1.0, 100.0)
+    step(replay, 2.0, 200.0)
+    assert known(replay) == {}
+    step(replay, 4.0, 400.0, ends=(0,))
+    assert known(replay) == {4.0: 4.0, 2.0: 4.0, 1.0: 3.0}
+    step(replay, 8.0, 800.0, ends=(0, 1))
+    wanted = {4.0: 4.0, 2.0: 4.0, 1.0: 3.0, 8.0: 8.0, 800.0: 800.0, 400.0: 800.0, 200.0: 600.0, 100.0: 400.0}
+    assert known(replay) == wanted
+    again = with_returns()
+    again.load(replay.state_dict(), iter([dict(chunk.rows) for chunk in replay.chunks()]))
+    assert known(again) == wanted
+    for number in range(5):  # the ring of six vector steps goes round
+        step(replay, 16.0 + number, 1600.0 + number, ends=(0,) if number == 4 else ())
+    last = known(replay)
+    assert last == {20.0: 20.0, 19.0: 29.0, 18.0: 32.5, 17.0: 33.25, 16.0: 32.625, 8.0: 8.0, 800.0: 800.0}
+    loaded = with_returns()
+    loaded.load(replay.state_dict(), iter([dict(chunk.rows) for chunk in replay.chunks()]))
+    assert known(loaded) == last
+
+
+def test_failed_episodes_are_worth_their_failure_for_ever():
+    """Numeric test 10 of the specification, with rewards of 10 r - 5."""
+    assert returns_to_go(np.array([-5.0, -5.0, 5.0]), 0.99).tolist() == pytest.approx([-5.0495, -0.05, 5.0])
+    assert returns_to_go(np.array([-5.0, -5.0]), 0.99, -5.0).tolist() == pytest.approx([-500.0, -500.0])
+    assert returns_to_go(np.array([-5.0, 5.0]), 0.99, -5.0).tolist() == pytest.approx([-0.05, 5.0])
+    replay = with_returns(0.99, -5.0)
+    step(replay, -5.0, 5.0, ends=(0, 1))
+    assert known(replay) == {-5.0: pytest.approx(-500.0), 5.0: 5.0}

@@ -153,3 +153,74 @@ def test_what_cannot_be_mixed_is_refused(changes, said):
 def test_offline_fields_that_do_not_fit(tmp_path, recorded, changes, said):
     with pytest.raises(ConfigError, match=said):
         learn(tmp_path / "run", recorded, **changes)
+
+
+# Agents whose batches have more offline than online
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_rebrac_goes_on_online_and_its_penalty_relaxes(tmp_path, recorded, monkeypatch, share):
+    batches, factors, kind = [], [], agent_class("rebrac")
+    update = kind.update
+
+    def watch(self, batch):
+        batches.append(batch)
+        factors.append(self.penalty_factor().item())
+        return update(self, batch)
+
+    monkeypatch.setattr(kind, "update", watch)
+    fields = {"then_online": 40, "offline_share": share}
+    learn(tmp_path / "whole", recorded, "rebrac", **fields)
+    assert [batch.next_action is None for batch in batches] == [False] * 60 + [True] * 40
+    assert factors[:60] == [1.0] * 60
+    assert factors[60:] == pytest.approx([max(0.5, 1 - done / 40) for done in range(40)])
+
+
+def test_rebrac_resumes_bit_for_bit(tmp_path, recorded):
+    """Stopped in the online phase: how much is left of it is in the checkpoint."""
+    fields = {"then_online": 40, "offline_share": 0.5, "eval_every": 0}
+    learn(tmp_path / "whole", recorded, "rebrac", **fields)
+    stop = StopsAt(80)
+    result = learn(tmp_path / "broken", recorded, "rebrac", stop=stop, **fields)
+    assert result.interrupted and result.env_steps == 80
+    learn(tmp_path / "broken", recorded, "rebrac", resume=True, **fields)
+    runs.assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+class StopsAt:
+    """A stop flag that is set when it was asked for the n-th time, which is after the n-th step."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    @property
+    def stop(self):
+        self.left -= 1
+        return 15 if self.left <= 0 else None
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_cal_ql_has_returns_in_mixed_batches_where_it_calibrates_online(
+    tmp_path, recorded, monkeypatch, online
+):
+    batches = watched(monkeypatch, "cql")
+    fields = {"calibrated": True, "calibrated_online": online, "actions": 2}
+    learn(tmp_path / "run", recorded, "cql", fields, then_online=40, offline_share=0.5)
+    assert all(bool(batch.returns.isfinite().all()) for batch in batches[:60])
+    if not online:
+        assert all(batch.returns is None for batch in batches[60:])
+        return
+    known = [batch.returns.isfinite() for batch in batches[60:]]
+    assert all(bool(each[::2].all()) for each in known)  # recorded rows
+    assert not known[0][1::2].any() and known[-1][1::2].any()  # new ones, whose first episode has ended
+    learn(tmp_path / "broken", recorded, "cql", fields, then_online=30, offline_share=0.5)
+    learn(tmp_path / "broken", recorded, "cql", fields, then_online=40, offline_share=0.5, resume=True)
+    runs.assert_same_run(tmp_path / "run", tmp_path / "broken")
+
+
+def test_cal_ql_online_needs_mixed_batches(tmp_path, recorded):
+    fields = {"calibrated": True, "calibrated_online": True}
+    with pytest.raises(ConfigError, match="add --offline-share"):
+        learn(tmp_path / "run", recorded, "cql", fields, then_online=10)
+    with pytest.raises(ConfigError, match="set calibrated, too"):
+        agent_class("cql").Config(calibrated_online=True)
