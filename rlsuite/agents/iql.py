@@ -29,6 +29,7 @@ from rlsuite.blocks.heads import (
     log_density,
 )
 from rlsuite.blocks.mlp import Activation, orthogonal_
+from rlsuite.blocks.networks import NetShape
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.schedule import CosineRate
 from rlsuite.bounds import (
@@ -123,8 +124,11 @@ def clipped_share(q: Tensor, value: Tensor, config: IQLConfig) -> Tensor:
     return (q - value > config.exp_clip * config.loss_temperature).to(q.dtype).mean(-1)
 
 
-def advantage_weights(q: Tensor, value: Tensor, beta: float, max_weight: float) -> Tensor:
-    """min(exp(beta (q - v)), max_weight), `[N]`, without gradient; the bound stands before exp overflows."""
+def advantage_weights(q: Tensor, value: Tensor, beta: float | Tensor, max_weight: float) -> Tensor:
+    """min(exp(beta (q - v)), max_weight), `[N]`, without gradient; the bound stands before exp overflows.
+
+    `beta` is one number, or one for each row, `[N]`.
+    """
     advantage = (q - value).detach()
     return (beta * advantage).clamp(max=math.log(max_weight)).exp()
 
@@ -186,10 +190,7 @@ class IQL(Agent):
         """Make actor, twin critics with their target, and value network."""
         sizes, shape = (spaces.observation, spaces.action), self.net_shape()
         dropped = replace(shape, dropout=config.dropout, dropout_generator=self.generators["learn"])
-        if config.deterministic:
-            self.actor = DeterministicActor(*sizes, dropped)
-        else:
-            self.actor = UnsquashedActor(*sizes, dropped, log_std_range=(config.log_std_min, LOG_STD_MAX))
+        self.actor = self.make_actor(*sizes, dropped)
         self.critic = ScalarCritic(*sizes, shape, members=2)
         self.value = ValueNetwork(spaces.observation, replace(shape, layer_norm=config.value_layer_norm))
         if config.init == "orthogonal":
@@ -210,6 +211,23 @@ class IQL(Agent):
         std = config.exploration_noise
         self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, std)
 
+    def make_actor(
+        self, observation: int, action: int, shape: NetShape
+    ) -> UnsquashedActor | DeterministicActor:
+        """Return the actor of observations of this length."""
+        if self.config.deterministic:
+            return DeterministicActor(observation, action, shape)
+        std_range = (self.config.log_std_min, LOG_STD_MAX)
+        return UnsquashedActor(observation, action, shape, log_std_range=std_range)
+
+    def policy_loss(
+        self, batch: Batch, q: Tensor, value: Tensor, noise: Noise
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the actor's loss, `[]`, and metrics, for lagged values q and state values of rows, `[N]`."""
+        config = self.config
+        weights = advantage_weights(q, value, config.beta, config.max_weight)
+        return extraction_loss(self.actor, batch, weights, noise), {"weight/mean": weights.mean(-1)}
+
     def learn(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
         """Step value network, actor and critics in the configured order, then the targets."""
         config, official = self.config, self.config.order == "official"
@@ -229,8 +247,7 @@ class IQL(Agent):
         else:
             with torch.no_grad():
                 next_value = self.value(batch.next_observation)
-        weights = advantage_weights(old_q, value, config.beta, config.max_weight)
-        policy_loss = extraction_loss(self.actor, batch, weights, noise)
+        policy_loss, of_policy = self.policy_loss(batch, old_q, value, noise)
         q = self.critic(batch.observation, batch.action)
         q_loss = self.critic_objective(q, self.critic_target(batch, next_value, config), batch, config)
         # No loss has a gradient for another's parameters: one backward serves what steps together.
@@ -238,15 +255,18 @@ class IQL(Agent):
         norm = self.rest_optimizer.descend(loss)
         self.actor_rate.step()
         polyak(self.target_critic, self.critic, config.tau)
-        return metrics | {
-            "loss/value": loss_of_value.detach(),
-            "loss/actor": policy_loss.detach(),
-            "loss/critic": q_loss.detach(),
-            "q/mean": q.detach().mean((-2, -1)),
-            "value/mean": value.detach().mean(-1),
-            "weight/mean": weights.mean(-1),
-            "grad_norm/rest": norm,
-        }
+        return (
+            metrics
+            | of_policy
+            | {
+                "loss/value": loss_of_value.detach(),
+                "loss/actor": policy_loss.detach(),
+                "loss/critic": q_loss.detach(),
+                "q/mean": q.detach().mean((-2, -1)),
+                "value/mean": value.detach().mean(-1),
+                "grad_norm/rest": norm,
+            }
+        )
 
     @torch.no_grad()
     def values(self, batch: TensorDictBase) -> TensorDict:
@@ -262,9 +282,9 @@ class IQL(Agent):
 
         Not by the value network: that is an expectile over the data's actions, not the policy's value.
         """
-        observation = self.normalized(observation)
-        with evaluating(self.actor):
-            policy = self.actor(observation)
+        observation, actor = self.normalized(observation), self.policy.module.actor
+        with evaluating(actor):
+            policy = actor(observation)
         action = policy.mean if isinstance(policy, Gaussian) else policy
         value = self.critic(observation, action).mean(-2)
         return StateValue(value, torch.zeros_like(value))

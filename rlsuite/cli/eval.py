@@ -9,7 +9,14 @@ from typing import Annotated
 from tyro import conf
 
 from rlsuite.bounds import Bounds, EnvCount, check_bounds
-from rlsuite.command.arguments import check_checkpoint, check_run, check_video, import_modules, parse
+from rlsuite.command.arguments import (
+    check_checkpoint,
+    check_run,
+    check_video,
+    import_modules,
+    option_values,
+    parse,
+)
 from rlsuite.command.helptext import HelpPage
 from rlsuite.errors import ConfigError
 
@@ -18,7 +25,15 @@ PROG = "rlsuite eval"
 
 PAGE = HelpPage(
     topics={
-        "policy and episodes": ("checkpoint", "episodes", "seed", "seed_index", "same_episodes", "import"),
+        "policy and episodes": (
+            "checkpoint",
+            "episodes",
+            "seed",
+            "seed_index",
+            "same_episodes",
+            "agent_option",
+            "import",
+        ),
         "output": ("video", "video_envs", "json"),
     },
     examples=(
@@ -49,6 +64,9 @@ class EvalArgs:
     """mp4 file for the first episode (needs the extra `video`)."""
     video_envs: Annotated[int, Bounds(1, 1_024), conf.arg(aliases=["--video-worlds"])] = 1
     """Episodes that the video shows side by side, e.g. 9."""
+    agent_option: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(metavar="KEY=VALUE")] = ()
+    """Another value of a field of the agent that its policy reads, e.g. strength=8 of famo2o; may be given
+    several times."""
     json: bool = False
     """Print one JSON object and nothing else."""
     imports: Annotated[conf.UseAppendAction[tuple[str, ...]], conf.arg(name="import", metavar="MODULE")] = ()
@@ -85,6 +103,7 @@ def run(argv: Sequence[str]) -> int:
         seed_index=args.seed_index,
         video_envs=args.video_envs,
         same=args.same_episodes,
+        agent_options=option_values(args.agent_option, "--agent-option"),
     )
     if args.json:
         print(json.dumps(metrics))

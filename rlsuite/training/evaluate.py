@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -272,7 +272,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def evaluate_run(
+def evaluate_run(  # noqa: PLR0913 (the flags of a command)
     path: Path,
     *,
     episodes: int,
@@ -282,6 +282,7 @@ def evaluate_run(
     seed_index: int | None = None,
     video_envs: int = 1,
     same: bool = False,
+    agent_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the saved policies of a run on the run's environment, on the CPU, in Gymnasium's precision.
 
@@ -294,6 +295,7 @@ def evaluate_run(
         seed_index: which agent of a run with several seeds, from 0; None is all of them.
         video_envs: how many episodes the video shows side by side.
         same: with "best", play the episodes of the evaluation that was best, not `episodes` from `seed`.
+        agent_options: other values of the agent's fields; see `rlsuite.training.savedrun.load_run`.
 
     Returns:
         return_mean, return_std, length_mean, value_error (of agents with critics), stac_value_error (where
@@ -311,7 +313,7 @@ def evaluate_run(
     from rlsuite.training.rng import SeedStreams
     from rlsuite.training.savedrun import load_run
 
-    run = load_run(path, which)
+    run = load_run(path, which, agent_options)
     config, train = run.config, run.config.train
     if seed_index is not None and not 0 <= seed_index < train.seeds:
         raise ConfigError(f"seed index {seed_index}: {path} has {train.seeds} agent(s), counted from 0")

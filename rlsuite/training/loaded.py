@@ -37,10 +37,16 @@ class LoadedPolicy:
         facts: run, agent, environment, env steps, seed and versions, for a record.
     """
 
-    def __init__(self, run: Path, checkpoint: str | int, seed_index: int) -> None:
+    def __init__(
+        self,
+        run: Path,
+        checkpoint: str | int,
+        seed_index: int,
+        agent_options: Mapping[str, Any] | None = None,
+    ) -> None:
         if isinstance(checkpoint, bool) or not isinstance(checkpoint, str | int):
             raise ConfigError(f'checkpoint = {checkpoint!r}: name "last", "best" or its number of env steps')
-        saved = load_run(run, str(checkpoint))
+        saved = load_run(run, str(checkpoint), agent_options)
         train = saved.config.train
         if not 0 <= seed_index < train.seeds:
             raise ConfigError(f"seed index {seed_index}: {run} has {train.seeds} agent(s), counted from 0")
@@ -244,7 +250,13 @@ def _described(observation: Any) -> str:
     return f"shape {np.shape(observation)}" if hasattr(observation, "shape") else type(observation).__name__
 
 
-def load(run: str | Path, *, checkpoint: str | int = "last", seed_index: int = 0) -> LoadedPolicy:
+def load(
+    run: str | Path,
+    *,
+    checkpoint: str | int = "last",
+    seed_index: int = 0,
+    agent_options: Mapping[str, Any] | None = None,
+) -> LoadedPolicy:
     """Read the policy of a run folder, which may still be training.
 
     Args:
@@ -252,9 +264,10 @@ def load(run: str | Path, *, checkpoint: str | int = "last", seed_index: int = 0
         checkpoint: "last", "best" (the weights of the best evaluation), or the env steps of a checkpoint that
             was kept.
         seed_index: which agent of a run with several seeds, from 0.
+        agent_options: other values of fields that the agent's policy reads, `{"strength": 8.0}` of famo2o.
 
     Raises:
-        ConfigError: no such run, checkpoint or agent.
+        ConfigError: no such run, checkpoint, agent or field.
         DataError: there is no usable checkpoint.
     """
-    return LoadedPolicy(Path(run), checkpoint, seed_index)
+    return LoadedPolicy(Path(run), checkpoint, seed_index, agent_options)

@@ -1,9 +1,10 @@
 """A run read back from its folder: its configuration, a checkpoint that verifies, and the agent in it."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rlsuite.agents.base import Agent
 from rlsuite.envs.base import VectorEnv
@@ -12,6 +13,7 @@ from rlsuite.registry import agent_class
 from rlsuite.runs.checkpoint import CheckpointStore, Loaded
 from rlsuite.runs.mapping import RunConfig, config_from_dict
 from rlsuite.runs.runfolder import BEST_FOLDER, RunFolder
+from rlsuite.strict import from_mapping, to_mapping
 from rlsuite.training import state
 from rlsuite.training.assembly import new_agent
 from rlsuite.training.best import BestEvaluation, evaluations_of
@@ -61,19 +63,23 @@ class SavedRun:
         return evaluations_of(self.loaded, self.config.train.seeds)
 
 
-def load_run(path: Path, which: str) -> SavedRun:
+def load_run(path: Path, which: str, agent_options: Mapping[str, Any] | None = None) -> SavedRun:
     """Read a run, which may still be training.
 
     Args:
         path: the run folder.
         which: "last", "best", or the env steps of a checkpoint.
+        agent_options: other values of the agent's fields, such as FamO2O's strength; the weights must fit.
 
     Raises:
-        ConfigError: `path` is no run folder, or `which` is none of the above.
+        ConfigError: `path` is no run folder, `which` is none of the above, or the agent has no such field.
         DataError: there is no usable checkpoint.
     """
     folder = RunFolder.open(path)
     config = config_from_dict(folder.config(), lambda name: agent_class(name).Config)
+    if agent_options:
+        values = {**to_mapping(config.agent), **agent_options}
+        config = replace(config, agent=from_mapping(type(config.agent), values, "agent option"))
     check_which(which)
     store, best = CheckpointStore(folder.checkpoints), CheckpointStore(folder.path / BEST_FOLDER)
     if which == "best":  # runs of before they were kept have a checkpoint that scored best

@@ -166,6 +166,7 @@ def test_compiled_updates_of_every_agent_are_the_eager_ones(record_property, nam
         ("iql", {"value_loss": "gumbel", "critic_loss": "huber", "random_actions": 1}),
         ("iql", {"value_loss": "chi2", "value_layer_norm": True}),
         ("iql", {"value_loss": "tv", "order": "torchrl"}),
+        ("famo2o", {"dropout": 0.1, "lead": (2,)}),
         ("odice", {"gradient": "semi", "twin": False}),
         ("odice", {"gradient": "true", "value_layer_norm": False, "tanh_mean": True}),
         ("d_eta_n", {"utility": "lower", "spaces": STOCKED, "normalize_observations": True}),
