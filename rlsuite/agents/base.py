@@ -203,6 +203,14 @@ class Agent(nn.Module):
         """Return which further columns of recorded data an agent with this configuration learns from."""
         return Columns()
 
+    @classmethod
+    def online_columns(cls, config: Any) -> Columns:
+        """Return which of them batches must have online, too; only returns can be had there.
+
+        Who asks for returns of recorded data alone goes on without them.
+        """
+        return cls.columns(config)._replace(returns=False, failure_reward=None)
+
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return `q` and `td_error`, each `[N]`, for the transitions of `batch`, without gradient."""
         raise NotImplementedError(f"{type(self).__name__} has no critics: it cannot value transitions")

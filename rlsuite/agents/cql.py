@@ -82,12 +82,17 @@ class CQLConfig:
     """Bootstrap from the best of `actions` draws of the policy instead of from one."""
     calibrated: bool = False
     """Cal-QL: values of the policy's actions count as the recorded return at least, offline."""
+    calibrated_online: bool = False
+    """Cal-QL in mixed batches online, too, by recorded returns and those of finished episodes (its authors);
+    without it calibration ends with the data (CORL)."""
     failure_reward: float | None = None
     """Cal-QL on sparse tasks: an episode that ends with this reward has failed, and is worth it for ever."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range, and a failure's reward that nothing reads."""
         check_bounds(self)
+        if self.calibrated_online and not self.calibrated:
+            raise ConfigError("calibrated_online = True: it continues calibration: set calibrated, too")
         if self.failure_reward is not None and not self.calibrated:
             raise ConfigError(
                 f"failure_reward = {self.failure_reward:g}: only Cal-QL reads it: set calibrated, too"
@@ -253,6 +258,11 @@ class CQL(SAC):
     def columns(cls, config: CQLConfig) -> Columns:
         """Return that Cal-QL's batches need the recorded returns."""
         return Columns(returns=config.calibrated, failure_reward=config.failure_reward)
+
+    @classmethod
+    def online_columns(cls, config: CQLConfig) -> Columns:
+        """Return that Cal-QL's batches have returns online where calibration goes on there."""
+        return cls.columns(config) if config.calibrated_online else Columns()
 
     def learn(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
         """Step actor and temperature, then the critics, all on old networks' losses; then the targets."""

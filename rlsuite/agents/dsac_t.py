@@ -9,7 +9,7 @@ axes are independent seeds, whose losses stay apart.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -43,6 +43,10 @@ class DSACTConfig:
     """Trunk of actor and critics; residual ones have a stem and a block for every further width."""
     activation: Activation = "gelu"
     """Activation of all hidden layers."""
+    layer_norm: bool = False
+    """Normalise the critics' hidden layers (our choice for mixed batches, after RLPD)."""
+    entropy_backup: bool = True
+    """The critics' targets have the entropy bonus; without it the actor's loss alone has it."""
     normalize_observations: bool = False
     """Feed all networks observations standardised by running mean and std (replayed rows)."""
     gamma: UnitInterval = 0.99
@@ -105,7 +109,10 @@ def sample_action(actor: Actor, box: Box, observation: Tensor, noise: Noise) -> 
 def sample_targets(
     target_actor: Actor, target_critic: Critic, batch: Batch, alpha: Tensor, box: Box, noise: Noise
 ) -> tuple[Tensor, Tensor]:
-    """Draw the next action from the target policy and both twins' returns; give y_q and y_z, `[N]`."""
+    """Draw the next action from the target policy and both twins' returns; give y_q and y_z, `[N]`.
+
+    `alpha` is the weight of the entropy bonus in both.
+    """
     action, log_prob = sample_action(target_actor, box, batch.next_observation, noise)
     next_returns = target_critic(batch.next_observation, action)
     return return_targets(batch, next_returns, noise.normal(next_returns.mean), log_prob, alpha)
@@ -125,6 +132,11 @@ def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Te
     return -(log_alpha.squeeze(-1) * (log_prob.detach().mean(-1) + target_entropy))
 
 
+def backed_up(alpha: Tensor, config: DSACTConfig) -> Tensor:
+    """Return the weight of the entropy bonus in the critics' targets: alpha, or 0 where it is left out."""
+    return alpha if config.entropy_backup else torch.zeros_like(alpha)
+
+
 class DSACT(Agent):
     """The learner: twin Gaussian critics, squashed Gaussian actor, learnt temperature, two targets."""
 
@@ -141,7 +153,7 @@ class DSACT(Agent):
         """Make actor, twin critics, their targets, temperature and running stds."""
         sizes, shape = (spaces.observation, spaces.action), self.net_shape()
         self.actor = GaussianActor(spaces.shown, spaces.action, shape, log_std_range=LOG_STD_RANGE)
-        self.critic = GaussianCritic(*sizes, shape, members=2)
+        self.critic = GaussianCritic(*sizes, replace(shape, layer_norm=config.layer_norm), members=2)
         self.log_alpha = nn.Parameter(torch.full((*self.lead, 1), math.log(config.alpha_init)))
         self.register_buffer("spread", torch.zeros(*self.lead, 2))
         self.register_buffer("spread_count", torch.zeros((), dtype=torch.int64))
@@ -176,7 +188,8 @@ class DSACT(Agent):
         """
         config, box = self.config, self.box
         alpha = self.log_alpha.detach().exp()
-        y_q, y_z = sample_targets(self.target_actor, self.target_critic, batch, alpha, box, noise)
+        bonus = backed_up(alpha, config)
+        y_q, y_z = sample_targets(self.target_actor, self.target_critic, batch, bonus, box, noise)
         returns = self.critic(batch.observation, box(batch.action))
         move_spread(self.spread, self.spread_count, returns.std, config.tau_spread)
         loss = critic_loss(returns, y_q, y_z, self.spread, config.critic_loss)
@@ -206,7 +219,10 @@ class DSACT(Agent):
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the smaller mean as `q` and its distance to the expected target as `td_error`, `[N]`."""
         tensors, noise = self.normalized_batch(self.read(batch)), Noise(self.generators["learn"])
-        networks, alpha = (self.target_actor, self.target_critic), self.log_alpha.exp()
+        networks, alpha = (
+            (self.target_actor, self.target_critic),
+            backed_up(self.log_alpha.exp(), self.config),
+        )
         y_q, _ = sample_targets(*networks, tensors, alpha, self.box, noise)
         q = self.critic(tensors.observation, self.box(tensors.action)).mean.amin(-2)
         return TensorDict({"q": q, "td_error": y_q - q}, batch_size=q.shape)
@@ -259,7 +275,7 @@ class DSACTLoss(AgentLoss):
         alpha = self.log_alpha.detach().exp()
         box = Box(self.action_scale, self.action_center, self.action_log_volume)
         targets = self.net("actor", target=True), self.net("critic", target=True)
-        y_q, y_z = sample_targets(*targets, batch, alpha, box, noise)
+        y_q, y_z = sample_targets(*targets, batch, backed_up(alpha, config), box, noise)
         returns = self.net("critic")(batch.observation, box(batch.action))
         move_spread(self.spread, self.spread_count, returns.std, config.tau_spread)
         networks = self.net("actor"), self.net("critic", fixed=True)

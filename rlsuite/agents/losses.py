@@ -48,9 +48,9 @@ def sample_action(actor: Actor, observation: Tensor, noise: Noise) -> tuple[Tens
     return squash(gaussian, noise.normal(gaussian.mean))
 
 
-def entropy_target(configured: float | None, actions: int) -> float:
-    """Return the configured target entropy, or minus the action's length."""
-    return -float(actions) if configured is None else configured
+def entropy_target(configured: float | None, actions: int, share: float = 1.0) -> float:
+    """Return the configured target entropy, or minus a share of the action's length."""
+    return -share * actions if configured is None else configured
 
 
 def soft_state_value(draw: Draw, critic: Critic, alpha: Tensor, observation: Tensor) -> StateValue:

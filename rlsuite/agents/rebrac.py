@@ -16,7 +16,7 @@ from rlsuite.agents.td3 import TD3, Actor, TD3Config, TD3Loss
 from rlsuite.blocks.mlp import Linear, Norm
 from rlsuite.blocks.networks import NetShape
 from rlsuite.blocks.noise import Noise, Source, uniform
-from rlsuite.bounds import Bounds, Widths
+from rlsuite.bounds import Bounds, UnitInterval, Widths
 from rlsuite.replay.batch import Batch
 
 HIDDEN_BIAS = 0.1  # first biases of hidden layers; authors' code, as the next two
@@ -40,6 +40,8 @@ class ReBRACConfig(TD3Config):
     """Layer normalisation of the critics' hidden layers: after their activation (authors), or before."""
     init: Literal["authors", "uniform"] = "authors"
     """First weights: hidden biases 0.1 and small last layers (authors), or torch's uniform ones."""
+    online_floor: UnitInterval = 0.5
+    """Online `beta_actor` is multiplied by the share of updates that are left, but by no less than this."""
 
 
 @torch.no_grad()
@@ -48,17 +50,21 @@ def penalised_target(
 ) -> Tensor:
     """Return r + gamma (1 - terminated)(min_m Q'(s', a~) - beta_critic |a~ - a'|^2), `[N]`.
 
-    a~ is the smoothed action of the target policy, a' the next recorded one (equation 4).
+    a~ is the smoothed action of the target policy, a' the next recorded one (equation 4). Batches without
+    next actions, those made online, have no penalty (authors' fine-tuning).
     """
-    assert batch.next_action is not None, "ReBRAC's batches have the next action: see Agent.columns"
     action = smoothed_next_action(target_actor, batch, config.target_noise, config.target_noise_clip, noise)
-    distance = (action - batch.next_action).square().sum(-1)
     next_q = target_critic(batch.next_observation, action).amin(-2)
+    if batch.next_action is None:
+        return td_target(batch, next_q)
+    distance = (action - batch.next_action).square().sum(-1)
     return td_target(batch, next_q - config.beta_critic * distance)
 
 
-def actor_loss(actor: Actor, critic: Critic, batch: Batch, config: ReBRACConfig) -> Tensor:
-    """Return the mean of beta_actor |p - a|^2 - lambda min_m Q(s, p) at the actor's actions p, `[]`.
+def actor_loss(
+    actor: Actor, critic: Critic, batch: Batch, config: ReBRACConfig, factor: Tensor | float = 1.0
+) -> Tensor:
+    """Return the mean of factor beta_actor |p - a|^2 - lambda min_m Q(s, p) at the actor's actions p, `[]`.
 
     lambda = 1 / mean |min_m Q| over the batch, without gradient; 1 without `normalize_q` (equation 5).
     """
@@ -66,7 +72,7 @@ def actor_loss(actor: Actor, critic: Critic, batch: Batch, config: ReBRACConfig)
     q = critic(batch.observation, action).amin(-2)
     distance = (action - batch.action).square().sum(-1)
     weight = 1 / q.detach().abs().mean(-1) if config.normalize_q else 1.0
-    return config.beta_actor * distance.mean(-1) - weight * q.mean(-1)
+    return config.beta_actor * factor * distance.mean(-1) - weight * q.mean(-1)
 
 
 @torch.no_grad()
@@ -87,10 +93,15 @@ class ReBRAC(TD3):
     adopts_statistics: ClassVar[bool] = True
     policy_objective: ClassVar[Any] = staticmethod(actor_loss)
     bellman_target: ClassVar[Any] = staticmethod(penalised_target)
+    online_updates: Tensor
+    online_done: Tensor
 
     def build(self, spaces: Spaces, config: ReBRACConfig) -> None:  # type: ignore[override]
         """Make TD3's networks with the authors' first weights."""
         super().build(spaces, config)
+        self._updates = 0  # of the whole run
+        for name in ("online_updates", "online_done"):  # of updates that follow the data; 0 before
+            self.register_buffer(name, torch.zeros(1))
         if config.init == "uniform":
             return
         for network, bound in ((self.actor, ACTOR_HEAD), (self.critic, CRITIC_HEAD)):
@@ -103,10 +114,38 @@ class ReBRAC(TD3):
         norms: dict[str, Norm] = {"after": "after", "before": True, "none": False}
         return replace(self.net_shape(), layer_norm=norms[self.config.critic_norm])
 
+    def begin(self, updates: int) -> None:
+        """Learn how many updates the run makes in all."""
+        self._updates = updates
+
+    def start_online(self) -> None:
+        """Begin to relax the actor's penalty; the critics' ends, for batches have no next actions now."""
+        self.online_updates.fill_(max(0, self._updates - self.update_count))
+
+    def penalty_factor(self) -> Tensor:
+        """Return the factor of `beta_actor`, `[]`: 1 on data, then the share of updates left or the floor."""
+        left = 1 - self.online_done / self.online_updates.clamp(min=1)
+        return left.clamp(min=self.config.online_floor).squeeze(-1)
+
+    def policy_loss(self, batch: Batch) -> Tensor:
+        """Return the actor's loss, `[]`."""
+        return actor_loss(self.actor, self.critic, batch, self.config, self.penalty_factor())
+
+    def learn(self, batch: Batch, noise: Noise, *, moves_actor: bool) -> dict[str, Tensor]:  # type: ignore[override]
+        """Update as TD3 does, and count the updates that follow the data."""
+        metrics = super().learn(batch, noise, moves_actor=moves_actor)
+        self.online_done.add_((self.online_updates > 0).to(self.online_done.dtype))
+        return metrics
+
     @classmethod
     def columns(cls, config: ReBRACConfig) -> Columns:
         """Return that batches need the next action."""
         return Columns(next_action=True)
+
+    @classmethod
+    def online_columns(cls, config: ReBRACConfig) -> Columns:
+        """Return that batches online do without: their critics have no penalty."""
+        return Columns()
 
 
 class ReBRACLoss(TD3Loss):

@@ -2,6 +2,7 @@
 
 REDQ (Chen et al. 2021, arXiv 2101.05982) and DroQ (Hiraoka et al. 2022, arXiv 2110.02034) are presets of its
 fields: many critics of which the target takes a random few, or two with dropout, at many updates an env step.
+RLPD (Ball et al. 2023, arXiv 2302.02948) is REDQ with LayerNorm on batches half of which are recorded.
 
 Legend: N batch, M critics (2 unless told otherwise), O observation, A action. Losses are written for the last
 axes; leading axes are independent seeds, whose losses stay apart.
@@ -93,7 +94,11 @@ class SACConfig:
     alpha_init: Positive = 1.0
     """First temperature."""
     target_entropy: float | None = None
-    """Entropy of actions in [-1, 1]; None is minus the action's length."""
+    """Entropy of actions in [-1, 1]; None is minus the action's length times `entropy_share`."""
+    entropy_share: Positive = 1.0
+    """Factor of the target entropy that follows from the action's length (RLPD: 0.5)."""
+    entropy_backup: bool = True
+    """The critics' target has the entropy bonus; without it the actor's loss alone has it (RLPD, sparse)."""
     critic_scale: Positive = 1.0
     """Factor of the critics' squared error; 0.5 in the authors' code. Adam feels it by its epsilon alone."""
     noise_correlation: Correlation = "white"
@@ -124,15 +129,22 @@ def least_of(q: Tensor, subset: int, noise: Noise) -> Tensor:
 
 @torch.no_grad()
 def soft_target(
-    target_critic: Critic, actor: Actor, batch: Batch, alpha: Tensor, noise: Noise, subset: int = 0
+    target_critic: Critic,
+    actor: Actor,
+    batch: Batch,
+    alpha: Tensor,
+    noise: Noise,
+    subset: int = 0,
+    backup: bool = True,
 ) -> Tensor:
     """Return r + gamma (1 - terminated)(min_m Q'(s', a') - alpha log pi(a' | s')), a' ~ pi(. | s'), `[N]`.
 
-    The minimum is over all members, or over `subset` random ones (REDQ, equation 1).
+    The minimum is over all members, or over `subset` random ones (REDQ, equation 1). Without `backup` the
+    entropy term is left out (RLPD, section 4.3).
     """
     action, log_prob = sample_action(actor, batch.next_observation, noise)
     next_q = least_of(target_critic(batch.next_observation, action), subset, noise)
-    return td_target(batch, next_q - alpha * log_prob)
+    return td_target(batch, next_q - alpha * log_prob if backup else next_q)
 
 
 def critic_loss(q: Tensor, target: Tensor, scale: float = 1.0) -> Tensor:
@@ -179,7 +191,7 @@ class SAC(Agent):
         precision = torch.float64 if config.alpha_step == "sgd" else torch.get_default_dtype()
         log_alpha = torch.full((*self.lead, 1), math.log(config.alpha_init), dtype=precision)
         self.log_alpha = nn.Parameter(log_alpha)
-        self.target_entropy = entropy_target(config.target_entropy, spaces.action)
+        self.target_entropy = entropy_target(config.target_entropy, spaces.action, config.entropy_share)
         self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
         policy = [(list(self.actor.parameters()), config.lr_actor)]
         if config.alpha_step == "adam":
@@ -210,7 +222,8 @@ class SAC(Agent):
         config, alpha = self.config, self.temperature(batch.reward)
         critic = dropped(self.critic, noise)
         target_critic = dropped(self.target_critic, noise)
-        target = soft_target(target_critic, self.actor, batch, alpha, noise, config.target_subset)
+        chosen = (config.target_subset, config.entropy_backup)
+        target = soft_target(target_critic, self.actor, batch, alpha, noise, *chosen)
         q = critic(batch.observation, batch.action)
         q_loss = critic_loss(q, target, config.critic_scale)
         metrics = {"loss/critic": q_loss.detach(), "q/mean": q.detach().mean((-2, -1))}
@@ -243,9 +256,10 @@ class SAC(Agent):
         """Return the smallest Q-value as `q` and its distance to the target as `td_error`, `[N]`."""
         tensors = self.normalized_batch(self.read(batch))
         alpha = self.temperature(tensors.reward)
-        noise, subset = Noise(self.generators["learn"]), self.config.target_subset
+        noise, config = Noise(self.generators["learn"]), self.config
+        chosen = (config.target_subset, config.entropy_backup)
         with evaluating(self.critic, self.target_critic):
-            target = soft_target(self.target_critic, self.actor, tensors, alpha, noise, subset)
+            target = soft_target(self.target_critic, self.actor, tensors, alpha, noise, *chosen)
             q = self.critic(tensors.observation, tensors.action).amin(-2)
         return TensorDict({"q": q, "td_error": target - q}, batch_size=q.shape)
 
@@ -288,7 +302,7 @@ class SACLoss(AgentLoss):
         networks = {"actor": actor, "critic": critic}
         super().__init__(networks, ("critic",), ["loss_critic", "loss_actor", "loss_alpha"], generator)
         self.config = config
-        self.target_entropy = entropy_target(config.target_entropy, actions)
+        self.target_entropy = entropy_target(config.target_entropy, actions, config.entropy_share)
         self.log_alpha = nn.Parameter(torch.full((1,), math.log(config.alpha_init)))
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
@@ -296,7 +310,8 @@ class SACLoss(AgentLoss):
         batch, noise = unpack(tensordict, self.config.gamma), self.noise
         actor, alpha = self.net("actor"), self.log_alpha.detach().exp()
         config, target_critic = self.config, dropped(self.net("critic", target=True), noise)
-        target = soft_target(target_critic, actor, batch, alpha, noise, config.target_subset)
+        chosen = (config.target_subset, config.entropy_backup)
+        target = soft_target(target_critic, actor, batch, alpha, noise, *chosen)
         q = self.net("critic")(batch.observation, batch.action, noise)
         fixed = dropped(self.net("critic", fixed=True), noise)
         policy_loss, log_prob = actor_loss(actor, fixed, batch, alpha, noise, config.actor_value)

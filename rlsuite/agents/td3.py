@@ -121,6 +121,11 @@ class TD3(Agent):
         target: Tensor = self.bellman_target(self.target_actor, self.target_critic, batch, self.config, noise)
         return target
 
+    def policy_loss(self, batch: Batch) -> Tensor:
+        """Return the actor's loss, `[]`."""
+        loss: Tensor = self.policy_objective(self.actor, self.critic, batch, self.config)
+        return loss
+
     def learn(self, batch: Batch, noise: Noise, *, moves_actor: bool) -> dict[str, Tensor]:  # type: ignore[override]
         """Step the critics; where `moves_actor` also the actor and the targets."""
         q = self.critic(batch.observation, batch.action)
@@ -128,7 +133,7 @@ class TD3(Agent):
         metrics = {"loss/critic": loss.detach(), "q/mean": q.detach().mean((-2, -1))}
         metrics["grad_norm/critic"] = self.critic_optimizer.descend(loss)
         if moves_actor:
-            policy_loss = self.policy_objective(self.actor, self.critic, batch, self.config)
+            policy_loss = self.policy_loss(batch)
             metrics["loss/actor"] = policy_loss.detach()
             metrics["grad_norm/actor"] = self.actor_optimizer.descend(policy_loss)
             polyak(self.target_critic, self.critic, self.config.tau)

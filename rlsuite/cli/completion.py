@@ -111,6 +111,7 @@ NAMED: Mapping[str, Callable[[], tuple[str, ...]]] = {
     "--plugins": lambda: tuple(registry.plugin_names()),
     "--dataset": lambda: (*(name for name, _ in registry.dataset_names()), FILES),
     "--expert": lambda: (*(name for name, _ in registry.dataset_names()), FILES),
+    "--prior-data": lambda: (*(name for name, _ in registry.dataset_names()), FILES),
     "--checkpoint": lambda: ("last", "best"),
 }
 """Flags whose values are names of the registry, whatever the command."""

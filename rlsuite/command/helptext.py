@@ -20,6 +20,7 @@ TOPICS: dict[str, tuple[str, ...]] = {
         "env",
         "dataset",
         "expert",
+        "prior_data",
         "steps",
         "seed",
         "seeds",
@@ -32,7 +33,7 @@ TOPICS: dict[str, tuple[str, ...]] = {
     "environment": ("env_option", "num_envs", "import"),
     "learning": (
         *("batch_size", "updates_per_step", "warmup_steps", "warmup_policy", "replay_size", "n_step"),
-        *("epochs", "reward", "action_limit"),
+        *("epochs", "offline_share", "reward", "action_limit"),
     ),
     "evaluation and saving": (
         "eval_every",

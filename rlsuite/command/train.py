@@ -131,7 +131,8 @@ def parse_train(agent: str, argv: Sequence[str]) -> tuple[Any, "type[Agent]"]:
     if offline:
         args = staged(args, agent_class, early.steps is not None)
     if "eval_every" not in train_values and not given(argv, "--eval-every"):
-        every = spaced(args.train.eval_every, args.train.steps)
+        length = args.train.steps or args.train.then_online
+        every = spaced(args.train.eval_every, length)
         args = dataclasses.replace(args, train=dataclasses.replace(args.train, eval_every=every))
     return args, agent_class
 

@@ -4,7 +4,6 @@ Legend: N rows, E episodes, A action, O observation.
 """
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +17,7 @@ from torch import Tensor
 from rlsuite.bounds import Bounds, check_bounds
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.data import OfflineData
+from rlsuite.replay.mixed import returns_to_go as returns_of_one
 
 logger = logging.getLogger(__name__)
 
@@ -162,15 +162,9 @@ def returns_to_go(
         failure_reward: of sparse tasks, the reward of a step away from the goal. An episode whose last reward
             it is has failed, and its returns are failure_reward / (1 - gamma) (as in Cal-QL's code).
     """
-    rewards, total = reward.squeeze(-1).double().numpy(), np.empty(len(reward))
-    for start, stop in episodes.tolist():
-        if failure_reward is not None and math.isclose(rewards[stop - 1], failure_reward, rel_tol=1e-6):
-            total[start:stop] = failure_reward / (1 - gamma)
-            continue
-        to_go = 0.0
-        for row in range(stop - 1, start - 1, -1):
-            to_go = total[row] = rewards[row] + gamma * to_go
-    return torch.from_numpy(total).float().unsqueeze(-1)
+    rewards = reward.squeeze(-1).double().numpy()
+    of_each = [returns_of_one(rewards[a:b], gamma, failure_reward) for a, b in episodes.tolist()]
+    return torch.from_numpy(np.concatenate(of_each)).float().unsqueeze(-1)
 
 
 def with_next_actions(data: OfflineData) -> OfflineData:

@@ -131,6 +131,14 @@ class UniformReplay:
     def __len__(self) -> int:
         return min(self.total, self.capacity)
 
+    @property
+    def new_share(self) -> float | None:
+        """The share of stored transitions, and so of batches, that is no recorded data; None without data."""
+        if not self.preloaded:
+            return None
+        left = max(0, self.preloaded - (self.total - len(self)))
+        return 1 - left / len(self)
+
     def bytes_needed(self, step: TensorDictBase) -> int:
         """Bytes of the full ring for transitions like those of `step` (`[B]`, with its "next")."""
         return self.capacity * layout_of(read_columns(step)).width * torch.float32.itemsize

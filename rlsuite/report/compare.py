@@ -37,6 +37,7 @@ class Comparison:
         standardised: Hedges' g.
         chance: probability that a run of the first beats one of the second, with its interval; None as above.
         needed: seeds on either side for a chance of `POWER` to find this effect; None: no number is enough.
+        regrets: of the training episodes, by seed of the first and of the second; empty where not logged.
     """
 
     env: str
@@ -47,6 +48,7 @@ class Comparison:
     standardised: float
     chance: Estimate | None
     needed: int | None
+    regrets: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
     @property
     def decided(self) -> bool:
@@ -138,6 +140,7 @@ def compare_groups(first: Group, second: Group, *, score: Score, paired: bool) -
         standardised=size,
         chance=bootstrap(probability_of_improvement, [a], [b]) if enough else None,
         needed=seeds_needed(size) if enough else None,
+        regrets=(tuple(first.regrets.tolist()), tuple(second.regrets.tolist())),
     )
 
 
@@ -169,6 +172,10 @@ def sentences(comparison: Comparison, names: tuple[str, str]) -> list[str]:
         runs = np.array(side)
         spread = f" +- {runs.std(ddof=1):,.1f}" if len(runs) > 1 else ""
         lines.append(f"  {name}: {runs.mean():,.1f}{spread}, {len(runs)} seed{'s' * (len(runs) != 1)}")
+    if any(comparison.regrets):
+        means = [f"{np.mean(each):.3f}" if each else "none" for each in comparison.regrets]
+        each_side = ", ".join(f"{name} {mean}" for name, mean in zip(names, means, strict=True))
+        lines.append(f"  regret of all training episodes: {each_side}")
     effect, chance = comparison.effect, comparison.chance
     if chance is None:
         lines.append(

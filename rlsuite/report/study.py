@@ -56,6 +56,7 @@ class SeedCurve:
         points: `[K, 3]`, env steps, updates, seconds.
         returns: means over episodes, `[K]`.
         std: standard deviations over episodes, `[K]`.
+        regret: of all training episodes, as last logged; nan where it was not.
     """
 
     run: Path
@@ -63,6 +64,7 @@ class SeedCurve:
     points: np.ndarray
     returns: np.ndarray
     std: np.ndarray
+    regret: float = math.nan
 
     def along(self, axis: str) -> np.ndarray:
         """Return the points on one of `AXES`, `[K]`."""
@@ -89,6 +91,12 @@ class Group:
     def final(self) -> np.ndarray:
         """The last evaluation that all seeds have reached, `[R]`."""
         return self.on_grid("env_steps")[1][:, -1]
+
+    @property
+    def regrets(self) -> np.ndarray:
+        """The regrets of the seeds that have one, `[R]` or less."""
+        each = np.array([curve.regret for curve in self.curves])
+        return each[~np.isnan(each)]
 
     def on_grid(self, axis: str) -> tuple[np.ndarray, np.ndarray]:
         """Return points that all seeds have reached, `[K]`, and their returns there, `[R, K]`.
@@ -192,13 +200,19 @@ def seed_curves(run: Path) -> list[SeedCurve]:
     folder = RunFolder.open(run)
     only = checked(folder.config(), run)["train"]["seed"]
     rows: dict[int, list[tuple[float, ...]]] = {}
+    regrets: dict[int, float] = {}
     for record in read_metrics(folder.metrics) if folder.metrics.exists() else ():
+        if record.get("train/regret") is not None:
+            regrets[record.get(OWNER_KEY, only)] = record["train/regret"]
         if record.get("eval/return_mean") is None:
             continue
         point = (record["step"], record["updates"], record["seconds"], record["eval/return_mean"])
         rows.setdefault(record.get(OWNER_KEY, only), []).append((*point, record["eval/return_std"] or 0.0))
     tables = {seed: np.array(points, np.float64) for seed, points in sorted(rows.items())}
-    return [SeedCurve(run, seed, table[:, :3], table[:, 3], table[:, 4]) for seed, table in tables.items()]
+    return [
+        SeedCurve(run, seed, table[:, :3], table[:, 3], table[:, 4], regrets.get(seed, math.nan))
+        for seed, table in tables.items()
+    ]
 
 
 def read_study(paths: Iterable[Path]) -> Study:

@@ -36,7 +36,7 @@ CURVE_COLUMNS = ("env", "group", "run", "seed", *AXES, "return_mean", "return_st
 IMPROVEMENT_COLUMNS = ("x", "y", "envs", "p", "low", "high")
 SUMMARY_COLUMNS = (
     *("env", "group", "seeds", "env_steps", "mean", "std", "iqm", "low", "high", "best_iqm"),
-    *("area", "steps_to_reach", "seconds_to_reach", "seconds"),
+    *("area", "steps_to_reach", "seconds_to_reach", "seconds", "regret"),
 )
 
 
@@ -64,6 +64,7 @@ def summaries(study: Study) -> list[dict[str, Any]]:
                 group.reached("env_steps", goal),
                 group.reached("seconds", goal),
                 float(np.mean([curve.along("seconds")[-1] for curve in group.curves])),
+                float(group.regrets.mean()) if len(group.regrets) else math.nan,
             )
             rows.append(dict(zip(SUMMARY_COLUMNS, cells, strict=True)))
     return rows
@@ -136,6 +137,8 @@ def summary_table(study: Study) -> Table:
         "seconds_to_reach": (f"Seconds to {REACH * 100:.0f} %", min),
         "seconds": ("Seconds in all", None),
     }
+    if any(math.isfinite(row["regret"]) for row in rows):
+        heads["regret"] = ("Regret", min)
     lines = []
     for row in rows:
         rivals = [other for other in rows if other["env"] == row["env"]]

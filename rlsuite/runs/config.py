@@ -20,7 +20,10 @@ from rlsuite.bounds import (
 from rlsuite.errors import ConfigError, unknown_name
 from rlsuite.targets import is_target
 
+RewardTransform = Literal["none", "antmaze", "antmaze10", "antmaze100", "locomotion"]
+
 LOGGERS = ("tensorboard", "wandb", "trackio", "csv", "mlflow")
+OfflineShare = Annotated[float | None, Bounds(0, 1)]
 NO_ENV = "none"  # `--env none`: recorded data alone; `rlsuite.envs.absent` tells an agent their sizes
 
 
@@ -100,6 +103,14 @@ class TrainConfig(LearnConfig):
     (presets alone say so)."""
     replay_size: AtLeastOne = 1_000_000
     """Capacity of the replay, in env steps."""
+    prior_data: str = ""
+    """Recorded data to learn from beside the env steps: an id (rlsuite list datasets), a file or a folder."""
+    offline_share: OfflineShare = None
+    """Share of every batch that comes from --prior-data, spread evenly among new transitions; none: the data
+    are the first transitions of the one replay."""
+    reward: RewardTransform = "none"
+    """Reward transform of --prior-data and of new transitions: none; antmaze: reward - 1; antmaze10: 10
+    reward - 5; antmaze100: 100 reward; locomotion: times 1000 / (best - worst recorded return)."""
     epochs: NotNegative = 0
     """Passes over every rollout of `replay_size` env steps, for on-policy agents (ppo); their updates follow
     from it and `batch_size`, and `updates_per_step` is not read. 0: agents with a replay."""
@@ -156,9 +167,9 @@ class OfflineConfig(LearnConfig):
     """Data to learn from: an id (rlsuite list datasets), a file or a folder."""
     env: str = ""
     """Environment of evaluation and of online steps; empty takes what the data name, none does without."""
-    steps: AtLeastOne = 1_000_000
-    """Updates on the data."""
-    reward: Literal["none", "antmaze", "antmaze10", "antmaze100", "locomotion"] = "none"
+    steps: NotNegative = 1_000_000
+    """Updates on the data; 0 goes online at once (--then-online)."""
+    reward: RewardTransform = "none"
     """Reward transform: none; antmaze: reward - 1; antmaze10: 10 reward - 5; antmaze100: 100 reward;
     locomotion: times 1000 / (best - worst return)."""
     action_limit: Annotated[float | None, Bounds(0, 1, open_low=True)] = 1 - 1e-5
@@ -179,6 +190,11 @@ class OfflineConfig(LearnConfig):
     """Demonstrations to take, the first episodes of that data set; 0 takes all."""
     then_online: NotNegative = 0
     """Env steps taken online afterwards, with the data in the replay."""
+    offline_share: OfflineShare = None
+    """Share of every batch online that comes from the data, spread evenly among new transitions; none: one
+    replay holds both."""
+    warmup_steps: NotNegative = 0
+    """First env steps online, with uniform actions and without updates; 0: the policy acts at once."""
     num_envs: EnvCount = 1
     """Envs stepped together online."""
     updates_per_step: Annotated[float, Bounds(0)] = 1.0
@@ -192,6 +208,8 @@ class OfflineConfig(LearnConfig):
         check_names(self)
         if not self.dataset:
             raise ConfigError("dataset is empty: name one, e.g. --dataset FILE")
+        if not self.steps and not self.then_online:
+            raise ConfigError("steps = 0: nothing would be learnt; go online with --then-online STEPS")
         for name in ("eval_every", "then_online"):
             if self.env == NO_ENV and getattr(self, name):
                 raise ConfigError(f"{name} = {getattr(self, name)}: env none has nothing to play in; use 0")
@@ -219,7 +237,30 @@ def updates_of(config: LearnConfig) -> int:
     if isinstance(config, TrainConfig):
         return int(max(0, config.steps - config.warmup_steps) * config.updates_per_step)
     assert isinstance(config, OfflineConfig)
-    return config.steps + int(config.then_online * config.updates_per_step)
+    return config.steps + int(max(0, config.then_online - config.warmup_steps) * config.updates_per_step)
+
+
+def check_prior(config: "TrainConfig | OfflineConfig") -> None:
+    """Raise ConfigError for fields of mixed batches that have no data, or none to mix them with."""
+    if isinstance(config, OfflineConfig):
+        for name in ("offline_share", "warmup_steps"):
+            if getattr(config, name) and not config.then_online:
+                raise ConfigError(
+                    f"{name} = {getattr(config, name)}: it is of env steps after the data: --then-online"
+                )
+        return
+    if config.prior_data:
+        if config.epochs:
+            raise ConfigError(f"prior_data = {config.prior_data}: an on-policy agent has no use for it")
+        if config.n_step != 1 or config.replay != "uniform":
+            raise ConfigError(
+                f"prior_data with n_step = {config.n_step} and replay {config.replay}: recorded transitions "
+                "are single steps with their own goals; use n_step = 1 and replay uniform"
+            )
+        return
+    for name, unset in (("offline_share", None), ("reward", "none")):
+        if (value := getattr(config, name)) != unset:
+            raise ConfigError(f"{name} = {value} is of recorded data: name some with --prior-data DATA")
 
 
 def check_learns(config: LearnConfig) -> None:

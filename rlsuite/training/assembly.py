@@ -28,6 +28,7 @@ from rlsuite.strict import from_mapping
 from rlsuite.training import state
 from rlsuite.training.callbacks import Hooks
 from rlsuite.training.checks import check_actions, check_rollouts
+from rlsuite.training.prior import Prior, check_widths
 from rlsuite.training.replays import new_replay
 from rlsuite.training.rng import SeedStreams
 from rlsuite.training.updates import Updates, compile_mode
@@ -137,7 +138,11 @@ def parts_of(learner: Learner) -> dict[str, Any]:
 
 
 def build(
-    agent_class: type[Agent], agent_config: Any, config: TrainConfig, roots: Sequence[int] | None = None
+    agent_class: type[Agent],
+    agent_config: Any,
+    config: TrainConfig,
+    roots: Sequence[int] | None = None,
+    prior: Prior | None = None,
 ) -> OnlineRun:
     """Make every object of an online run from its configuration; all chance comes from the seeds.
 
@@ -146,9 +151,11 @@ def build(
         agent_config: an instance of its `Config`.
         config: the run's fields.
         roots: one seed per agent, instead of `seed`, `seed` + 1, ...
+        prior: recorded data that its `offline_share` mixes into batches.
     """
     check_rollouts(agent_class, config)
-    return online_run(build_learner(agent_class, agent_config, config, config.env, roots), config)
+    learner = build_learner(agent_class, agent_config, config, config.env, roots)
+    return online_run(learner, config, prior=prior)
 
 
 def build_learner(
@@ -188,15 +195,27 @@ def run_digest(agent_class: type[Agent], agent_config: Any, config: LearnConfig)
     return config_digest({"agent": agent_class.__name__, **chosen(agent_config), "train": train_settings})
 
 
-def online_run(learner: Learner, config: TrainConfig, env_steps: int | None = None) -> OnlineRun:
+def online_run(
+    learner: Learner, config: TrainConfig, env_steps: int | None = None, prior: Prior | None = None
+) -> OnlineRun:
     """Join a learner with envs to act in and an empty replay.
 
     Args:
         learner: what acts; an offline run's may go on here.
         config: of the online run.
         env_steps: that will be taken; None is `config.steps`.
+        prior: recorded data; with an `offline_share` they are that share of every batch.
+
+    Raises:
+        ConfigError: the data are of another environment.
     """
     streams, agent = learner.streams, learner.agent
+    recorded = None
+    if prior is not None:
+        check_widths(prior.data, agent, learner.eval_env.env_id)
+        learner.reference = prior.data.reference
+        if config.offline_share is not None:
+            recorded = prior.recorded(config, agent, streams.source("sample"))
     share = config.num_envs // ranks.size()
     env = make_envs(config, config.env, streams, "env", share, config.engine, first=ranks.rank() * share)
     replay = new_replay(
@@ -204,6 +223,8 @@ def online_run(learner: Learner, config: TrainConfig, env_steps: int | None = No
         env,
         len(streams),
         on_policy=isinstance(agent, OnPolicyAgent),
+        recorded=recorded,
+        failure_reward=type(agent).online_columns(agent.config).failure_reward,
         gamma=agent.gamma,
         device=learner.device,
         generator=streams.source("sample"),
@@ -218,7 +239,8 @@ def online_run(learner: Learner, config: TrainConfig, env_steps: int | None = No
         td = td.select("observation")
     if config.random_phase:
         env.set_episode_steps(first_phases(env, streams))
-    return OnlineRun(**parts, env=env, replay=replay, episodes=episodes, td=td, act=act)
+    reward = None if prior is None else prior.reward
+    return OnlineRun(**parts, env=env, replay=replay, episodes=episodes, td=td, act=act, reward=reward)
 
 
 def first_phases(env: VectorEnv, streams: SeedStreams) -> Tensor:

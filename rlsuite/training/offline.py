@@ -35,10 +35,10 @@ from rlsuite.training.assembly import (
     parts_of,
 )
 from rlsuite.training.callbacks import Hooks
-from rlsuite.training.checks import check_memory
 from rlsuite.training.learning import update
 from rlsuite.training.loop import Session, TrainResult
-from rlsuite.training.online import act_and_learn
+from rlsuite.training.online import act_and_learn, preload
+from rlsuite.training.prior import Prior, check_widths
 from rlsuite.training.savedrun import load_agent
 
 
@@ -104,8 +104,8 @@ def train_offline(
                 f"--from: {agent_class.__name__} does not learn in stages: it cannot go on from another run"
             )
         run.agent.inherit(earlier.config.agent, earlier.loaded.tensors["agent"])
-    online_already = loaded is not None and "env" in loaded.tensors
-    if not online_already:
+    seconds, online_already = 0.0, loaded is not None and "env" in loaded.tensors
+    if config.steps and not online_already:
         try:
             result = learn(run, folder, config.steps, stop, resume=resume, loaded=loaded)
         except BaseException:
@@ -114,16 +114,18 @@ def train_offline(
         if result.interrupted or result.stopped_by or not config.then_online:
             run.close()
             return result
-    online = online_run(learner, online_config(config, data), env_steps=config.then_online)
-    online.reward = reward_transform(config.reward, recorded)
+        seconds = result.seconds
+    del run  # the rows of its batches: an online replay has its own
+    prior = Prior(data, reward_transform(config.reward, recorded))
+    online = online_run(learner, online_config(config, data), config.then_online, prior)
     online.agent.start_online()
     goal = config.steps + config.then_online
     if online_already:
         return act_and_learn(online, folder, goal, stop, resume=True, loaded=loaded)
-    check_memory(online, data.rows)
-    online.replay.preload(data.rows)
+    preload(online, prior)
     online.clock.offline = online.clock.env_steps
-    return act_and_learn(online, folder, goal, stop, resume=False, loaded=None, seconds=result.seconds)
+    again = resume and not config.steps  # nothing was saved yet: its metrics begin anew
+    return act_and_learn(online, folder, goal, stop, resume=again, loaded=None, seconds=seconds)
 
 
 def data_options(config: OfflineConfig, columns: Columns, agent_config: Any) -> DataOptions:
@@ -159,15 +161,8 @@ def offline_run(learner: Learner, data: OfflineData) -> OfflineRun:
         ConfigError: observations or actions of the data are not the environment's.
         DataError: no window fits into the data, or their moments are not finite.
     """
-    agent, spaces = learner.agent, learner.agent.spaces
-    widths = data.rows["observation"].shape[-1], data.rows["action"].shape[-1]
-    if widths != (spaces.observation, spaces.action):
-        raise ConfigError(
-            f"{data.name} has {widths[0]} observations and {widths[1]} actions, {learner.eval_env.env_id} "
-            f"has {spaces.observation} and {spaces.action}: name the environment of the data with --env, "
-            "choose parts of its observation with --observation-keys, or do without evaluations "
-            f"(--env {NO_ENV})"
-        )
+    agent = learner.agent
+    check_widths(data, agent, learner.eval_env.env_id)
     agent.adopt_statistics(*moments(data.rows["observation"]))
     rewards = data.rows["next", "reward"]
     agent.adopt_rewards(float(rewards.min()), float(rewards.max()))
@@ -227,7 +222,7 @@ def learn(
 
 
 def online_config(config: OfflineConfig, data: OfflineData) -> TrainConfig:
-    """Return the fields of the online phase: the policy acts at once, one replay holds all rows."""
+    """Return the fields of the online phase, whose prior data are the run's."""
     shared = {field.name: getattr(config, field.name) for field in fields(LearnConfig)}
     return TrainConfig(
         **shared,
@@ -235,9 +230,11 @@ def online_config(config: OfflineConfig, data: OfflineData) -> TrainConfig:
         steps=config.steps + config.then_online,
         num_envs=config.num_envs,
         updates_per_step=config.updates_per_step,
-        warmup_steps=0,
-        warmup_policy="agent",
+        warmup_steps=config.warmup_steps,
+        warmup_policy="uniform" if config.warmup_steps else "agent",
         replay_size=config.replay_size,
+        prior_data=config.dataset,
+        offline_share=config.offline_share,
     )
 
 

@@ -18,7 +18,7 @@ from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
 from rlsuite.blocks.noise import normal, uniform
 from rlsuite.envs.base import StepResult
-from rlsuite.errors import EnvironmentFailure, NumericalError
+from rlsuite.errors import ConfigError, EnvironmentFailure, NumericalError
 from rlsuite.replay.uniform import NoValidRows
 from rlsuite.runs.checkpoint import CheckpointStore, Loaded
 from rlsuite.runs.config import TrainConfig
@@ -30,6 +30,7 @@ from rlsuite.training.checks import check_memory
 from rlsuite.training.guard import write_dump
 from rlsuite.training.learning import update
 from rlsuite.training.loop import Session, TrainResult
+from rlsuite.training.prior import Prior, load_prior
 from rlsuite.training.processes import load_together
 from rlsuite.training.recorder import Recorder
 
@@ -65,10 +66,31 @@ def train_online(
         NumericalError: a loss, gradient or too many envs were not finite; `dump/` says more.
         EnvironmentFailure: the environment broke.
     """
-    run = build(agent_class, agent_config, config)
+    prior = load_prior(config)
+    run = build(agent_class, agent_config, config, prior=prior)
     run.hooks = hooks or run.hooks
     loaded = load_together(CheckpointStore(folder.checkpoints), run.digest) if resume else None
+    if loaded is None:
+        preload(run, prior)
     return act_and_learn(run, folder, config.steps, stop, resume=resume, loaded=loaded)
+
+
+def preload(run: OnlineRun, prior: Prior | None) -> None:
+    """Put recorded transitions into a new run's replay, unless its batches are mixed.
+
+    Raises:
+        ConfigError: they do not fit into it, or it does not fit into memory.
+    """
+    if prior is None or run.config.offline_share is not None:
+        return
+    try:
+        check_memory(run, prior.data.rows)
+        run.replay.preload(prior.data.rows)
+    except BaseException as error:
+        run.close()
+        if isinstance(error, ValueError) and not isinstance(error, ConfigError):
+            raise ConfigError(f"{error}: raise --replay-size") from error
+        raise
 
 
 def act_and_learn(
@@ -131,7 +153,7 @@ def vector_step(run: OnlineRun, recorder: Recorder | None) -> None:
             if (stopped := plugin.stop_mask(step)) is not None:
                 truncated = truncated | (stopped & ~result.terminated)
     done = result.terminated | truncated
-    run.episodes.add(result.reward, done)
+    run.episodes.add(result.reward, done, env.success)
     reward = result.reward if run.reward is None else run.reward(result.reward)
     if (scale := run.agent.reward_scale) is not None:
         run.td.set("carried_return", scale.observe(reward, done, run.td.get("carried_return", None)))
@@ -171,7 +193,8 @@ def step_td(observation: Tensor, action: Tensor, result: StepResult[Tensor]) -> 
 
 def past_warmup(run: OnlineRun) -> bool:
     """Return whether the agent's policy acts, and not random actions."""
-    return run.clock.env_steps >= run.config.warmup_steps or run.config.warmup_policy == "agent"
+    begun = run.clock.env_steps - run.clock.offline
+    return begun >= run.config.warmup_steps or run.config.warmup_policy == "agent"
 
 
 def warmup_action(run: OnlineRun) -> Tensor:
@@ -188,7 +211,10 @@ def env_metrics(run: OnlineRun) -> list[dict[str, float]]:
     """Return what the envs and the replay have to log, for every seed."""
     transitions = ranks.count(len(run.replay)) // len(run.seeds)
     shared = {"env/nan_resets": ranks.count(run.env.nan_resets), "replay/rows": transitions}
-    return [episodes | shared for episodes in run.episodes.take()]
+    if (new := run.replay.new_share) is not None:
+        shared["replay/new_share"] = new
+    pairs = zip(run.episodes.take(), run.episodes.regrets(run.reference), strict=True)
+    return [episodes | regret | shared for episodes, regret in pairs]
 
 
 def check_envs(run: OnlineRun, folder: Path) -> None:

@@ -6,13 +6,22 @@ from rlsuite import distributed as ranks
 from rlsuite.envs.base import VectorEnv
 from rlsuite.errors import ConfigError
 from rlsuite.replay.her import Goals, HerReplay, distance_rule
+from rlsuite.replay.mixed import MixedReplay
+from rlsuite.replay.offline import OfflineReplay
 from rlsuite.replay.rollout import RolloutReplay
 from rlsuite.replay.uniform import UniformReplay
 from rlsuite.runs.config import TrainConfig
 
 
 def new_replay(
-    config: TrainConfig, env: VectorEnv, seeds: int, *, on_policy: bool = False, **more: Any
+    config: TrainConfig,
+    env: VectorEnv,
+    seeds: int,
+    *,
+    on_policy: bool = False,
+    recorded: OfflineReplay | None = None,
+    failure_reward: float | None = None,
+    **more: Any,
 ) -> UniformReplay:
     """Make an empty replay for this process's share of the transitions.
 
@@ -21,6 +30,8 @@ def new_replay(
         env: whose transitions it holds.
         seeds: agents, each with transitions of its own.
         on_policy: for an agent that learns from one rollout at a time.
+        recorded: what is mixed into every batch, as many rows as a batch of it has.
+        failure_reward: of returns in mixed batches, see `rlsuite.replay.mixed.returns_to_go`.
         more: arguments of `UniformReplay`.
 
     Raises:
@@ -37,6 +48,8 @@ def new_replay(
         return RolloutReplay(capacity, **ring)
     if config.replay == "her":
         return HerReplay(capacity, goals=goals_of(env, config), k=config.her_k, **ring)
+    if recorded is not None:
+        return MixedReplay(capacity, recorded=recorded, failure_reward=failure_reward, **ring)
     return UniformReplay(capacity, **ring)
 
 

@@ -14,7 +14,7 @@ from rlsuite.errors import ConfigError
 from rlsuite.registry import agent_class, agent_names, agent_traits
 from rlsuite.replay.memory import host_free_bytes
 from rlsuite.runs.checkpoint import CheckpointStore
-from rlsuite.runs.config import NO_ENV, OfflineConfig, TrainConfig
+from rlsuite.runs.config import NO_ENV, OfflineConfig, TrainConfig, check_prior
 from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
 from rlsuite.runs.runfolder import RunFolder, default_run_path
 from rlsuite.runs.signals import StopFlag
@@ -49,32 +49,44 @@ def train(
     Without `hooks` the callbacks are those that the configuration names.
     """
     hooks = hooks or Hooks(Callbacks(load_callbacks(config.callbacks)))
+    check_data(agent_class, config)
     if isinstance(config, OfflineConfig):
         check_columns(agent_class, agent_config, config)
         if config.then_online and issubclass(agent_class, StagedAgent):
             raise ConfigError(
                 f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
             )
-        # Returns to go are no obstacle: who asks for them goes on without (Cal-QL).
-        if config.then_online and any(
-            agent_class.columns(agent_config)._replace(returns=False, failure_reward=None)
-        ):
-            raise ConfigError(
-                f"{agent_class.__name__} learns from columns that only recorded data have: leave out "
-                "--then-online"
-            )
+        check_online_columns(agent_class, agent_config, config)
         return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume, hooks=hooks)
-    check_data(agent_class, config)
     return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume, hooks=hooks)
 
 
 def check_data(agent_class: type[Agent], config: TrainConfig | OfflineConfig) -> None:
-    """Raise ConfigError for an agent of recorded data in a run that has none: it would copy its own noise."""
+    """Raise ConfigError for an agent of recorded data in a run that has none: it would copy its own noise.
+
+    Also for prior data without use, and for what is of prior data where there are none.
+    """
     check_rollouts(agent_class, config)
+    check_prior(config)
     if agent_class.needs_data and not isinstance(config, OfflineConfig):
         raise ConfigError(
             f"{agent_class.__name__} learns from recorded data: name some with --dataset "
             "(rlsuite list datasets)"
+        )
+
+
+def check_online_columns(agent_class: type[Agent], agent_config: Any, config: OfflineConfig) -> None:
+    """Raise ConfigError where an agent would need online what only recorded data have."""
+    wanted = agent_class.online_columns(agent_config)
+    if config.then_online and (wanted.next_action or wanted.expert):
+        raise ConfigError(
+            f"{agent_class.__name__} learns from columns that only recorded data have: leave out "
+            "--then-online"
+        )
+    if config.then_online and wanted.returns and config.offline_share is None:
+        raise ConfigError(
+            f"{agent_class.__name__} learns from returns online, too, which mixed batches alone have: add "
+            "--offline-share 0.5"
         )
 
 
@@ -154,6 +166,7 @@ def try_out(cls: type[Agent], config: RunConfig) -> None:
     check_data(cls, train)
     if isinstance(train, OfflineConfig):
         check_columns(cls, config.agent, train)
+        check_online_columns(cls, config.agent, train)
     if train.env in ("", NO_ENV):
         return  # the data know it, or there is none
     try:
@@ -249,6 +262,8 @@ def check_extension(path: Path, train: TrainConfig | OfflineConfig, steps: int) 
     offline = train.steps if isinstance(train, OfflineConfig) and train.then_online else None
     if offline is not None and at > offline != steps:
         raise ConfigError(f"--steps {steps:,}: {path} acts online already, after {offline:,} updates on data")
+    if steps == offline:
+        return  # as it was
     if steps < min(at, goal(train)):
         raise ConfigError(
             f"--steps {steps:,}: {path} has done {at:,} of {goal(train):,} already; give a greater total"

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
@@ -12,6 +13,7 @@ from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
 from rlsuite.agents.optim import Adam
 from rlsuite.errors import DataError
+from rlsuite.offline.scores import Reference
 from rlsuite.runs.tensorfile import check_like
 
 UPDATE_COUNT = "update_count"
@@ -213,7 +215,8 @@ class RunningSums:
 class EpisodeSums:
     """Return and length of the running episodes of all envs, and of those that ended since the last line.
 
-    The envs come in equal groups, one per seed.
+    Beside them how all training episodes have ended, for the regret. The envs come in equal groups, one per
+    seed.
     """
 
     def __init__(self, num_envs: int, device: torch.device, *, seeds: int = 1) -> None:
@@ -222,15 +225,22 @@ class EpisodeSums:
         self.lengths = torch.zeros(num_envs, dtype=torch.float64, device=device)
         # episodes, sum of returns, sum of lengths
         self.ended = torch.zeros(seeds, 3, dtype=torch.float64, device=device)
+        # of the whole run: episodes, sum of returns, episodes that say whether they succeeded, successes
+        self.whole = torch.zeros(seeds, 4, dtype=torch.float64, device=device)
 
-    def add(self, reward: Tensor, done: Tensor) -> None:
-        """Count one vector step: rewards and ends of episodes, each `[B]`."""
+    def add(self, reward: Tensor, done: Tensor, success: np.ndarray | None = None) -> None:
+        """Count one vector step: rewards and ends of episodes, each `[B]`, and success where envs say so."""
         self.returns += reward
         self.lengths += 1
         if done.is_cpu and not done.any():  # a device is not asked: that would wait for it
             return
         closed = torch.stack((done.double(), self.returns * done, self.lengths * done), -1)
         self.ended += closed.unflatten(0, (self.seeds, -1)).sum(1)
+        said, won = torch.zeros_like(self.returns), torch.zeros_like(self.returns)
+        if success is not None:
+            said, won = done.double(), torch.as_tensor(success, device=done.device) * done.double()
+        whole = torch.stack((closed[:, 0], closed[:, 1], said, won), -1)
+        self.whole += whole.unflatten(0, (self.seeds, -1)).sum(1)
         self.returns.masked_fill_(done, 0)
         self.lengths.masked_fill_(done, 0)
 
@@ -249,12 +259,36 @@ class EpisodeSums:
             for episodes, returns, lengths in rows
         ]
 
+    def regrets(self, reference: Reference | None = None) -> list[dict[str, float]]:
+        """Return every seed's regret: 1 less the share of all training episodes so far that succeeded.
+
+        That is the measure of CORL's fine-tuning (Tarasov et al. 2022, arXiv 2210.07105). Where no episode
+        says whether it succeeded, a hundredth of its score counts instead (our choice); where there is no
+        score either, the line is empty.
+
+        Args:
+            reference: returns that score 0 and 100.
+        """
+        lines: list[dict[str, float]] = []
+        for episodes, returns, said, won in ranks.total(self.whole).tolist():
+            if said:
+                lines.append({"train/regret": 1 - won / said})
+            elif episodes and reference is not None:
+                lines.append({"train/regret": 1 - reference.score(returns / episodes) / 100})
+            else:
+                lines.append({})
+        return lines
+
     def state(self) -> dict[str, Tensor]:
-        """Return the three sums for the checkpoint."""
-        return {"returns": self.returns, "lengths": self.lengths, "ended": self.ended}
+        """Return the sums for the checkpoint."""
+        return {"returns": self.returns, "lengths": self.lengths, "ended": self.ended, "whole": self.whole}
 
     def load(self, saved: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned; DataError where it is of other envs or seeds."""
+        """Restore what `state` returned; DataError where it is of other envs or seeds.
+
+        A checkpoint of before there was a regret begins it anew.
+        """
+        saved = {"whole": torch.zeros_like(self.whole), **saved}
         check_like("episodes", saved, self.state())
         for name, tensor in self.state().items():
             tensor.copy_(saved[name])

@@ -16,7 +16,14 @@ PAGE = ROOT / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(\S+)` \| (?:[^|\n]+) \|(?: ([^|\n]+) \|)?$", flags=re.MULTILINE)
 FIELDS = {"cql": {"gap": 5.0}, "iql": {"value_loss": "gumbel"}}
 AGENTS = set(agent_names())
-RARE = {"eval/success", "eval/score", "updates/graphed", "ckpt/failed", "least/ended_within_30"}
+RARE = {
+    "replay/new_share",
+    "eval/success",
+    "eval/score",
+    "updates/graphed",
+    "ckpt/failed",
+    "least/ended_within_30",
+}
 WHOLE = {
     "sac": ({}, {"grama": {"period": 20}, "redo": {"period": 20}, "least": {"start": 0.0}}),
     "stac": ({}, {}),

@@ -1,6 +1,7 @@
 """ReBRAC, AWAC, A2PR and CQL: their losses against numbers worked out apart, their LossModules; float64."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from rlsuite.agents.awac import AWACConfig, AWACLoss
 from rlsuite.agents.cql import CQLConfig, CQLLoss, Sampled
 from rlsuite.agents.losses import smoothed_action
 from rlsuite.agents.rebrac import ReBRACConfig, ReBRACLoss
+from rlsuite.agents.recoil import ReCOIL
 from rlsuite.agents.td3_bc import TD3BCConfig
 from rlsuite.blocks.heads import Gaussian
 from rlsuite.blocks.mlp import LayerNorm
@@ -447,9 +449,37 @@ def test_presets_of_data_sets_are_corls(agent, env, data, run, own):
     assert {key: fields.get(key) for key in own} == own
 
 
-def test_cal_ql_may_go_on_online_and_rebrac_may_not(monkeypatch):
+def test_cal_ql_and_rebrac_may_go_on_online_and_recoil_may_not(monkeypatch):
     monkeypatch.setattr(start, "train_offline", lambda *_, **__: "begun")
     line = OfflineConfig(dataset="d", then_online=10)
     assert start.train(cql.CQL, CQLConfig(calibrated=True), line, None) == "begun"
+    assert start.train(rebrac.ReBRAC, ReBRACConfig(), line, None) == "begun"
     with pytest.raises(ConfigError, match="only recorded data have"):
-        start.train(rebrac.ReBRAC, ReBRACConfig(), line, None)
+        start.train(ReCOIL, ReCOIL.Config(), replace(line, expert="e"), None)
+
+
+def test_rebracs_online_target_has_no_penalty_and_its_actors_is_relaxed():
+    batch = rows(torch.zeros(1, 2), reward=t(-1.0))
+    networks = lambda shown: t([0.6, -0.1]), lambda s, a: t([-20.0], [-18.0])
+    noise = GivenNoise([torch.zeros(1, 2)])
+    close(rebrac.penalised_target(*networks, batch, ReBRACConfig(beta_critic=0.1), noise), -20.8)
+    config = ReBRACConfig(beta_actor=0.4, normalize_q=False)
+    whole = rebrac.actor_loss(*networks, batch, config)
+    half = rebrac.actor_loss(*networks, batch, config, 0.5)
+    close(whole - half, 0.5 * 0.4 * (0.6**2 + 0.1**2))
+    agent = small_agent("rebrac", online_floor=0.25)
+    agent.begin(10)
+    for _ in range(2):
+        agent.update(agent_batch())
+    assert agent.penalty_factor().item() == 1
+    agent.start_online()
+    seen = []
+    for _ in range(8):
+        seen.append(agent.penalty_factor().item())
+        agent.update(agent_batch())
+    assert seen == pytest.approx([1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.25])
+
+
+def agent_batch():
+    """A batch as it is made online: without next actions."""
+    return random_batch().exclude(("next", "action"))
