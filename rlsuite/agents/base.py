@@ -299,6 +299,9 @@ class Agent(nn.Module):
         if isinstance(self.normalizer, Standardise):
             self.normalizer.adopt(mean, std)
 
+    def adopt_rewards(self, low: float, high: float) -> None:
+        """Take the smallest and the greatest of the recorded rewards, where the agent has a use for them."""
+
     def get_extra_state(self) -> Tensor:
         """Return the update count as a tensor, so that `state_dict` holds tensors alone."""
         return torch.tensor(self.update_count)

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from rlsuite.blocks.exploration import RememberingNoise, StateDependentNoise
-from rlsuite.blocks.heads import Gaussian, tanh_of_mean
+from rlsuite.blocks.heads import Gaussian, NoiseActor, tanh_of_mean
 from rlsuite.blocks.noise import Source, normal
 
+FIXED_ROWS, FIXED_STRIDE = 8_191, 1_009  # of noise of evaluations: rows, and those between two envs
 DETERMINISTIC_NOISE = 0.03  # of an actor without a std, for actions in [-1, 1]; CORL's fine-tuning
 
 
@@ -34,6 +35,7 @@ class Policy(nn.Module):
     """
 
     exploration_scale: Tensor
+    one_graph = True  # its evaluation action is `mode` of the actor's output and nothing else
 
     def __init__(
         self,
@@ -122,6 +124,65 @@ def policy_module(policy: nn.Module) -> TensorDictModule:
         return TensorDictModule(policy, in_keys=["observation"], out_keys=["action"])
     keys = ["observation", "exploration", "step_count"]
     return TensorDictModule(policy, in_keys=keys, out_keys=["action", "exploration"])
+
+
+class NoisePolicy(Policy):
+    """Policy of an actor whose noise is an input: a = clip(p(s, z)), z of variance 1.
+
+    Evaluations draw noise, too, from no random stream: a table, of which every env reads another row at every
+    step of its episode. Without a step count all steps read the first.
+
+    Args:
+        actor: (observation, noise) -> action, without bounds; see `rlsuite.blocks.heads.NoiseActor`.
+        generator: behaviour noise.
+        normalizer: of the observations, or None.
+        mean: evaluations take z = 0.
+    """
+
+    fixed: Tensor
+
+    def __init__(
+        self, actor: NoiseActor, generator: Source, normalizer: nn.Module | None = None, *, mean: bool = False
+    ) -> None:
+        super().__init__(actor, clipped, lambda output, _: output, generator, normalizer)
+        self.one_graph = mean
+        if not mean:
+            table = torch.empty(FIXED_ROWS, actor.action)
+            table.copy_(torch.randn(table.shape, generator=torch.Generator().manual_seed(0), device="cpu"))
+            self.register_buffer("fixed", table, persistent=False)
+
+    def forward(self, observation: Tensor, step_count: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Return actions `[*, B, A]`; see `Policy.forward`."""
+        if self.normalizer is not None:
+            observation = self.normalizer(observation)
+        actor: Any = self.actor
+        like = observation.new_zeros(*observation.shape[:-1], actor.action)
+        if exploration_type() == ExplorationType.RANDOM:
+            noise = self._scale() * normal(like, self.generator)
+        elif self.one_graph:
+            noise = like
+        else:
+            noise = self._fixed_rows(like, step_count)
+        return clipped(actor(observation, noise))
+
+    def _fixed_rows(self, like: Tensor, step_count: Tensor | None) -> Tensor:
+        row = FIXED_STRIDE * torch.arange(like.shape[-2] if like.dim() > 1 else 1, device=like.device)
+        step = 0 if step_count is None else step_count.squeeze(-1)
+        return self.fixed[(row + step) % FIXED_ROWS].to(like.dtype).expand_as(like)
+
+
+def clipped(action: Tensor) -> Tensor:
+    """Return actions in [-1, 1]."""
+    return action.clamp(-1, 1)
+
+
+def noise_policy(
+    actor: NoiseActor, generator: Source, normalizer: nn.Module | None = None, *, mean: bool = False
+) -> TensorDictModule:
+    """Return the policy of an actor that is fed noise, see `NoisePolicy`."""
+    policy = NoisePolicy(actor, generator, normalizer, mean=mean)
+    keys = ["observation"] if mean else ["observation", "step_count"]
+    return TensorDictModule(policy, in_keys=keys, out_keys=["action"])
 
 
 def squashed_gaussian_policy(

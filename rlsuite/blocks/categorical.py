@@ -3,11 +3,13 @@
 Legend: N batch, K atoms.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+FAR = 10.0  # deviations beyond the ends from which on a value stands there for `gaussian_bins`; our choice
 SMOOTHING = 0.75  # std of HL-Gauss over the distance of two atoms; Farebrother et al. 2024
 
 
@@ -53,3 +55,21 @@ def gaussian_histogram(value: Tensor, support: Tensor) -> Tensor:
     edges = torch.cat((support - width / 2, support[-1:] + width / 2))
     below = torch.special.ndtr((edges - value) / (SMOOTHING * width))
     return below.diff(dim=-1) / (below[..., -1:] - below[..., :1])
+
+
+def gaussian_bins(value: Tensor, edges: Tensor, std: Tensor | float) -> Tensor:
+    """Return a Gaussian around `value` `[...]` as probabilities of the bins between `edges`, `[..., K]`.
+
+    What lies outside all bins is cut off, so that values far outside end as the distribution of one just
+    outside: their tails are ratios of small numbers, taken on the side where these keep their digits. Beyond
+    ten deviations, where float32 has no such numbers, values count as there.
+
+    Args:
+        value: any numbers.
+        edges: K + 1 rising numbers.
+        std: of the Gaussian.
+    """
+    value = value.clamp(edges[0] - FAR * std, edges[-1] + FAR * std).unsqueeze(-1)
+    side = torch.where(value < (edges[0] + edges[-1]) / 2, 1.0, -1.0).to(value.dtype)
+    tail = torch.special.erfc(side * (edges - value) / (math.sqrt(2.0) * std))
+    return tail.diff(dim=-1) / (tail[..., -1:] - tail[..., :1])

@@ -1,4 +1,4 @@
-"""Output heads: squashed, unsquashed and deterministic actors, scalar and Gaussian critics, state values.
+"""Output heads: squashed, unsquashed, deterministic, noise-fed actors, critics of many kinds, state values.
 
 Under autocast the trunks compute in bfloat16; heads hand out the precision of the observation.
 
@@ -169,6 +169,27 @@ class DeterministicActor(nn.Module):
         """
         observation = seen_part(observation, self.seen)
         return self.trunk(observation, noise).to(observation.dtype).tanh()
+
+
+class NoiseActor(nn.Module):
+    """Actions of an observation and A numbers of noise, by a trunk without bounds; callers clip them.
+
+    Args:
+        observation: O.
+        action: A.
+        shape: of the trunk.
+    """
+
+    def __init__(self, observation: int, action: int, shape: NetShape) -> None:
+        super().__init__()
+        self.action = action
+        self.trunk = shape.trunk(observation + action, action)
+
+    def forward(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return `[*lead, N, A]` for `[*lead, N, O]` and noise `[*lead, N, A]`; None is zeros."""
+        if noise is None:
+            noise = observation.new_zeros(*observation.shape[:-1], self.action)
+        return self.trunk(torch.cat((observation, noise), -1)).to(observation.dtype)
 
 
 class ValueNetwork(nn.Module):

@@ -41,6 +41,7 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(*lead, outputs, inputs))
         self.bias = nn.Parameter(torch.empty(*lead, outputs))
         self.gain: float | None = None  # of orthogonal weights; None draws torch's default
+        self.glorot = False
         with torch.no_grad():
             for parameter, drawn in zip((self.weight, self.bias), self.fresh(generator), strict=True):
                 parameter.copy_(drawn)
@@ -51,8 +52,8 @@ class Linear(nn.Module):
         if self.gain is not None:
             gain = self.gain
             return fill(weight, generator, lambda part, rng: _orthogonal(part, gain, rng)), bias
-        bound = 1 / math.sqrt(weight.shape[-1])
-        for tensor in (weight, bias):
+        bound = math.sqrt(6 / sum(weight.shape[-2:])) if self.glorot else 1 / math.sqrt(weight.shape[-1])
+        for tensor in (weight,) if self.glorot else (weight, bias):
             fill(tensor, generator, lambda part, rng: part.uniform_(-bound, bound, generator=rng))
         return weight, bias
 
@@ -99,6 +100,19 @@ def orthogonal_(module: nn.Module, gain: float, generator: Source = None) -> Non
     for layer in module.modules():
         if isinstance(layer, Linear):
             layer.gain = gain
+            with torch.no_grad():
+                layer.weight.copy_(layer.fresh(generator)[0])
+                layer.bias.zero_()
+
+
+def glorot_(module: nn.Module, generator: Source = None) -> None:
+    """Initialise every `Linear` of `module` anew: uniform weights of variance 2 / (I + O), biases zero.
+
+    Glorot and Bengio 2010, equation 16. The arguments are those of `orthogonal_`.
+    """
+    for layer in module.modules():
+        if isinstance(layer, Linear):
+            layer.glorot = True
             with torch.no_grad():
                 layer.weight.copy_(layer.fresh(generator)[0])
                 layer.bias.zero_()

@@ -57,6 +57,11 @@ class PolicyGraph(nn.Module):
                 f"{type(policy).__name__}: the policy is more than one network, and cannot become one graph; "
                 "use rlsuite.load(RUN) in Python"
             )
+        if not inner.one_graph:
+            raise ConfigError(
+                f"{type(inner).__name__}: evaluations draw noise, which a graph cannot; train with "
+                "--agent.evaluation mode, or use rlsuite.load(RUN) in Python"
+            )
         self.normalizer = inner.normalizer
         self.actor, self.mode = inner.actor, inner.mode
         self.register_buffer("middle", middle)

@@ -164,6 +164,8 @@ def offline_run(learner: Learner, data: OfflineData) -> OfflineRun:
     agent = learner.agent
     check_widths(data, agent, learner.eval_env.env_id)
     agent.adopt_statistics(*moments(data.rows["observation"]))
+    rewards = data.rows["next", "reward"]
+    agent.adopt_rewards(float(rewards.min()), float(rewards.max()))
     there = replace(data, rows=data.rows.to(learner.device), episodes=data.episodes.to(learner.device))
     batch_size, generator = learner.config.batch_size, learner.streams.source("sample")
     learner.reference = data.reference

@@ -15,7 +15,7 @@ def is_tested(name: str) -> bool:
 
 NAMES = tuple(filter(is_tested, agent_names()))
 WITH_CRITICS = tuple(name for name in NAMES if agent_class(name).values is not Agent.values)
-WITH_TARGETS = tuple(name for name in WITH_CRITICS if name != "crossq")
+WITH_TARGETS = tuple(name for name in WITH_CRITICS if name not in ("crossq", "floq"))  # of `critic`
 # Observations are normalised by a data set's statistics.
 FROM_DATA = tuple(name for name in NAMES if agent_class(name).adopts_statistics)
 
@@ -27,6 +27,8 @@ def with_field(field: str) -> tuple[str, ...]:
 
 # What makes an agent's noiseless behaviour its evaluation's action, where the two differ by design.
 MODE_FIELDS = {
+    "floq": {"evaluation": "mode"},
+    "fql": {"evaluation": "mode"},
     "quantile_dsac": {"evaluation": "mode"},
     "stac": {"evaluation": "mode", "dropout_actor": 0.0},
 }

@@ -169,7 +169,7 @@ def test_updates_read_terminated_and_never_truncated_or_done(name):
     for rows in (batch, lied, flipped):
         agent = small_agent(name)
         agent.update(rows)
-        losses.append(torch.cat([p.grad.flatten() for p in agent.critic.parameters()]))
+        losses.append(torch.cat([p.grad.flatten() for p in agent.parameters() if p.grad is not None]))
     assert torch.equal(losses[0], losses[1])
     assert not torch.equal(losses[0], losses[2])
 
@@ -245,6 +245,8 @@ def test_batches_may_bring_their_own_discount(name):
     """n-step rows: discount gamma^3 is the same as an agent whose gamma is gamma^3."""
     batch = random_batch()
     n_step = batch.clone().set("discount", torch.full((32, 1), 0.99**3))
+    if name == "floq":
+        pytest.skip("bins and starts of its field follow from gamma; see test_fql.py")
     a, b = small_agent(name, gamma=0.99), small_agent(name, gamma=0.99**3)
     a.update(n_step)
     b.update(batch)

@@ -1,0 +1,120 @@
+"""Measures what an update of FQL and floq costs in CPU time, eager and compiled, on cube-double's sizes."""
+
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from races import write_measured
+
+from rlsuite.agents.base import Spaces, make_generators
+from rlsuite.agents.compiled import compiled
+from rlsuite.bounds import AtLeastOne, Widths, check_bounds
+from rlsuite.command.arguments import parse
+from rlsuite.registry import agent_class
+from rlsuite.replay.batch import Batch
+
+OBSERVATION, ACTION = 37, 5  # of OGBench's cube-double
+BATCH = 256
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "FQL": ("fql", {}),
+    "floq, one step at 0, R 4": ("floq", {"field_steps": 1, "copies": 4, "at_zero": True}),
+    "floq, K 4, R 4": ("floq", {"field_steps": 4, "copies": 4}),
+    "floq, K 8, R 8": ("floq", {}),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlowCostArgs:
+    """Measures CPU milliseconds an update of FQL and floq, in turns: one of each, again and again."""
+
+    hidden: Widths = (256, 256)
+    """Widths of the hidden layers of all networks."""
+    field: Widths | None = None
+    """Those of the field; none: the same."""
+    turns: AtLeastOne = 7
+    """Turns, whose median is the result."""
+    updates: AtLeastOne = 10
+    """Updates of each in a turn."""
+    compile: bool = True
+    """Compiled updates too; building them takes minutes."""
+    out: Path | None = None
+    """CSV file."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for values that mean nothing."""
+        check_bounds(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One agent's update: CPU milliseconds, the median of turns, and how often FQL's in the same mode."""
+
+    agent: str
+    hidden: str
+    mode: str
+    cpu_ms: float
+    times_fql: float
+
+
+def random_batch() -> Batch:
+    """Return a batch of random transitions with rewards of -1 and 0."""
+    g = torch.Generator().manual_seed(0)
+    return Batch(
+        torch.randn(BATCH, OBSERVATION, generator=g),
+        torch.rand(BATCH, ACTION, generator=g) * 2 - 1,
+        torch.randint(-1, 1, (BATCH,), generator=g).float(),
+        torch.randn(BATCH, OBSERVATION, generator=g),
+        torch.zeros(BATCH),
+        0.99,
+    )
+
+
+def update_of(name: str, fields: dict[str, Any], mode: str) -> Callable[[Batch], Any]:
+    """Return an agent's update."""
+    cls = agent_class(name)
+    spaces = Spaces(observation=OBSERVATION, action=ACTION, half_range=(1.0,) * ACTION)
+    agent = cls(spaces, cls.Config(**fields), make_generators(0))
+    return agent.update if mode == "eager" else compiled(agent)
+
+
+def measure(line: FlowCostArgs) -> list[Row]:
+    """Return a row for every agent and mode."""
+    batch, width, rows = random_batch(), {"hidden": line.hidden}, []
+    for mode in ("eager", "compiled") if line.compile else ("eager",):
+        updates = {}
+        for title, (name, fields) in CASES.items():
+            field = {"hidden_field": line.field} if name == "floq" else {}
+            updates[title] = update_of(name, {**fields, **width, **field}, mode)
+            for _ in range(3):
+                updates[title](batch)
+        times: dict[str, list[float]] = {title: [] for title in updates}
+        for _ in range(line.turns):
+            for title, update in updates.items():
+                begun = time.process_time()
+                for _ in range(line.updates):
+                    update(batch)
+                times[title].append((time.process_time() - begun) / line.updates * 1e3)
+        medians = {title: statistics.median(each) for title, each in times.items()}
+        sizes = " x ".join(map(str, line.hidden))
+        rows += [Row(title, sizes, mode, ms, ms / medians["FQL"]) for title, ms in medians.items()]
+    return rows
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measure and print; write where asked."""
+    line = parse(FlowCostArgs, argv, prog="flow_cost.py")
+    torch.set_num_threads(1)
+    rows = measure(line)
+    for row in rows:
+        print(f"{row.agent:26} {row.hidden:12} {row.mode:9} {row.cpu_ms:8.2f} ms {row.times_fql:6.2f} x FQL")
+    if line.out is not None:
+        write_measured(line.out, rows, threads=1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
