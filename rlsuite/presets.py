@@ -15,6 +15,7 @@ from rlsuite import extensions
 from rlsuite.errors import ConfigError, unknown_name
 from rlsuite.registry import is_agent_file, plain_dataset_name, plain_env_name
 
+OGBENCH = "ogbench-"  # begins the plain names of its data sets
 _PACKAGE = Path(__file__).parent
 
 
@@ -69,8 +70,13 @@ def load_preset(
 
 
 def _matching(patterns: Iterable[str], name: str) -> list[str]:
-    """Return the patterns that match, in their order, an exact one last."""
-    matching = [pattern for pattern in patterns if name and fnmatchcase(name, pattern)]
+    """Return the patterns that match, in their order, an exact one last.
+
+    OGBench's data are matched by patterns that name it: theirs are other rewards than D4RL's of such names.
+    """
+    foreign = name.startswith(OGBENCH)
+    fitting = [pattern for pattern in patterns if not foreign or pattern.startswith(OGBENCH)]
+    matching = [pattern for pattern in fitting if name and fnmatchcase(name, pattern)]
     return sorted(matching, key=lambda pattern: pattern == name)
 
 

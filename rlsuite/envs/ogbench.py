@@ -156,6 +156,17 @@ def _closed_file(**options: Any) -> tuple[int, str]:
     return handle, name
 
 
+def relabel(name: str, env: gymnasium.Env, table: dict[str, Any]) -> None:
+    """Add OGBench's `rewards` and `masks` of a single task to recorded states.
+
+    Args:
+        name: OGBench's id of the environment.
+        env: that environment.
+        table: qpos, qvel and, where there are buttons, button_states, a row each.
+    """
+    import_module("ogbench.relabel_utils").relabel_dataset(name, env, table)
+
+
 def gym_id(name: str) -> str:
     """Return the id under which `gymnasium.make` knows what stands after `ogbench:`, this module's import included.
 

@@ -74,6 +74,11 @@ class Name(NamedTuple):
         return [self._replace(task=number) for number in range(1, TASKS + 1)]
 
 
+def kinds_of(env: str) -> tuple[str, ...]:
+    """Return the kinds of recordings of an environment, OGBench's and those made here."""
+    return (*ENVS[env], "explore") if env.startswith("pointmaze") else ENVS[env]
+
+
 def parse(name: str) -> Name:
     """Take apart what stands after `ogbench:` or `ogbench/`; the version may be left out.
 
@@ -104,7 +109,7 @@ def find_recordings(dataset: str) -> Name | None:
         return None
     try:
         name = parse(rest)
-        known = bool(name.kind)
+        known = name.kind in kinds_of(name.env)
     except ConfigError:
         known = False
     if not known:

@@ -296,7 +296,8 @@ def evaluation(
     metrics = [summary(of_seed) for of_seed in per_seed(episodes, len(firsts))]
     if run.reference is not None:
         for line in metrics:
-            line["eval/score"] = run.reference.score(line["eval/return_mean"])
+            if run.reference.measure in line:
+                line["eval/score"] = run.reference.score(line[run.reference.measure])
     clock.evaluations += 1
     mean = sum(line["eval/return_mean"] for line in metrics) / len(metrics)
     clock.last_return, clock.evaluated = mean if math.isfinite(mean) else None, clock.updates
