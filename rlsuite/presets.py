@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlsuite import extensions
+from rlsuite.envs.ogbench_names import KINDS
 from rlsuite.errors import ConfigError, unknown_name
 from rlsuite.registry import is_agent_file, plain_dataset_name, plain_env_name
 
@@ -72,11 +73,12 @@ def load_preset(
 def _matching(patterns: Iterable[str], name: str) -> list[str]:
     """Return the patterns that match, in their order, an exact one last.
 
-    OGBench's data are matched by patterns that name it: theirs are other rewards than D4RL's of such names.
+    OGBench's data are matched by patterns that name it, or a kind of its recordings: *antmaze-* is D4RL's,
+    whose rewards are others.
     """
-    foreign = name.startswith(OGBENCH)
-    fitting = [pattern for pattern in patterns if not foreign or pattern.startswith(OGBENCH)]
-    matching = [pattern for pattern in fitting if name and fnmatchcase(name, pattern)]
+    matching = [pattern for pattern in patterns if name and fnmatchcase(name, pattern)]
+    if name.startswith(OGBENCH):
+        matching = [pattern for pattern in matching if any(mark in pattern for mark in (OGBENCH, *KINDS))]
     return sorted(matching, key=lambda pattern: pattern == name)
 
 
