@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from rlsuite import extensions
+from rlsuite.envs.ogbench_names import KINDS
 from rlsuite.errors import ConfigError, unknown_name
 from rlsuite.registry import is_agent_file, plain_dataset_name, plain_env_name
 
+OGBENCH = "ogbench-"  # begins the plain names of its data sets
 _PACKAGE = Path(__file__).parent
 
 
@@ -69,8 +71,14 @@ def load_preset(
 
 
 def _matching(patterns: Iterable[str], name: str) -> list[str]:
-    """Return the patterns that match, in their order, an exact one last."""
+    """Return the patterns that match, in their order, an exact one last.
+
+    OGBench's data are matched by patterns that name it, or a kind of its recordings: *antmaze-* is D4RL's,
+    whose rewards are others.
+    """
     matching = [pattern for pattern in patterns if name and fnmatchcase(name, pattern)]
+    if name.startswith(OGBENCH):
+        matching = [pattern for pattern in matching if any(mark in pattern for mark in (OGBENCH, *KINDS))]
     return sorted(matching, key=lambda pattern: pattern == name)
 
 

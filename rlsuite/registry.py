@@ -201,8 +201,11 @@ def plain_env_name(env_id: str) -> str:
 def plain_dataset_name(dataset: str) -> str:
     """Return a data set's id or path in D4RL's spelling: `D4RL/pen/human-v2` is `d4rl-pen-human-v2`.
 
-    Of a path everything is kept but the suffix: patterns begin with a star to match it.
+    Of a path everything is kept but the suffix: patterns begin with a star to match it. A file of OGBench's
+    (.npz) has its id.
     """
+    if dataset.endswith(".npz"):
+        dataset = f"ogbench/{Path(dataset).stem}"
     plain = dataset.rstrip("/").removesuffix(".h5").removesuffix(".hdf5")
     return plain.replace("/", "-").replace("_", "-").lower()
 

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+from rlsuite.bench.ogbench import over_tasks, tasks_in, without_task
 from rlsuite.bounds import AtLeastOne, Bounds, SeedCount, ThreadCount
 from rlsuite.command.helptext import HelpPage
 from rlsuite.errors import ConfigError, DataError
@@ -25,6 +26,7 @@ from rlsuite.launch.queue import run_all, worst
 from rlsuite.offline.load import load_dataset
 from rlsuite.offline.locate import is_here, locate
 from rlsuite.offline.names import OWN_NAMESPACE, known_sets, recipes
+from rlsuite.offline.scores import RETURN
 from rlsuite.presets import preset_names
 from rlsuite.registry import check_agent_name, plain_dataset_name
 from rlsuite.report.comparison import write_csv
@@ -50,6 +52,7 @@ GROUPS = {
     ),
     "pointmaze": tuple(f"D4RL/pointmaze/{maze}-v2" for maze in ("umaze", "medium", "large")),
 }
+ORIGINS = {"d4rl": "D4RL", "minari": "Minari", "ogbench": "OGBench"}
 PUBLISHED = Path(__file__).with_name("d4rl_published.csv")
 SOURCES = {"paper": "the IQL paper, arXiv 2110.06169, table 1", "corl": "CORL, last scores, arXiv 2210.07105"}
 CURVE_COLUMNS = ("dataset", "data", "agent", "seed", "updates", "return_mean", "return_std", "score")
@@ -91,7 +94,7 @@ class D4rlArgs(LaunchFlags):
 
     datasets: str = "locomotion"
     """Data sets, separated by commas: ids, files, folders, or the groups locomotion, locomotion-all, adroit,
-    pointmaze."""
+    pointmaze; an id of OGBench's without a task is its five tasks and their mean."""
     agents: str = "bc,td3_bc,iql,rebrac,awac,cql,a2pr"
     """Agents, separated by commas."""
     preset: str = "default"
@@ -144,7 +147,7 @@ def main(args: D4rlArgs, extra: Sequence[str] = ()) -> int:
     for agent in names(args.agents):
         check_agent_name(agent.partition(":")[0])
     wanted = list(
-        dict.fromkeys(dataset for name in names(args.datasets) for dataset in GROUPS.get(name, (name,)))
+        dict.fromkeys(dataset for name in names(args.datasets) for dataset in GROUPS.get(name, tasks_in(name)))
     )
     missing = {name: how for name in wanted if (how := how_to_get(name)) is not None}
     here = [name for name in wanted if name not in missing]
@@ -184,7 +187,8 @@ def how_to_get(name: str) -> str | None:
     Raises:
         ConfigError: no such name, or no such file.
     """
-    recipe = {candidate.dataset_id: candidate for candidate in recipes().values()}.get(name)
+    candidates = {candidate.dataset_id: candidate for candidate in recipes().values()}
+    recipe = candidates.get(without_task(name))
     if recipe is not None and not is_here(name):
         needs = {"medium-replay": " --policy RUN", "medium-expert": " --parts A B"}
         needs["random-expert"] = " --parts A B --shares 0.99 0.01"
@@ -224,7 +228,7 @@ def label_of(name: str) -> str:
     known = known_sets().get(name)
     path = Path(name)
     if known is None and (path.suffix or name.startswith(("/", ".", "~"))):
-        return path.name.removesuffix(".hdf5").removesuffix(".h5")
+        return path.name.removesuffix(".hdf5").removesuffix(".h5").removesuffix(".npz")
     return name.replace("/", "-")
 
 
@@ -238,7 +242,9 @@ def describe(name: str) -> DataFacts:
     data = load_dataset(name, download=False)
     achieved = data.behaviour_return()
     score = math.nan if data.reference is None else float(data.reference.score(achieved))
-    origin = "made here" if data.recipe else {"d4rl": "D4RL", "minari": "Minari"}[data.layout]
+    origin = "made here" if data.recipe else ORIGINS[data.layout]
+    if data.reference is not None and data.reference.measure != RETURN:
+        score = math.nan  # recordings go on after success: they have no episodes that could be scored
     return DataFacts(label_of(name), origin, achieved, score)
 
 
@@ -362,6 +368,7 @@ def write_tables(
         owner = {"dataset": facts[name].label, "data": facts[name].origin, "agent": agent}
         curves += [owner | entry for entry in entries]
         rows.append(table_row(facts[name], agent, pair_plan, entries, drift(run)))
+    rows += over_tasks(rows)
     write_csv(args.out / "curves.csv", CURVE_COLUMNS, curves)
     write_csv(args.out / "table.csv", TABLE_COLUMNS, rows)
     text = markdown(rows)

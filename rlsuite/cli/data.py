@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +13,7 @@ from tyro import conf
 from rlsuite.bounds import AtLeastOne, Bounds, check_bounds
 from rlsuite.command.arguments import check_run, parse, wants_help
 from rlsuite.command.helptext import HelpPage
+from rlsuite.command.progress import progress
 from rlsuite.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from rlsuite.training.savedrun import SavedRun
 
 PROG = "rlsuite data"
+OGBENCH = "ogbench"  # who acts in sets that are made as OGBench's were
 DEFAULT_STEPS = 1_000_000
 STITCH_STEPS = 20_000  # its routes say all they have to say in a few hundred episodes
-PROGRESS_SECONDS = 10.0  # between two lines
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,13 +46,15 @@ class MakeArgs:
     name: conf.Positional[str]
     """What to make: pointmaze/umaze, hopper/medium, ...; rlsuite list datasets shows all."""
     steps: Annotated[int | None, Bounds(1)] = None
-    """Env steps; by default 1,000,000 (stitch: 20,000), or all there are of a replay or a mixture."""
+    """Env steps; by default 1,000,000 (stitch: 20,000; ogbench: the original's), or all there are of a replay or
+    a mixture."""
     out: Path | None = None
-    """Data root; by default MINARI_DATASETS_PATH, else .minari/datasets in the home folder."""
+    """Data root; by default MINARI_DATASETS_PATH, else .minari/datasets in the home folder; of ogbench
+    OGBENCH_DATASET_DIR, else .ogbench/data."""
     seed: int = 0
     """Of the environments, the policy's samples and all noise."""
     layout: Literal["minari", "d4rl"] = "minari"
-    """Layout on disk: a folder that Minari loads, or one flat D4RL file."""
+    """Layout on disk: a folder that Minari loads, or one flat D4RL file; ogbench has its own."""
     policy: Path | None = None
     """Who acts: a run folder, or a safetensors file with a Stable-Baselines3 actor."""
     checkpoint: str = "last"
@@ -63,6 +65,8 @@ class MakeArgs:
     """Standard deviation of noise added to the policy's actions in [-1, 1]."""
     num_envs: AtLeastOne = 64
     """Envs stepped together."""
+    jobs: AtLeastOne = 1
+    """Processes that record, of ogbench."""
     parts: Annotated[tuple[str, ...], conf.arg(metavar="DATASET DATASET")] = ()
     """Data sets of a mixture, by file, folder or id."""
     shares: tuple[float, ...] = ()
@@ -110,12 +114,13 @@ PAGES: dict[str, HelpPage] = {
     "make": HelpPage(
         topics={
             "what is made": ("steps", "seed", "out", "layout"),
-            "who acts": ("policy", "checkpoint", "mode", "noise", "num_envs"),
+            "who acts": ("policy", "checkpoint", "mode", "noise", "num_envs", "jobs"),
             "mixtures": ("parts", "shares"),
         },
         examples=(
             f"{PROG} make pointmaze/umaze",
             f"{PROG} make stitch",
+            f"{PROG} make ogbench/pointmaze-medium-navigate --jobs 4",
             f"{PROG} make hopper/medium --policy runs/hopper --steps 100_000",
         ),
     ),
@@ -184,11 +189,13 @@ def _make(args: MakeArgs) -> int:
 
     chosen = recipe(args.name)  # a wrong name is refused before anything heavy is imported
     _check_flags(args, chosen)
+    if chosen.behaviour == OGBENCH:
+        return _make_ogbench(args, chosen)
     from rlsuite.offline.locate import minari_root
     from rlsuite.offline.make import save
 
     out = args.out or minari_root()
-    tell = _progress(_steps(args, chosen))
+    tell = progress(_steps(args, chosen))
     source = _source(args, chosen, tell)
     made = save(
         source,
@@ -212,6 +219,18 @@ def _make(args: MakeArgs) -> int:
     return 0
 
 
+def _make_ogbench(args: MakeArgs, chosen: "Recipe") -> int:
+    from rlsuite.offline.locate import ogbench_root
+    from rlsuite.offline.ogbench_make import make, plan_of
+
+    plan, out = plan_of(chosen, args.steps, args.seed), args.out or ogbench_root()
+    tell = progress(plan.all_episodes * plan.steps)
+    path = make(plan, chosen, out, jobs=args.jobs, command=shlex.join(["rlsuite", *sys.argv[1:]]), tell=tell)
+    print(f"{path}: {plan.episodes * plan.steps:,} env steps in {plan.episodes:,} episodes; -val: a tenth")
+    print(f"load it with --dataset {chosen.dataset_id} and OGBENCH_DATASET_DIR={out}")
+    return 0
+
+
 def _check_flags(args: MakeArgs, chosen: "Recipe") -> None:
     """Raise ConfigError for a policy or parts that are missing, or that nobody would read."""
     from rlsuite.offline.names import MIXTURES
@@ -230,6 +249,8 @@ def _check_flags(args: MakeArgs, chosen: "Recipe") -> None:
         raise ConfigError(
             f"--shares belong to random-expert, and to no other; {chosen.name}: {chosen.summary}"
         )
+    if (args.layout != "minari") if chosen.behaviour == OGBENCH else args.jobs > 1:
+        raise ConfigError(f"{chosen.name}: --jobs is for ogbench/..., --layout for everything else")
     if args.noise and chosen.behaviour not in ("medium", "expert"):
         raise ConfigError(f"{chosen.name} takes no --noise: {chosen.summary}")
 
@@ -338,21 +359,6 @@ def _facts(run: "SavedRun") -> dict[str, Any]:
         "config_digest": run.loaded.manifest.config_digest,
         "sha256": weights.sha256,
     }
-
-
-def _progress(total: int) -> Callable[[int], None]:
-    """Return a function that prints the steps so far, every ten seconds at most."""
-    begun = last = time.monotonic()
-
-    def tell(steps: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= PROGRESS_SECONDS:
-            last = now
-            rate = steps / (now - begun)
-            print(f"{steps:,} of {total:,} env steps, {rate:,.0f} a second", file=sys.stderr, flush=True)
-
-    return tell
 
 
 def _check(args: CheckArgs) -> int:

@@ -33,6 +33,7 @@ def make_env(
 
     Args:
         env_id: `HalfCheetah` (= `HalfCheetah-v5`), `gym:ID` for any Gymnasium id, `dmc:domain-task`,
+            `ogbench:NAME`,
             `torchrl:MODULE:CLASS` for any TorchRL environment, `envpool:ID`;
             `discrete:ID` of any of them has discrete actions, `stock:ID` a stock.
         num_envs: how many.
@@ -112,6 +113,12 @@ def _d4rl(name: str, num_envs: int, options: EnvOptions) -> VectorEnv:
     return _gymnasium(gym_id(name), num_envs, options)
 
 
+def _ogbench(name: str, num_envs: int, options: EnvOptions) -> VectorEnv:
+    from rlsuite.envs.ogbench import gym_id
+
+    return _gymnasium(gym_id(name), num_envs, options)
+
+
 def _dm_control(name: str, num_envs: int, options: EnvOptions) -> VectorEnv:
     env_id, batched = f"dmc:{name}", name in suite_tasks_by_name()
     if options.observation_keys is not None:
@@ -175,6 +182,7 @@ def _envpool(name: str, num_envs: int, options: EnvOptions) -> VectorEnv:
 FAMILIES: dict[str, Callable[[str, int, EnvOptions], VectorEnv]] = {
     "gym": _gymnasium,
     "d4rl": _d4rl,
+    "ogbench": _ogbench,
     "dmc": _dm_control,
     "stock": _with_stock,
     "discrete": _with_discrete_actions,

@@ -30,6 +30,10 @@ FOREIGN = (
         "d4rl:AdroitHandTASK",
         "Door, Hammer, Pen, Relocate with D4RL's rewards and ends, e.g. d4rl:AdroitHandPen",
     ),
+    (
+        "ogbench:NAME",
+        "OGBench's mazes and manipulation, e.g. ogbench:cube-single-singletask-task2-v0 (docs/ogbench.md)",
+    ),
     ("torchrl:MODULE:CLASS", "any TorchRL environment, e.g. torchrl:torchrl.envs:PendulumEnv"),
     ("envpool:ID", "a task of EnvPool, with its gymnasium interface, e.g. envpool:HalfCheetah-v4"),
     ("dmc:DOMAIN-TASK", "any other task of dm_control, one copy after the other, e.g. dmc:fish-swim"),

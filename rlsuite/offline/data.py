@@ -43,10 +43,11 @@ class OfflineData:
         rows: TensorDict `[N]` with the keys of docs/design.md, section 3, float32, actions in [-1, 1] where
             the file says their range. Where a recording stops without the task's end the transition is
             `truncated`, so the last transition of every episode is `done`.
-        episodes: int64 `[E, 2]`, first transition and the transition after the last.
+        episodes: int64 `[E, 2]`, first transition and the transition after the last. OGBench's go on where
+            the task is solved: a transition inside may be `terminated`, too.
         parts: names and widths of what the observation is made of, in order.
         source: the file or folder.
-        layout: "d4rl" or "minari".
+        layout: "d4rl", "minari" or "ogbench".
         name: the data set's own id, else the file's stem.
         env: what `--env` says for evaluation, None where the file does not tell.
         reference: returns that score 0 and 100, None where there are none.
@@ -143,11 +144,14 @@ class Columns:
             block = self.action[start : start + CHUNK_ROWS]
             block[:] = (block.astype(np.float64) - middle) / half
 
-    def finish(self, edges: Sequence[int] | np.ndarray) -> tuple[TensorDict, Tensor]:
+    def finish(
+        self, edges: Sequence[int] | np.ndarray, *, split_at_ends: bool = True
+    ) -> tuple[TensorDict, Tensor]:
         """Check every number and return transitions and episodes `[E, 2]`, sharing memory with the columns.
 
         Args:
-            edges: where an episode begins or the file ends; transitions that say so end an episode, too.
+            edges: where an episode begins or the file ends.
+            split_at_ends: transitions that say so end an episode, too; else recordings go on after them.
 
         Raises:
             DataError: no transition at all, a number that is not finite, or nothing but zeros.
@@ -160,7 +164,7 @@ class Columns:
         # TorchRL 0.14.1's Minari class hands back zeros; no data set of numbers is all zeros.
         if not any(np.any(self.observation[a : a + CHUNK_ROWS]) for a in range(0, rows, CHUNK_ROWS)):
             raise DataError(f"{self._source}: observations: found only zeros, expected data")
-        ends = np.flatnonzero(self.terminated | self.truncated) + 1
+        ends = np.flatnonzero((self.terminated | self.truncated) & split_at_ends) + 1
         edges = np.unique(np.concatenate([[0], edges, ends, [rows]])).astype(np.int64)
         last = edges[1:] - 1
         self.truncated[last] |= ~self.terminated[last]

@@ -29,6 +29,7 @@ TIMEOUT_SECONDS = 30.0  # without a byte
 ATTEMPTS = 3  # per file and call; each goes on where the last one broke off
 BLOCK_BYTES = 1 << 20
 MAX_BYTES = 20 << 30  # of one file; the largest known set has 0.8 GB
+ZIP_SIGNATURE = b"PK\x03\x04"  # of .npz files
 SHOWN_BYTES = 16  # of a file that is not what it should be
 
 _RETRIED = (urllib.error.URLError, http.client.HTTPException, OSError)
@@ -54,6 +55,9 @@ def fetch_known(known: KnownSet, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if known.layout == "d4rl":
             fetch(known.url, path, size=known.size, sha256=known.sha256, begins=SIGNATURE)
+            return
+        if known.layout == "ogbench":
+            fetch(known.url, path, begins=ZIP_SIGNATURE)
             return
         stage = path.parent / f".download-{path.name}"
         (stage / "data").mkdir(parents=True, exist_ok=True)

@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlsuite.errors import ConfigError
+from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.d4rl import DEFAULT_KEYS, read_attributes, read_d4rl
 from rlsuite.offline.data import OfflineData, recipe_of
 from rlsuite.offline.locate import Located, locate
 from rlsuite.offline.minari import MAIN_FILE, env_of, is_minari, read_metadata, read_minari
-from rlsuite.offline.names import KnownSet
+from rlsuite.offline.names import KnownSet, recipes
+from rlsuite.offline.ogbench import SUFFIX, environment_of_file, read_ogbench
 from rlsuite.offline.scores import find_d4rl_reference
 from rlsuite.offline.transforms import DataOptions, share_beyond, transformed
 
@@ -23,6 +24,7 @@ def load_dataset(
     options: DataOptions | None = None,
     max_episode_steps: int | None = None,
     download: bool = True,
+    env: str | None = None,
 ) -> OfflineData:
     """Read a data set by file, folder or id.
 
@@ -34,6 +36,8 @@ def load_dataset(
         options: clipping and reward transform; None reads as it is.
         max_episode_steps: for old D4RL files without `timeouts`.
         download: fetch a known id that is not here.
+        env: where the run acts; OGBench's recordings have the rewards of its task, by default of the task
+            that the id says.
 
     Raises:
         ConfigError: no such data set, or a missing package.
@@ -42,7 +46,7 @@ def load_dataset(
     located = ready(locate(name), download=download)
     if keys is None and is_minari(_folder_of(located.path)):
         keys = dictionary_keys
-    data = read(located, keys=keys, max_episode_steps=max_episode_steps)
+    data = read(located, keys=keys, max_episode_steps=max_episode_steps, env=env)
     return data if options is None else transformed(data, options)
 
 
@@ -53,9 +57,11 @@ def environment_of(name: str) -> str | None:
         ConfigError: no such data set.
         DataError: what it says of itself is damaged.
     """
-    path, known = locate(name)
+    path, known, env = locate(name)
     path = _folder_of(path)
     metadata: dict[str, Any] = {}
+    if path.suffix == SUFFIX:
+        return env or environment_of_file(path)
     if is_minari(path):
         metadata = read_metadata(path / "data" if (path / "data").is_dir() else path)
     elif path.is_file():
@@ -78,10 +84,22 @@ def ready(located: Located, *, download: bool = True) -> Located:
 
     set_aside_if_cut(located.path, located.known)
     if not _is_there(located):
+        made_here = _made_here(located.known)
         if not download:
-            raise ConfigError(f"{located.known.name} is not at {located.path}, and downloads are off")
-        fetch_known(located.known, located.path)
+            raise ConfigError(
+                f"{located.known.name} is not at {located.path}, and downloads are off{made_here}"
+            )
+        try:
+            fetch_known(located.known, located.path)
+        except DataError as error:
+            raise DataError(f"{error}{made_here}") from error
     return located
+
+
+def _made_here(known: KnownSet) -> str:
+    """Return what an error adds where a set of the same name can be made."""
+    recipe = next((recipe for recipe in recipes().values() if recipe.dataset_id == known.name), None)
+    return "" if recipe is None else f"; or make recordings of your own: rlsuite data make {recipe.name}"
 
 
 def _is_there(located: Located) -> bool:
@@ -91,10 +109,14 @@ def _is_there(located: Located) -> bool:
 
 
 def read(
-    located: Located, *, keys: Sequence[str] | None = None, max_episode_steps: int | None = None
+    located: Located,
+    *,
+    keys: Sequence[str] | None = None,
+    max_episode_steps: int | None = None,
+    env: str | None = None,
 ) -> OfflineData:
     """Read what lies at a place, by its layout, and add what the names know about it."""
-    path, known = located
+    path, known, task_env = located
     path = _folder_of(path)
     if path.is_dir():
         if not is_minari(path):
@@ -102,6 +124,10 @@ def read(
                 f"{path} is a folder without data/metadata.json: name a data set's folder or file"
             )
         data = read_minari(path, keys=keys)
+    elif path.suffix == SUFFIX:
+        if keys is not None:
+            raise ConfigError(f"{path} has observations without parts: leave out the keys {', '.join(keys)}")
+        return read_ogbench(path, env or task_env)
     else:
         limit = max_episode_steps or (known.max_episode_steps if known is not None else None)
         data = read_d4rl(path, keys=DEFAULT_KEYS if keys is None else tuple(keys), max_episode_steps=limit)

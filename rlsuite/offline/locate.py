@@ -1,13 +1,14 @@
 """Find data sets on disk from `--dataset FILE | FOLDER | ID`.
 
-Ids are looked up under MINARI_DATASETS_PATH (by default .minari/datasets in the home folder) and
-D4RL_DATASET_DIR (.d4rl/datasets), as those packages do. A name is checked before any file is touched.
+Ids are looked up under MINARI_DATASETS_PATH (by default .minari/datasets in the home folder),
+D4RL_DATASET_DIR (.d4rl/datasets) and OGBENCH_DATASET_DIR (.ogbench/data), as those packages do. A name is checked before any file is touched.
 """
 
 import os
 from pathlib import Path
 from typing import NamedTuple
 
+from rlsuite.envs.ogbench_names import DEFAULT_TASK, find_recordings
 from rlsuite.errors import ConfigError, unknown_name
 from rlsuite.offline.names import (
     LIST_HINT,
@@ -15,22 +16,28 @@ from rlsuite.offline.names import (
     added_set,
     added_sets,
     check_name,
+    known_set,
     known_sets,
     recipes,
 )
 
 MINARI_VARIABLE = "MINARI_DATASETS_PATH"
 D4RL_VARIABLE = "D4RL_DATASET_DIR"
-FILE_SUFFIXES = (".hdf5", ".h5")
+OGBENCH_VARIABLE = "OGBENCH_DATASET_DIR"
+FILE_SUFFIXES = (".hdf5", ".h5", ".npz")
 MAX_PATH = 4_000  # characters; systems stop at 4,096
 METADATA = Path("data", "metadata.json")
 
 
 class Located(NamedTuple):
-    """A data set's place; `path` need not exist when `known` can be downloaded there."""
+    """A data set's place; `path` need not exist when `known` can be downloaded there.
+
+    `env` is the environment of the task that an id of OGBench's says, whose rewards its recordings get.
+    """
 
     path: Path
     known: KnownSet | None
+    env: str | None = None
 
 
 def minari_root() -> Path:
@@ -43,10 +50,15 @@ def d4rl_root() -> Path:
     return Path(os.environ.get(D4RL_VARIABLE) or Path.home() / ".d4rl" / "datasets")
 
 
+def ogbench_root() -> Path:
+    """Return the folder of OGBench's files."""
+    return Path(os.environ.get(OGBENCH_VARIABLE) or Path.home() / ".ogbench" / "data")
+
+
 def locate(name: str) -> Located:
     """Say where a data set is, or would be.
 
-    A path is what begins with a slash, a dot or a tilde or ends in .hdf5 or .h5; anything else is an id, or,
+    A path is what begins with a slash, a dot or a tilde or ends in .hdf5, .h5 or .npz; anything else is an id, or,
     where no id of that name is known, a folder below the working folder.
 
     Raises:
@@ -60,14 +72,20 @@ def locate(name: str) -> Located:
             raise unknown_name("a data set (there is no such file)", name, _beside(path), f"ls {path.parent}")
         return Located(path, _by_file_name(path))
     check_name(name)
-    known = known_sets().get(name)
+    known = known_set(name)
     if name in added_sets():
         added = added_set(name)
         if isinstance(added, Path):
             return Located(added, None)
         known = added
-    if known is not None and known.layout == "d4rl":
-        return Located(inside(d4rl_root(), known.file_name), known)
+    if (recorded := find_recordings(name)) is not None:
+        assert known is not None
+        task = recorded.task or DEFAULT_TASK
+        return Located(
+            inside(ogbench_root(), known.file_name), known, recorded._replace(kind="", task=task).env_id
+        )
+    if known is not None and known.layout in FLAT_ROOTS:
+        return Located(inside(FLAT_ROOTS[known.layout](), known.file_name), known)
     path = inside(minari_root(), name)
     if known is not None or (path / METADATA).is_file():
         return Located(path, known)
@@ -82,13 +100,17 @@ def is_here(name: str) -> bool:
     Raises:
         ConfigError: no data set of that name is known, or it names a file that does not exist.
     """
-    made = {recipe.dataset_id for recipe in recipes().values()}
+    made = {recipe.dataset_id for recipe in recipes().values() if recipe.behaviour != "ogbench"}
     if name in made:
         return any((root / METADATA).is_file() for root in (inside(minari_root(), name), Path(name)))
-    path, known = locate(name)
-    if known is None or known.layout == "d4rl":
+    path, known, _ = locate(name)
+    if known is None or known.layout in FLAT_ROOTS:
         return path.exists()
     return (path / METADATA).is_file()
+
+
+FLAT_ROOTS = {"d4rl": d4rl_root, "ogbench": ogbench_root}
+"""Folders of the layouts whose sets are single files."""
 
 
 def inside(root: Path, name: str) -> Path:
@@ -123,7 +145,7 @@ def _beside(path: Path) -> list[str]:
 
 
 def _unknown(name: str) -> ConfigError:
-    made = {f"rlsuite/{recipe}-v0": recipe for recipe in recipes()}
+    made = {recipe.dataset_id: key for key, recipe in recipes().items()}
     recipe = made.get(name) or (name if name in recipes() else None)
     if recipe is not None:
         return ConfigError(

@@ -1,4 +1,4 @@
-"""Data sets by name: those of D4RL and Minari, and those that we can make. Imports nothing heavy.
+"""Data sets by name: those of D4RL, Minari and OGBench, and those that we can make. Imports nothing heavy.
 
 Sizes and SHA-256 digests are those that TensorFlow Datasets publishes for D4RL's files (its checksums.tsv
 files); where it has none, and for all of Minari's, only the form of the file is checked.
@@ -10,12 +10,15 @@ from functools import cache
 from pathlib import Path
 
 from rlsuite import extensions
+from rlsuite.envs import ogbench_names
 from rlsuite.envs.names import tasks_by_name
+from rlsuite.envs.ogbench_names import ENVS, FAMILY, Name, find_recordings, kinds_of
 from rlsuite.errors import ConfigError, unknown_name
 
 LIST_HINT = "rlsuite list datasets"
 D4RL_SERVER = "https://rail.eecs.berkeley.edu/datasets/offline_rl"
 MINARI_SERVER = "https://huggingface.co/datasets/farama-minari"
+OGBENCH_SERVER = "https://rail.eecs.berkeley.edu/datasets/ogbench"
 DIGEST_FILE = Path(__file__).with_name("digests.tsv")
 OWN_NAMESPACE = "rlsuite"  # of the ids of data sets that we make
 
@@ -41,7 +44,7 @@ class KnownSet:
 
     Attributes:
         name: its id.
-        layout: "d4rl" or "minari".
+        layout: "d4rl", "minari" or "ogbench".
         env: what `--env` says for evaluation; None where this suite has no such environment.
         url: of the file, or of the folder `data` of a Minari set.
         size: bytes of the file, None where unknown.
@@ -69,7 +72,7 @@ class Recipe:
 
     Attributes:
         name: `pointmaze/umaze-dense`, `hopper/medium-expert`, ...
-        behaviour: who acts: "pointmaze", "stitch", or a key of `BEHAVIOURS`.
+        behaviour: who acts: "pointmaze", "stitch", "ogbench", or a key of `BEHAVIOURS`.
         env: what it is recorded in.
         summary: one line.
     """
@@ -81,7 +84,9 @@ class Recipe:
 
     @property
     def dataset_id(self) -> str:
-        """The id under a data root, for Minari and for us."""
+        """The id under a data root, for Minari, for OGBench and for us."""
+        if self.behaviour == FAMILY:
+            return f"{self.name}-{ogbench_names.VERSION}"
         return f"{OWN_NAMESPACE}/{self.name}-v0"
 
 
@@ -102,7 +107,7 @@ def check_name(name: str) -> None:
 @cache
 def known_sets() -> dict[str, KnownSet]:
     """Return every data set that has an address, by name."""
-    every = (*_locomotion(), *_maze2d(), *_antmaze(), *_kitchen(), *_adroit(), *_minari())
+    every = (*_locomotion(), *_maze2d(), *_antmaze(), *_kitchen(), *_adroit(), *_minari(), *_ogbench())
     return {known.name: known for known in every}
 
 
@@ -117,6 +122,15 @@ def recipes() -> dict[str, Recipe]:
                 Recipe(name=f"pointmaze/{maze}{suffix}", behaviour="pointmaze", env=env, summary=summary)
             )
     made.append(Recipe(name="stitch", behaviour="stitch", env="StitchMaze", summary=STITCH))
+    made += [
+        Recipe(
+            name=f"{FAMILY}/{env}-{kind}",
+            behaviour=FAMILY,
+            env=Name(env, task=ogbench_names.DEFAULT_TASK).env_id,
+            summary=summary,
+        )
+        for env, kind, summary in _ogbench_recipes()
+    ]
     for task in tasks_by_name():
         for behaviour, summary in BEHAVIOURS.items():
             made.append(
@@ -129,9 +143,23 @@ def recipe(name: str) -> Recipe:
     """Return the recipe of a name; ConfigError with the nearest where there is none."""
     check_name(name)
     known = recipes()
+    if name not in known and (refused := _no_recipe(name)):
+        raise ConfigError(refused)
     if name not in known:
         raise unknown_name("a data set that can be made", name, known, LIST_HINT)
     return known[name]
+
+
+def known_set(name: str) -> KnownSet | None:
+    """Return the data set of an id, of any of OGBench's tasks its recordings; None where there is none.
+
+    Raises:
+        ConfigError: an id of OGBench's that there is not.
+    """
+    recorded = find_recordings(name)
+    if recorded is None:
+        return known_sets().get(name)
+    return known_sets().get(recorded._replace(task=None).dataset) or _ogbench_set(recorded)
 
 
 def dataset_names() -> list[tuple[str, str]]:
@@ -270,6 +298,51 @@ def _minari() -> list[KnownSet]:
         env = f"{env_id}-v5" if env_id in tasks_by_name() else f"gym:{env_id}-v5"
         result += [_minari_set(f"mujoco/{task}/{quality}-v0", env) for quality in qualities]
     return result
+
+
+def _ogbench() -> list[KnownSet]:
+    return [_ogbench_set(Name(env, kind)) for env, kinds in ENVS.items() for kind in kinds]
+
+
+def _ogbench_set(name: Name) -> KnownSet:
+    plain = name._replace(task=None)
+    return KnownSet(
+        name=plain.dataset,
+        layout=FAMILY,
+        env=plain._replace(kind="", task=ogbench_names.DEFAULT_TASK).env_id,
+        url=f"{OGBENCH_SERVER}/{plain.recordings}.npz",
+    )
+
+
+def _ogbench_recipes() -> list[tuple[str, str, str]]:
+    """Return environment, kind and summary of what needs no trained policy."""
+    mazes = {
+        "navigate": "a planner with noise from goal to goal",
+        "stitch": "a planner with noise, four cells an episode",
+        "explore": "random directions, held for ten steps (no set of OGBench's)",
+    }
+    arms = {
+        "play": "scripted plans with smoothed noise, one target after the other",
+        "noisy": "scripted closed-loop control with noise and random actions",
+    }
+    made = [(env, kind, mazes[kind]) for env in ENVS if env.startswith("pointmaze") for kind in kinds_of(env)]
+    return made + [(env, kind, arms[kind]) for env in ENVS for kind in ENVS[env] if kind in arms]
+
+
+def _no_recipe(name: str) -> str:
+    """Return why recordings that OGBench has cannot be made here; "" of any other name."""
+    try:
+        wanted = find_recordings(name)
+    except ConfigError:
+        return ""
+    if wanted is None:
+        return ""
+    if wanted.env.startswith(("antmaze", "antsoccer", "humanoidmaze")):
+        return (
+            f"{name} cannot be made here: OGBench recorded it with a trained walker that its package does not "
+            f"bring; fetch {_ogbench_set(wanted).url}, or make a set of pointmaze, cube, scene or puzzle"
+        )
+    return f"{name} is one file for all tasks: rlsuite data make {FAMILY}/{wanted.env}-{wanted.kind}"
 
 
 def _d4rl(name: str, env: str | None, file: str, limit: int) -> KnownSet:

@@ -15,6 +15,9 @@ from rlsuite.errors import DataError, unknown_name
 from rlsuite.strict import is_number
 
 
+RETURN = "eval/return_mean"
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """Returns that score 0 and 100.
@@ -22,12 +25,14 @@ class Reference:
     Attributes:
         low: mean return of a random policy.
         high: mean return of an expert (SAC, a planner, or a success of 1).
-        source: "d4rl", or the id of the data set whose metadata they come from.
+        source: "d4rl", "ogbench", or the id of the data set whose metadata they come from.
+        measure: which number of an evaluation is scored, by its name in the metrics.
     """
 
     low: float
     high: float
     source: str = "d4rl"
+    measure: str = RETURN
 
     def score(self, returns: Any) -> Any:
         """Return 0 at `low` and 100 at `high`, for a number, an array or a tensor of returns."""

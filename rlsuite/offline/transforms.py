@@ -167,6 +167,13 @@ def returns_to_go(
     return torch.from_numpy(np.concatenate(of_each)).float().unsqueeze(-1)
 
 
+def tries(data: OfflineData) -> Tensor:
+    """Return the episodes, cut behind every transition that terminated, int64 `[E', 2]`; see `OfflineData`."""
+    ends = data.rows["next", "terminated"].squeeze(-1).nonzero().squeeze(-1) + 1
+    edges = torch.cat([data.episodes.flatten(), ends]).unique()
+    return torch.stack([edges[:-1], edges[1:]], -1)
+
+
 def with_next_actions(data: OfflineData) -> OfflineData:
     """Return the data with ("next", "action") `[N, A]`, the recorded action at the next observation.
 
@@ -181,6 +188,7 @@ def with_next_actions(data: OfflineData) -> OfflineData:
     last = data.episodes[:, 1] - 1
     next_action = torch.cat([action[1:], action[-1:]])
     next_action[last] = 0
+    next_action[terminated] = 0
     keep = torch.ones(len(action), dtype=torch.bool)
     keep[last] = terminated[last]
     rows = data.rows.copy()
@@ -273,6 +281,6 @@ def transformed(data: OfflineData, options: DataOptions) -> OfflineData:
         rows["next", "reward"] = change(rows["next", "reward"])
     if options.return_gamma is not None:
         reward, failure = rows["next", "reward"], options.failure_reward
-        rows["return"] = returns_to_go(reward, data.episodes, options.return_gamma, failure)
+        rows["return"] = returns_to_go(reward, tries(data), options.return_gamma, failure)
     changed = replace(data, rows=rows)
     return with_next_actions(changed) if options.next_action else changed

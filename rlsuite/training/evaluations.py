@@ -79,7 +79,8 @@ def conclude(
     """
     if run.reference is not None:
         for line in metrics:
-            line["eval/score"] = run.reference.score(line["eval/return_mean"])
+            if run.reference.measure in line:
+                line["eval/score"] = run.reference.score(line[run.reference.measure])
     mean = sum(line["eval/return_mean"] for line in metrics) / len(metrics)
     run.clock.last_return, run.clock.evaluated = mean if math.isfinite(mean) else None, updates
     if best is not None:

@@ -19,6 +19,7 @@ from rlsuite.offline.transforms import (
     moments,
     reward_transform,
     transformed,
+    tries,
     with_demonstrations,
 )
 from rlsuite.replay.offline import OfflineReplay, split_where
@@ -78,7 +79,9 @@ def train_offline(
         DataError: the data, or all checkpoints, are damaged.
         NumericalError: a loss or gradient was not finite; `dump/` says more.
     """
-    recorded = load_dataset(config.dataset, dictionary_keys=config.observation_keys or None)
+    recorded = load_dataset(
+        config.dataset, dictionary_keys=config.observation_keys or None, env=config.env or None
+    )
     columns = agent_class.columns(agent_config)
     options = data_options(config, columns, agent_config)
     data = transformed(recorded, options)
@@ -183,7 +186,7 @@ def windows(data: OfflineData, shape: WindowShape, batch_size: int, generator: S
     Raises:
         DataError: no window fits into the data.
     """
-    segments = data.episodes
+    segments = tries(data)
     for part in data.parts:
         if part.key in GOAL_KEYS:
             segments = split_where(segments, data.rows["observation"][:, data.columns(part.key)])
