@@ -1,9 +1,9 @@
 """LDCQ: latent diffusion-constrained Q-learning from recorded data (Venkatraman et al., arXiv 2309.06599).
 
 Three stages, one after the other, each on frozen results of those before it: `skills` (model.py), `prior`
-(diffusion.py), `values` (values.py). Then acting (acting.py): latents are drawn from the prior, the best by
-the critics is decoded for h env steps. LDGC, the goal-conditioned variant, has no critics and decodes a
-single draw.
+(blocks/diffusion.py), `values` (values.py). Then acting (acting.py): latents are drawn from the prior, the
+best by the critics is decoded for h env steps. LDGC, the goal-conditioned variant, has no critics and decodes
+a single draw.
 
 Legend: N batch, W windows, C candidates, Z latent. Leading axes are independent seeds.
 """
@@ -21,7 +21,6 @@ from rlsuite.agents.base import Spaces, StagedAgent, WindowShape
 from rlsuite.agents.kron import Kron
 from rlsuite.agents.ldcq.acting import SkillPolicy
 from rlsuite.agents.ldcq.config import STAGES, LDCQConfig, Stage
-from rlsuite.agents.ldcq.diffusion import Denoiser, denoising_loss, min_snr_weight, noised
 from rlsuite.agents.ldcq.model import SkillModel
 from rlsuite.agents.ldcq.released import ReleasedDenoiser
 from rlsuite.agents.ldcq.values import (
@@ -34,6 +33,7 @@ from rlsuite.agents.ldcq.values import (
 )
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.optimizers import make_optimizer
+from rlsuite.blocks.diffusion import Denoiser, denoising_loss, min_snr_weight, noised
 from rlsuite.blocks.noise import Noise, Source, fill, normal
 from rlsuite.blocks.schedule import CosineRate
 from rlsuite.errors import ConfigError

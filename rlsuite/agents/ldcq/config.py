@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 import torch
 
-from rlsuite.agents.ldcq.diffusion import Schedule, ScheduleKind, make_schedule
 from rlsuite.agents.ldcq.values import Choice, Ends, Weighting, WindowReward
 from rlsuite.agents.optimizers import OptimizerConfig
+from rlsuite.blocks.diffusion import Schedule, ScheduleKind, make_schedule
 from rlsuite.bounds import (
     AtLeastOne,
     Bounds,
