@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from rlsuite.agents.base import Spaces
 from rlsuite.agents.losses import smoothed_next_action, squared_td_loss, td_target
-from rlsuite.agents.optim import Adam, polyak
+from rlsuite.agents.optim import polyak
+from rlsuite.agents.optimizers import make_optimizer
 from rlsuite.agents.td3_bc import TD3BC, TD3BCConfig
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.heads import DeterministicActor, Gaussian, ScalarCritic, ValueNetwork
@@ -182,7 +183,7 @@ class A2PR(TD3BC):
         shape = replace(self.net_shape(), network="mlp", hidden=config.hidden_vae)
         self.vae = ActionVAE(spaces.observation, spaces.action, shape)
         value, vae = list(self.value.parameters()), list(self.vae.parameters())
-        self.rest_optimizer = Adam((value, config.lr_value), (vae, config.lr_vae))
+        self.rest_optimizer = make_optimizer(self, config, (value, config.lr_value), (vae, config.lr_vae))
         self.add_parts(self.rest_optimizer, value=self.value, vae=self.vae)
 
     def critic_shape(self) -> NetShape:

@@ -14,7 +14,8 @@ from torch import Tensor
 from rlsuite.agents.base import Spaces
 from rlsuite.agents.iql import IQL, LOG_STD_MAX, advantage_weights, extraction_loss
 from rlsuite.agents.losses import Actor, Critic, squared_td_loss, td_target
-from rlsuite.agents.optim import Adam, polyak
+from rlsuite.agents.optim import polyak
+from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.heads import ScalarCritic, UnsquashedActor
@@ -25,7 +26,7 @@ from rlsuite.replay.batch import Batch, unpack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AWACConfig:
+class AWACConfig(OptimizerConfig):
     """Hyper-parameters of AWAC; the defaults are those of CORL's configurations for locomotion."""
 
     hidden: Widths = (256, 256, 256)
@@ -92,8 +93,10 @@ class AWAC(IQL):
         sizes, shape = (spaces.observation, spaces.action), self.net_shape()
         self.actor = UnsquashedActor(*sizes, shape, log_std_range=(config.log_std_min, LOG_STD_MAX))
         self.critic = ScalarCritic(*sizes, shape, members=2)
-        self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
-        self.actor_optimizer = Adam((list(self.actor.parameters()), config.lr_actor))
+        self.critic_optimizer = make_optimizer(
+            self, config, (list(self.critic.parameters()), config.lr_critic)
+        )
+        self.actor_optimizer = make_optimizer(self, config, (list(self.actor.parameters()), config.lr_actor))
         self.add_parts(self.actor_optimizer, actor=self.actor)
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.target_critic = self.add_target("target_critic", self.critic)

@@ -15,6 +15,7 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rlsuite.agents.kron import Kron
 from rlsuite.blocks.networks import NetShape
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.normalizer import RunningNorm, Standardise, identity
@@ -160,6 +161,7 @@ class Agent(nn.Module):
             self.normalizer = fresh.to(device)
         self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
         self._parts: list[Trained] = []
+        self.followers: list[Kron] = []  # optimisers that look after factors of theirs between updates
         with torch.device(device):
             self.build(spaces, config)
 
@@ -229,6 +231,8 @@ class Agent(nn.Module):
 
     def add_parts(self, optimizer: Optimizer | None, **modules: nn.Module) -> None:
         """Name what one optimiser moves; None for what none does (targets, a temperature of its own step)."""
+        if isinstance(optimizer, Kron) and optimizer not in self.followers:
+            self.followers.append(optimizer)
         self._parts += [Trained(name, module, optimizer) for name, module in modules.items()]
 
     def add_target(self, name: str, module: nn.Module) -> Any:
@@ -251,8 +255,14 @@ class Agent(nn.Module):
         `rlsuite.agents.compiled.compiled(agent)` is the same as one compiled function.
         """
         metrics = self.step(self.read(batch), Noise(self.generators["learn"]), **self.phase())
-        self.update_count += 1
+        self.end_update()
         return metrics
+
+    def end_update(self) -> None:
+        """Count an update, and let optimisers do what is due beside their steps; it is never compiled."""
+        self.update_count += 1
+        for optimizer in self.followers:
+            optimizer.follow(self.generators["learn"])
 
     def read(self, batch: Any) -> Any:
         """Return what `learn` reads of a replayed batch: plain tensors, as a compiled function takes them."""

@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from rlsuite.agents.base import Agent, Spaces
-from rlsuite.agents.optim import Adam
+from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.heads import DeterministicActor, Gaussian, UnsquashedActor, log_density
@@ -25,7 +25,7 @@ LOG_STD_RANGE = (-5.0, 2.0)  # of the actor's log-std; IQL's authors' code, whos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BCConfig:
+class BCConfig(OptimizerConfig):
     """Hyper-parameters of BC; the defaults are CORL's."""
 
     hidden: Widths = (256, 256)
@@ -76,7 +76,7 @@ class BC(Agent):
             self.actor = DeterministicActor(*sizes, shape)
         else:
             self.actor = UnsquashedActor(*sizes, shape, log_std_range=LOG_STD_RANGE)
-        self.optimizer = Adam((list(self.actor.parameters()), config.lr_actor))
+        self.optimizer = make_optimizer(self, config, (list(self.actor.parameters()), config.lr_actor))
         self.add_parts(self.optimizer, actor=self.actor)
         std = config.exploration_noise
         self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, std)

@@ -100,7 +100,7 @@ class CompiledUpdate:
             self._graphs[key] = planned(agent, tensors, phase), graph
         plan, graph = self._graphs[key]
         metrics = graph(agent, tensors, tuple(plan.redraw()), phase)
-        agent.update_count += 1
+        agent.end_update()
         return metrics
 
     def knows(self, batch: Any) -> bool:

@@ -27,7 +27,8 @@ from rlsuite.agents.losses import (
     squared_td_loss,
     td_target,
 )
-from rlsuite.agents.optim import Adam, polyak
+from rlsuite.agents.optim import polyak
+from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.sac import LOG_STD_RANGE, SAC, actor_loss, alpha_loss
 from rlsuite.agents.torchrl_loss import AgentLoss
@@ -45,7 +46,7 @@ MAX_WEIGHT = 1e6  # bound of the learnt weight of the gap; CORL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CQLConfig:
+class CQLConfig(OptimizerConfig):
     """Hyper-parameters of CQL; the defaults are those of CORL's configurations for locomotion."""
 
     hidden: Widths = (256, 256, 256)
@@ -239,9 +240,12 @@ class CQL(SAC):
         if config.gap is not None:
             self.log_factor = nn.Parameter(torch.ones(*self.lead, 1))
             learnt.append(self.log_factor)
-        self.critic_optimizer = Adam((learnt, config.lr_critic))
-        self.policy_optimizer = Adam(
-            (list(self.actor.parameters()), config.lr_actor), ([self.log_alpha], config.lr_actor)
+        self.critic_optimizer = make_optimizer(self, config, (learnt, config.lr_critic))
+        self.policy_optimizer = make_optimizer(
+            self,
+            config,
+            (list(self.actor.parameters()), config.lr_actor),
+            ([self.log_alpha], config.lr_actor),
         )
         self.add_parts(self.policy_optimizer, actor=self.actor, alpha=nn.ParameterList([self.log_alpha]))
         self.add_parts(self.critic_optimizer, critic=self.critic)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from rlsuite.agents.base import Spaces
 from rlsuite.agents.losses import entropy_target, sample_action, td_target
-from rlsuite.agents.optim import BETAS, Adam
+from rlsuite.agents.optim import BETAS
+from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.sac import LOG_STD_RANGE, SAC, actor_loss, alpha_loss, critic_loss
 from rlsuite.agents.torchrl_loss import AgentLoss
@@ -32,7 +33,7 @@ from rlsuite.replay.batch import Batch, unpack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrossQConfig:
+class CrossQConfig(OptimizerConfig):
     """Hyper-parameters of CrossQ; the defaults are those of the authors' code."""
 
     hidden: Widths = (2048, 2048)
@@ -111,9 +112,13 @@ class CrossQ(SAC):
         self.log_alpha = nn.Parameter(torch.full((*self.lead, 1), math.log(config.alpha_init)))
         self.target_entropy = entropy_target(config.target_entropy, spaces.action)
         betas = (config.beta1, BETAS[1])
-        self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic), betas=betas)
-        self.actor_optimizer = Adam((list(self.actor.parameters()), config.lr_actor), betas=betas)
-        self.alpha_optimizer = Adam(([self.log_alpha], config.lr_alpha))
+        self.critic_optimizer = make_optimizer(
+            self, config, (list(self.critic.parameters()), config.lr_critic), betas=betas
+        )
+        self.actor_optimizer = make_optimizer(
+            self, config, (list(self.actor.parameters()), config.lr_actor), betas=betas
+        )
+        self.alpha_optimizer = make_optimizer(self, config, ([self.log_alpha], config.lr_alpha))
         self.add_parts(self.actor_optimizer, actor=self.actor)
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.add_parts(self.alpha_optimizer, alpha=nn.ParameterList([self.log_alpha]))

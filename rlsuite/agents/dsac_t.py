@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.gaussian_returns import critic_loss, move_spread, return_targets
 from rlsuite.agents.losses import Actor, entropy_target, soft_state_value
-from rlsuite.agents.optim import Adam, polyak
+from rlsuite.agents.optim import polyak
+from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.heads import Gaussian, GaussianActor, GaussianCritic, squash
@@ -34,7 +35,7 @@ LOG_STD_RANGE = (-20.0, 0.5)  # of the actor, before exp; authors' MuJoCo script
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DSACTConfig:
+class DSACTConfig(OptimizerConfig):
     """Hyper-parameters of DSAC-T; the defaults are those of the authors' MuJoCo script."""
 
     hidden: Widths = (256, 256, 256)
@@ -160,9 +161,14 @@ class DSACT(Agent):
         for name, tensor in box_of(spaces.half_range, spaces.center)._asdict().items():
             self.register_buffer(f"action_{name}", tensor, persistent=False)
         self.target_entropy = entropy_target(config.target_entropy, spaces.action)
-        self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
-        self.policy_optimizer = Adam(
-            (list(self.actor.parameters()), config.lr_actor), ([self.log_alpha], config.lr_alpha)
+        self.critic_optimizer = make_optimizer(
+            self, config, (list(self.critic.parameters()), config.lr_critic)
+        )
+        self.policy_optimizer = make_optimizer(
+            self,
+            config,
+            (list(self.actor.parameters()), config.lr_actor),
+            ([self.log_alpha], config.lr_alpha),
         )
         self.add_parts(self.policy_optimizer, actor=self.actor)
         self.add_parts(self.critic_optimizer, critic=self.critic)

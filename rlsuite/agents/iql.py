@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import Critic, squared_td_loss, td_target
-from rlsuite.agents.optim import Adam, polyak
+from rlsuite.agents.optim import polyak
+from rlsuite.agents.optimizers import make_optimizer
 from rlsuite.agents.policies import clipped_policy, evaluating
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.agents.value_losses import ValueLossConfig, value_loss
@@ -201,10 +202,12 @@ class IQL(Agent):
         together: list[Any] = [(critic, config.lr_critic), (actor, self.actor_rate.rate)]
         # What the maths lets step together shares one optimiser: a small step costs its call.
         if config.order == "official":
-            self.value_optimizer = Adam((value, config.lr_value))
-            self.rest_optimizer = Adam(*together)
+            self.value_optimizer = make_optimizer(self, config, (value, config.lr_value))
+            self.rest_optimizer = make_optimizer(self, config, *together)
         else:
-            self.value_optimizer = self.rest_optimizer = Adam(*together, (value, config.lr_value))
+            self.value_optimizer = self.rest_optimizer = make_optimizer(
+                self, config, *together, (value, config.lr_value)
+            )
         self.add_parts(self.rest_optimizer, actor=self.actor, critic=self.critic)
         self.add_parts(self.value_optimizer, value=self.value)
         self.target_critic = self.add_target("target_critic", self.critic)

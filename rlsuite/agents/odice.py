@@ -14,7 +14,8 @@ from torch import Tensor
 
 from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent, Spaces
-from rlsuite.agents.optim import Adam, polyak
+from rlsuite.agents.optim import polyak
+from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.agents.value_losses import chi2_conjugate
@@ -31,7 +32,7 @@ Value = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ODICEConfig:
+class ODICEConfig(OptimizerConfig):
     """Hyper-parameters of O-DICE; the defaults are those of the authors' code for the locomotion data."""
 
     hidden: Widths = (256, 256)
@@ -189,9 +190,9 @@ class ODICE(Agent):
         )
         normed = replace(shape, layer_norm=config.value_layer_norm)
         self.value = ValueNetwork(spaces.observation, normed, members=2 if config.twin else 1)
-        self.value_optimizer = Adam((list(self.value.parameters()), config.lr_value))
-        self.actor_optimizer = Adam(
-            (list(self.actor.parameters()), config.lr_actor), weight_decay=config.weight_decay
+        self.value_optimizer = make_optimizer(self, config, (list(self.value.parameters()), config.lr_value))
+        self.actor_optimizer = make_optimizer(
+            self, config, (list(self.actor.parameters()), config.lr_actor), weight_decay=config.weight_decay
         )
         self.add_parts(self.actor_optimizer, actor=self.actor)
         self.add_parts(self.value_optimizer, value=self.value)

@@ -1,4 +1,4 @@
-"""The optimiser of all agents with its guarded step, and Polyak averaging.
+"""The guarded step of our optimisers, Adam, and Polyak averaging; kron.py has the other optimiser.
 
 Everything here runs eagerly and, with the same results to rounding, inside a compiled update: state is
 plain tensors, nothing is read back to the host, and a step that would not be finite is no step.
@@ -27,45 +27,27 @@ class _Slots(NamedTuple):
     exp_avg_sqs: list[Tensor]
 
 
-class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015), whose `descend` differentiates a loss, guards and steps.
+class GuardedOptimizer(Optimizer):
+    """Base of our optimisers: `descend` differentiates a loss, guards and steps.
 
-    The state exists from the beginning: `state[parameter]` holds `exp_avg`, `exp_avg_sq` and `step`, the last
-    one float32 number that all parameters share. It is changed in place only, so that compiled functions and
-    CUDA graphs, which keep addresses, follow whoever writes to it.
+    The state exists from the beginning and is changed in place only, so that compiled functions and CUDA
+    graphs, which keep addresses, follow whoever writes to it. `state[parameter]["step"]` is one float32 count
+    of steps taken, which all parameters share. Subclasses fill `state` and define `_move`.
 
     Args:
         groups: parameters and their learning rate, a number or a tensor of one; what the maths lets step
             together shares one optimiser, as the cost of a small step is that of calling it.
-        eps: added to the root of the second moment.
-        weight_decay: times the parameters, is added to their gradients after the norm is taken
-            (`torch.optim.Adam`'s; it is not AdamW's).
-        betas: decays of the first and the second moment.
+        defaults: of all groups, by name.
     """
 
-    def __init__(
-        self,
-        *groups: Group,
-        eps: float = EPS,
-        weight_decay: float = 0.0,
-        betas: tuple[float, float] = BETAS,
-    ) -> None:
-        given = [{"params": list(parameters), "lr": rate} for parameters, rate in groups]
-        super().__init__(given, {"betas": betas, "eps": eps, "weight_decay": weight_decay})
+    def __init__(self, groups: Sequence[Group], defaults: dict[str, Any]) -> None:
+        super().__init__([{"params": list(parameters), "lr": rate} for parameters, rate in groups], defaults)
         self.count = torch.zeros((), dtype=torch.float32, device=groups[0][0][0].device)
-        self.slots = [self._slots(group["params"]) for group in self.param_groups]
-
-    def _slots(self, parameters: list[Tensor]) -> _Slots:
-        for parameter in parameters:
-            exp_avg, exp_avg_sq = torch.zeros_like(parameter), torch.zeros_like(parameter)
-            self.state[parameter] = {"step": self.count, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
-        moments = [self.state[parameter] for parameter in parameters]
-        return _Slots(parameters, [m["exp_avg"] for m in moments], [m["exp_avg_sq"] for m in moments])
 
     @property
     def parameters(self) -> list[Tensor]:
         """All parameters, group after group."""
-        return [parameter for slots in self.slots for parameter in slots.parameters]
+        return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def descend(self, loss: Tensor, max_norm: float | None = None) -> Tensor:
         """Differentiate `loss` by all parameters and step, unless a gradient is not finite.
@@ -129,8 +111,55 @@ class Adam(Optimizer):
 
     def _move(self, gradients: list[Tensor], bad: Tensor) -> None:
         """Take a step of all groups, or none where `bad`, a float32 scalar, is 1."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy the state of another such optimiser over the same parameters, in place."""
+        for number, parameter in enumerate(self.parameters):
+            for key, value in self.state[parameter].items():
+                value.copy_(state_dict["state"][number][key])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return everything that a copy needs; torch's own leaves attributes of subclasses out."""
+        return {**super().__getstate__(), "count": self.count}
+
+    def by_group(self, gradients: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Return gradients of all parameters in lists as their groups are."""
         left = iter(gradients)
-        by_group = [[next(left) for _ in slots.parameters] for slots in self.slots]
+        return [[next(left) for _ in group["params"]] for group in self.param_groups]
+
+
+class Adam(GuardedOptimizer):
+    """Adam (Kingma and Ba 2015): `state[parameter]` holds `exp_avg`, `exp_avg_sq` and `step`.
+
+    Args:
+        groups: see `GuardedOptimizer`.
+        eps: added to the root of the second moment.
+        weight_decay: times the parameters, is added to their gradients after the norm is taken
+            (`torch.optim.Adam`'s; it is not AdamW's).
+        betas: decays of the first and the second moment.
+    """
+
+    def __init__(
+        self,
+        *groups: Group,
+        eps: float = EPS,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = BETAS,
+    ) -> None:
+        super().__init__(groups, {"betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self.slots = [self._slots(group["params"]) for group in self.param_groups]
+
+    def _slots(self, parameters: list[Tensor]) -> _Slots:
+        for parameter in parameters:
+            exp_avg, exp_avg_sq = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            self.state[parameter] = {"step": self.count, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+        moments = [self.state[parameter] for parameter in parameters]
+        return _Slots(parameters, [m["exp_avg"] for m in moments], [m["exp_avg_sq"] for m in moments])
+
+    def _move(self, gradients: list[Tensor], bad: Tensor) -> None:
+        """Take a step of all groups, or none where `bad`, a float32 scalar, is 1."""
+        by_group = self.by_group(gradients)
         if not torch.compiler.is_dynamo_compiling():
             self.count += 1
             for group, slots, grads in zip(self.param_groups, self.slots, by_group, strict=True):
@@ -142,15 +171,9 @@ class Adam(Optimizer):
             _traced(group, slots, grads, count, good)
         self.count.copy_(torch.where(good, count, self.count))
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Copy the moments of another `Adam` over the same parameters, in place."""
-        for number, parameter in enumerate(self.parameters):
-            for key, value in self.state[parameter].items():
-                value.copy_(state_dict["state"][number][key])
-
     def __getstate__(self) -> dict[str, Any]:
-        """Return everything that a copy needs; torch's own leaves attributes of subclasses out."""
-        return {**super().__getstate__(), "count": self.count, "slots": self.slots}
+        """Return everything that a copy needs."""
+        return {**super().__getstate__(), "slots": self.slots}
 
 
 def _norm(gradients: Sequence[Tensor], lead: int) -> Tensor:

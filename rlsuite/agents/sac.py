@@ -27,7 +27,8 @@ from rlsuite.agents.losses import (
     soft_state_value,
     td_target,
 )
-from rlsuite.agents.optim import Adam, descend_alpha, polyak
+from rlsuite.agents.optim import descend_alpha, polyak
+from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import evaluating, squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.exploration import Correlation, remembering_noise
@@ -52,7 +53,7 @@ LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SACConfig:
+class SACConfig(OptimizerConfig):
     """Hyper-parameters of SAC; the defaults are those of the paper's appendix D."""
 
     hidden: Widths = (256, 256)
@@ -192,11 +193,13 @@ class SAC(Agent):
         log_alpha = torch.full((*self.lead, 1), math.log(config.alpha_init), dtype=precision)
         self.log_alpha = nn.Parameter(log_alpha)
         self.target_entropy = entropy_target(config.target_entropy, spaces.action, config.entropy_share)
-        self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
+        self.critic_optimizer = make_optimizer(
+            self, config, (list(self.critic.parameters()), config.lr_critic)
+        )
         policy = [(list(self.actor.parameters()), config.lr_actor)]
         if config.alpha_step == "adam":
             policy.append(([self.log_alpha], config.lr_alpha))
-        self.policy_optimizer = Adam(*policy)
+        self.policy_optimizer = make_optimizer(self, config, *policy)
         self.add_parts(self.policy_optimizer, actor=self.actor)
         self.add_parts(self.critic_optimizer, critic=self.critic)
         alpha_optimizer = self.policy_optimizer if config.alpha_step == "adam" else None

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import sample_action, soft_action_value, soft_state_value, td_target
-from rlsuite.agents.optim import Adam, polyak
+from rlsuite.agents.optim import polyak
+from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.categorical import gaussian_histogram, project_atoms
@@ -40,7 +41,7 @@ Actor = Callable[..., Gaussian]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnitSACConfig:
+class UnitSACConfig(OptimizerConfig):
     """What agents on networks of unit norm have in common.
 
     The defaults are FlashSAC's but for its narrower actor and its held noise, which the presets have.
@@ -242,9 +243,11 @@ class SimbaSAC(Agent):
         first = {"critic": config.lr_critic, "actor": config.lr_actor, "alpha": config.lr_alpha}
         rates = {name: FallingRate(rate, config.lr_final, config.lr_decay) for name, rate in first.items()}
         self.rates = nn.ModuleDict(rates)
-        self.critic_optimizer = Adam((list(self.critic.parameters()), rates["critic"].rate))
+        self.critic_optimizer = make_optimizer(
+            self, config, (list(self.critic.parameters()), rates["critic"].rate)
+        )
         actor = (list(self.actor.parameters()), rates["actor"].rate)
-        self.policy_optimizer = Adam(actor, ([self.log_alpha], rates["alpha"].rate))
+        self.policy_optimizer = make_optimizer(self, config, actor, ([self.log_alpha], rates["alpha"].rate))
         self.add_parts(self.policy_optimizer, actor=self.actor)
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.add_parts(self.policy_optimizer, alpha=nn.ParameterList([self.log_alpha]))

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import entropy_target, soft_action_value, soft_state_value, td_target
-from rlsuite.agents.optim import Adam, descend_alpha, polyak
+from rlsuite.agents.optim import descend_alpha, polyak
+from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import evaluating, squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.heads import (
@@ -41,7 +42,7 @@ Critic = Callable[[Tensor, Tensor, Noise], Gaussian]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class STACConfig:
+class STACConfig(OptimizerConfig):
     """Hyper-parameters of STAC; defaults as in the paper, beta and dropout our choice among its values."""
 
     hidden: Widths = (256, 256)
@@ -156,8 +157,10 @@ class STAC(Agent):
         log_alpha = torch.full((*self.lead, 1), math.log(config.alpha_init), dtype=torch.float64)
         self.log_alpha = nn.Parameter(log_alpha, requires_grad=False)
         self.target_entropy = entropy_target(config.target_entropy, spaces.action)
-        self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
-        self.actor_optimizer = Adam((list(self.actor.parameters()), config.lr_actor))
+        self.critic_optimizer = make_optimizer(
+            self, config, (list(self.critic.parameters()), config.lr_critic)
+        )
+        self.actor_optimizer = make_optimizer(self, config, (list(self.actor.parameters()), config.lr_actor))
         self.add_parts(self.actor_optimizer, actor=self.actor)
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.add_parts(None, alpha=nn.ParameterList([self.log_alpha]))

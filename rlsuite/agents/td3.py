@@ -14,7 +14,8 @@ from torch import Tensor
 
 from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import Critic, smoothed_next_action, squared_td_loss, td_target
-from rlsuite.agents.optim import Adam, polyak
+from rlsuite.agents.optim import polyak
+from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.exploration import Correlation, remembering_noise
@@ -29,7 +30,7 @@ Actor = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TD3Config:
+class TD3Config(OptimizerConfig):
     """Hyper-parameters of TD3; the defaults are those of the authors' code (256 x 256, Adam 3e-4)."""
 
     hidden: Widths = (256, 256)
@@ -98,8 +99,10 @@ class TD3(Agent):
         self.actor = DeterministicActor(spaces.shown, spaces.action, shape)
         scale = spaces.half_range if config.action_units == "env" else None
         self.critic = ScalarCritic(*sizes, self.critic_shape(), members=2, action_scale=scale)
-        self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
-        self.actor_optimizer = Adam((list(self.actor.parameters()), config.lr_actor))
+        self.critic_optimizer = make_optimizer(
+            self, config, (list(self.critic.parameters()), config.lr_critic)
+        )
+        self.actor_optimizer = make_optimizer(self, config, (list(self.actor.parameters()), config.lr_actor))
         self.add_parts(self.actor_optimizer, actor=self.actor)
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.target_actor = self.add_target("target_actor", self.actor)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import Actor, entropy_target, sample_action, soft_action_value, soft_state_value
-from rlsuite.agents.optim import Adam, descend_alpha, polyak
+from rlsuite.agents.optim import descend_alpha, polyak
+from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.exploration import Filtered, remembering_noise
@@ -39,7 +40,7 @@ Critic = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QuantileConfig:
+class QuantileConfig(OptimizerConfig):
     """What agents with quantile critics have in common; the defaults are TQC's authors'."""
 
     hidden: Widths = (512, 512, 512)
@@ -177,9 +178,13 @@ class TQC(Agent):
         log_alpha = torch.full((*self.lead, 1), math.log(config.alpha_init))
         self.log_alpha = nn.Parameter(log_alpha, requires_grad=learns)
         self.target_entropy = entropy_target(config.target_entropy, spaces.action)
-        self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
+        self.critic_optimizer = make_optimizer(
+            self, config, (list(self.critic.parameters()), config.lr_critic)
+        )
         policy = [(list(self.actor.parameters()), config.lr_actor)]
-        self.policy_optimizer = Adam(*policy, *([([self.log_alpha], config.lr_alpha)] if learns else []))
+        self.policy_optimizer = make_optimizer(
+            self, config, *policy, *([([self.log_alpha], config.lr_alpha)] if learns else [])
+        )
         self.add_parts(self.policy_optimizer, actor=self.actor)
         self.add_parts(self.critic_optimizer, critic=self.critic)
         alphas = nn.ParameterList([self.log_alpha])

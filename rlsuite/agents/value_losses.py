@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from rlsuite.agents.optimizers import OptimizerConfig
 from rlsuite.bounds import Bounds, Positive
 
 LEAST_EXPONENT = -1.0  # of what a batch of `gumbel_entries` is divided by; XQL's code
@@ -20,7 +21,7 @@ CHI2_FLOOR = -2.0  # below it the conjugate of chi-square is constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ValueLossConfig:
+class ValueLossConfig(OptimizerConfig):
     """Which loss fits the value network, and its one or two numbers."""
 
     value_loss: Literal["expectile", "gumbel", "chi2", "tv"] = "expectile"

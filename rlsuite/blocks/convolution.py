@@ -5,6 +5,7 @@ Legend: N batch, H height, W width, C channels, F features.
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ class ConvTrunk(nn.Module):
         lead: independent networks along leading axes.
         generator: draws the initial weights.
     """
+
+    weight_axes: ClassVar[int] = 4  # what of a weight is one kernel; the axes before are networks
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ Legend: N batch, I input features, O output features.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,8 @@ class Linear(nn.Module):
 
     Input `[*lead, N, I]` or anything that broadcasts to it; output `[*lead, N, O]`.
     """
+
+    weight_axes: ClassVar[int] = 2  # what of a weight is one matrix; the axes before are networks
 
     def __init__(self, inputs: int, outputs: int, *, lead: Lead = (), generator: Source = None) -> None:
         super().__init__()

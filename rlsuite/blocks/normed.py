@@ -9,7 +9,7 @@ Legend: N rows, I input features, O output features, D width; leading axes are i
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ def unit(x: Tensor) -> Tensor:
 
 class UnitLinear(nn.Module):
     """`y = x W^T (+ b)` whose rows of W have norm 1; begins orthogonal, biases zero."""
+
+    weight_axes: ClassVar[int] = 2  # what of a weight is one matrix; the axes before are networks
 
     def __init__(
         self, inputs: int, outputs: int, *, bias: bool = False, lead: Lead = (), generator: Source = None

@@ -4,6 +4,7 @@ Legend: N sequences, T steps, I input features, H hidden features.
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ class BiGRU(nn.Module):
         lead: leading axes of independent networks.
         generator: draws the initial weights.
     """
+
+    weight_axes: ClassVar[int] = 2  # what of a weight is one matrix; the axes before are networks
 
     def __init__(
         self, inputs: int, hidden: int, layers: int, *, lead: Lead = (), generator: Source = None

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 PROG = "rlsuite data"
 OGBENCH = "ogbench"  # who acts in sets that are made as OGBench's were
 DEFAULT_STEPS = 1_000_000
-STITCH_STEPS = 20_000  # its routes say all they have to say in a few hundred episodes
+MADE_STEPS = {"stitch": 20_000, "detour": 200_000}  # whose routes say all they have to say in so many
+PROGRESS_SECONDS = 10.0  # between two lines
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,8 @@ class MakeArgs:
     name: conf.Positional[str]
     """What to make: pointmaze/umaze, hopper/medium, ...; rlsuite list datasets shows all."""
     steps: Annotated[int | None, Bounds(1)] = None
-    """Env steps; by default 1,000,000 (stitch: 20,000; ogbench: the original's), or all there are of a replay or
-    a mixture."""
+    """Env steps; by default 1,000,000 (stitch: 20,000; pointmaze/mbrcsl: 200,000; ogbench: the original's), or
+    all there are of a replay or a mixture."""
     out: Path | None = None
     """Data root; by default MINARI_DATASETS_PATH, else .minari/datasets in the home folder; of ogbench
     OGBENCH_DATASET_DIR, else .ogbench/data."""
@@ -204,7 +205,7 @@ def _make(args: MakeArgs) -> int:
         layout=args.layout,
         command=shlex.join(["rlsuite", *sys.argv[1:]]),
         seed=args.seed,
-        tell=tell if chosen.behaviour in ("pointmaze", "stitch") else None,
+        tell=tell if chosen.behaviour in ("pointmaze", "detour", "stitch") else None,
     )
     behaviour = made.behaviour
     print(f"{made.path}: {made.tally.steps:,} env steps in {made.tally.episodes:,} episodes")
@@ -256,24 +257,26 @@ def _check_flags(args: MakeArgs, chosen: "Recipe") -> None:
 
 
 def _steps(args: MakeArgs, chosen: "Recipe") -> int:
-    return args.steps or (STITCH_STEPS if chosen.behaviour == "stitch" else DEFAULT_STEPS)
+    return args.steps or MADE_STEPS.get(chosen.behaviour, DEFAULT_STEPS)
 
 
 def _source(args: MakeArgs, chosen: "Recipe", tell: Callable[[int], None]) -> "Source":
     from rlsuite.envs.make import make_env
+    from rlsuite.offline import make
     from rlsuite.offline.load import load_dataset
-    from rlsuite.offline.make import mixture_source, pointmaze_source, rollout_source, stitch_source
     from rlsuite.offline.names import MIXTURES
     from rlsuite.training.savedrun import load_run
 
     steps = _steps(args, chosen)
     if chosen.behaviour == "pointmaze":
-        return pointmaze_source(chosen, steps, args.seed)
+        return make.pointmaze_source(chosen, steps, args.seed)
+    if chosen.behaviour == "detour":
+        return make.detour_source(chosen, steps, args.seed)
     if chosen.behaviour == "stitch":
-        return stitch_source(steps, args.seed)
+        return make.stitch_source(steps, args.seed)
     if chosen.behaviour in MIXTURES:
         parts = [load_dataset(name) for name in args.parts]
-        return mixture_source(parts, chosen.env, args.steps, args.shares)
+        return make.mixture_source(parts, chosen.env, args.steps, args.shares)
     run = None
     if args.policy is not None and (args.policy.is_dir() or chosen.behaviour == "medium-replay"):
         check_run(args.policy)
@@ -287,7 +290,7 @@ def _source(args: MakeArgs, chosen: "Recipe", tell: Callable[[int], None]) -> "S
         return _replay(run, env, args)
     else:
         act, policy = _from_run(run, env, args)
-    return rollout_source(env, act, steps, seed=args.seed, policy=policy, noise=args.noise, tell=tell)
+    return make.rollout_source(env, act, steps, seed=args.seed, policy=policy, noise=args.noise, tell=tell)
 
 
 def _from_file(args: MakeArgs, env: "VectorEnv") -> tuple["Act", dict[str, Any]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlsuite.envs.base import VectorEnv, package_versions
 from rlsuite.errors import ConfigError
-from rlsuite.offline import pointmaze, stitch
+from rlsuite.offline import detour, pointmaze, stitch
 from rlsuite.offline.collect import (
     Act,
     episodes_of_data,
@@ -110,6 +110,25 @@ def stitch_source(steps: int, seed: int) -> Source:
             "num_episodes_average_score": stitch.REFERENCE_EPISODES,
         },
         packages=("gymnasium",),
+    )
+
+
+def detour_source(recipe: Recipe, steps: int, seed: int) -> Source:
+    """Record tours of MBRCSL's maze; score 0 is random actions', 100 the straight way's."""
+    low, high, recorded = detour.reference_returns(seed)
+    return Source(
+        episodes=detour.record(steps, seed=seed),
+        spaces=detour.spaces(),
+        env=recipe.env,
+        policy={"name": "waypoint controller", "noise": 0.0, EVALUATED_KEY: recorded},
+        metadata={
+            "algorithm_name": "waypoints and PD control",
+            "requirements": ["gymnasium-robotics>=1.4.2"],
+            "ref_min_score": low,
+            "ref_max_score": high,
+            "num_episodes_average_score": detour.REFERENCE_EPISODES,
+        },
+        packages=("mujoco", "gymnasium", "gymnasium-robotics"),
     )
 
 

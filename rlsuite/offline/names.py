@@ -27,6 +27,8 @@ MAX_NAME = 200  # characters; file systems take 255 bytes for one part
 
 MAZE_NAMES = ("open", "umaze", "medium", "large")
 STITCH = "routes from corner to corner of StitchMaze, none from its start to its goal"
+DETOUR = "tours of MBRCSL's maze, none straight from its start to its goal; reward exp(-distance)"
+DETOUR_ENV = "gym:rlsuite.envs.mazes:PointMazeMBRCSL-v0"
 MIXTURES = ("medium-expert", "random-expert")  # kinds that are made of other data sets
 BEHAVIOURS = {
     "random": "uniform random actions",
@@ -72,7 +74,7 @@ class Recipe:
 
     Attributes:
         name: `pointmaze/umaze-dense`, `hopper/medium-expert`, ...
-        behaviour: who acts: "pointmaze", "stitch", "ogbench", or a key of `BEHAVIOURS`.
+        behaviour: who acts: "pointmaze", "detour", "stitch", "ogbench", or a key of `BEHAVIOURS`.
         env: what it is recorded in.
         summary: one line.
     """
@@ -121,6 +123,7 @@ def recipes() -> dict[str, Recipe]:
             made.append(
                 Recipe(name=f"pointmaze/{maze}{suffix}", behaviour="pointmaze", env=env, summary=summary)
             )
+    made.append(Recipe(name="pointmaze/mbrcsl", behaviour="detour", env=DETOUR_ENV, summary=DETOUR))
     made.append(Recipe(name="stitch", behaviour="stitch", env="StitchMaze", summary=STITCH))
     made += [
         Recipe(

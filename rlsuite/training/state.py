@@ -11,7 +11,7 @@ from torch.optim import Adam as TorchAdam
 
 from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
-from rlsuite.agents.optim import Adam
+from rlsuite.agents.optim import GuardedOptimizer
 from rlsuite.errors import DataError
 from rlsuite.offline.scores import Reference
 from rlsuite.runs.tensorfile import check_like
@@ -105,18 +105,20 @@ def load_optimizer_tensors(agent: Agent, saved: Mapping[str, Tensor]) -> None:
         for name, parameter in part.module.named_parameters():
             prefix = f"{part.name}|{name}|"
             entries = {key[len(prefix) :]: left.pop(key) for key in list(left) if key.startswith(prefix)}
+            ours = isinstance(part.optimizer, GuardedOptimizer)
+            expected = set(part.optimizer.state[parameter]) if ours else ADAM_KEYS
+            if entries and (ours or isinstance(part.optimizer, TorchAdam)) and entries.keys() != expected:
+                raise DataError(f"optimiser entries {prefix}: {sorted(entries)}, expected {sorted(expected)}")
             for key, value in entries.items():
-                if value.dim() and value.shape != parameter.shape:
+                held = part.optimizer.state[parameter].get(key)
+                wanted = parameter.shape if held is None else held.shape
+                if value.dim() and value.shape != wanted:
                     raise DataError(
                         f"optimiser entry {prefix}{key} has shape {tuple(value.shape)}, "
-                        f"the parameter {tuple(parameter.shape)}"
+                        f"the run's {tuple(wanted)}"
                     )
                 if value.dtype != (parameter.dtype if value.dim() else torch.float32):
                     raise DataError(f"optimiser entry {prefix}{key} is {value.dtype}: no moment, no count")
-            if entries and isinstance(part.optimizer, Adam | TorchAdam) and entries.keys() != ADAM_KEYS:
-                raise DataError(
-                    f"optimiser entries {prefix}: {sorted(entries)}, expected {sorted(ADAM_KEYS)}"
-                )
             # In place where there is a state already: compiled updates and graphs keep its addresses.
             present = part.optimizer.state[parameter] if entries else {}
             for key, value in entries.items():

@@ -71,8 +71,10 @@ class Updates:
     def __init__(self, agent: Agent, mode: Mode, *, graphs: bool) -> None:
         self.agent = agent
         on_cuda = next(agent.parameters()).device.type == "cuda"
-        # Messages between processes are not captured, and stages change what an update does.
-        self.captures = graphs and on_cuda and ranks.size() == 1 and not isinstance(agent, StagedAgent)
+        # Messages between processes are not captured, stages change what an update does, and so do optimisers
+        # whose refreshes the host decides on.
+        plain = not isinstance(agent, StagedAgent) and not agent.followers
+        self.captures = graphs and on_cuda and ranks.size() == 1 and plain
         self._fast: Update = compiled(agent) if mode == COMPILED else self._eager
         self._graphs: GraphedUpdates | None = None
         self.tell: Callable[[str], object] = logger.info

@@ -10,7 +10,15 @@ from ldcq_helpers import TINY, small_ldcq
 from ldcq_helpers import rows as recorded
 from torch import Tensor
 
-from rlsuite.agents.ldcq.diffusion import (
+from rlsuite.agents.ldcq.model import Decoder, GRUEncoder, TransformerEncoder, kl_divergence, skill_loss
+from rlsuite.agents.ldcq.values import (
+    choose,
+    importance_weights,
+    latent_targets,
+    weighted_loss,
+    window_targets,
+)
+from rlsuite.blocks.diffusion import (
     Denoiser,
     Schedule,
     ancestral,
@@ -21,14 +29,6 @@ from rlsuite.agents.ldcq.diffusion import (
     make_schedule,
     min_snr_weight,
     noised,
-)
-from rlsuite.agents.ldcq.model import Decoder, GRUEncoder, TransformerEncoder, kl_divergence, skill_loss
-from rlsuite.agents.ldcq.values import (
-    choose,
-    importance_weights,
-    latent_targets,
-    weighted_loss,
-    window_targets,
 )
 from rlsuite.blocks.heads import Gaussian
 from rlsuite.replay.windows import WindowReplay

@@ -29,7 +29,8 @@ from rlsuite.agents.d_eta_n.stock import (
     sample_target,
     stocked,
 )
-from rlsuite.agents.optim import Adam, polyak
+from rlsuite.agents.optim import polyak
+from rlsuite.agents.optimizers import make_optimizer
 from rlsuite.agents.policies import policy_module
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.greedy import GreedyPolicy
@@ -69,7 +70,9 @@ class DEtaN(Agent):
         init = self.generators["init"]
         self.critic = StockQuantiles(spaces, config, outputs, lead=self.lead, generator=init)
         rate = config.lr_critic
-        self.critic_optimizer = Adam((list(self.critic.parameters()), rate), eps=config.adam_eps)
+        self.critic_optimizer = make_optimizer(
+            self, config, (list(self.critic.parameters()), rate), eps=config.adam_eps
+        )
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.target_critic = self.add_target("target_critic", self.critic)
         self.policy = policy_module(GreedyPolicy(self.worth, self.generators["act"], config.epsilon_start))

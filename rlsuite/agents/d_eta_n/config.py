@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from rlsuite.agents.optimizers import OptimizerConfig
 from rlsuite.blocks.mlp import Activation
 from rlsuite.bounds import (
     AtLeastOne,
@@ -20,7 +21,7 @@ from rlsuite.returns.objectives import Utility, check_discount, check_shaping, m
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DEtaNConfig:
+class DEtaNConfig(OptimizerConfig):
     """Hyper-parameters of DηN; defaults for small tasks, after a follow-up's code (arXiv 2602.04131)."""
 
     utility: Literal["mean", "lower", "upper", "mean_cvar", "target", "range", "exponential", "norm"] = "mean"

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from rlsuite.agents.ldcq.config import STAGES, LDCQConfig, Stage
-from rlsuite.agents.ldcq.diffusion import Hourglass, ancestral, ddim
 from rlsuite.agents.ldcq.model import Noise, SkillModel
 from rlsuite.agents.ldcq.values import LatentCritic, choose
+from rlsuite.blocks.diffusion import Hourglass, ancestral, ddim
 from rlsuite.blocks.noise import Source, normal
 
 FIXED_PLANS = 64  # plans of an episode until evaluations meet the first one's noise again

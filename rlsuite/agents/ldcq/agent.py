@@ -1,9 +1,9 @@
 """LDCQ: latent diffusion-constrained Q-learning from recorded data (Venkatraman et al., arXiv 2309.06599).
 
 Three stages, one after the other, each on frozen results of those before it: `skills` (model.py), `prior`
-(diffusion.py), `values` (values.py). Then acting (acting.py): latents are drawn from the prior, the best by
-the critics is decoded for h env steps. LDGC, the goal-conditioned variant, has no critics and decodes a
-single draw.
+(blocks/diffusion.py), `values` (values.py). Then acting (acting.py): latents are drawn from the prior, the
+best by the critics is decoded for h env steps. LDGC, the goal-conditioned variant, has no critics and decodes
+a single draw.
 
 Legend: N batch, W windows, C candidates, Z latent. Leading axes are independent seeds.
 """
@@ -18,9 +18,9 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor
 
 from rlsuite.agents.base import Spaces, StagedAgent, WindowShape
+from rlsuite.agents.kron import Kron
 from rlsuite.agents.ldcq.acting import SkillPolicy
 from rlsuite.agents.ldcq.config import STAGES, LDCQConfig, Stage
-from rlsuite.agents.ldcq.diffusion import Denoiser, denoising_loss, min_snr_weight, noised
 from rlsuite.agents.ldcq.model import SkillModel
 from rlsuite.agents.ldcq.released import ReleasedDenoiser
 from rlsuite.agents.ldcq.values import (
@@ -32,6 +32,8 @@ from rlsuite.agents.ldcq.values import (
     window_targets,
 )
 from rlsuite.agents.optim import Adam, polyak
+from rlsuite.agents.optimizers import make_optimizer
+from rlsuite.blocks.diffusion import Denoiser, denoising_loss, min_snr_weight, noised
 from rlsuite.blocks.noise import Noise, Source, fill, normal
 from rlsuite.blocks.schedule import CosineRate
 from rlsuite.errors import ConfigError
@@ -98,14 +100,16 @@ class LDCQ(StagedAgent):
         self.register_buffer("return_range", torch.zeros(2))
         self.register_buffer("chosen_range", torch.zeros(*self.lead, 2))
         self.rates: dict[str, CosineRate] = {}
-        self.optimizers: dict[str, Adam] = {}
+        self.optimizers: dict[str, Adam | Kron] = {}
         trained = {"skills": self.skills, "denoiser": self.denoiser, "critic": self.critic}
         rates = (config.lr_skills, config.lr_prior, config.lr_values)
         for stage, rate, (name, module) in zip(STAGES, rates, trained.items(), strict=True):
             falling = config.updates_of(stage) if stage in config.decay else 0
             self.rates[stage] = CosineRate(rate, falling)
             self.add_module(f"{stage}_rate", self.rates[stage])
-            self.optimizers[stage] = Adam((list(module.parameters()), self.rates[stage].rate))
+            self.optimizers[stage] = make_optimizer(
+                self, config, (list(module.parameters()), self.rates[stage].rate)
+            )
             self.add_parts(self.optimizers[stage], **{name: module})
         self.target_critic = self.add_target("target_critic", self.critic)
         self.noise_schedule = config.noise_schedule(self.device)

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 import torch
 
-from rlsuite.agents.ldcq.diffusion import Schedule, ScheduleKind, make_schedule
 from rlsuite.agents.ldcq.values import Choice, Ends, Weighting, WindowReward
+from rlsuite.agents.optimizers import OptimizerConfig
+from rlsuite.blocks.diffusion import Schedule, ScheduleKind, make_schedule
 from rlsuite.bounds import (
     AtLeastOne,
     Bounds,
@@ -24,7 +25,7 @@ STAGES: tuple[Stage, ...] = ("skills", "prior", "values")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LDCQConfig:
+class LDCQConfig(OptimizerConfig):
     """Hyper-parameters of LDCQ; the defaults are the paper's, where it and the authors' code differ."""
 
     goal: bool = False

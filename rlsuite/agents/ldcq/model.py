@@ -4,13 +4,14 @@ Legend: N windows, T steps of a window, O observation, A action, Z latent. Every
 axes; leading axes are independent seeds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlsuite.blocks.diffusion import Noise, rowwise
 from rlsuite.blocks.heads import Gaussian, log_density
 from rlsuite.blocks.mlp import MLP, LayerNorm, Lead, Linear
 from rlsuite.blocks.noise import Source, fill
@@ -18,14 +19,6 @@ from rlsuite.blocks.recurrent import BiGRU
 
 HEADS = 4  # of the transformer's attention; authors' code
 TOKEN_STD = 0.02  # of the transformer's first tokens, as usual; our choice
-
-Noise = Callable[[Tensor], Tensor]
-"""Gives standard normal numbers of the shape of its argument."""
-
-
-def rowwise(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a network of rows `[*lead, R, I]` to `[*lead, N, T, I]`."""
-    return network(x.flatten(-3, -2)).unflatten(-2, x.shape[-3:-1])
 
 
 class GaussianHead(nn.Module):

@@ -1,6 +1,6 @@
 """The denoiser of LDCQ's authors' code, written from its equations (github.com/ldcq/ldcq, no licence).
 
-Legend as in diffusion.py: N states, C latents of each, Z latent, F features, W width.
+Legend as in blocks/diffusion.py: N states, C latents of each, Z latent, F features, W width.
 """
 
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlsuite.agents.ldcq.diffusion import Block, Hourglass, time_features
 from rlsuite.agents.ldcq.model import rowwise
+from rlsuite.blocks.diffusion import Block, Hourglass, time_features
 from rlsuite.blocks.mlp import LayerNorm, Lead
 from rlsuite.blocks.noise import Source
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from rlsuite import distributed as ranks
 from rlsuite.agents.advantages import generalised_advantages, sums_so_far
 from rlsuite.agents.base import OnPolicyAgent, Spaces, StateValue
-from rlsuite.agents.optim import Adam
+from rlsuite.agents.optimizers import make_optimizer
 from rlsuite.agents.policies import policy_module
 from rlsuite.agents.ppo.config import PPOConfig
 from rlsuite.agents.ppo.model import HIDDEN_GAIN, Law, PPOActor, entropy, log_prob, ppo_policy
@@ -107,7 +107,7 @@ class PPO(OnPolicyAgent):
         self.returns.count.fill_(FIRST_COUNT)
         self.register_buffer("rate", torch.tensor(config.lr, dtype=torch.float32))
         parameters = [*self.actor.parameters(), *self.critic.parameters()]
-        self.optimizer = Adam((parameters, self.rate), eps=config.adam_eps)
+        self.optimizer = make_optimizer(self, config, (parameters, self.rate), eps=config.adam_eps)
         self.add_parts(self.optimizer, actor=self.actor, critic=self.critic)
         self.policy = policy_module(ppo_policy(self.actor, self.generators["act"], self.normalizer))
         self.updates_to_come = 0

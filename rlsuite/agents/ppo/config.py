@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from rlsuite.agents.optimizers import OptimizerConfig
 from rlsuite.blocks.mlp import Activation
 from rlsuite.bounds import Bounds, Positive, UnitInterval, Widths, check_bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PPOConfig:
+class PPOConfig(OptimizerConfig):
     """Hyper-parameters of PPO; the defaults are CleanRL's for MuJoCo's tasks.
 
     A rollout's length, its passes and the minibatch are the run's `replay_size`, `epochs` and `batch_size`.

@@ -6,7 +6,11 @@ from torch.utils._pytree import tree_leaves
 
 from rlsuite.errors import ConfigError
 
-UNSPLIT = ("Adafactor", "LBFGS")  # their sums over rows or parameters belong to no unit; empty at first
+UNSPLIT = (
+    "Adafactor",
+    "LBFGS",
+    "Kron",
+)  # their sums over rows or parameters belong to no unit; empty at first
 
 
 def check_splittable(optimizer: Optimizer, parameter: Tensor, *, held: bool) -> None:

@@ -1,10 +1,11 @@
-"""Latent diffusion p(z | s): schedule, the denoiser that predicts z_0, its loss, and two samplers.
+"""Diffusion p(z | s) of vectors given states: schedule, denoiser of z_0, its loss, and two samplers.
 
 Ho et al. 2020 (DDPM, arXiv 2006.11239), Song et al. 2021 (DDIM, arXiv 2010.02502), Hang et al. 2023
-(Min-SNR, arXiv 2303.09556), Ho & Salimans 2022 (guidance, arXiv 2207.12598); LDCQ, section 4.2.
+(Min-SNR, arXiv 2303.09556), Ho & Salimans 2022 (guidance, arXiv 2207.12598). z is a skill's latent in LDCQ
+(section 4.2), an action in MBRCSL.
 
-Legend: N states, C latents of each, Z latent, O observation, T diffusion steps (not env steps). Time t = 0 is
-clean, T is noise. Leading axes are independent seeds.
+Legend: N states, C latents of each, Z their length, O observation, T diffusion steps (not env steps). Time
+t = 0 is clean, T is noise. Leading axes are independent seeds.
 """
 
 import math
@@ -15,7 +16,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rlsuite.agents.ldcq.model import Noise, rowwise
 from rlsuite.blocks.mlp import MLP, LayerNorm, Lead, Linear
 from rlsuite.blocks.noise import Source
 
@@ -27,8 +27,16 @@ COSINE_BETA_MAX = 0.999  # the same paper
 TIME_FEATURES = 128  # of the sinusoidal embedding of t; authors' code
 TIME_PERIOD = 10_000.0  # longest wavelength of that embedding
 
+Noise = Callable[[Tensor], Tensor]
+"""Gives standard normal numbers of the shape of its argument."""
+
 Predict = Callable[[Tensor, int], Tensor]
 """From latents at time t to clean ones."""
+
+
+def rowwise(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a network of rows `[*lead, R, I]` to `[*lead, N, T, I]`."""
+    return network(x.flatten(-3, -2)).unflatten(-2, x.shape[-3:-1])
 
 
 class Schedule(NamedTuple):
