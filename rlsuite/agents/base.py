@@ -6,7 +6,7 @@ Leading axes (independent seeds) may stand in front of all of them.
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -15,6 +15,7 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rlsuite.blocks.encoder import EncoderFields, Pixels, new_encoder
 from rlsuite.blocks.networks import NetShape
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.normalizer import RunningNorm, Standardise, identity
@@ -37,6 +38,7 @@ class Spaces:
         center: (high + low) / 2 of each action in these units, A numbers; empty is all zeros.
         discrete: an action is one of A, whichever of its A numbers is the greatest.
         picture: height, width and channels of an observation that is a flattened picture, or None.
+        pixels: height, width, channels and frames of an observation that is pictures of bytes, or None.
         stock: what stands in the observation's last places, where the environment has a stock.
         private: how many of the observation's last numbers only critics see.
     """
@@ -47,6 +49,7 @@ class Spaces:
     center: tuple[float, ...] = ()
     discrete: bool = False
     picture: tuple[int, ...] | None = None
+    pixels: Pixels | None = None
     stock: StockSpace | None = None
     private: int = 0
 
@@ -158,6 +161,10 @@ class Agent(nn.Module):
             size = spaces.observation
             fresh = identity(size) if self.adopts_statistics else RunningNorm(size, lead=lead)
             self.normalizer = fresh.to(device)
+        with torch.device(device):
+            self.encoder = new_encoder(config, spaces.pixels, lead, self.generators["init"])
+        if self.encoder is not None:  # networks see its features
+            self.spaces = spaces = replace(spaces, observation=self.encoder.features)
         self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
         self._parts: list[Trained] = []
         with torch.device(device):
@@ -196,6 +203,8 @@ class Agent(nn.Module):
     @classmethod
     def obstacle(cls, config: Any) -> str | None:
         """Return why updates with this configuration are not to be compiled, or None."""
+        if isinstance(config, EncoderFields) and config.encoder != "none":
+            return "convolutions of pictures are library calls, which compiling does not make faster"
         return None
 
     @classmethod
@@ -222,6 +231,14 @@ class Agent(nn.Module):
     def add_parts(self, optimizer: Optimizer | None, **modules: nn.Module) -> None:
         """Name what one optimiser moves; None for what none does (targets, a temperature of its own step)."""
         self._parts += [Trained(name, module, optimizer) for name, module in modules.items()]
+
+    def critic_parameters(self, critic: nn.Module) -> list[nn.Parameter]:
+        """Return what the critics' loss moves: the critics and, where pictures are seen, the encoder."""
+        return [*critic.parameters(), *(() if self.encoder is None else self.encoder.parameters())]
+
+    def encoder_part(self) -> dict[str, nn.Module]:
+        """Return the encoder by its name, to be added to the parts of the critics' optimiser."""
+        return {} if self.encoder is None else {"encoder": self.encoder}
 
     def add_target(self, name: str, module: nn.Module) -> Any:
         """Copy a network as a target that no optimiser moves, and name it a part."""
@@ -253,8 +270,17 @@ class Agent(nn.Module):
         return batch if isinstance(batch.discount, Tensor) else batch._replace(discount=self.gamma)
 
     def step(self, batch: Any, noise: Noise, **phase: Any) -> dict[str, Tensor]:
-        """Show the observations to the running statistics and learn from the batch: what is compiled."""
-        return self.learn(self.normalized_batch(batch, observe=True), noise, **phase)
+        """Show the observations to the running statistics and learn from the batch: what is compiled.
+
+        Of pictures `learn` gets the encoder's features, whose gradient the critics' loss carries on.
+        """
+        if self.encoder is None:
+            return self.learn(self.normalized_batch(batch, observe=True), noise, **phase)
+        observation = self.encoder(batch.observation, noise)
+        with torch.no_grad():
+            next_observation = self.encoder(batch.next_observation, noise)
+        features = batch._replace(observation=observation, next_observation=next_observation)
+        return self.learn(features, noise, **phase)
 
     def normalized_batch(self, batch: Batch, *, observe: bool = False) -> Batch:
         """Return the batch with the observations as the networks see them.
@@ -263,7 +289,7 @@ class Agent(nn.Module):
             batch: `[*lead, N]` transitions.
             observe: the observations move the running statistics first.
         """
-        if self.normalizer is None:
+        if self.preprocessor is None:
             return batch
         if observe and isinstance(self.normalizer, RunningNorm):
             self.normalizer.observe(batch.observation)
@@ -274,7 +300,12 @@ class Agent(nn.Module):
 
     def normalized(self, observation: Tensor) -> Tensor:
         """Return observations as the networks see them."""
-        return observation if self.normalizer is None else self.normalizer(observation)
+        return observation if self.preprocessor is None else self.preprocessor(observation)
+
+    @property
+    def preprocessor(self) -> nn.Module | None:
+        """What observations go through before the networks: the encoder or the statistics; None: nothing."""
+        return self.normalizer if self.encoder is None else self.encoder
 
     def parts(self) -> tuple[Trained, ...]:
         """Return every trained part and every target, by name."""

@@ -113,6 +113,8 @@ class EnvFacts:
         simulation_dtype: their precision.
         discrete: an action is one of A: the vector's greatest entry says which (the first of equal ones).
         picture: `[height, width, channels]` of an observation that is a flattened picture, or None.
+        pixels: `(height, width, channels, frames)` of an observation that is pictures of bytes, the oldest
+            frame first; None of other observations.
         stock: what stands in the last places of an observation, where a `StockEnv` put it there.
         return_range: least and greatest return to expect, where the environment knows.
         return_gamma: the discount that a stock has unless told otherwise.
@@ -138,6 +140,7 @@ class EnvFacts:
     simulation_dtype: torch.dtype = torch.float64
     discrete: bool = False
     picture: tuple[int, ...] | None = None
+    pixels: tuple[int, int, int, int] | None = None
     stock: StockSpace | None = None
     return_range: tuple[float, float] | None = None
     return_gamma: float = 0.99
@@ -197,6 +200,8 @@ class VectorEnv(EnvBase):
     foreign_since: float | None = None
     success: np.ndarray | None = None
     """Of the last step, `[B]` bool, where Gymnasium's `info` has `is_success` or `success`; else None."""
+    frame_size: tuple[int, int] | None = None
+    """Height and width of `frame`'s pictures where they are observations; None is a video's size."""
     _quiet = False
     """Whether `_advance` lets numpy warn of nothing, and a `sane` of None says that numbers are small. To
     silence numpy costs a tenth of a step of one env."""

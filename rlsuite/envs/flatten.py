@@ -76,6 +76,11 @@ class FlatObservation(gymnasium.ObservationWrapper):
         parts = zip(self._paths, self._parts, strict=True)
         return tuple(("/".join(path), int(spaces.flatdim(part))) for path, part in parts)
 
+    @property
+    def only_part(self) -> spaces.Space | None:
+        """The part that is shown, where it is one alone."""
+        return self._parts[0] if len(self._parts) == 1 else None
+
     def columns(self, name: str) -> slice | None:
         """Return where a part of the first level stands; None unless it is shown, as a vector."""
         start = 0

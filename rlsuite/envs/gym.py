@@ -88,6 +88,7 @@ class GymEnv(ReplayedEnv):
             fps=float(first.metadata.get("render_fps") or DEFAULT_FPS),
             discrete=discrete,
             picture=picture,
+            pixels=None if discrete else _pixels(shown, flat),
             foreign=not options.workers,  # who waits for workers waits for a limited time
             goal=goal_facts(first.unwrapped, flat),
             parts=flat.sizes if isinstance(flat, FlatObservation) else (),
@@ -274,7 +275,17 @@ def _check_spaces(gym_id: str, observations: spaces.Space, actions: spaces.Space
         )
     if not np.prod(actions.shape):
         raise ConfigError(f'"gym:{gym_id}" takes actions {actions}, which have no numbers')
-    if len(observations.shape or ()) == PICTURE_AXES:
-        raise ConfigError(f'"gym:{gym_id}" shows pictures {observations}; our agents need vectors')
+    if len(observations.shape or ()) == PICTURE_AXES and observations.dtype != np.uint8:
+        raise ConfigError(f'"gym:{gym_id}" shows pictures {observations}; our agents need bytes (uint8)')
     if not isinstance(spaces.flatten_space(observations), spaces.Box):
         raise ConfigError(f'"gym:{gym_id}" shows {observations}, which cannot be flattened to a vector')
+
+
+def _pixels(shown: spaces.Space, flat: gymnasium.Env) -> tuple[int, int, int, int] | None:
+    """Return height, width, channels and 1 frame of observations that are one picture of bytes; else None."""
+    if isinstance(flat, FlatObservation) and (only := flat.only_part) is not None:
+        shown = only
+    if not isinstance(shown, spaces.Box) or len(shown.shape) != PICTURE_AXES or shown.dtype != np.uint8:
+        return None
+    height, width, channels = shown.shape
+    return height, width, channels, 1

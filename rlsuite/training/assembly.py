@@ -359,6 +359,7 @@ def spaces_of(env: VectorEnv) -> Spaces:
         center=tuple(env.middle) if any(env.middle) else (),
         discrete=env.discrete,
         picture=env.picture,
+        pixels=env.facts.pixels,
         stock=env.stock,
         private=env.facts.private,
     )
