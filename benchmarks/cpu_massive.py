@@ -1,7 +1,7 @@
 """Races the preset `cpu_massive` against the classic regime, by CPU time, one thread a run.
 
-Every evaluation is a row: return, env steps, updates, CPU seconds of the process and its finished children, wall
-seconds. A run ends at its first evaluation at or above the goal. Words after `--` go to `rlsuite train`.
+Every evaluation is a row: return, env steps, updates, CPU seconds of the process and its finished children,
+wall seconds. A run ends at its first evaluation at or above the goal. Words after `--` go to `rlsuite train`.
 """
 
 import argparse

@@ -39,6 +39,7 @@ class Spaces:
         discrete: an action is one of A, whichever of its A numbers is the greatest.
         picture: height, width and channels of an observation that is a flattened picture, or None.
         pixels: height, width, channels and frames of an observation that is pictures of bytes, or None.
+        masked: the observation's last A numbers say which of the discrete actions are allowed.
         stock: what stands in the observation's last places, where the environment has a stock.
         private: how many of the observation's last numbers only critics see.
     """
@@ -50,6 +51,7 @@ class Spaces:
     discrete: bool = False
     picture: tuple[int, ...] | None = None
     pixels: Pixels | None = None
+    masked: bool = False
     stock: StockSpace | None = None
     private: int = 0
 
@@ -158,8 +160,8 @@ class Agent(nn.Module):
         self.reward_scale: RewardScale | None = None  # follows every env step's rewards, where there is one
         self.normalizer: RunningNorm | Standardise | None = None
         if getattr(config, "normalize_observations", False):
-            size = spaces.observation
-            fresh = identity(size) if self.adopts_statistics else RunningNorm(size, lead=lead)
+            size, raw = spaces.observation, spaces.action if spaces.masked else 0
+            fresh = identity(size) if self.adopts_statistics else RunningNorm(size, raw=raw, lead=lead)
             self.normalizer = fresh.to(device)
         with torch.device(device):
             self.encoder = new_encoder(config, spaces.pixels, lead, self.generators["init"])

@@ -29,8 +29,8 @@ from rlsuite.agents.losses import (
 from rlsuite.agents.optim import Adam, descend_alpha, polyak
 from rlsuite.agents.policies import evaluating, squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
-from rlsuite.blocks.exploration import Correlation, remembering_noise
 from rlsuite.blocks.encoder import EncoderFields
+from rlsuite.blocks.exploration import Correlation, remembering_noise
 from rlsuite.blocks.heads import EVALUATION_ACTIONS, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths

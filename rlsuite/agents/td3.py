@@ -17,8 +17,8 @@ from rlsuite.agents.losses import Critic, smoothed_next_action, squared_td_loss,
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
-from rlsuite.blocks.exploration import Correlation, remembering_noise
 from rlsuite.blocks.encoder import EncoderFields
+from rlsuite.blocks.exploration import Correlation, remembering_noise
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import NetShape, Network, check_widths

@@ -1,7 +1,8 @@
 """Pictures to features: a small convolutional encoder, random shifts, the fields of both.
 
-Learning follows DrQ-v2 (Yarats et al. 2021, arXiv 2107.09645): the critics' loss alone trains the encoder, actors
-read its features without gradient, targets see it as it is, and pictures are shifted at random while learning.
+Learning follows DrQ-v2 (Yarats et al. 2021, arXiv 2107.09645): the critics' loss alone trains the encoder,
+actors read its features without gradient, targets see it as it is, and pictures are shifted at random while
+learning.
 
 Legend: N batch, S seeds, K frames, H height, W width, C channels, F features, P = H W C numbers of a frame.
 """
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlsuite.blocks.mlp import Lead, LayerNorm, Linear
+from rlsuite.blocks.mlp import LayerNorm, Lead, Linear
 from rlsuite.blocks.noise import Noise, Source, fill
 from rlsuite.bounds import AtLeastOne, NotNegative, Widths
 from rlsuite.errors import ConfigError
@@ -49,21 +50,21 @@ def new_encoder(
     """Return the encoder that an agent's configuration asks for; None without one.
 
     Raises:
-        ConfigError: pictures and no encoder, or an encoder and no pictures, or both it and running statistics.
+        ConfigError: pictures and no encoder, an encoder and no pictures, or it and running statistics.
     """
     wanted = isinstance(fields, EncoderFields) and fields.encoder != "none"
     if pixels is None:
         if wanted:
             raise ConfigError(
-                "encoder = cnn: the environment shows numbers, not pictures; leave --agent.encoder out, or let "
-                "it show pictures: --env pixels:ID"
+                "encoder = cnn: the environment shows numbers, not pictures; leave --agent.encoder out, or "
+                "let it show pictures: --env pixels:ID"
             )
         return None
     if not wanted:
         height, width, channels, frames = pixels
         raise ConfigError(
-            f"the environment shows {frames} picture(s) of {height} x {width} x {channels}: agents that learn "
-            "from them are sac, td3, dsac_t and stac, with --agent.encoder cnn (or --preset pixels)"
+            f"the environment shows {frames} picture(s) of {height} x {width} x {channels}: agents that "
+            "learn from them are sac, td3, dsac_t and stac, with --agent.encoder cnn (or --preset pixels)"
         )
     assert isinstance(fields, EncoderFields)
     if getattr(fields, "normalize_observations", False):
@@ -150,7 +151,8 @@ class PixelEncoder(nn.Module):
     def shifted(self, pictures: Tensor, noise: Noise) -> Tensor:
         """Return pictures `[S N, K, H, W, C]`, moved by up to `shift` pixels along each axis.
 
-        What comes in at an edge repeats it, as DrQ's padding does; shifts are whole pixels (DrQ's first form).
+        What comes in at an edge repeats it, as DrQ's padding does; shifts are whole pixels, as in DrQ's
+        first form.
         """
         height, width = self.pixels[:2]
         count = len(pictures)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import mujoco
@@ -18,7 +18,7 @@ from gymnasium import spaces
 
 from rlsuite.envs import robotics
 from rlsuite.envs.base import DEFAULT_FPS, EnvFacts, Outcome, VectorEnv
-from rlsuite.envs.flatten import FlatObservation
+from rlsuite.envs.flatten import MASK_KEY, FlatObservation
 from rlsuite.envs.goals import goal_facts
 from rlsuite.envs.gym_builder import Builder
 from rlsuite.envs.gym_copies import Copies, LocalCopies, WorkerCopies
@@ -65,6 +65,8 @@ class GymEnv(ReplayedEnv):
         with blamed(f"gym:{gym_id}", "cannot be made"):
             shown, taken = first.observation_space, first.action_space
             (_check_discrete if discrete else _check_spaces)(gym_id, shown, taken)
+            if discrete:
+                build.masked = _mask_of_infos(first)
             flat = build.prepare(first)
             size = flat.observation_space.shape
             builders: list[Callable[[], gymnasium.Env]] = [build] * num_envs
@@ -74,8 +76,12 @@ class GymEnv(ReplayedEnv):
             else:
                 self._copies = LocalCopies([lambda: flat, *builders[1:]])
         assert size is not None
+        parts = flat if isinstance(flat, FlatObservation) else None
         picture = tuple(shown.shape or ()) if discrete and len(shown.shape or ()) == PICTURE_AXES else None
         self._actions = Actions(taken)
+        masked = discrete and bool(build.masked or (parts and parts.masks(int(taken.n))))
+        if masked and picture is not None:
+            raise ConfigError(f'"gym:{gym_id}" shows pictures beside a mask of actions: not both can be used')
         facts = EnvFacts(
             env_id=f"gym:{gym_id}",
             engine_name="gym",
@@ -89,9 +95,10 @@ class GymEnv(ReplayedEnv):
             discrete=discrete,
             picture=picture,
             pixels=None if discrete else _pixels(shown, flat),
+            masked=masked,
             foreign=not options.workers,  # who waits for workers waits for a limited time
             goal=goal_facts(first.unwrapped, flat),
-            parts=flat.sizes if isinstance(flat, FlatObservation) else (),
+            parts=parts.sizes if parts else (),
         )
         super().__init__(facts, options)
         self._render = options.render
@@ -279,6 +286,20 @@ def _check_spaces(gym_id: str, observations: spaces.Space, actions: spaces.Space
         raise ConfigError(f'"gym:{gym_id}" shows pictures {observations}; our agents need bytes (uint8)')
     if not isinstance(spaces.flatten_space(observations), spaces.Box):
         raise ConfigError(f'"gym:{gym_id}" shows {observations}, which cannot be flattened to a vector')
+
+
+def _mask_of_infos(env: gymnasium.Env) -> int:
+    """Return the length of the mask of discrete actions that an environment's infos bring; 0 for none.
+
+    An environment that shows its mask in a dictionary needs none of its infos. It is reset to find out: every
+    episode begins with a seed of its own, so this changes none.
+    """
+    space = env.observation_space
+    if isinstance(space, spaces.Dict) and MASK_KEY in space.spaces:
+        return 0
+    _, info = env.reset(seed=0)
+    count = int(cast(spaces.Discrete, env.action_space).n)
+    return count if np.shape(info.get(MASK_KEY)) == (count,) else 0
 
 
 def _pixels(shown: spaces.Space, flat: gymnasium.Env) -> tuple[int, int, int, int] | None:

@@ -30,7 +30,7 @@ class PixelOptions:
     stack: int = 3
     """Frames of an observation, the newest last; at an episode's beginning the first one is repeated."""
     repeat: int = 1
-    """Times that each action is taken; rewards add up, and an env step is so many of the inner environment's."""
+    """Times that each action is taken; rewards add up, and an env step is so many of the environment's."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values outside their range."""
@@ -47,8 +47,8 @@ class PixelOptions:
 class PixelEnv(WrappedEnv):
     """An environment that shows what it looks like: K frames `[B, K P]`, channels fastest, bytes as floats.
 
-    Tasks of ours and dm_control's are drawn without shadows and reflections, through the camera of their videos.
-    An environment that shows pictures already (`gym:CarRacing-v3`) is not drawn: its own are taken, made smaller.
+    Tasks of ours and dm_control's are drawn without shadows and reflections, through their videos' camera.
+    An environment that shows pictures already (`gym:CarRacing-v3`) is not drawn: its own are taken, resized.
 
     Args:
         inner: the environment inside.
@@ -64,8 +64,8 @@ class PixelEnv(WrappedEnv):
         facts = inner.facts
         if isinstance(inner, WrappedEnv) or facts.on_device or facts.picture is not None:
             raise ConfigError(
-                f"pixels:{inner.env_id}: pictures are made of environments of ours, of dmc: and gym: ones, on "
-                "the host (engine native), and without a wrapper in between"
+                f"pixels:{inner.env_id}: pictures are made of environments of ours, of dmc: and gym: ones, "
+                "on the host (engine native), and without a wrapper in between"
             )
         if options.repeat > 1 and isinstance(inner, ReplayedEnv):
             raise ConfigError(
@@ -150,7 +150,7 @@ class PixelEnv(WrappedEnv):
 
 
 def resized(picture: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Return a picture `[height, width, channels]`, uint8, of another size: means over the areas of its pixels.
+    """Return a picture `[height, width, channels]`, uint8, of another size: means over areas.
 
     Grey pictures (one channel) become coloured ones.
     """

@@ -1,7 +1,7 @@
 """Replay of pictures: a frame is stored once, as bytes; what an observation stacks is joined when sampling.
 
-The bytes of four pixels lie in one float32 of the packed matrix, as they are: nothing computes with them before
-they are viewed as bytes again. So ring, samples, chunks and checkpoints are those of numbers.
+Four bytes lie in one float32 of the packed matrix, as they are: nothing computes with them before they are
+viewed as bytes again. So ring, samples, chunks and checkpoints are those of numbers.
 
 Legend: B envs, N batch, K frames of an observation, P bytes of a frame, Q = ceil(P / 4) columns of one.
 """
@@ -25,9 +25,9 @@ OBSERVATIONS = (0, 2)  # places of observation and next observation among the co
 class PixelReplay(UniformReplay):
     """Ring of transitions whose observations are K frames of bytes, the oldest first; see `UniformReplay`.
 
-    Of each observation `[R, K P]` only the newest frame is stored. The others are those of the transitions before
-    it in its env; before the first of an episode, or of what the ring still holds, the first one is repeated, as
-    the environment does.
+    Of each observation `[R, K P]` only the newest frame is stored. The others are those of the transitions
+    before it in its env; before the first of an episode, or of what the ring still holds, the first one is
+    repeated, as the environment does.
 
     Args:
         capacity: transitions of all seeds.
@@ -78,7 +78,7 @@ class PixelReplay(UniformReplay):
         raise ValueError("recorded transitions of pictures cannot be put before those of a run")
 
     def sample(self) -> TensorDict:
-        """Draw `[N]` transitions (`[S, N]`) with TorchRL's keys, observations uint8; always with "discount"."""
+        """Draw `[N]` transitions (`[S, N]`) with TorchRL's keys and "discount"; observations are uint8."""
         batch = self.batch()
         discount = torch.as_tensor(batch.discount, device=self.device).expand(batch.reward.shape)
         columns = columns_of(batch._replace(discount=discount))

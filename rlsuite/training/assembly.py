@@ -360,6 +360,7 @@ def spaces_of(env: VectorEnv) -> Spaces:
         discrete=env.discrete,
         picture=env.picture,
         pixels=env.facts.pixels,
+        masked=env.facts.masked,
         stock=env.stock,
         private=env.facts.private,
     )

@@ -149,15 +149,15 @@ def test_pictures_alone_say_where_the_dot_is(tmp_path):
 
 
 def test_what_does_not_fit_is_refused_in_one_line(tmp_path):
-    with pytest.raises(ConfigError, match="shows 2 picture.s. of 12 x 12 x 3: .* --agent.encoder cnn"):
+    with pytest.raises(ConfigError, match=r"shows 2 picture.s. of 12 x 12 x 3: .* --agent.encoder cnn"):
         made("sac", encoder="none")
     with pytest.raises(ConfigError, match="shows numbers, not pictures"):
         made("sac", pixels=None)
     with pytest.raises(ConfigError, match="normalize_observations: pictures"):
         made("td3", normalize_observations=True)
-    with pytest.raises(ConfigError, match="--agent.encoder cnn"):
+    with pytest.raises(ConfigError, match=r"--agent.encoder cnn"):
         runs.train(tmp_path / "tqc", "tqc", env="gym:ToyDot-v0")
-    with pytest.raises(ConfigError, match="replay her: .* shows pictures"):
+    with pytest.raises(ConfigError, match=r"replay her: .* shows pictures"):
         runs.train(tmp_path / "her", "sac", FAST, env="gym:ToyDot-v0", replay="her")
     kind = agent_class("sac")
     assert "convolutions" in obstacle(kind, kind.Config(**CNN))
