@@ -6,7 +6,7 @@ Leading axes (independent seeds) may stand in front of all of them.
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rlsuite.agents.kron import Kron
+from rlsuite.blocks.encoder import EncoderFields, Pixels, new_encoder
 from rlsuite.blocks.networks import NetShape
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.blocks.normalizer import RunningNorm, Standardise, identity
@@ -38,6 +39,8 @@ class Spaces:
         center: (high + low) / 2 of each action in these units, A numbers; empty is all zeros.
         discrete: an action is one of A, whichever of its A numbers is the greatest.
         picture: height, width and channels of an observation that is a flattened picture, or None.
+        pixels: height, width, channels and frames of an observation that is pictures of bytes, or None.
+        masked: the observation's last A numbers say which of the discrete actions are allowed.
         stock: what stands in the observation's last places, where the environment has a stock.
         private: how many of the observation's last numbers only critics see.
     """
@@ -48,6 +51,8 @@ class Spaces:
     center: tuple[float, ...] = ()
     discrete: bool = False
     picture: tuple[int, ...] | None = None
+    pixels: Pixels | None = None
+    masked: bool = False
     stock: StockSpace | None = None
     private: int = 0
 
@@ -156,9 +161,13 @@ class Agent(nn.Module):
         self.reward_scale: RewardScale | None = None  # follows every env step's rewards, where there is one
         self.normalizer: RunningNorm | Standardise | None = None
         if getattr(config, "normalize_observations", False):
-            size = spaces.observation
-            fresh = identity(size) if self.adopts_statistics else RunningNorm(size, lead=lead)
+            size, raw = spaces.observation, spaces.action if spaces.masked else 0
+            fresh = identity(size) if self.adopts_statistics else RunningNorm(size, raw=raw, lead=lead)
             self.normalizer = fresh.to(device)
+        with torch.device(device):
+            self.encoder = new_encoder(config, spaces.pixels, lead, self.generators["init"])
+        if self.encoder is not None:  # networks see its features
+            self.spaces = spaces = replace(spaces, observation=self.encoder.features)
         self.update_count = 0  # on the host: it decides what an update does, without a synchronisation
         self._parts: list[Trained] = []
         self.followers: list[Kron] = []  # optimisers that look after factors of theirs between updates
@@ -198,6 +207,8 @@ class Agent(nn.Module):
     @classmethod
     def obstacle(cls, config: Any) -> str | None:
         """Return why updates with this configuration are not to be compiled, or None."""
+        if isinstance(config, EncoderFields) and config.encoder != "none":
+            return "convolutions of pictures are library calls, which compiling does not make faster"
         return None
 
     @classmethod
@@ -235,6 +246,14 @@ class Agent(nn.Module):
             self.followers.append(optimizer)
         self._parts += [Trained(name, module, optimizer) for name, module in modules.items()]
 
+    def critic_parameters(self, critic: nn.Module) -> list[nn.Parameter]:
+        """Return what the critics' loss moves: the critics and, where pictures are seen, the encoder."""
+        return [*critic.parameters(), *(() if self.encoder is None else self.encoder.parameters())]
+
+    def encoder_part(self) -> dict[str, nn.Module]:
+        """Return the encoder by its name, to be added to the parts of the critics' optimiser."""
+        return {} if self.encoder is None else {"encoder": self.encoder}
+
     def add_target(self, name: str, module: nn.Module) -> Any:
         """Copy a network as a target that no optimiser moves, and name it a part."""
         target = copy.deepcopy(module).requires_grad_(False)
@@ -271,8 +290,17 @@ class Agent(nn.Module):
         return batch if isinstance(batch.discount, Tensor) else batch._replace(discount=self.gamma)
 
     def step(self, batch: Any, noise: Noise, **phase: Any) -> dict[str, Tensor]:
-        """Show the observations to the running statistics and learn from the batch: what is compiled."""
-        return self.learn(self.normalized_batch(batch, observe=True), noise, **phase)
+        """Show the observations to the running statistics and learn from the batch: what is compiled.
+
+        Of pictures `learn` gets the encoder's features, whose gradient the critics' loss carries on.
+        """
+        if self.encoder is None:
+            return self.learn(self.normalized_batch(batch, observe=True), noise, **phase)
+        observation = self.encoder(batch.observation, noise)
+        with torch.no_grad():
+            next_observation = self.encoder(batch.next_observation, noise)
+        features = batch._replace(observation=observation, next_observation=next_observation)
+        return self.learn(features, noise, **phase)
 
     def normalized_batch(self, batch: Batch, *, observe: bool = False) -> Batch:
         """Return the batch with the observations as the networks see them.
@@ -281,7 +309,7 @@ class Agent(nn.Module):
             batch: `[*lead, N]` transitions.
             observe: the observations move the running statistics first.
         """
-        if self.normalizer is None:
+        if self.preprocessor is None:
             return batch
         if observe and isinstance(self.normalizer, RunningNorm):
             self.normalizer.observe(batch.observation)
@@ -292,7 +320,12 @@ class Agent(nn.Module):
 
     def normalized(self, observation: Tensor) -> Tensor:
         """Return observations as the networks see them."""
-        return observation if self.normalizer is None else self.normalizer(observation)
+        return observation if self.preprocessor is None else self.preprocessor(observation)
+
+    @property
+    def preprocessor(self) -> nn.Module | None:
+        """What observations go through before the networks: the encoder or the statistics; None: nothing."""
+        return self.normalizer if self.encoder is None else self.encoder
 
     def parts(self) -> tuple[Trained, ...]:
         """Return every trained part and every target, by name."""

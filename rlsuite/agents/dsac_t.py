@@ -24,18 +24,19 @@ from rlsuite.agents.optim import polyak
 from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
+from rlsuite.blocks.encoder import EncoderFields
 from rlsuite.blocks.heads import Gaussian, GaussianActor, GaussianCritic, squash
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.bounds import AtLeastOne, PolyakRate, Positive, UnitInterval, Widths, check_bounds
-from rlsuite.replay.batch import Batch, unpack
+from rlsuite.replay.batch import Batch, detached, unpack
 
 LOG_STD_RANGE = (-20.0, 0.5)  # of the actor, before exp; authors' MuJoCo script
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DSACTConfig(OptimizerConfig):
+class DSACTConfig(EncoderFields, OptimizerConfig):
     """Hyper-parameters of DSAC-T; the defaults are those of the authors' MuJoCo script."""
 
     hidden: Widths = (256, 256, 256)
@@ -162,7 +163,7 @@ class DSACT(Agent):
             self.register_buffer(f"action_{name}", tensor, persistent=False)
         self.target_entropy = entropy_target(config.target_entropy, spaces.action)
         self.critic_optimizer = make_optimizer(
-            self, config, (list(self.critic.parameters()), config.lr_critic)
+            self, config, (self.critic_parameters(self.critic), config.lr_critic)
         )
         self.policy_optimizer = make_optimizer(
             self,
@@ -171,11 +172,11 @@ class DSACT(Agent):
             ([self.log_alpha], config.lr_alpha),
         )
         self.add_parts(self.policy_optimizer, actor=self.actor)
-        self.add_parts(self.critic_optimizer, critic=self.critic)
+        self.add_parts(self.critic_optimizer, critic=self.critic, **self.encoder_part())
         self.add_parts(self.policy_optimizer, alpha=nn.ParameterList([self.log_alpha]))
         self.target_actor = self.add_target("target_actor", self.actor)
         self.target_critic = self.add_target("target_critic", self.critic)
-        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer)
+        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.preprocessor)
 
     @property
     def box(self) -> Box:
@@ -206,7 +207,8 @@ class DSACT(Agent):
             "q/spread": self.spread.mean(-1),
         }
         if moves_actor:
-            policy_loss, log_prob = actor_loss(self.actor, self.critic, batch, alpha, box, noise)
+            seen = detached(batch)
+            policy_loss, log_prob = actor_loss(self.actor, self.critic, seen, alpha, box, noise)
             temperature_loss = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
             # Neither loss has a gradient for the other's parameters: one backward serves both.
             metrics |= {

@@ -31,6 +31,7 @@ from rlsuite.agents.optim import descend_alpha, polyak
 from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import evaluating, squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
+from rlsuite.blocks.encoder import EncoderFields
 from rlsuite.blocks.exploration import Correlation, remembering_noise
 from rlsuite.blocks.heads import EVALUATION_ACTIONS, GaussianActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
@@ -47,13 +48,13 @@ from rlsuite.bounds import (
     check_bounds,
 )
 from rlsuite.errors import ConfigError
-from rlsuite.replay.batch import Batch, unpack
+from rlsuite.replay.batch import Batch, detached, unpack
 
 LOG_STD_RANGE = (-20.0, 2.0)  # of the actor, before exp; authors' code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SACConfig(OptimizerConfig):
+class SACConfig(EncoderFields, OptimizerConfig):
     """Hyper-parameters of SAC; the defaults are those of the paper's appendix D."""
 
     hidden: Widths = (256, 256)
@@ -194,20 +195,20 @@ class SAC(Agent):
         self.log_alpha = nn.Parameter(log_alpha)
         self.target_entropy = entropy_target(config.target_entropy, spaces.action, config.entropy_share)
         self.critic_optimizer = make_optimizer(
-            self, config, (list(self.critic.parameters()), config.lr_critic)
+            self, config, (self.critic_parameters(self.critic), config.lr_critic)
         )
         policy = [(list(self.actor.parameters()), config.lr_actor)]
         if config.alpha_step == "adam":
             policy.append(([self.log_alpha], config.lr_alpha))
         self.policy_optimizer = make_optimizer(self, config, *policy)
         self.add_parts(self.policy_optimizer, actor=self.actor)
-        self.add_parts(self.critic_optimizer, critic=self.critic)
+        self.add_parts(self.critic_optimizer, critic=self.critic, **self.encoder_part())
         alpha_optimizer = self.policy_optimizer if config.alpha_step == "adam" else None
         self.add_parts(alpha_optimizer, alpha=nn.ParameterList([self.log_alpha]))
         self.target_critic = self.add_target("target_critic", self.critic)
         mode, act = EVALUATION_ACTIONS[config.evaluation], self.generators["act"]
         remembering = remembering_noise(config.noise_correlation, config.hidden[-1], config.sde_steps)
-        self.policy = squashed_gaussian_policy(self.actor, act, self.normalizer, mode, remembering)
+        self.policy = squashed_gaussian_policy(self.actor, act, self.preprocessor, mode, remembering)
 
     def temperature(self, like: Tensor) -> Tensor:
         """Return alpha `[*lead, 1]`, without gradient, in the precision of `like`."""
@@ -239,7 +240,8 @@ class SAC(Agent):
     def move_actor(self, batch: Batch, alpha: Tensor, critic: Critic, noise: Noise) -> dict[str, Tensor]:
         """Step actor and temperature against `critic`; return metrics."""
         config = self.config
-        policy_loss, log_prob = actor_loss(self.actor, critic, batch, alpha, noise, config.actor_value)
+        seen, value = detached(batch), config.actor_value
+        policy_loss, log_prob = actor_loss(self.actor, critic, seen, alpha, noise, value)
         temperature_loss = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
         if config.alpha_step == "adam":
             # Neither loss has a gradient for the other's parameters: one backward serves both.

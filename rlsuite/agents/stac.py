@@ -23,6 +23,7 @@ from rlsuite.agents.optim import descend_alpha, polyak
 from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import evaluating, squashed_gaussian_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
+from rlsuite.blocks.encoder import EncoderFields
 from rlsuite.blocks.heads import (
     EVALUATION_ACTIONS,
     LOG_2PI,
@@ -35,14 +36,14 @@ from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, Widths, check_bounds
-from rlsuite.replay.batch import Batch, unpack
+from rlsuite.replay.batch import Batch, detached, unpack
 
 Actor = Callable[[Tensor, Noise], Gaussian]
 Critic = Callable[[Tensor, Tensor, Noise], Gaussian]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class STACConfig(OptimizerConfig):
+class STACConfig(EncoderFields, OptimizerConfig):
     """Hyper-parameters of STAC; defaults as in the paper, beta and dropout our choice among its values."""
 
     hidden: Widths = (256, 256)
@@ -158,15 +159,15 @@ class STAC(Agent):
         self.log_alpha = nn.Parameter(log_alpha, requires_grad=False)
         self.target_entropy = entropy_target(config.target_entropy, spaces.action)
         self.critic_optimizer = make_optimizer(
-            self, config, (list(self.critic.parameters()), config.lr_critic)
+            self, config, (self.critic_parameters(self.critic), config.lr_critic)
         )
         self.actor_optimizer = make_optimizer(self, config, (list(self.actor.parameters()), config.lr_actor))
         self.add_parts(self.actor_optimizer, actor=self.actor)
-        self.add_parts(self.critic_optimizer, critic=self.critic)
+        self.add_parts(self.critic_optimizer, critic=self.critic, **self.encoder_part())
         self.add_parts(None, alpha=nn.ParameterList([self.log_alpha]))
         self.target_critic = self.add_target("target_critic", self.critic)
         mode = EVALUATION_ACTIONS[config.evaluation]
-        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.normalizer, mode)
+        self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.preprocessor, mode)
 
     def learn(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
         """Step the critic, move its target, then step the actor against the new critic and the temperature.
@@ -181,7 +182,8 @@ class STAC(Agent):
         loss = likelihood_loss(returns, target)
         critic_norm = self.critic_optimizer.descend(loss)
         polyak(self.target_critic, self.critic, config.tau)
-        policy_loss, log_prob = actor_loss(self.actor, self.critic, batch, alpha, beta, noise)
+        seen = detached(batch)
+        policy_loss, log_prob = actor_loss(self.actor, self.critic, seen, alpha, beta, noise)
         policy_norm = self.actor_optimizer.descend(policy_loss)
         descend_alpha(self.log_alpha, log_prob, self.target_entropy, config.lr_alpha * exact)
         return {

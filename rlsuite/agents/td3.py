@@ -18,19 +18,20 @@ from rlsuite.agents.optim import polyak
 from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
+from rlsuite.blocks.encoder import EncoderFields
 from rlsuite.blocks.exploration import Correlation, remembering_noise
 from rlsuite.blocks.heads import DeterministicActor, ScalarCritic
 from rlsuite.blocks.mlp import Activation
 from rlsuite.blocks.networks import NetShape, Network, check_widths
 from rlsuite.blocks.noise import Noise, Source
 from rlsuite.bounds import AtLeastOne, Bounds, PolyakRate, Positive, UnitInterval, Widths, check_bounds
-from rlsuite.replay.batch import Batch, unpack
+from rlsuite.replay.batch import Batch, detached, unpack
 
 Actor = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TD3Config(OptimizerConfig):
+class TD3Config(EncoderFields, OptimizerConfig):
     """Hyper-parameters of TD3; the defaults are those of the authors' code (256 x 256, Adam 3e-4)."""
 
     hidden: Widths = (256, 256)
@@ -100,16 +101,16 @@ class TD3(Agent):
         scale = spaces.half_range if config.action_units == "env" else None
         self.critic = ScalarCritic(*sizes, self.critic_shape(), members=2, action_scale=scale)
         self.critic_optimizer = make_optimizer(
-            self, config, (list(self.critic.parameters()), config.lr_critic)
+            self, config, (self.critic_parameters(self.critic), config.lr_critic)
         )
         self.actor_optimizer = make_optimizer(self, config, (list(self.actor.parameters()), config.lr_actor))
         self.add_parts(self.actor_optimizer, actor=self.actor)
-        self.add_parts(self.critic_optimizer, critic=self.critic)
+        self.add_parts(self.critic_optimizer, critic=self.critic, **self.encoder_part())
         self.target_actor = self.add_target("target_actor", self.actor)
         self.target_critic = self.add_target("target_critic", self.critic)
         remembering = remembering_noise(config.noise_correlation, config.hidden[-1], config.sde_steps)
         noise = (config.exploration_noise, remembering)
-        self.policy = clipped_policy(self.actor, self.generators["act"], self.normalizer, *noise)
+        self.policy = clipped_policy(self.actor, self.generators["act"], self.preprocessor, *noise)
 
     def critic_shape(self) -> NetShape:
         """Return the shape of the critics; that of all networks, unless a subclass says otherwise."""
@@ -136,7 +137,7 @@ class TD3(Agent):
         metrics = {"loss/critic": loss.detach(), "q/mean": q.detach().mean((-2, -1))}
         metrics["grad_norm/critic"] = self.critic_optimizer.descend(loss)
         if moves_actor:
-            policy_loss = self.policy_loss(batch)
+            policy_loss = self.policy_loss(detached(batch))
             metrics["loss/actor"] = policy_loss.detach()
             metrics["grad_norm/actor"] = self.actor_optimizer.descend(policy_loss)
             polyak(self.target_critic, self.critic, self.config.tau)

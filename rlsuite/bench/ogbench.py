@@ -42,7 +42,12 @@ def over_tasks(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         task = _of_label(str(row["dataset"]))
         if task is not None and task.task:
-            key = (task._replace(task=None).dataset.replace("/", "-"), row["agent"], row["preset"], row["data"])
+            key = (
+                task._replace(task=None).dataset.replace("/", "-"),
+                row["agent"],
+                row["preset"],
+                row["data"],
+            )
             groups.setdefault(key, {})[task.task] = row
     means = []
     for (label, *_), tasks in groups.items():

@@ -19,14 +19,20 @@ class RunningNorm(nn.Module):
 
     The statistics are those of all rows that `observe` was shown, merged batch by batch (Chan et al. 1983).
     Before the first batch observations pass unchanged.
+
+    Args:
+        features: F.
+        raw: how many of the last numbers pass as they are: masks of actions.
+        lead: independent statistics along leading axes.
     """
 
     count: Tensor
     mean: Tensor
     var: Tensor
 
-    def __init__(self, features: int, *, lead: Lead = ()) -> None:
+    def __init__(self, features: int, *, raw: int = 0, lead: Lead = ()) -> None:
         super().__init__()
+        self.raw = raw
         # Exact far beyond 2^24 rows. Of one axis: a compiled function loses what it writes in place into a
         # double without axes.
         self.register_buffer("count", torch.zeros(1, dtype=torch.float64))
@@ -55,7 +61,8 @@ class RunningNorm(nn.Module):
         if x.shape[-1] != mean.shape[-1]:
             mean, var = mean[..., : x.shape[-1]], var[..., : x.shape[-1]]
         scaled = (x - mean.unsqueeze(-2)) / var.sqrt().clamp(min=MIN_STD).unsqueeze(-2)
-        return scaled.clamp(-CLIP, CLIP)
+        scaled = scaled.clamp(-CLIP, CLIP)
+        return torch.cat((scaled[..., : -self.raw], x[..., -self.raw :]), -1) if self.raw else scaled
 
 
 class Standardise(nn.Module):

@@ -113,6 +113,9 @@ class EnvFacts:
         simulation_dtype: their precision.
         discrete: an action is one of A: the vector's greatest entry says which (the first of equal ones).
         picture: `[height, width, channels]` of an observation that is a flattened picture, or None.
+        pixels: `(height, width, channels, frames)` of an observation that is pictures of bytes, the oldest
+            frame first; None of other observations.
+        masked: an observation's last A numbers are 1 for the discrete actions that are allowed, else 0.
         stock: what stands in the last places of an observation, where a `StockEnv` put it there.
         return_range: least and greatest return to expect, where the environment knows.
         return_gamma: the discount that a stock has unless told otherwise.
@@ -138,6 +141,8 @@ class EnvFacts:
     simulation_dtype: torch.dtype = torch.float64
     discrete: bool = False
     picture: tuple[int, ...] | None = None
+    pixels: tuple[int, int, int, int] | None = None
+    masked: bool = False
     stock: StockSpace | None = None
     return_range: tuple[float, float] | None = None
     return_gamma: float = 0.99
@@ -172,7 +177,9 @@ class VectorEnv(EnvBase):
     `td = env.maybe_reset(env.step_mdp(td))`; a mask OR-ed into `truncated` and `done` before that ends
     episodes from outside. Where a number is not finite the env is truncated, its row is replaced by zeros and
     marked `valid = False`: such a row must not be learnt from. Where an observation has private numbers,
-    `observation` `[B, O - P]` is what an actor sees and `("critic", "observation")` `[B, O]` all of it.
+    `observation` `[B, O - P]` is what an actor sees and `("critic", "observation")` `[B, O]` all of it. Where
+    some discrete actions are not allowed, `action_mask` `[B, A]` bool says which are; so do the observation's
+    last A numbers.
 
     With arrays: `result = env.step_arrays(action)`, then, where `done = result.terminated | result.truncated`
     has any, `observation = env.reset_arrays(done)`; whoever wants to end an episode ORs into that mask.
@@ -197,6 +204,8 @@ class VectorEnv(EnvBase):
     foreign_since: float | None = None
     success: np.ndarray | None = None
     """Of the last step, `[B]` bool, where Gymnasium's `info` has `is_success` or `success`; else None."""
+    frame_size: tuple[int, int] | None = None
+    """Height and width of `frame`'s pictures where they are observations; None is a video's size."""
     _quiet = False
     """Whether `_advance` lets numpy warn of nothing, and a `sane` of None says that numbers are small. To
     silence numpy costs a tenth of a step of one env."""
@@ -238,9 +247,11 @@ class VectorEnv(EnvBase):
         width = facts.observation_size
         whole = Unbounded((*batch, width), dtype=self.dtype, device=self.device)
         critic = Composite(observation=whole, shape=batch, device=self.device)
+        mask = Binary(len(facts.middle), self._action_shape, dtype=torch.bool, device=self.device)
         self.observation_spec = Composite(
             observation=Unbounded((*batch, facts.shown_size), dtype=self.dtype, device=self.device),
             **({"critic": critic} if facts.private else {}),
+            **({"action_mask": mask} if facts.masked else {}),
             step_count=Unbounded(flag, dtype=torch.int64, device=self.device),
             valid=Binary(1, flag, dtype=torch.bool, device=self.device),
             shape=batch,
@@ -646,7 +657,9 @@ class VectorEnv(EnvBase):
         return self._divided(values)
 
     def _divided(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Split what an actor sees from what critics see, where some of an observation is private."""
+        """Add what TorchRL has keys for: an observation's private part apart, and its mask of actions."""
+        if self.facts.masked:
+            values["action_mask"] = values["observation"][:, -self._action_shape[1] :] > 0.5
         if self.facts.private:
             whole = values["observation"]
             values["critic"] = TensorDict({"observation": whole}, self.batch_size)

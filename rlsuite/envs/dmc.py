@@ -81,7 +81,7 @@ class DMControlEnv(ReplayedEnv):
         physics = self._originals[index].physics
         if index not in self._cameras:
             settings = FIRST_CAMERA if physics.model.ncam else {}
-            self._cameras[index] = SceneCamera(physics.model.ptr, settings)
+            self._cameras[index] = SceneCamera(physics.model.ptr, settings, self.frame_size)
         return self._cameras[index].picture(physics.data.ptr)
 
     def close(self, *, raise_if_closed: bool = True) -> None:

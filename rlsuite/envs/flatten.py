@@ -14,6 +14,7 @@ from gymnasium import spaces
 from rlsuite.errors import ConfigError
 
 FIRST_KEYS = ("observation", "achieved_goal", "desired_goal")
+MASK_KEY = "action_mask"  # of a dictionary, or of Gymnasium's info: which discrete actions are allowed
 
 Path = tuple[str, ...]
 
@@ -61,7 +62,8 @@ class FlatObservation(gymnasium.ObservationWrapper):
     def __init__(self, env: gymnasium.Env, keys: Sequence[str] | None = None) -> None:
         super().__init__(env)
         leaves = dict(_leaves(env.observation_space, ()))
-        self._paths = choose(list(leaves), keys, str(env.spec.id if env.spec else env))
+        paths = choose(list(leaves), keys, str(env.spec.id if env.spec else env))
+        self._paths = sorted(paths, key=lambda path: path == (MASK_KEY,))  # a mask stands last
         self._parts = [leaves[path] for path in self._paths]
         boxes: list[Any] = [spaces.flatten_space(part) for part in self._parts]
         if not all(isinstance(box, spaces.Box) for box in boxes):
@@ -75,6 +77,15 @@ class FlatObservation(gymnasium.ObservationWrapper):
         """Names and sizes of what is shown, in its order."""
         parts = zip(self._paths, self._parts, strict=True)
         return tuple(("/".join(path), int(spaces.flatdim(part))) for path, part in parts)
+
+    @property
+    def only_part(self) -> spaces.Space | None:
+        """The part that is shown, where it is one alone."""
+        return self._parts[0] if len(self._parts) == 1 else None
+
+    def masks(self, actions: int) -> bool:
+        """Return whether a mask of so many actions stands last."""
+        return self._paths[-1] == (MASK_KEY,) and spaces.flatdim(self._parts[-1]) == actions
 
     def columns(self, name: str) -> slice | None:
         """Return where a part of the first level stands; None unless it is shown, as a vector."""
@@ -103,3 +114,38 @@ def _follow(observation: Any, path: Path) -> Any:
     for name in path:
         observation = observation[name]
     return observation
+
+
+class MaskedObservation(gymnasium.Wrapper):
+    """Shows, behind the vector of an environment, the mask of actions that its infos bring.
+
+    Args:
+        env: shows vectors; `info["action_mask"]` of every reset and step has one number an action.
+        actions: A.
+    """
+
+    def __init__(self, env: gymnasium.Env, actions: int) -> None:
+        super().__init__(env)
+        space: Any = env.observation_space
+        low, high = (
+            np.append(side, np.full(actions, end)) for side, end in ((space.low, 0), (space.high, 1))
+        )
+        self._actions = actions
+        self.observation_space = spaces.Box(low, high, dtype=np.float64)
+
+    def reset(self, **arguments: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode."""
+        observation, info = self.env.reset(**arguments)
+        return self._joined(observation, info), info
+
+    def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
+        """Take one action."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._joined(observation, info), reward, terminated, truncated, info
+
+    def _joined(self, observation: Any, info: Any) -> np.ndarray:
+        mask = np.asarray(info[MASK_KEY]) if MASK_KEY in info else None
+        if mask is None or mask.shape != (self._actions,):
+            came = "nothing" if mask is None else f"shape {mask.shape}"
+            raise ValueError(f'info["{MASK_KEY}"]: {came} came, after a first one of {self._actions} numbers')
+        return np.append(observation, mask)

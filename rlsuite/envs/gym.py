@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import mujoco
@@ -18,7 +18,7 @@ from gymnasium import spaces
 
 from rlsuite.envs import robotics
 from rlsuite.envs.base import DEFAULT_FPS, EnvFacts, Outcome, VectorEnv
-from rlsuite.envs.flatten import FlatObservation
+from rlsuite.envs.flatten import MASK_KEY, FlatObservation
 from rlsuite.envs.goals import goal_facts
 from rlsuite.envs.gym_builder import Builder
 from rlsuite.envs.gym_copies import Copies, LocalCopies, WorkerCopies
@@ -65,6 +65,8 @@ class GymEnv(ReplayedEnv):
         with blamed(f"gym:{gym_id}", "cannot be made"):
             shown, taken = first.observation_space, first.action_space
             (_check_discrete if discrete else _check_spaces)(gym_id, shown, taken)
+            if discrete:
+                build.masked = _mask_of_infos(first)
             flat = build.prepare(first)
             size = flat.observation_space.shape
             builders: list[Callable[[], gymnasium.Env]] = [build] * num_envs
@@ -74,8 +76,12 @@ class GymEnv(ReplayedEnv):
             else:
                 self._copies = LocalCopies([lambda: flat, *builders[1:]])
         assert size is not None
+        parts = flat if isinstance(flat, FlatObservation) else None
         picture = tuple(shown.shape or ()) if discrete and len(shown.shape or ()) == PICTURE_AXES else None
         self._actions = Actions(taken)
+        masked = discrete and bool(build.masked or (parts and parts.masks(int(taken.n))))
+        if masked and picture is not None:
+            raise ConfigError(f'"gym:{gym_id}" shows pictures beside a mask of actions: not both can be used')
         facts = EnvFacts(
             env_id=f"gym:{gym_id}",
             engine_name="gym",
@@ -88,9 +94,11 @@ class GymEnv(ReplayedEnv):
             fps=float(first.metadata.get("render_fps") or DEFAULT_FPS),
             discrete=discrete,
             picture=picture,
+            pixels=None if discrete else _pixels(shown, flat),
+            masked=masked,
             foreign=not options.workers,  # who waits for workers waits for a limited time
             goal=goal_facts(first.unwrapped, flat),
-            parts=flat.sizes if isinstance(flat, FlatObservation) else (),
+            parts=parts.sizes if parts else (),
         )
         super().__init__(facts, options)
         self._render = options.render
@@ -274,7 +282,31 @@ def _check_spaces(gym_id: str, observations: spaces.Space, actions: spaces.Space
         )
     if not np.prod(actions.shape):
         raise ConfigError(f'"gym:{gym_id}" takes actions {actions}, which have no numbers')
-    if len(observations.shape or ()) == PICTURE_AXES:
-        raise ConfigError(f'"gym:{gym_id}" shows pictures {observations}; our agents need vectors')
+    if len(observations.shape or ()) == PICTURE_AXES and observations.dtype != np.uint8:
+        raise ConfigError(f'"gym:{gym_id}" shows pictures {observations}; our agents need bytes (uint8)')
     if not isinstance(spaces.flatten_space(observations), spaces.Box):
         raise ConfigError(f'"gym:{gym_id}" shows {observations}, which cannot be flattened to a vector')
+
+
+def _mask_of_infos(env: gymnasium.Env) -> int:
+    """Return the length of the mask of discrete actions that an environment's infos bring; 0 for none.
+
+    An environment that shows its mask in a dictionary needs none of its infos. It is reset to find out: every
+    episode begins with a seed of its own, so this changes none.
+    """
+    space = env.observation_space
+    if isinstance(space, spaces.Dict) and MASK_KEY in space.spaces:
+        return 0
+    _, info = env.reset(seed=0)
+    count = int(cast(spaces.Discrete, env.action_space).n)
+    return count if np.shape(info.get(MASK_KEY)) == (count,) else 0
+
+
+def _pixels(shown: spaces.Space, flat: gymnasium.Env) -> tuple[int, int, int, int] | None:
+    """Return height, width, channels and 1 frame of observations that are one picture of bytes; else None."""
+    if isinstance(flat, FlatObservation) and (only := flat.only_part) is not None:
+        shown = only
+    if not isinstance(shown, spaces.Box) or len(shown.shape) != PICTURE_AXES or shown.dtype != np.uint8:
+        return None
+    height, width, channels = shown.shape
+    return height, width, channels, 1

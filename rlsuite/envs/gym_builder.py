@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
-from rlsuite.envs.flatten import FlatObservation
+from rlsuite.envs.flatten import FlatObservation, MaskedObservation
 from rlsuite.errors import ConfigError
 
 LEGACY_MARGIN = 0.5  # of a contact's margin that counts once instead of twice (`rlsuite.envs.tasks.base`)
@@ -20,12 +20,16 @@ class Builder:
         arguments: of its constructor.
         keys: parts of a dictionary observation, in this order; None takes all.
         halved: contact margins are as before MuJoCo 3.5.
+
+    Attributes:
+        masked: actions of a mask that infos bring, to be shown behind the observation; 0 shows none.
     """
 
     def __init__(
         self, spec: Any, arguments: Mapping[str, Any], keys: Sequence[str] | None, *, halved: bool
     ) -> None:
         self.spec, self.arguments, self.keys, self.halved = spec, dict(arguments), keys, halved
+        self.masked = 0
 
     def __call__(self) -> gymnasium.Env:
         """Build a copy."""
@@ -35,7 +39,8 @@ class Builder:
         """Wrap an environment as all copies are."""
         if self.halved:
             env.get_wrapper_attr("model").geom_margin *= LEGACY_MARGIN
-        return flattened(env, self.keys)
+        flat = flattened(env, self.keys)
+        return MaskedObservation(flat, self.masked) if self.masked else flat
 
 
 def flattened(env: gymnasium.Env, keys: Sequence[str] | None) -> gymnasium.Env:

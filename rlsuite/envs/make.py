@@ -35,7 +35,7 @@ def make_env(
         env_id: `HalfCheetah` (= `HalfCheetah-v5`), `gym:ID` for any Gymnasium id, `dmc:domain-task`,
             `ogbench:NAME`,
             `torchrl:MODULE:CLASS` for any TorchRL environment, `envpool:ID`;
-            `discrete:ID` of any of them has discrete actions, `stock:ID` a stock.
+            `discrete:ID` of any of them has discrete actions, `stock:ID` a stock, `pixels:ID` shows pictures.
         num_envs: how many.
         env_options: how; None for the defaults.
         changes: fields of `EnvOptions` that are different: `make_env("Ant", 64, seed=3, threads=2)`.
@@ -161,6 +161,25 @@ def _with_discrete_actions(rest: str, num_envs: int, options: EnvOptions) -> Vec
     return DiscretisedEnv(make_env(rest, num_envs, inner), chosen)
 
 
+def _with_pictures(rest: str, num_envs: int, options: EnvOptions) -> VectorEnv:
+    from rlsuite.envs.pixels import PixelEnv, PixelOptions
+
+    mine, others = _own_options(options.options, "pixels_")
+    chosen = from_mapping(PixelOptions, mine, f"options pixels_* of pixels:{rest}")
+    asked = replace(options, options=others)
+    inner = make_env(rest, num_envs, asked)
+    if (
+        inner.facts.pixels is None and inner.engine_name == "gym"
+    ):  # which must know beforehand that it is drawn
+        inner.close()
+        inner = make_env(rest, num_envs, replace(asked, render=True))
+    try:
+        return PixelEnv(inner, chosen, options.seed)
+    except BaseException:
+        inner.close()
+        raise
+
+
 def _torchrl(name: str, num_envs: int, options: EnvOptions) -> VectorEnv:
     _refuse_engine(f"torchrl:{name}", options.engine, "auto")
     _refuse_workers(f"torchrl:{name}", options)
@@ -186,6 +205,7 @@ FAMILIES: dict[str, Callable[[str, int, EnvOptions], VectorEnv]] = {
     "dmc": _dm_control,
     "stock": _with_stock,
     "discrete": _with_discrete_actions,
+    "pixels": _with_pictures,
     "torchrl": _torchrl,
     "envpool": _envpool,
 }

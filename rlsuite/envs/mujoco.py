@@ -141,7 +141,7 @@ class MujocoEnv(VectorEnv):
         # A copy of model and state is posed anew: looking at an env must not change its future.
         if self._camera is None:
             self._scene = copy(self.engine.model)
-            self._camera = SceneCamera(self._scene, self.task.camera)
+            self._camera = SceneCamera(self._scene, self.task.camera, self.frame_size)
         fields, pose = self._fields, mujoco.MjData(self._scene)
         pose.qpos[:], pose.qvel[:] = _row(fields["qpos"], index), _row(fields["qvel"], index)
         if self.task.show_goal is not None:

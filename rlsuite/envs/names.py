@@ -25,6 +25,7 @@ FOREIGN = (
     (NO_ENV, "with --dataset: learn without an environment, and so without evaluations"),
     ("gym:ID", "any Gymnasium id with a box of actions, e.g. gym:Pendulum-v1"),
     ("discrete:ID", "any of these with discrete actions: its own, or a grid of its continuous ones"),
+    ("pixels:ID", "any of these as pictures, for agents with an encoder, e.g. pixels:dmc:cartpole-swingup"),
     ("stock:ID", "any of these with a stock that the return is added to, e.g. stock:RiskyGrid"),
     (
         "d4rl:AdroitHandTASK",

@@ -81,6 +81,8 @@ class StockEnv(WrappedEnv):
             raise ConfigError(f"{inner.env_id} has a stock already: one is enough")
         if inner.facts.private:
             raise ConfigError(f"{inner.env_id} tells critics more than actors, and cannot have a stock")
+        if inner.facts.masked or inner.facts.pixels is not None:
+            raise ConfigError(f"{inner.env_id} shows a mask of actions or pictures, and cannot have a stock")
         space = _space(inner, options)
         width = space.size * (EMBEDDING_SIZE if options.embedded else 1)
         facts = replace(

@@ -66,6 +66,11 @@ def unbind(stacked: Batch) -> list[Batch]:
     return [Batch(*parts) for parts in zip(*columns, strict=True)]
 
 
+def detached(batch: Batch) -> Batch:
+    """Return the batch as actors see it: features of pictures without the gradient that is the critics'."""
+    return batch._replace(observation=batch.observation.detach())
+
+
 def columns_of(batch: Batch) -> dict[str, Tensor]:
     """Return the columns by TorchRL's names, `[*lead, N, ...]`: what `unpack` reads from a TensorDict."""
     columns = {

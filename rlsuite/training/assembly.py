@@ -382,6 +382,8 @@ def spaces_of(env: VectorEnv) -> Spaces:
         center=tuple(env.middle) if any(env.middle) else (),
         discrete=env.discrete,
         picture=env.picture,
+        pixels=env.facts.pixels,
+        masked=env.facts.masked,
         stock=env.stock,
         private=env.facts.private,
     )

@@ -16,6 +16,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent
+from rlsuite.blocks.masks import masked
 from rlsuite.blocks.noise import normal, uniform
 from rlsuite.envs.base import StepResult
 from rlsuite.errors import ConfigError, EnvironmentFailure, NumericalError
@@ -204,7 +205,10 @@ def warmup_action(run: OnlineRun) -> Tensor:
     source = run.streams.source("explore")
     uniform_policy = run.config.warmup_policy == "uniform"
     action = uniform(like, source, -1, 1) if uniform_policy else normal(like, source).tanh()
-    return action.view(shape)
+    action = action.view(shape)
+    if not run.env.facts.masked:
+        return action
+    return masked((action + 1) / 2, run.td.get("observation")).clamp(-1, 1)
 
 
 def env_metrics(run: OnlineRun) -> list[dict[str, float]]:

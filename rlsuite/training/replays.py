@@ -8,6 +8,7 @@ from rlsuite.errors import ConfigError
 from rlsuite.replay.her import Goals, HerReplay, distance_rule
 from rlsuite.replay.mixed import MixedReplay
 from rlsuite.replay.offline import OfflineReplay
+from rlsuite.replay.pixels import PixelReplay
 from rlsuite.replay.rollout import RolloutReplay
 from rlsuite.replay.uniform import UniformReplay
 from rlsuite.runs.config import TrainConfig
@@ -44,6 +45,11 @@ def new_replay(
         "n_step": config.n_step,
         **more,
     }
+    if (pixels := env.facts.pixels) is not None and not on_policy:
+        if config.replay == "her":
+            raise ConfigError(f"replay her: {env.env_id} shows pictures, in which no goal stands")
+        height, width, channels, frames = pixels
+        return PixelReplay(capacity, frame=height * width * channels, frames=frames, **ring)
     if on_policy:
         return RolloutReplay(capacity, **ring)
     if config.replay == "her":

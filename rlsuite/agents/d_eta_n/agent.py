@@ -24,6 +24,7 @@ from rlsuite.agents.d_eta_n.stock import (
     Stocked,
     action_values,
     check_stock,
+    choosable,
     edit_stocks,
     expected_utility,
     sample_target,
@@ -75,7 +76,8 @@ class DEtaN(Agent):
         )
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.target_critic = self.add_target("target_critic", self.critic)
-        self.policy = policy_module(GreedyPolicy(self.worth, self.generators["act"], config.epsilon_start))
+        acts, epsilon = self.generators["act"], config.epsilon_start
+        self.policy = policy_module(GreedyPolicy(self.worth, acts, epsilon, mask=spaces.masked))
         self.begin(UNTOLD_UPDATES)
 
     def begin(self, updates: int) -> None:
@@ -96,7 +98,8 @@ class DEtaN(Agent):
         """Return the worth of every action at raw observations, `[*lead, N, A]` float64, without gradient."""
         with torch.no_grad():
             stock, theta = self.quantiles(observation)
-            return action_values(self.utility, stock, theta, self.config)
+            worth = action_values(self.utility, stock, theta, self.config)
+            return choosable(worth, observation, self.critic.mask)
 
     def stocked(self, batch: Batch, noise: Noise | None, *, observe: bool = False) -> Stocked:
         """Return transitions with their stocks: the trunk's observations normalised, the stocks as they are.
@@ -126,7 +129,8 @@ class DEtaN(Agent):
     def learn(self, batch: Stocked, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
         """Do one step of quantile regression, of the target network and of the exploration."""
         config = self.config
-        target = sample_target(self.target_critic, batch, self.utility, config)
+        mask = self.critic.mask
+        target = sample_target(self.target_critic, batch, self.utility, config, mask=mask)
         loss, taken = critic_loss(self.critic, batch, target, config)
         metrics = {
             "loss/critic": loss.detach(),
@@ -145,7 +149,8 @@ class DEtaN(Agent):
     def values(self, batch: TensorDictBase) -> TensorDict:
         """Return the mean return of the replayed action as `q` and its distance to the target, `[N]`."""
         tensors = self.stocked(self.read(batch), None)
-        target = sample_target(self.target_critic, tensors, self.utility, self.config)
+        mask = self.critic.mask
+        target = sample_target(self.target_critic, tensors, self.utility, self.config, mask=mask)
         _, taken = critic_loss(self.critic, tensors, target, self.config)
         q = taken.mean(-2).sum(-1)
         return TensorDict({"q": q, "td_error": target.mean(-2).sum(-1) - q}, batch_size=q.shape)
@@ -156,7 +161,8 @@ class DEtaN(Agent):
         if self.config.shaped:
             return None
         stock, theta = self.quantiles(observation)
-        best = action_values(self.utility, stock, theta, self.config).argmax(-1)
+        worth = action_values(self.utility, stock, theta, self.config)
+        best = choosable(worth, observation, self.critic.mask).argmax(-1)
         value = select(theta, best).mean(-2).sum(-1)
         return StateValue(value, torch.zeros_like(value))
 
@@ -229,7 +235,7 @@ class DEtaNLoss(AgentLoss):
     def __init__(self, critic: StockQuantiles, config: DEtaNConfig, *, generator: Source = None) -> None:
         super().__init__({"critic": critic}, ("critic",), ["loss_critic"], generator)
         self.config = config
-        self.utility, self.size = config.objective(), critic.size
+        self.utility, self.size, self.mask = config.objective(), critic.size, critic.mask
         self.bound = critic.bound.clone() if critic.size else None
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
@@ -241,5 +247,6 @@ class DEtaNLoss(AgentLoss):
             return edit_stocks(batch, self.bound, config.edited, self.noise)
 
         batch = stocked(unpack(tensordict, config.gamma), self.size, self.utility, config, edit)
-        target = sample_target(self.net("critic", target=True), batch, self.utility, config)
+        target_critic = self.net("critic", target=True)
+        target = sample_target(target_critic, batch, self.utility, config, mask=self.mask)
         return TensorDict({"loss_critic": critic_loss(self.net("critic"), batch, target, config)[0]})

@@ -38,6 +38,7 @@ class StockQuantiles(nn.Module):
         super().__init__()
         self.shape = (spaces.action, config.quantiles, outputs)
         self.size = 0 if spaces.stock is None else spaces.stock.size
+        self.mask = spaces.masked
         shared: dict[str, Any] = {"activation": config.activation, "lead": lead, "generator": generator}
         *hidden, width = config.hidden
         shown = spaces.observation - self.size

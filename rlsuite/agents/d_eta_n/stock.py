@@ -4,6 +4,7 @@ Legend: N batch, O observation, A actions, K quantiles, m components of the stoc
 axes are independent seeds.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from rlsuite.agents.base import Spaces
 from rlsuite.agents.d_eta_n.config import DEtaNConfig
+from rlsuite.blocks.masks import allowed
 from rlsuite.blocks.noise import Noise
 from rlsuite.blocks.quantiles import greedy_quantiles
 from rlsuite.errors import ConfigError
@@ -55,6 +57,11 @@ def edit_stocks(batch: Stocked, bound: Tensor, share: float, noise: Noise) -> St
     return batch._replace(stock=stock, next_stock=next_stock)
 
 
+def choosable(value: Tensor, observation: Tensor, mask: bool) -> Tensor:
+    """Return worths `[*, A]`; minus infinity for what a `mask` at the end of `[*, O]` does not allow."""
+    return value.masked_fill(~allowed(observation, value.shape[-1]), -math.inf) if mask else value
+
+
 def action_values(utility: Utility, stock: Tensor, theta: Tensor, config: DEtaNConfig) -> Tensor:
     """Worth of every action, `[*, A]` float64, at stocks `[*, m]` with quantiles `[*, A, K, m]`."""
     mean = theta.double().mean(-2).sum(-1)
@@ -65,11 +72,20 @@ def action_values(utility: Utility, stock: Tensor, theta: Tensor, config: DEtaNC
 
 @torch.no_grad()
 def sample_target(
-    target_critic: Callable[[Tensor, Tensor], Tensor], batch: Stocked, utility: Utility, config: DEtaNConfig
+    target_critic: Callable[[Tensor, Tensor], Tensor],
+    batch: Stocked,
+    utility: Utility,
+    config: DEtaNConfig,
+    *,
+    mask: bool = False,
 ) -> Tensor:
-    """Give the target samples `[N, K, m]`: the target network chooses by f at (o', c') and tells the law."""
+    """Give the target samples `[N, K, m]`: the target network chooses by f at (o', c') and tells the law.
+
+    With a `mask` at the end of o' it chooses among the actions that are allowed there.
+    """
     theta = target_critic(batch.rows.next_observation, batch.next_stock)
     value = action_values(utility, batch.next_stock, theta, config)
+    value = choosable(value, batch.rows.next_observation, mask)
     return quantile_target(batch, greedy_quantiles(theta, value, config.average_ties))
 
 

@@ -98,7 +98,12 @@ class PPO(OnPolicyAgent):
         shape = self.net_shape()
         log_std = None if spaces.discrete else config.log_std
         self.actor = PPOActor(
-            spaces.observation, spaces.action, shape, head_gain=config.head_gain, log_std=log_std
+            spaces.observation,
+            spaces.action,
+            shape,
+            head_gain=config.head_gain,
+            log_std=log_std,
+            mask=spaces.masked,
         )
         self.critic = ValueNetwork(spaces.observation, shape)
         orthogonal_(self.critic, HIDDEN_GAIN, self.generators["init"])

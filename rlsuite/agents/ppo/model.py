@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from rlsuite.agents.policies import Policy
 from rlsuite.blocks.heads import LOG_2PI, Gaussian, log_density
+from rlsuite.blocks.masks import masked
 from rlsuite.blocks.mlp import orthogonal_
 from rlsuite.blocks.networks import NetShape
 from rlsuite.blocks.noise import Noise, Source
@@ -30,14 +31,24 @@ class PPOActor(nn.Module):
         shape: of the trunk.
         head_gain: of the last layer's orthogonal weights.
         log_std: first log-std; None makes logits.
+        mask: the observation's last A numbers say which actions are allowed; the logits of the others are
+            so low that they have no probability, and no share in entropy or gradients.
     """
 
     log_std: nn.Parameter | None
 
     def __init__(
-        self, observation: int, action: int, shape: NetShape, *, head_gain: float, log_std: float | None
+        self,
+        observation: int,
+        action: int,
+        shape: NetShape,
+        *,
+        head_gain: float,
+        log_std: float | None,
+        mask: bool = False,
     ) -> None:
         super().__init__()
+        self.mask = mask
         self.trunk = shape.trunk(observation, action)
         orthogonal_(self.trunk, HIDDEN_GAIN, shape.generator)
         orthogonal_(self.trunk.head, head_gain, shape.generator)
@@ -49,7 +60,7 @@ class PPOActor(nn.Module):
         """Return the distribution at `[*lead, N, O]`."""
         output: Tensor = self.trunk(observation, noise).to(observation.dtype)
         if self.log_std is None:
-            return output
+            return masked(output, observation) if self.mask else output
         return Gaussian(output, self.log_std.exp().unsqueeze(-2).expand_as(output))
 
 
