@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rlsuite.agents.base import Spaces
 from rlsuite.agents.iql import IQL, ORTHOGONAL_GAIN, IQLConfig, advantage_weights, extraction_loss
-from rlsuite.agents.optim import Adam
+from rlsuite.agents.optimizers import make_optimizer
 from rlsuite.agents.policies import clipped_policy
 from rlsuite.blocks.heads import DeterministicActor, Gaussian, UnsquashedActor, squash
 from rlsuite.blocks.mlp import orthogonal_
@@ -138,7 +138,9 @@ class FamO2O(IQL):
         if config.init == "orthogonal":
             orthogonal_(self.balance, ORTHOGONAL_GAIN, self.generators["init"])
         self.log_temperature = nn.Parameter(torch.zeros(*self.lead, 1))
-        self.balance_optimizer = Adam(
+        self.balance_optimizer = make_optimizer(
+            self,
+            config,
             (list(self.balance.parameters()), config.lr_balance),
             ([self.log_temperature], config.lr_temperature),
         )

@@ -17,7 +17,8 @@ from torch import Tensor
 from rlsuite.agents.base import Spaces
 from rlsuite.agents.fql import FQL, Actor, FQLConfig, policy_losses
 from rlsuite.agents.losses import Critic, td_target
-from rlsuite.agents.optim import Adam, polyak
+from rlsuite.agents.optim import polyak
+from rlsuite.agents.optimizers import make_optimizer
 from rlsuite.agents.policies import clipped
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.flow import ValueField, VelocityField, euler, flow_errors
@@ -221,7 +222,7 @@ class Floq(FQL):
         )
         self.draw_weights(self.field)
         moved = [*self.critic.parameters(), *self.field.parameters()]
-        self.critic_optimizer = Adam((moved, config.lr_critic))
+        self.critic_optimizer = make_optimizer(self, config, (moved, config.lr_critic))
         self.add_parts(self.critic_optimizer, critic=self.critic, field=self.field)
         self.target_field = self.add_target("target_field", self.field)
 

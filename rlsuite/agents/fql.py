@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from rlsuite.agents.base import Agent, Spaces, StateValue
 from rlsuite.agents.losses import Critic, soft_state_value, td_target
-from rlsuite.agents.optim import Adam, polyak
+from rlsuite.agents.optim import polyak
+from rlsuite.agents.optimizers import OptimizerConfig, make_optimizer
 from rlsuite.agents.policies import clipped, noise_policy
 from rlsuite.agents.torchrl_loss import AgentLoss
 from rlsuite.blocks.flow import VelocityField, euler, flow_matching_loss
@@ -35,7 +36,7 @@ NORMS: dict[str, Norm] = {"after": "after", "before": True, "none": False}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FQLConfig:
+class FQLConfig(OptimizerConfig):
     """Hyper-parameters of FQL; the defaults are the authors', with their advice for new tasks (alpha)."""
 
     hidden: Widths = (512, 512, 512, 512)
@@ -155,7 +156,7 @@ class FQL(Agent):
         for network in (self.flow, self.actor, self.critic):
             self.draw_weights(network)
         policies = [*self.flow.parameters(), *self.actor.parameters()]
-        self.actor_optimizer = Adam((policies, config.lr_actor))
+        self.actor_optimizer = make_optimizer(self, config, (policies, config.lr_actor))
         self.add_parts(self.actor_optimizer, actor=self.actor, flow=self.flow)
         self.build_critic(spaces, config)
         self.policy = noise_policy(
@@ -164,7 +165,9 @@ class FQL(Agent):
 
     def build_critic(self, spaces: Spaces, config: FQLConfig) -> None:
         """Make the critics' optimiser and target."""
-        self.critic_optimizer = Adam((list(self.critic.parameters()), config.lr_critic))
+        self.critic_optimizer = make_optimizer(
+            self, config, (list(self.critic.parameters()), config.lr_critic)
+        )
         self.add_parts(self.critic_optimizer, critic=self.critic)
         self.target_critic = self.add_target("target_critic", self.critic)
 
