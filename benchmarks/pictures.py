@@ -131,12 +131,6 @@ def fine_tuning(folder: Path, begun: float = 25_000) -> None:
         axes.legend()
 
 
-def study(folder: Path, picture: Path, env: str = "gym:Pendulum-v1") -> None:
-    """Draw a study's agents on one environment."""
-    with panels(picture, 1, (6.4, 3.8)) as (axes,):
-        draw_agents(axes, [row for row in read(folder / "curves.csv") if row["env"] == env])
-
-
 def arms(folder: Path, name: str, metrics: Sequence[str]) -> None:
     """Draw returns, metrics and lengths of episodes with and without a plug-in, as `NAME.png`."""
     returns, shares = read(folder / "curves.csv"), read(folder / "arms.csv")
@@ -339,7 +333,6 @@ ALL: Mapping[str, Callable[[], None]] = {
     "swimmer_stac": lambda: learning_curves(RESULTS / "swimmer_stac"),
     "mountain_car": lambda: learning_curves(RESULTS / "mountain_car"),
     "hopper": lambda: fine_tuning(RESULTS / "hopper_finetune"),
-    "study": lambda: study(RESULTS / "study", PICTURES / "study.png"),
     "grama": lambda: arms(RESULTS / "grama", "grama", ("grama/inactive_critic", "grama/inactive_actor")),
     "least": lambda: arms(RESULTS / "least", "least", ("least/stop_rate", "least/noise")),
     "plasticity": lambda: plasticity(RESULTS / "plasticity"),

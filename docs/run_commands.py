@@ -13,6 +13,7 @@ of them.
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -45,6 +46,15 @@ PREPARED = {
     f"--batch-size 16 {COMMON} {STAGES} {CANDIDATES}",
     "runs/pendulum": f"rlsuite train sac --env gym:Pendulum-v1 {ONLINE} --out runs/pendulum",
     "runs/other": f"rlsuite train td3 --env gym:Pendulum-v1 {ONLINE} --out runs/other",
+    "runs/sac": f"rlsuite train sac --env gym:Pendulum-v1 {RUN} --out runs/sac",
+    "runs/sac-tau": f"rlsuite train sac --env gym:Pendulum-v1 {RUN} --agent.tau 0.01 --out runs/sac-tau",
+    "runs/td3": f"rlsuite train td3 --env gym:Pendulum-v1 {RUN} --out runs/td3",
+    "runs/cheetah": f"rlsuite train sac --env HalfCheetah {RUN} --out runs/cheetah",
+    **{
+        f"runs/study/sac-Hopper-s{seed}": f"rlsuite train sac --env Hopper {RUN} --seed {seed} "
+        f"--out runs/study/sac-Hopper-s{seed}"
+        for seed in range(3)
+    },
 }
 """Data and runs that pages speak of without making them, or that another page has made."""
 
@@ -88,6 +98,7 @@ def shortened(command: str) -> str:
     if words[1] == "sweep" or words[1:3] == ["bench", "study"]:
         ours, _, runs = command.partition(" -- ")
         short, each = (SWEEP, SWEPT) if words[1] == "sweep" else (STUDY, RUN)
+        short += " --seeds 2 --max-seeds 3 --turn 1" if "--until-decided" in words else ""
         return f"{ours} {short} -- {runs} {each}"
     if words[1:3] == ["train", "ldcq"]:  # networks as they are: stages of several runs must fit
         return f"{command} --batch-size 16 {COMMON} {STAGES} {CANDIDATES}"
@@ -104,6 +115,9 @@ def shortened(command: str) -> str:
         return f"{command} --steps 2000"
     if words[1] == "eval":
         return f"{command} --episodes 2"
+    if words[1] in ("branch", "replay"):  # of runs that are short here
+        for flag, step in (("--at", 150), ("--from", 150), ("--to", 160), ("--every", 2)):
+            command = re.sub(rf"{flag} [\d_]+", f"{flag} {step}", command)
     return command
 
 

@@ -176,7 +176,7 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
             if below:
                 break
         if not below:
-            raise ConfigError(f"{path} is no run folder and has none below it: rlsuite report RUN...")
+            raise ConfigError(f"{path} is no run folder and has none below it: name runs, or folders of them")
         runs += [run for run in below if run not in runs]
     return runs
 

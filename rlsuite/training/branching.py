@@ -191,6 +191,7 @@ def replay(run: Path, first: int, last: int, seed_index: int = 0) -> Iterator[di
 
     Raises:
         ConfigError: the steps are none of the run's.
+        DataError: the disk has no room for a copy of the checkpoint, beside the run for as long as it takes.
     """
     config = saved_config(run, None)
     if not 0 < first <= last <= goal(config.train):
@@ -218,7 +219,11 @@ def replay(run: Path, first: int, last: int, seed_index: int = 0) -> Iterator[di
 
     with tempfile.TemporaryDirectory(dir=run.absolute().parent, prefix=".replay-") as folder:
         copy = Path(folder) / "run"
-        copy_run(run, config, copy, origin(run, first - 1), first)
+        try:
+            copy_run(run, config, copy, origin(run, first - 1), first)
+        except ConfigError as error:  # a folder that is made for it alone: only the disk can refuse
+            reason = getattr(error.__cause__, "strerror", None) or error
+            raise DataError(f"no room beside {run} for a copy of its checkpoint: {reason}") from error
         with contextlib.suppress(_Done):
             _play(config, copy, Hooks(console=False, trace=trace))
     yield from rows

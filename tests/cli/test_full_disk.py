@@ -156,6 +156,20 @@ def test_row_9_a_video_without_room_is_none(rlsuite, tmp_path, size):
     assert not list((tmp_path / "films").rglob("*"))
 
 
+def test_row_9_a_replay_without_room_leaves_the_run_as_it_was(rlsuite, tmp_path):
+    run = tmp_path / "runs" / "one"
+    runs.train(run, "sac", env=ENV, num_envs=2, steps=40, warmup_steps=20, batch_size=8, checkpoint_every=20)
+    before = contents(tmp_path)
+    words = ("replay", str(run), "--import", "strange_envs", "--from", "30", "--to", "34")
+    with room(10):
+        answer = rlsuite(*words)
+    assert answer.code == 3
+    assert answer.err.count("\n") == 1
+    assert "no room beside" in answer.err and "--out" not in answer.err  # it has none
+    assert contents(tmp_path) == before
+    assert rlsuite(*words).code == 0
+
+
 def test_the_room_is_one(tmp_path):
     with room(100), pytest.raises(OSError, match="File too large"):
         (tmp_path / "file").write_bytes(b"x" * 101)

@@ -89,6 +89,16 @@ def test_row_1_a_list_that_nobody_gets_is_no_success(monkeypatch, rlsuite, name,
     assert rlsuite("list", "presets").code == code
 
 
+@pytest.mark.parametrize("name", ["a reader that left", "a full disk"])
+def test_row_1_nor_a_branch(monkeypatch, plain, rlsuite, name):
+    """Its result is a run folder, and what it prints can be had again by `rlsuite compare --paired`."""
+    monkeypatch.setattr(sys, "stdout", Broken(FAILURES[name], 0))
+    out = plain.with_name("branch")
+    answer = rlsuite("branch", str(plain), "--import", "strange_envs", "--at", "30", "--out", str(out))
+    assert answer.code == 0, answer.err
+    assert list((out / "ckpt").glob("step-000000000040"))
+
+
 @pytest.mark.parametrize("ends", [(10, 60), (20, 60), (30, 120), (10, 40)])
 def test_row_2_seeds_that_share_no_evaluation_are_told_apart(rlsuite, tmp_path, ends):
     for seed, steps in enumerate(ends):
