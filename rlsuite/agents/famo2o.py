@@ -155,7 +155,7 @@ def family_loss(
     config: FamO2OConfig,
     noise: Noise,
 ) -> tuple[Tensor, Tensor]:
-    """Return the actor's loss, `[]`, and weights, for strengths, lagged values and state values, `[N]` each."""
+    """Return the actor's loss and weights `[N]` for strengths, lagged values and state values, `[N]` each."""
     weights = advantage_weights(q, value, strength, config.max_weight)
     coded = batch._replace(observation=with_code(batch.observation, strength))
     return extraction_loss(actor, coded, weights, noise), weights
