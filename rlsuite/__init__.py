@@ -9,7 +9,9 @@ from rlsuite.version import __version__
 __all__ = [
     "Callback",
     "Evaluation",
+    "Expert",
     "FilmEvery",
+    "Intervention",
     "Run",
     "StopOnPlateau",
     "StopWhen",
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
     from rlsuite.api import Run, resume, train
     from rlsuite.training.callbacks import Callback, Evaluation
     from rlsuite.training.given import FilmEvery, StopOnPlateau, StopWhen
+    from rlsuite.training.interventions import Expert, Intervention
     from rlsuite.training.loaded import load
 
 _LIVE_IN = {
     "load": "rlsuite.training.loaded",
     **dict.fromkeys(("Run", "resume", "train"), "rlsuite.api"),
     **dict.fromkeys(("Callback", "Evaluation"), "rlsuite.training.callbacks"),
+    **dict.fromkeys(("Expert", "Intervention"), "rlsuite.training.interventions"),
     **dict.fromkeys(("FilmEvery", "StopOnPlateau", "StopWhen"), "rlsuite.training.given"),
 }
 

@@ -8,23 +8,42 @@ Legend: N batch, M = 2 twin critics, O observation, A action. Losses are written
 axes are independent seeds, whose losses stay apart.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from rlsuite.agents.base import Spaces
-from rlsuite.agents.iql import IQL, ORTHOGONAL_GAIN, IQLConfig, advantage_weights, extraction_loss
+from rlsuite.agents.iql import (
+    IQL,
+    ORTHOGONAL_GAIN,
+    IQLConfig,
+    IQLLoss,
+    advantage_weights,
+    extraction_loss,
+)
+from rlsuite.agents.losses import Critic
 from rlsuite.agents.optimizers import make_optimizer
 from rlsuite.agents.policies import clipped_policy
-from rlsuite.blocks.heads import DeterministicActor, Gaussian, UnsquashedActor, squash
+from rlsuite.blocks.heads import (
+    DeterministicActor,
+    Gaussian,
+    ScalarCritic,
+    UnsquashedActor,
+    ValueNetwork,
+    squash,
+)
 from rlsuite.blocks.mlp import orthogonal_
 from rlsuite.blocks.networks import NetShape
-from rlsuite.blocks.noise import Noise
+from rlsuite.blocks.noise import Noise, Source
 from rlsuite.bounds import Bounds, NotNegative, Positive, check_bounds
 from rlsuite.errors import ConfigError
 from rlsuite.replay.batch import Batch
+
+Balance = Callable[[Tensor], Gaussian]
 
 CODE = 6  # numbers of a strength's code; authors' code, as the next two
 CODE_BASE = 10_000.0
@@ -92,6 +111,56 @@ def temperature_loss(log_temperature: Tensor, log_density: Tensor, target_entrop
     return log_temperature.exp().squeeze(-1) * (-log_density.detach().mean(-1) - target_entropy)
 
 
+def uniform_strength(rows: Tensor, config: FamO2OConfig, noise: Noise) -> Tensor:
+    """Draw a strength of the range for each of `rows` `[N]`, uniformly."""
+    return strength_of(2 * noise.uniform(rows) - 1, config.beta, config.beta_high)
+
+
+def draw_strength(
+    balance: Balance, observation: Tensor, config: FamO2OConfig, noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """Draw strengths of the balance policy for observations, and log-densities of its numbers, `[N]`."""
+    policy = balance(observation)
+    unit, log_density = squash(policy, noise.normal(policy.mean))
+    return strength_of(unit.squeeze(-1), config.beta, config.beta_high), log_density
+
+
+def balance_losses(
+    balance: Balance,
+    actor: Callable[[Tensor], Gaussian],
+    target_critic: Critic,
+    observation: Tensor,
+    log_temperature: Tensor,
+    config: FamO2OConfig,
+    noise: Noise,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the losses of the balance policy and of its temperature, `[]`, and the drawn strengths, `[N]`.
+
+    The action is a sample of the family at the drawn strength, and carries the gradient.
+    """
+    strength, log_density = draw_strength(balance, observation, config, noise)
+    policy = actor(with_code(observation, strength))
+    action = torch.addcmul(policy.mean, policy.std, noise.normal(policy.mean))
+    q = target_critic(observation, action).amin(-2)
+    loss = balance_loss(log_density, q, log_temperature.detach().exp())
+    return loss, temperature_loss(log_temperature, log_density, config.target_entropy), strength
+
+
+def family_loss(
+    actor: Any,
+    batch: Batch,
+    strength: Tensor,
+    q: Tensor,
+    value: Tensor,
+    config: FamO2OConfig,
+    noise: Noise,
+) -> tuple[Tensor, Tensor]:
+    """Return the actor's loss and weights `[N]` for strengths, lagged values and state values, `[N]` each."""
+    weights = advantage_weights(q, value, strength, config.max_weight)
+    coded = batch._replace(observation=with_code(batch.observation, strength))
+    return extraction_loss(actor, coded, weights, noise), weights
+
+
 class FamilyPolicy(nn.Module):
     """The family as it acts: observation to a Gaussian of actions, with the strength that suits the state.
 
@@ -147,7 +216,7 @@ class FamO2O(IQL):
         self.add_parts(
             self.balance_optimizer,
             balance=self.balance,
-            temperature=nn.ParameterList([self.log_temperature]),
+            alpha=nn.ParameterList([self.log_temperature]),
         )
         self.register_buffer("online", torch.zeros(1))  # 1 after the data: strengths are the balance policy's
         family = FamilyPolicy(self.actor, self.balance, config)
@@ -159,25 +228,16 @@ class FamO2O(IQL):
         super().start_online()
         self.online.fill_(1.0)
 
-    def draw_strength(self, observation: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Draw strengths of the balance policy for observations, and log-densities of its numbers, `[N]`."""
-        policy = self.balance(observation)
-        unit, log_density = squash(policy, noise.normal(policy.mean))
-        return strength_of(unit.squeeze(-1), self.config.beta, self.config.beta_high), log_density
-
     def move_balance(self, observation: Tensor, noise: Noise) -> dict[str, Tensor]:
         """Step the balance policy and its temperature; actor and critics stand still."""
-        strength, log_density = self.draw_strength(observation, noise)
-        policy = self.actor(with_code(observation, strength))
-        action = torch.addcmul(policy.mean, policy.std, noise.normal(policy.mean))
-        q = self.target_critic(observation, action).amin(-2)
-        temperature = self.log_temperature.detach().exp()
-        loss = balance_loss(log_density, q, temperature)
-        of_temperature = temperature_loss(self.log_temperature, log_density, self.config.target_entropy)
+        networks = self.balance, self.actor, self.target_critic
+        loss, of_temperature, strength = balance_losses(
+            *networks, observation, self.log_temperature, self.config, noise
+        )
         return {
+            "alpha": self.log_temperature.detach().exp().mean(-1),
             "grad_norm/balance": self.balance_optimizer.descend(loss + of_temperature),
             "loss/balance": loss.detach(),
-            "temperature": temperature.mean(-1),
             "strength": strength.detach().mean(-1),
         }
 
@@ -188,12 +248,50 @@ class FamO2O(IQL):
 
         Strengths are uniform in the range on recorded data, and samples of the balance policy afterwards.
         """
-        config = self.config
         metrics = self.move_balance(batch.observation, noise)
-        uniform = strength_of(2 * noise.uniform(q) - 1, config.beta, config.beta_high)
+        uniform = uniform_strength(q, self.config, noise)
         with torch.no_grad():
-            chosen, _ = self.draw_strength(batch.observation, noise)
+            chosen, _ = draw_strength(self.balance, batch.observation, self.config, noise)
         strength = torch.where(self.online > 0, chosen, uniform)
-        weights = advantage_weights(q, value, strength, config.max_weight)
-        coded = batch._replace(observation=with_code(batch.observation, strength))
-        return extraction_loss(self.actor, coded, weights, noise), metrics | {"weight/mean": weights.mean(-1)}
+        loss, weights = family_loss(self.actor, batch, strength, q, value, self.config, noise)
+        return loss, metrics | {"weight/mean": weights.mean(-1)}
+
+
+class FamO2OLoss(IQLLoss):
+    """FamO2O's losses on recorded data as a TorchRL LossModule: IQL's, `loss_balance`, `loss_temperature`.
+
+    Args:
+        actor: observation with code -> Gaussian, as `rlsuite.blocks.heads.UnsquashedActor`.
+        critic, value, config, generator: as in `IQLLoss`.
+        balance: observation -> Gaussian before the tanh, of one number.
+    """
+
+    def __init__(
+        self,
+        actor: UnsquashedActor | DeterministicActor,
+        critic: ScalarCritic,
+        value: ValueNetwork,
+        balance: UnsquashedActor,
+        config: FamO2OConfig,
+        *,
+        generator: Source = None,
+    ) -> None:
+        super().__init__(actor, critic, value, config, generator=generator)
+        self.convert_to_functional(balance, "balance", create_target_params=False)
+        self.log_temperature = nn.Parameter(torch.zeros(1))
+        self.out_keys = [*self.out_keys, "loss_balance", "loss_temperature"]
+
+    def imitation(self, batch: Batch, q: Tensor, value: Tensor) -> Tensor:
+        """Return the family's loss, with uniform strengths."""
+        strength = uniform_strength(q, self.config, self.noise)
+        return family_loss(self.net("actor"), batch, strength, q, value, self.config, self.noise)[0]
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """Return the five losses."""
+        losses = super().forward(tensordict)
+        networks = self.net("balance"), self.net("actor", fixed=True), self.net("critic", target=True)
+        observation = tensordict.get("observation")
+        of_balance, of_temperature, _ = balance_losses(
+            *networks, observation, self.log_temperature, self.config, self.noise
+        )
+        return losses.update({"loss_balance": of_balance, "loss_temperature": of_temperature})

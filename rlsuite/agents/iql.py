@@ -328,6 +328,11 @@ class IQLLoss(AgentLoss):
         super().__init__(networks, ("critic",), ["loss_value", "loss_actor", "loss_critic"], generator)
         self.config = config
 
+    def imitation(self, batch: Batch, q: Tensor, value: Tensor) -> Tensor:
+        """Return the actor's loss for lagged values and state values of rows, `[N]` each."""
+        weights = advantage_weights(q, value, self.config.beta, self.config.max_weight)
+        return extraction_loss(self.net("actor"), batch, weights, self.noise)
+
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Return the three losses."""
         config, batch = self.config, unpack(tensordict, self.config.gamma)
@@ -337,12 +342,11 @@ class IQLLoss(AgentLoss):
         value = self.net("value")(batch.observation)
         critic = self.net("critic", target=True)
         shown = with_random_actions(old_q, value, critic, batch, config.random_actions, self.noise)
-        weights = advantage_weights(old_q, value, config.beta, config.max_weight)
         q = self.net("critic")(batch.observation, batch.action)
         return TensorDict(
             {
                 "loss_value": self.value_objective(*shown, batch, config),
-                "loss_actor": extraction_loss(self.net("actor"), batch, weights, self.noise),
+                "loss_actor": self.imitation(batch, old_q, value),
                 "loss_critic": self.critic_objective(
                     q, self.critic_target(batch, next_value, config), batch, config
                 ),

@@ -27,7 +27,7 @@ BEYOND = 1e-6  # rounding of actions that were scaled to [-1, 1]
 RANKING_GAMMA = 0.99  # of the returns that `best_episodes` ranks by; CORL's 10%BC
 STD_FLOOR = 1e-3  # added to a standard deviation; TD3+BC (Fujimoto & Gu 2021, arXiv 2106.06860)
 
-RewardTransform = Literal["none", "antmaze", "antmaze10", "antmaze100", "locomotion"]
+RewardTransform = Literal["none", "antmaze", "antmaze10", "antmaze100", "locomotion", "zero"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class DataOptions:
     """Actions are clipped to plus and minus this; none leaves them as they are."""
     reward: RewardTransform = "none"
     """none; antmaze: reward - 1; antmaze10: 10 reward - 5; antmaze100: 100 reward; locomotion: reward *
-    1000 / (best - worst return of an episode)."""
+    1000 / (best - worst return of an episode); zero: 0."""
     next_action: bool = False
     """Add the column ("next", "action"); see `with_next_actions`."""
     return_gamma: Annotated[float | None, Bounds(0, 1)] = None
@@ -139,7 +139,8 @@ def reward_transform(name: RewardTransform, data: OfflineData) -> Callable[[Tens
     if name == "none":
         return None
     if name != "locomotion":
-        return {"antmaze": antmaze_reward, "antmaze10": centred_reward, "antmaze100": scaled_reward}[name]
+        changes = {"antmaze": antmaze_reward, "antmaze10": centred_reward, "antmaze100": scaled_reward}
+        return {**changes, "zero": torch.zeros_like}[name]
     returns = data.returns()
     try:
         locomotion_reward(torch.zeros(()), returns)

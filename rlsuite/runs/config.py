@@ -20,7 +20,7 @@ from rlsuite.bounds import (
 from rlsuite.errors import ConfigError, unknown_name
 from rlsuite.targets import is_target
 
-RewardTransform = Literal["none", "antmaze", "antmaze10", "antmaze100", "locomotion"]
+RewardTransform = Literal["none", "antmaze", "antmaze10", "antmaze100", "locomotion", "zero"]
 
 LOGGERS = ("tensorboard", "wandb", "trackio", "csv", "mlflow")
 OfflineShare = Annotated[float | None, Bounds(0, 1)]
@@ -113,7 +113,10 @@ class TrainConfig(LearnConfig):
     are the first transitions of the one replay."""
     reward: RewardTransform = "none"
     """Reward transform of --prior-data and of new transitions: none; antmaze: reward - 1; antmaze10: 10
-    reward - 5; antmaze100: 100 reward; locomotion: times 1000 / (best - worst recorded return)."""
+    reward - 5; antmaze100: 100 reward; locomotion: times 1000 / (best - worst recorded return); zero: 0."""
+    intervention: str = ""
+    """Who may take over from the policy while it learns, MODULE:CLASS,KEY=VALUE, e.g.
+    rlsuite:Expert,run='runs/sac'; the reward is then -1 where that begins and 0 elsewhere (RLIF)."""
     epochs: NotNegative = 0
     """Passes over every rollout of `replay_size` env steps, for on-policy agents (ppo); their updates follow
     from it and `batch_size`, and `updates_per_step` is not read. 0: agents with a replay."""
@@ -174,7 +177,7 @@ class OfflineConfig(LearnConfig):
     """Updates on the data; 0 goes online at once (--then-online)."""
     reward: RewardTransform = "none"
     """Reward transform: none; antmaze: reward - 1; antmaze10: 10 reward - 5; antmaze100: 100 reward;
-    locomotion: times 1000 / (best - worst return)."""
+    locomotion: times 1000 / (best - worst return); zero: 0."""
     action_limit: Annotated[float | None, Bounds(0, 1, open_low=True)] = 1 - 1e-5
     """Recorded actions are clipped to plus and minus this; none leaves them as they are."""
     eval_every: NotNegative = 5_000
@@ -261,6 +264,8 @@ def check_prior(config: "TrainConfig | OfflineConfig") -> None:
                 "are single steps with their own goals; use n_step = 1 and replay uniform"
             )
         return
+    if config.intervention and config.epochs:
+        raise ConfigError("intervention: an on-policy agent learns from its own actions alone")
     for name, unset in (("offline_share", None), ("reward", "none")):
         if (value := getattr(config, name)) != unset:
             raise ConfigError(f"{name} = {value} is of recorded data: name some with --prior-data DATA")

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
@@ -28,6 +27,8 @@ from rlsuite.strict import from_mapping
 from rlsuite.training import state
 from rlsuite.training.callbacks import Hooks
 from rlsuite.training.checks import check_actions, check_rollouts
+from rlsuite.training.interventions import TakeOver, load_intervention
+from rlsuite.training.phases import first_phases
 from rlsuite.training.prior import Prior, check_widths
 from rlsuite.training.replays import new_replay
 from rlsuite.training.rng import SeedStreams
@@ -121,6 +122,7 @@ class OnlineRun(Learner):
     td: TensorDictBase  # what the policy sees next, `[num_envs]`: observations, and what it carries
     act: Callable[[Tensor], Tensor] | None  # observations to actions; None for a policy that carries more
     reward: Callable[[Tensor], Tensor] | None = None  # of stored transitions
+    take_over: TakeOver | None = None  # who may act instead of the policy
 
     def close(self) -> None:
         """Close the environments, the one for evaluations too when the first fails."""
@@ -240,22 +242,11 @@ def online_run(
         td = td.select("observation")
     if config.random_phase:
         env.set_episode_steps(first_phases(env, streams))
-    reward = None if prior is None else prior.reward
-    return OnlineRun(**parts, env=env, replay=replay, episodes=episodes, td=td, act=act, reward=reward)
-
-
-def first_phases(env: VectorEnv, streams: SeedStreams) -> Tensor:
-    """Draw how many steps the envs' first episodes are to have taken already, `[num_envs]` int64.
-
-    Every seed's envs have their own draws. Where there is no time limit, the steps are 0.
-    """
-    envs, limit = env.num_envs // len(streams), env.max_episode_steps or 1
-    # A stream of its own beside the envs': whether it is drawn from moves nothing else.
-    rows = [
-        np.random.default_rng((seed, ranks.rank())).integers(limit, size=envs)
-        for seed in streams.seeds("env")
-    ]
-    return torch.from_numpy(np.concatenate(rows))
+    run = OnlineRun(**parts, env=env, replay=replay, episodes=episodes, td=td, act=act)
+    run.reward = None if prior is None else prior.reward
+    if (who := load_intervention(config.intervention)) is not None:
+        run.take_over = TakeOver(who, env, learner.device, streams.source("intervene"))
+    return run
 
 
 def whole_row(td: TensorDictBase) -> TensorDictBase:

@@ -145,7 +145,7 @@ def vector_step(run: OnlineRun, recorder: Recorder | None) -> None:
         recorder: is told how large the replay is, at the first step.
     """
     env, observation = run.env, run.td.get("observation")
-    action = act(run, observation) if past_warmup(run) else warmup_action(run)
+    action = next_action(run)
     result = env.step_tensors(action)
     truncated = result.truncated
     if any(plugin.stops for plugin in run.plugins.values()):
@@ -155,16 +155,10 @@ def vector_step(run: OnlineRun, recorder: Recorder | None) -> None:
                 truncated = truncated | (stopped & ~result.terminated)
     done = result.terminated | truncated
     run.episodes.add(result.reward, done, env.success)
-    reward = result.reward if run.reward is None else run.reward(result.reward)
-    if (scale := run.agent.reward_scale) is not None:
-        run.td.set("carried_return", scale.observe(reward, done, run.td.get("carried_return", None)))
     if not len(run.replay):
         needed = check_memory(run, step_td(observation, action, result))
         if recorder is not None:
             recorder.note(f"replay: {run.replay.capacity:,} rows, {needed / 2**20:.0f} MiB on {run.device}")
-    run.replay.extend_arrays(
-        observation, action, reward, result.observation, result.terminated, truncated, done, result.valid
-    )
     # A device is not asked whether an episode ended: that would wait for it.
     resets = run.device.type != "cpu" or bool(done.any())
     run.td.set("observation", env.reset_tensors(done) if resets else result.observation)
@@ -172,6 +166,36 @@ def vector_step(run: OnlineRun, recorder: Recorder | None) -> None:
         count = run.td.get("step_count") + 1
         run.td.set("step_count", count.masked_fill(done.unsqueeze(-1), 0))
     run.clock.env_steps += run.config.num_envs
+    reward = learnt_reward(run, result.reward, done)
+    if (scale := run.agent.reward_scale) is not None:
+        run.td.set("carried_return", scale.observe(reward, done, run.td.get("carried_return", None)))
+    run.replay.extend_arrays(
+        observation, action, reward, result.observation, result.terminated, truncated, done, result.valid
+    )
+
+
+def learnt_reward(run: OnlineRun, reward: Tensor, done: Tensor) -> Tensor:
+    """Return what is learnt from rewards `[num_envs]` of the last step; who acts next is decided here."""
+    task_reward = reward if run.reward is None else run.reward(reward)
+    if run.take_over is None:
+        return task_reward
+    begins = run.take_over.decide(run.td.get("observation"), proposed_action(run), done)
+    return run.take_over.reward(task_reward, begins, done)
+
+
+def next_action(run: OnlineRun) -> Tensor:
+    """Return the actions of all envs, `[num_envs, A]`: the policy's, or of whoever takes over."""
+    if run.take_over is None:
+        return proposed_action(run)
+    if not run.take_over.decided:
+        none = torch.zeros(run.env.num_envs, dtype=torch.bool, device=run.device)
+        run.take_over.decide(run.td.get("observation"), proposed_action(run), none)
+    return run.take_over.action
+
+
+def proposed_action(run: OnlineRun) -> Tensor:
+    """Return the policy's actions, or random ones before it acts, `[num_envs, A]`."""
+    return act(run, run.td.get("observation")) if past_warmup(run) else warmup_action(run)
 
 
 def act(run: OnlineRun, observation: Tensor) -> Tensor:
@@ -218,7 +242,10 @@ def env_metrics(run: OnlineRun) -> list[dict[str, float]]:
     if (new := run.replay.new_share) is not None:
         shared["replay/new_share"] = new
     pairs = zip(run.episodes.take(), run.episodes.regrets(run.reference), strict=True)
-    return [episodes | regret | shared for episodes, regret in pairs]
+    lines = [episodes | regret | shared for episodes, regret in pairs]
+    if run.take_over is not None:
+        lines = [line | more for line, more in zip(lines, run.take_over.numbers(), strict=True)]
+    return lines
 
 
 def check_envs(run: OnlineRun, folder: Path) -> None:

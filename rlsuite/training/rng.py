@@ -18,7 +18,7 @@ from rlsuite.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
-STREAM_NAMES = ("init", "act", "learn", "explore", "sample", "env", "eval", "plugin")
+STREAM_NAMES = ("init", "act", "learn", "explore", "sample", "env", "eval", "plugin", "intervene")
 
 _KEY_WORDS = 4  # 32-bit words of the name's hash in the spawn key: 128 bits, no accidental collision
 _NUMPY_BRANCH = 1  # last word of the spawn key of a stream's numpy generator; torch uses the stream itself

@@ -45,6 +45,8 @@ def snapshot(run: Run, recorder: Recorder) -> tuple[dict[str, Mapping[str, Tenso
             "carried": state.td_tensors(run.td),
             "episodes": run.episodes.state(),
         }
+        if run.take_over is not None:
+            tensors["intervention"] = run.take_over.state()
     documents = {
         "rng": run.streams.state_dict(),
         "counters": {"clock": asdict(run.clock), "sums": counts, "replay": run.replay.state_dict()},
@@ -79,6 +81,8 @@ def restore(run: Run, loaded: Loaded) -> None:
             check_rows("carried", tensors["carried"], run.env.num_envs)
             run.td = state.load_td(tensors["carried"], run.env.num_envs, run.device)
             run.episodes.load(tensors["episodes"])
+            if run.take_over is not None:
+                run.take_over.load(tensors["intervention"])
         for name, plugin in run.plugins.items():
             plugin.load_state_dict(entries_below(tensors.get("plugins", {}), f"{name}/"))
         called = tensors.get("callbacks", {})

@@ -22,6 +22,7 @@ from rlsuite.training.assembly import eval_engine, pick_device, spaces_of
 from rlsuite.training.callbacks import Callbacks, Hooks, load_callbacks
 from rlsuite.training.checks import check_actions, check_rollouts
 from rlsuite.training.guard import DUMP_FOLDER
+from rlsuite.training.interventions import load_intervention
 from rlsuite.training.loop import TrainResult
 from rlsuite.training.offline import train_offline
 from rlsuite.training.online import train_online
@@ -68,6 +69,8 @@ def check_data(agent_class: type[Agent], config: TrainConfig | OfflineConfig) ->
     """
     check_rollouts(agent_class, config)
     check_prior(config)
+    if isinstance(config, TrainConfig):
+        load_intervention(config.intervention)
     if agent_class.needs_data and not isinstance(config, OfflineConfig):
         raise ConfigError(
             f"{agent_class.__name__} learns from recorded data: name some with --dataset "

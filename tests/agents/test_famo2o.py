@@ -15,6 +15,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 import rlsuite
 from rlsuite.agents.famo2o import (
     FamO2OConfig,
+    FamO2OLoss,
     balance_loss,
     strength_code,
     strength_of,
@@ -134,7 +135,7 @@ def test_the_balance_step_moves_nothing_else_and_climbs_the_critics():
         for part in agent.parts()
         if any(not torch.equal(a, b) for a, b in zip(parts[part.name], part.module.parameters(), strict=True))
     }
-    assert moved == {"balance", "temperature"}
+    assert moved == {"balance", "alpha"}
     with torch.no_grad():
         agent.log_temperature.fill_(-20.0)  # values alone
     losses = []
@@ -247,3 +248,15 @@ def test_the_family_of_every_seed_is_its_own():
     strengths = agent.policy.module.actor.strength(random_batch(lead=(2,))["observation"])
     assert strengths.shape == (2, 32)
     assert dataclasses.is_dataclass(agent.config)
+
+
+def test_the_loss_module_has_the_balance_policys_gradients():
+    agent = small_agent("famo2o")
+    module = FamO2OLoss(agent.actor, agent.critic, agent.value, agent.balance, agent.config)
+    losses = module(random_batch())
+    assert set(losses.keys()) == set(module.out_keys) and len(module.out_keys) == 5
+    losses["loss_balance"].backward()
+    assert any(p.grad is not None and p.grad.any() for p in module.balance_params.values(True, True))
+    assert all(p.grad is None for p in module.actor_params.values(True, True))
+    losses["loss_temperature"].backward()
+    assert module.log_temperature.grad.item() != 0

@@ -17,12 +17,8 @@ ROW = re.compile(r"^\| `(\S+)` \| (?:[^|\n]+) \|(?: ([^|\n]+) \|)?$", flags=re.M
 FIELDS = {"cql": {"gap": 5.0}, "iql": {"value_loss": "gumbel"}, "famo2o": {"value_loss": "gumbel"}}
 AGENTS = set(agent_names())
 RARE = {
-    "replay/new_share",
-    "eval/success",
-    "eval/score",
-    "updates/graphed",
-    "ckpt/failed",
-    "least/ended_within_30",
+    *("eval/success", "eval/score", "updates/graphed", "ckpt/failed", "least/ended_within_30"),
+    *("replay/new_share", "train/regret", "intervention/share", "intervention/begun"),
 }
 WHOLE = {
     "sac": ({}, {"grama": {"period": 20}, "redo": {"period": 20}, "least": {"start": 0.0}}),
