@@ -13,10 +13,12 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
+from tensordict import TensorDictBase
 
 from rlsuite.agents.base import Agent, Spaces, make_generators
 from rlsuite.bench.candidates import candidates_of
@@ -30,14 +32,12 @@ from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import RunPlan, resolve, tasks_of
 from rlsuite.launch.queue import run_all, worst
 from rlsuite.offline.load import environment_of, load_dataset
-from rlsuite.offline.transforms import transformed
+from rlsuite.offline.transforms import DataOptions, transformed
 from rlsuite.report import STYLE
 from rlsuite.report.comparison import write_csv
-from rlsuite.runs.config import TrainConfig
+from rlsuite.runs.config import RewardTransform
 from rlsuite.runs.files import staged
 from rlsuite.training.assembly import spaces_of
-from rlsuite.training.offline import data_options
-from rlsuite.training.prior import load_prior
 
 PAGE = HelpPage(
     topics={
@@ -54,7 +54,6 @@ PAGE = HelpPage(
     ),
 )
 
-WIDEST = 4_096  # of a search for a width
 TABLE_COLUMNS = (
     *("critic", "agent", "ratio", "seed", "env_steps", "updates", "width", "parameters", "actor_parameters"),
     *("return_last", "return_mean", "inactive_by_gradient", "inactive_by_activation", "feature_rank"),
@@ -75,13 +74,15 @@ class Critic(NamedTuple):
     Attributes:
         agent: whose it is.
         flags: further words of its command.
-        sized: the flag of the widths that are chosen; other widths are those asked for.
+        sized: the widths that are chosen.
+        asked: other widths, which are those asked for.
         part: the agent's network that learns values, whose parameters are counted and which is probed.
     """
 
     agent: str
     flags: tuple[str, ...] = ()
     sized: str = "hidden"
+    asked: tuple[str, ...] = ()
     part: str = "critic"
 
 
@@ -91,9 +92,11 @@ CRITICS: dict[str, Critic] = {
     "ensemble": Critic("sac", ("--agent.layer-norm", "--agent.critics", "10")),
     "gaussian": Critic("dsac_t"),
     "stac": Critic("stac"),
-    "categorical": Critic("simba_sac"),
-    "floq_1": Critic("floq", ("--agent.field-steps", "1", "--agent.at-zero"), "hidden_field", "field"),
-    "floq_4": Critic("floq", ("--agent.field-steps", "4"), "hidden_field", "field"),
+    "categorical": Critic("simba_sac", asked=("hidden_actor",)),
+    "floq_1": Critic(
+        "floq", ("--agent.field-steps", "1", "--agent.at-zero"), "hidden_field", ("hidden",), "field"
+    ),
+    "floq_4": Critic("floq", ("--agent.field-steps", "4"), "hidden_field", ("hidden",), "field"),
 }
 """fql and floq have one policy, the others an entropy bonus: floq is to be held against `twin`, the others
 against `twin_sac`."""
@@ -247,7 +250,7 @@ def words_of(
     }
     for name, value in given.items():
         words += [f"--{name}", str(value)]
-    for name, value in {"hidden": args.width, kind.sized: width}.items():
+    for name, value in {**dict.fromkeys(kind.asked, args.width), kind.sized: width}.items():
         words += [f"--agent.{name.replace('_', '-')}", str(value), str(value)]
     return [*words, *kind.flags]
 
@@ -279,16 +282,17 @@ def fitting(plan: RunPlan, kind: Critic, spaces: Spaces, budget: int) -> Sized:
     Raises:
         ConfigError: even the narrowest is larger than twice that.
     """
-    low, high = 2, WIDEST  # the first is too small, or the smallest there is
+    low, high = 2, 4  # the first is too small, or the smallest there is
+    while sized(plan, kind, spaces, high).parameters < budget:  # wide networks take long to make
+        low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         if sized(plan, kind, spaces, middle).parameters < budget:
             low = middle
         else:
             high = middle
-    best = min(
-        (sized(plan, kind, spaces, width) for width in (low, high)), key=lambda s: abs(s.parameters - budget)
-    )
+    ends = (sized(plan, kind, spaces, width) for width in (low, high))
+    best = min(ends, key=lambda each: abs(each.parameters - budget))
     if best.parameters > 2 * budget:
         raise ConfigError(
             f"{kind.agent}'s smallest critic has {best.parameters:,} parameters, twin critics of this width "
@@ -300,7 +304,9 @@ def fitting(plan: RunPlan, kind: Critic, spaces: Spaces, budget: int) -> Sized:
 def row_of(args: PlasticityCriticsArgs, name: str, run: Planned) -> dict[str, Any]:
     """Return one row of the table: what a finished run returned, and what its critic has left."""
     (candidate,) = candidates_of(args.out / name, "last")
-    found = probe(candidate.agent, CRITICS[run.critic].part, probe_batch(args, run.plan))
+    train: Any = run.plan.config.train
+    batch = probe_batch(args.data, tuple(train.observation_keys), train.reward, args.probe_rows)
+    found = probe(candidate.agent, CRITICS[run.critic].part, batch)
     returns = [entry["return_mean"] for entry in evaluations(args.out / name)]
     updates = int((args.steps - args.warmup_steps) * run.ratio)
     facts = (run.critic, run.plan.config.agent_name, run.ratio, run.seed, args.steps, updates, *run.sized)
@@ -320,18 +326,12 @@ def shown(found: Probe) -> tuple[float | str, ...]:
     )
 
 
-def probe_batch(args: PlasticityCriticsArgs, plan: RunPlan) -> Any:
-    """Return the same recorded transitions for all critics, `[N]`, with the run's transform of rewards."""
-    train = plan.config.train
-    if isinstance(train, TrainConfig):
-        prior = load_prior(train)
-        assert prior is not None
-        rows = prior.data.rows
-    else:
-        columns = plan.agent_class.columns(plan.config.agent)
-        recorded = load_dataset(args.data, dictionary_keys=train.observation_keys or None)
-        rows = transformed(recorded, data_options(train, columns, plan.config.agent)).rows
-    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: args.probe_rows]]
+@cache
+def probe_batch(data: str, keys: tuple[str, ...], reward: RewardTransform, count: int) -> TensorDictBase:
+    """Return the same recorded transitions for all critics, `[count]`, rewards as their runs have them."""
+    recorded = load_dataset(data, dictionary_keys=keys or None)
+    rows = transformed(recorded, DataOptions(reward=reward)).rows
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:count]]
 
 
 def draw(rows: Sequence[Mapping[str, Any]], picture: Path) -> None:
@@ -340,6 +340,7 @@ def draw(rows: Sequence[Mapping[str, Any]], picture: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
     critics = list(dict.fromkeys(row["critic"] for row in rows))
     with pyplot.style.context(STYLE):
@@ -357,12 +358,16 @@ def draw(rows: Sequence[Mapping[str, Any]], picture: Path) -> None:
                 low, high = ([pick(by_ratio[ratio]) for ratio in at] for pick in (min, max))
                 axes.fill_between(at, low, high, color=colors(index), alpha=0.15, linewidth=0)
             axes.set(title=title, xlabel="updates an env step", xscale="log")
+            ratios = sorted({row["ratio"] for row in rows})
+            axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios], minor=False)
+            axes.xaxis.set_minor_locator(NullLocator())
         last = panels.flat[len(PANELS)]
         for row in rows:
             if row["step_errors"]:
                 errors = [float(word) for word in row["step_errors"].split()]
                 color = colors(critics.index(row["critic"]))
                 last.plot(range(1, len(errors) + 1), errors, "o-", color=color, alpha=0.5)
+        last.xaxis.set_major_locator(MaxNLocator(integer=True))
         last.set(title="distance after each integration step, every run", xlabel="integration steps")
         panels.flat[0].legend()
         with staged(picture) as stage:
