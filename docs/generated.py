@@ -15,7 +15,7 @@ from tyro import MISSING
 from rlsuite import presets, registry
 from rlsuite.bench.choose import ChooseArgs
 from rlsuite.bench.sweep import SweepArgs
-from rlsuite.cli.bench import BENCHES
+from rlsuite.cli.bench import BENCHES, benchmark_of
 from rlsuite.cli.data import ACTIONS
 from rlsuite.cli.list import KINDS
 from rlsuite.cli.main import commands
@@ -37,8 +37,7 @@ def lines_of_commands() -> Iterator[tuple[str, Any]]:
             yield from ((f"data {action}", cls) for action, cls in ACTIONS.items())
         elif command == "bench":
             for name in BENCHES:
-                benchmark = importlib.import_module(f"rlsuite.bench.{name}")
-                yield f"bench {name}", getattr(benchmark, f"{name.capitalize()}Args")
+                yield f"bench {name}", benchmark_of(name)[1]
         elif command == "sweep":
             yield "sweep", SweepArgs
         elif command == "choose":

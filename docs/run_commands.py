@@ -65,6 +65,7 @@ LEFT_OUT = {
     "rlsuite pull": "needs the Hub (tests/hub runs it against a stand-in)",
     "rlsuite eval runs/theirs": "is a pulled run",
     "rlsuite bench d4rl": "trains for hours on downloads (tests/cli/test_bench_d4rl.py runs it in small)",
+    "rlsuite bench plasticity-critics": "trains for hours (tests/bench runs it in small)",
     "rlsuite bench paper": "trains for hours (tests/cli/test_bench.py runs it in small)",
     "rlsuite data make hopper": "needs a trained policy (tests/offline/test_making.py runs it in small)",
     "--device cuda": "needs a GPU",

@@ -252,6 +252,29 @@ class Floq(FQL):
             "grad_norm/critic": norm,
         }
 
+    @torch.no_grad()
+    def step_errors(self, batch: TensorDictBase) -> Tensor:
+        """Return how far from the target a value is that jumps to the end by the k-th velocity, `[*lead, K]`.
+
+        Mean distance over members, copies and N. The first is what one step alone would say, the last is z_K.
+        Where later ones are smaller, the field mends what its first velocities got wrong.
+
+        Args:
+            batch: `[*lead, N]` transitions.
+        """
+        config, tensors = self.config, self.normalized_batch(self.read(batch))
+        noise = Noise(self.generators["learn"])
+        target = repeated(self.target(tensors, noise).unsqueeze(-1), config.copies).unsqueeze(-3)
+        action = repeated(tensors.action, config.copies)
+        rows = copies_of(tensors.observation, action, self.field.reward_range, config, noise)
+        z, errors = rows.start, []
+        for k in range(config.field_steps):
+            time = torch.full_like(z, k / config.field_steps)
+            velocity = self.field(rows.observation, rows.action, z, time)
+            errors.append((z + (1 - k / config.field_steps) * velocity - target).abs().mean((-3, -2, -1)))
+            z = z + velocity / config.field_steps
+        return torch.stack(errors, -1)
+
 
 class FloqLoss(AgentLoss):
     """floq's losses as a TorchRL LossModule: `loss_critic`, `loss_field`, `loss_actor` of a replayed batch.

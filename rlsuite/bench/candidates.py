@@ -74,7 +74,7 @@ def check_sizes(candidates: Sequence[Candidate], data: OfflineData) -> None:
                 f"{run} has {agent.spaces.observation} observations and {agent.spaces.action} actions, "
                 f"{data.name} has {widths[0]} and {widths[1]}: judge runs by data of their environment"
             )
-        if agent.policy.in_keys != ["observation"]:
+        if list(agent.policy.out_keys) != ["action"]:
             raise ConfigError(
                 f"{run}: its policy carries a state from step to step and cannot be judged here"
             )

@@ -1,7 +1,8 @@
-"""Run a benchmark: paper compares with published curves, d4rl tabulates offline agents, study reports any."""
+"""Run a benchmark: paper, d4rl, study, plasticity-critics; what they compare, their help says."""
 
 import importlib
 from collections.abc import Sequence
+from typing import Any
 
 from rlsuite.command.arguments import parse, wants_help
 from rlsuite.errors import ConfigError, unknown_name
@@ -9,6 +10,7 @@ from rlsuite.errors import ConfigError, unknown_name
 PROG = "rlsuite bench"
 BENCHES = {
     "d4rl": "offline agents on data sets, with published scores beside them",
+    "plasticity-critics": "critics of one size at rising update ratios: returns, inactive units, ranks",
     "paper": "our agents in the STAC paper's regime, over its published curves",
     "study": "agents on environments with seeds, resumable, on any launcher, to one page",
 }
@@ -28,14 +30,18 @@ def run(argv: Sequence[str]) -> int:
         raise unknown_name("a benchmark", name, BENCHES, f"{PROG} --help")
     args, extra = split_extra(args)
 
-    benchmark = importlib.import_module(f"rlsuite.bench.{name}")
-    cls_name = {"d4rl": "D4rlArgs", "paper": "PaperArgs", "study": "StudyArgs"}[name]
-    cls = getattr(benchmark, cls_name)
+    benchmark, cls = benchmark_of(name)
     description = f"{cls.__doc__}\n\nFlags after `--` go to every `rlsuite train`."
     page = benchmark.PAGE
     line = parse(cls, args, prog=f"{PROG} {name}", description=description, page=page)
     code: int = benchmark.main(line, extra)
     return code
+
+
+def benchmark_of(name: str) -> tuple[Any, Any]:
+    """Return the module of a benchmark and the dataclass of its flags: `a-b` has `ABArgs` of `a_b.py`."""
+    module = importlib.import_module(f"rlsuite.bench.{name.replace('-', '_')}")
+    return module, getattr(module, f"{name.title().replace('-', '')}Args")
 
 
 def split_extra(args: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -79,8 +79,7 @@ def _lines(command: str, module: Any) -> Iterator[tuple[str, type]]:
         yield from ((f"data {action}", cls) for action, cls in module.ACTIONS.items())
     elif command == "bench":
         for name in module.BENCHES:
-            benchmark = importlib.import_module(f"rlsuite.bench.{name}")
-            yield f"bench {name}", getattr(benchmark, f"{name.capitalize()}Args")
+            yield f"bench {name}", module.benchmark_of(name)[1]
     elif command == "sweep":
         sweep = importlib.import_module("rlsuite.bench.sweep").SweepArgs
         yield from ((f"sweep {agent}", sweep) for agent in registry.agent_names())

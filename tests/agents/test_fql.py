@@ -1,4 +1,4 @@
-"""FQL and floq against numbers worked out by hand: flows, embedding, targets, losses, gradients; in float64."""
+"""FQL and floq against numbers worked out by hand: flows, embedding, losses, gradients; in float64."""
 
 import copy
 import dataclasses

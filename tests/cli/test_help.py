@@ -7,7 +7,7 @@ import shlex
 import pytest
 from test_shown import parsed
 
-from rlsuite.bench import d4rl, paper, study, sweep
+from rlsuite.bench import d4rl, paper, plasticity_critics, study, sweep
 from rlsuite.cli import check, completion, data, export, pull, push, report, resume
 from rlsuite.cli import eval as evaluation
 from rlsuite.command import arguments, helptext
@@ -27,6 +27,7 @@ PAGES = {
     "bench d4rl": (d4rl.D4rlArgs, d4rl.PAGE),
     "bench paper": (paper.PaperArgs, paper.PAGE),
     "bench study": (study.StudyArgs, study.PAGE),
+    "bench plasticity-critics": (plasticity_critics.PlasticityCriticsArgs, plasticity_critics.PAGE),
     **{f"data {action}": (cls, data.PAGES[action]) for action, cls in data.ACTIONS.items()},
 }
 
