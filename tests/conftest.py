@@ -56,5 +56,6 @@ def roots(tmp_path, monkeypatch):
     """Folders of data sets that are nobody's, below the working folder of one test."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
+    monkeypatch.setenv("OGBENCH_DATASET_DIR", str(tmp_path / "ogbench"))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -227,6 +227,8 @@ def _make(gym_id: str, arguments: Mapping[str, Any]) -> gymnasium.Env:
         robotics.register()
     try:
         return gymnasium.make(gym_id, **arguments)
+    except RLSuiteError:
+        raise
     except gymnasium.error.DependencyNotInstalled as error:
         raise ConfigError(f'"gym:{gym_id}" needs a package that is not installed: {error}') from error
     except ModuleNotFoundError as error:

@@ -10,6 +10,7 @@ A single task shows OGBench's observation. A goal-conditioned environment shows 
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -47,7 +48,8 @@ class KeptActionSpace:
     def action_space(self) -> Any:
         """The space, the same object always."""
         if self._actions is None:
-            self._actions = super().action_space  # type: ignore[misc]
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # of bounds that become float32
+                self._actions = super().action_space  # type: ignore[misc]
         return self._actions
 
 

@@ -169,9 +169,12 @@ def make(
 
 def _record(plan: Plan, stage: Path, jobs: int, tell: Tell | None) -> list[Path]:
     """Record every chunk that is not there yet; return the files of all, in order."""
-    starts = range(0, plan.all_episodes, plan.chunk)
-    files = [stage / f"{start:06d}{SUFFIX}" for start in starts]
-    missing = [(start, file) for start, file in zip(starts, files, strict=True) if not file.exists()]
+    chunks = [
+        range(start, min(start + plan.chunk, plan.all_episodes))
+        for start in range(0, plan.all_episodes, plan.chunk)
+    ]
+    files = [stage / f"{chunk.start:06d}{SUFFIX}" for chunk in chunks]
+    missing = [(chunk, file) for chunk, file in zip(chunks, files, strict=True) if not file.exists()]
     done = len(files) - len(missing)
 
     def told() -> None:
@@ -179,13 +182,13 @@ def _record(plan: Plan, stage: Path, jobs: int, tell: Tell | None) -> list[Path]
             tell(min(done * plan.chunk, plan.all_episodes) * plan.steps)
 
     if jobs == 1:
-        for start, file in missing:
-            record_chunk(plan, start, file)
+        for chunk, file in missing:
+            record_chunk(plan, chunk, file)
             done += 1
             told()
         return files
     with ProcessPoolExecutor(min(jobs, max(1, len(missing))), multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(record_chunk, plan, start, file) for start, file in missing]
+        waiting = [pool.submit(record_chunk, plan, chunk, file) for chunk, file in missing]
         try:
             for finished in as_completed(waiting):
                 finished.result()
@@ -197,9 +200,8 @@ def _record(plan: Plan, stage: Path, jobs: int, tell: Tell | None) -> list[Path]
     return files
 
 
-def record_chunk(plan: Plan, start: int, file: Path) -> None:
-    """Record the episodes from number `start` on, and give the file its name when it is complete."""
-    numbers = range(start, min(start + plan.chunk, plan.all_episodes))
+def record_chunk(plan: Plan, numbers: range, file: Path) -> None:
+    """Record the episodes of some numbers, and give the file its name when it is complete."""
     behaviour = MazeBehaviour if plan.env.startswith("pointmaze") else ArmBehaviour
     with closing(behaviour(plan)) as acting:
         episodes = [acting.episode(number) for number in numbers]
