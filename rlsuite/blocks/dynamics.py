@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlsuite.blocks.mlp import MLP, Lead, Linear
-from rlsuite.blocks.noise import Noise, Source, fill
+from rlsuite.blocks.noise import Noise, Source, fill, generators_of
 
 LOG_VAR_BOUNDS = (-10.0, 0.5)  # first ones; PETS' code
 BOUND_WEIGHT = 0.01  # of the bounds' distance in the loss; PETS' code
@@ -75,14 +75,14 @@ class DynamicsEnsemble(nn.Module):
         low, high = LOG_VAR_BOUNDS
         self.low = nn.Parameter(torch.full((*lead, 1, targets), low))
         self.high = nn.Parameter(torch.full((*lead, 1, targets), high))
-        for name, size, value in (("input", inputs, 0.0), ("target", targets, 0.0)):
-            self.register_buffer(f"{name}_mean", torch.full((size,), value))
+        for name, size in (("input", inputs), ("target", targets)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_std", torch.ones(size))
         self.register_buffer("elites", torch.arange(elites).expand(*lead, elites).clone())
 
     @torch.no_grad()
     def adopt(self, inputs: Tensor, targets: Tensor | None = None) -> None:
-        """Standardise by the moments of `inputs` `[R, O + A]` and, where they are given, `targets` `[R, D]`."""
+        """Standardise by the moments of `inputs` `[R, O + A]` and, if given, of `targets` `[R, D]`."""
         for name, rows in (("input", inputs), ("target", targets)):
             if rows is not None:
                 std, mean = torch.std_mean(rows.double(), 0, correction=0)
@@ -90,13 +90,12 @@ class DynamicsEnsemble(nn.Module):
                 getattr(self, f"{name}_std").copy_(torch.where(std > LEAST_STD, std, 1.0))
 
     def forward(self, observation: Tensor, action: Tensor) -> Prediction:
-        """Predict standardised targets of `[*lead, N, O]` and `[*lead, N, A]`, or of `[*lead, M or 1, N, ...]`.
+        """Predict standardised targets of `[*lead, N, O]` and `[*lead, N, A]`.
 
-        The log-variance bends to its bounds by softplus: it never leaves them and has a gradient everywhere.
+        The log-variance bends to its bounds by softplus, and has a gradient everywhere.
         """
         x = (torch.cat((observation, action), -1) - self.input_mean) / self.input_std
-        lead = self.low.dim() - 2
-        mean, raw = self.net(x if x.dim() > lead + 2 else x.unsqueeze(lead)).chunk(2, -1)
+        mean, raw = self.net(x.unsqueeze(self.low.dim() - 2)).chunk(2, -1)
         low, high = self.low.unsqueeze(-2), self.high.unsqueeze(-2)
         below = high - F.softplus(high - raw)
         return Prediction(mean, low + F.softplus(below - low))
@@ -125,9 +124,8 @@ class DynamicsEnsemble(nn.Module):
         layers = [layer for layer in self.net if isinstance(layer, Linear)]
         rates = [*rates, *rates[-1:] * (len(layers) - len(rates))]
         squares = [layer.weight.square().sum((-3, -2, -1)) for layer in layers]
-        return 0.5 * sum(
-            (rate * square for rate, square in zip(rates, squares, strict=False)), squares[0] * 0
-        )
+        terms = [0.5 * rate * square for rate, square in zip(rates, squares, strict=False)]
+        return torch.stack(terms).sum(0)
 
     @torch.no_grad()
     def errors(self, observation: Tensor, action: Tensor, target: Tensor) -> Tensor:
@@ -136,7 +134,7 @@ class DynamicsEnsemble(nn.Module):
 
     @torch.no_grad()
     def step(self, observation: Tensor, action: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Draw next observations `[*lead, N, O]` and rewards `[*lead, N]`: an elite for each row, and a sample.
+        """Draw next observations `[*lead, N, O]` and rewards `[*lead, N]`: an elite a row, and a sample.
 
         Args:
             observation: `[*lead, N, O]`.
@@ -193,11 +191,22 @@ def keep_improved(
     return better
 
 
-def resampled_counts(rows: int, held_out: int, members: int, lead: Lead, source: Source) -> Tensor:
-    """Draw how often each member's data set has each row, `[*lead, R, M]` float32; no member has a held-out row.
+class Resampled(NamedTuple):
+    """Who learns from which of R recorded rows.
 
-    Every member draws R - H rows of the R - H that are not held out, with replacement. Weights of a common
-    batch by these counts are, in the mean, batches of each member's own data set.
+    Attributes:
+        counts: how often each member's data set has each row, `[*lead, R, M]` float32; 0 where held out.
+        held_out: numbers of the rows that are, `[*lead, H]`.
+    """
+
+    counts: Tensor
+    held_out: Tensor
+
+
+def resampled(rows: int, held_out: int, members: int, lead: Lead, source: Source) -> Resampled:
+    """Hold H rows out, and draw R - H of the others with replacement for every member.
+
+    Weights of a common batch by these counts are, in the mean, batches of each member's own data set.
 
     Args:
         rows: R.
@@ -206,16 +215,14 @@ def resampled_counts(rows: int, held_out: int, members: int, lead: Lead, source:
         lead: leading axes of seeds, each with rows of its own.
         source: draws; one generator a seed where there are several.
     """
-    device = (
-        source[0].device if isinstance(source, tuple) else source.device if source else torch.device("cpu")
-    )
-
-    def draw(part: Tensor, generator: torch.Generator | None) -> None:
-        order = torch.randperm(rows, generator=generator, device=device)
-        taken = order[held_out:]
-        part.zero_()
-        for member in range(members):
-            lots = torch.randint(len(taken), (len(taken),), generator=generator, device=device)
-            part[:, member].index_add_(0, taken[lots], torch.ones(len(lots), device=device, dtype=part.dtype))
-
-    return fill(torch.empty(*lead, rows, members, dtype=torch.float32, device=device), source, draw)
+    generators = generators_of(source)
+    device = generators[0].device if generators else torch.device("cpu")
+    order = torch.empty(*lead, rows, dtype=torch.int64, device=device)
+    fill(order, source, lambda part, g: part.copy_(torch.randperm(rows, generator=g, device=device)))
+    held, taken = order.split((held_out, rows - held_out), -1)
+    lots = torch.empty(*lead, members, rows - held_out, dtype=torch.int64, device=device)
+    fill(lots, source, lambda part, g: part.random_(rows - held_out, generator=g))
+    drawn = taken.unsqueeze(-2).expand_as(lots).gather(-1, lots)
+    counts = torch.zeros(*lead, members, rows, dtype=torch.float32, device=device)
+    counts.scatter_add_(-1, drawn, torch.ones_like(drawn, dtype=torch.float32))
+    return Resampled(counts.mT.contiguous(), held)

@@ -33,6 +33,7 @@ from rlsuite.agents.ldcq.values import (
 )
 from rlsuite.agents.optim import Adam, polyak
 from rlsuite.agents.optimizers import make_optimizer
+from rlsuite.agents.stages import check_same, stage_due, take_over
 from rlsuite.blocks.diffusion import Denoiser, denoising_loss, min_snr_weight, noised
 from rlsuite.blocks.noise import Noise, Source, fill, normal
 from rlsuite.blocks.schedule import CosineRate
@@ -141,12 +142,7 @@ class LDCQ(StagedAgent):
     @property
     def stage(self) -> Stage:
         """The stage of the next update; the last one goes on for ever."""
-        order, left = self.config.order, self.update_count
-        for stage in order[:-1]:
-            if left < self.config.updates_of(stage):
-                return stage
-            left -= self.config.updates_of(stage)
-        return order[-1]
+        return stage_due(self.config, self.update_count)
 
     @property
     def built_on(self) -> tuple[Stage, ...]:
@@ -181,25 +177,14 @@ class LDCQ(StagedAgent):
                 f"name later stages, e.g. --stages {self.config.offered[-1]}"
             )
         fields = [name for stage in wanted for name in SHARED_FIELDS[stage]]
-        different = [name for name in fields if getattr(config, name) != getattr(self.config, name)]
-        if different:
-            raise ConfigError(f"the earlier run has other values of {', '.join(different)}: give the same")
+        check_same(config, self.config, fields)
         prefixes = tuple(prefix for stage in wanted for prefix in SHARED_PREFIXES[stage])
-        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(prefixes)}
         learnt = saved.get("actor.learnt", torch.zeros(len(STAGES)))
         missing = [stage for stage in wanted if not learnt[STAGES.index(stage)]]
         if missing:
             raise ConfigError(f"the earlier run has not learnt {', '.join(missing)}: name one that has")
-        wrong = [name for name in tensors if name not in saved or saved[name].shape != tensors[name].shape]
-        if wrong:
-            raise ConfigError(
-                f"{wrong[0]} (one of {len(wrong)}) has another size in the earlier run: give networks of the "
-                "same sizes, and as many seeds"
-            )
+        take_over(self, saved, prefixes)
         with torch.no_grad():
-            for name, tensor in tensors.items():
-                tensor.copy_(saved[name])
             for stage in wanted:
                 self.actor.learnt[STAGES.index(stage)] = learnt[STAGES.index(stage)]
 
