@@ -193,7 +193,8 @@ def least_bytes(config: RunConfig, spaces: Spaces) -> int:
     An estimate from below, for sizes that are far off; the replay is compared exactly at the first step.
     """
     train = config.train
-    seen, size = (spaces.observation, 4) if spaces.pixels is None else (0, 1)  # of pictures a replay has bytes
+    # Of pictures a replay has bytes, and what hidden layers see is made by an encoder.
+    seen, size = (spaces.observation, 4) if spaces.pixels is None else (0, 1)
     row = 2 * size * spaces.observation + 4 * (spaces.action + 4)
     envs = (train.num_envs + train.eval_episodes) * train.seeds
     hidden = getattr(config.agent, "hidden", ())
