@@ -154,12 +154,17 @@ class PixelEncoder(nn.Module):
         What comes in at an edge repeats it, as DrQ's padding does; shifts are whole pixels, as in DrQ's
         first form.
         """
-        height, width = self.pixels[:2]
-        count = len(pictures)
+        height, width, channels, frames = self.pixels
+        count, most = len(pictures), self.shift
         like = torch.empty(*self.lead, count // math.prod(self.lead), 2, device=pictures.device)
-        moves = (noise.uniform(like).view(count, 2) * (2 * self.shift + 1)).long() - self.shift
-        down = torch.arange(height, device=pictures.device) + moves[:, :1]
-        right = torch.arange(width, device=pictures.device) + moves[:, 1:]
-        row = torch.arange(count, device=pictures.device).view(-1, 1, 1)
-        down, right = down.clamp(0, height - 1).unsqueeze(2), right.clamp(0, width - 1).unsqueeze(1)
-        return pictures.transpose(1, 2).transpose(2, 3)[row, down, right].permute(0, 3, 1, 2, 4)
+        moves = (noise.uniform(like).view(count, 2) * (2 * most + 1)).long()
+        edges = (pictures[..., :1, :], pictures[..., -1:, :])
+        left, right = (edge.expand(-1, -1, -1, most, -1) for edge in edges)
+        # Every line of a shifted picture is a piece of a widened one: a copy of bytes that lie side by side.
+        wide = torch.cat((left, pictures, right), -2)
+        pieces = wide.view(-1).unfold(0, width * channels, channels)  # from each pixel on, W of them
+        line = torch.arange(height, device=pictures.device) + moves[:, :1] - most
+        line = line.clamp(0, height - 1).unsqueeze(1)  # [S N, 1, H]
+        frame = torch.arange(count * frames, device=pictures.device).view(count, frames, 1) * height
+        place = (frame + line) * (width + 2 * most) + moves[:, 1:].unsqueeze(1)
+        return pieces.index_select(0, place.flatten()).view_as(pictures)

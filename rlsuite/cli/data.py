@@ -337,6 +337,8 @@ def _replay(run: "SavedRun", env: "VectorEnv", args: MakeArgs) -> "Source":
     from rlsuite.offline.make import replay_source
     from rlsuite.replay.packed import chunk_columns
 
+    if env.facts.pixels is not None:
+        raise ConfigError(f"{args.policy} learnt from pictures, whose frames no data set of vectors can hold")
     counters = run.loaded.documents["counters"]["replay"]
     chunks = [chunk_columns(rows) for _, rows in run.loaded.chunks()]
     if not chunks:

@@ -79,7 +79,7 @@ class GymEnv(ReplayedEnv):
         parts = flat if isinstance(flat, FlatObservation) else None
         picture = tuple(shown.shape or ()) if discrete and len(shown.shape or ()) == PICTURE_AXES else None
         self._actions = Actions(taken)
-        masked = discrete and bool(build.masked or (parts and parts.masks(int(taken.n))))
+        masked = discrete and bool(build.masked or (parts and parts.masks(len(self._actions.low))))
         if masked and picture is not None:
             raise ConfigError(f'"gym:{gym_id}" shows pictures beside a mask of actions: not both can be used')
         facts = EnvFacts(
@@ -301,7 +301,7 @@ def _mask_of_infos(env: gymnasium.Env) -> int:
         return 0
     _, info = env.reset(seed=0)
     count = int(cast(spaces.Discrete, env.action_space).n)
-    return count if np.shape(info.get(MASK_KEY)) == (count,) else 0
+    return count if np.shape(info.get(MASK_KEY, ())) == (count,) else 0
 
 
 def _pixels(shown: spaces.Space, flat: gymnasium.Env) -> tuple[int, int, int, int] | None:

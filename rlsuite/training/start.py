@@ -209,11 +209,13 @@ def least_bytes(config: RunConfig, spaces: Spaces) -> int:
     An estimate from below, for sizes that are far off; the replay is compared exactly at the first step.
     """
     train = config.train
-    row = 4 * (2 * spaces.observation + spaces.action + 4)
+    # Of pictures a replay has bytes, and what hidden layers see is made by an encoder.
+    seen, size = (spaces.observation, 4) if spaces.pixels is None else (0, 1)
+    row = 2 * size * spaces.observation + 4 * (spaces.action + 4)
     envs = (train.num_envs + train.eval_episodes) * train.seeds
     hidden = getattr(config.agent, "hidden", ())
     widths = hidden if isinstance(hidden, tuple) else (hidden,)
-    pairs = zip((spaces.observation, *widths), (*widths, spaces.action), strict=True) if widths else ()
+    pairs = zip((seen, *widths), (*widths, spaces.action), strict=True) if widths else ()
     weights = sum(rows * columns for rows, columns in pairs) * train.seeds
     # An actor and a critic at the least, each with gradient and two moments.
     return envs * (row + ENV_BYTES) + train.batch_size * train.seeds * row * 2 + weights * 4 * 4 * 2
