@@ -100,9 +100,7 @@ def test_a_resumed_run_is_one_mlflow_run_and_the_next_run_another(tmp_path, monk
     fields = {"loggers": ("mlflow",), "warmup_steps": 200, "eval_every": 200}
     runs.train(tmp_path / "one", steps=200, **fields)
     config = tmp_path / "one" / "config.toml"  # changed as `rlsuite resume --steps` does
-    config.write_text(
-        config.read_text().replace("\nsteps = 200\n", "\nsteps = 400\n")
-    )
+    config.write_text(config.read_text().replace("\nsteps = 200\n", "\nsteps = 400\n"))
     runs.train(tmp_path / "one", steps=400, resume=True, **fields)
     runs.train(tmp_path / "two", steps=200, **fields)
     assert mlflow.active_run() is None and "MLFLOW_TRACKING_URI" not in os.environ
