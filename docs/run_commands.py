@@ -67,6 +67,8 @@ LEFT_OUT = {
     "rlsuite bench d4rl": "trains for hours on downloads (tests/cli/test_bench_d4rl.py runs it in small)",
     "rlsuite bench plasticity-critics": "trains for hours (tests/bench runs it in small)",
     "rlsuite bench paper": "trains for hours (tests/cli/test_bench.py runs it in small)",
+    "rlsuite data make halfcheetah/expert": "needs another package's checkpoint",
+    "rlsuite data make halfcheetah/random-expert": "needs the data of that",
     "rlsuite data make hopper": "needs a trained policy (tests/offline/test_making.py runs it in small)",
     "--device cuda": "needs a GPU",
     "--engine warp": "compiles kernels for many minutes",

@@ -29,7 +29,7 @@ from rlsuite.report.write import write_report
 from rlsuite.runs.checkpoint import CheckpointStore
 from rlsuite.runs.config import TrainConfig, updates_of
 from rlsuite.runs.metrics import read_metrics
-from rlsuite.runs.runfolder import CHECKPOINT_FOLDER, METRICS_FILE
+from rlsuite.runs.runfolder import CHECKPOINT_FOLDER, CONFIG_FILE, METRICS_FILE
 
 REPORT_FOLDER = "report"
 FAILED_SUFFIX = ".failed"  # beside a log: the exit code of a run that failed
@@ -282,7 +282,7 @@ def progress(plan: RunPlan, args: StudyArgs, name: str) -> Progress:
     done = max([steps[-1] if steps else 0, newest_step(path / METRICS_FILE)])
     if in_use(LaunchTask((), log_of(args, name), path), elsewhere=True):
         return Progress("running", done, goal)
-    if not path.exists():
+    if not (path / CONFIG_FILE).is_file():
         return Progress("failed" if failed_file(args, name).exists() else "waiting", 0, goal)
     if pending(plan, path) is None:
         return Progress("finished", goal, goal)

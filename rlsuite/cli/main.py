@@ -16,7 +16,7 @@ from rlsuite.version import __version__
 
 logger = logging.getLogger(__name__)
 
-RUNNING = ("train", "resume", "branch", "sweep", "bench", "report", "export")  # commands whose results are files
+RUNNING = ("train", "resume", "branch", "sweep", "bench", "report", "export")  # whose results are files
 GL_VARIABLE = "MUJOCO_GL"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch's words for it
 

@@ -15,7 +15,7 @@ from rlsuite.launch.task import LaunchTask
 from rlsuite.registry import agent_class
 from rlsuite.runs.checkpoint import CheckpointStore
 from rlsuite.runs.mapping import RunConfig, config_from_dict, config_to_dict
-from rlsuite.runs.runfolder import RunFolder, check_path, default_run_path
+from rlsuite.runs.runfolder import CONFIG_FILE, RunFolder, check_path, default_run_path
 from rlsuite.training.outcome import about
 from rlsuite.training.start import resume, start
 
@@ -52,7 +52,7 @@ def pending(plan: RunPlan, path: Path) -> list[str] | None:
     Raises:
         ConfigError: the folder holds a run with other settings.
     """
-    if not path.exists():
+    if not (path / CONFIG_FILE).is_file():  # nothing, or what a start leaves that was killed or found no room
         return ["train", plan.config.agent_name, *plan.args, "--out", str(path)]
     folder = RunFolder.open(path)
     # Through the dataclasses: a field that a run is too old to know has its default.

@@ -11,6 +11,8 @@ from offline_helpers import shared
 from toys import EPISODE
 
 from rlsuite.bench.paper import CONTENDERS, PaperArgs, env_id, plan
+from rlsuite.bench.study import FAILED_SUFFIX
+from rlsuite.launch.plan import pending, resolve
 from rlsuite.presets import load_preset
 from rlsuite.report import comparison
 from rlsuite.training import start
@@ -208,3 +210,22 @@ def test_mistakes_are_one_line(rlsuite, words, hint):
     answer = rlsuite("bench", *words)
     assert answer.code == 2 and hint in answer.err
     assert answer.err.count("\n") == 1 and "----" not in answer.err
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_run_of_a_study_that_never_became_one_is_begun_again(rlsuite, tmp_path, failed):
+    """A start that was killed, or found no room, leaves a folder without a configuration."""
+    left = tmp_path / "study" / "sac-gym-Pendulum-v1-s0"
+    left.mkdir(parents=True)
+    (left / "meta.json").write_text("{}")
+    if failed:
+        (tmp_path / "study" / "logs").mkdir()
+        (tmp_path / "study" / "logs" / f"{left.name}{FAILED_SUFFIX}").write_text("2\n")
+    words = ("bench", "study", "--agents", "sac", "--envs", TASK, "--seeds", "1", "--steps", "200")
+    answer = rlsuite(*words, "--out", str(tmp_path / "study"), "--status", "--", "--warmup-steps", "100")
+    assert answer.code == 0, answer.err
+    heads, row, *_ = answer.out.splitlines()
+    assert "waiting" in heads and "failed" in heads
+    standing = dict(zip(heads.split()[2:], row.split()[2:], strict=False))
+    assert standing["failed" if failed else "waiting"] == "1"
+    assert pending(resolve("sac", ["--env", TASK, "--steps", "200"]), left)[:2] == ["train", "sac"]
