@@ -57,6 +57,7 @@ LEFT_OUT = {
     "rlsuite bench d4rl": "trains for hours on downloads (tests/cli/test_bench_d4rl.py runs it in small)",
     "rlsuite bench paper": "trains for hours (tests/cli/test_bench.py runs it in small)",
     "rlsuite data make hopper": "needs a trained policy (tests/offline/test_making.py runs it in small)",
+    "ogbench": "records for minutes (tests/offline/test_ogbench.py runs it in small)",
     "--device cuda": "needs a GPU",
     "--engine warp": "compiles kernels for many minutes",
     "--preset massive": "needs a GPU",

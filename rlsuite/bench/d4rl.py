@@ -147,7 +147,9 @@ def main(args: D4rlArgs, extra: Sequence[str] = ()) -> int:
     for agent in names(args.agents):
         check_agent_name(agent.partition(":")[0])
     wanted = list(
-        dict.fromkeys(dataset for name in names(args.datasets) for dataset in GROUPS.get(name, tasks_in(name)))
+        dict.fromkeys(
+            dataset for name in names(args.datasets) for dataset in GROUPS.get(name, tasks_in(name))
+        )
     )
     missing = {name: how for name in wanted if (how := how_to_get(name)) is not None}
     here = [name for name in wanted if name not in missing]

@@ -14,7 +14,6 @@ from typing import Any
 from rlsuite.errors import DataError, unknown_name
 from rlsuite.strict import is_number
 
-
 RETURN = "eval/return_mean"
 
 
