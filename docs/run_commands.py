@@ -70,6 +70,7 @@ LEFT_OUT = {
     "rlsuite data make halfcheetah/expert": "needs another package's checkpoint",
     "rlsuite data make halfcheetah/random-expert": "needs the data of that",
     "rlsuite data make hopper": "needs a trained policy (tests/offline/test_making.py runs it in small)",
+    "ogbench": "records for minutes (tests/offline/test_ogbench.py runs it in small)",
     "--device cuda": "needs a GPU",
     "--engine warp": "compiles kernels for many minutes",
     "--preset massive": "needs a GPU",

@@ -4,9 +4,10 @@
     python examples/deploy_diffusion.py realtime --model flow
     python examples/deploy_diffusion.py compose
 
-Policies of plans of eight actions are learnt from a few noisy walks through StitchMaze, in seconds on one core. `realtime`: every env step a new plan, of which one action is taken. The whole sampler from noise is
-compared with `real_time_plans`: the last plan a row later, and the last few steps alone. `compose`: the
-predictions of both, weighted, for shares from 0 to 1; what is best is found by trying.
+Policies of plans of eight actions are learnt from a few noisy walks through StitchMaze, on one core.
+`realtime`: every env step a new plan, of which one action is taken. The whole sampler from noise is compared
+with `real_time_plans`: the last plan a row later, and the last few steps alone. `compose`: the predictions of
+both, weighted, for shares from 0 to 1; what is best is found by trying.
 """
 
 import argparse
@@ -32,7 +33,7 @@ SCHEDULE = make_schedule(STEPS, "cosine")
 
 
 def walks(count: int, noise: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return places `[N, 2]` and the eight actions that followed each, `[N, 16]`, of noisy walks to the goal."""
+    """Return places `[N, 2]` of noisy walks to the goal, and the eight actions that followed, `[N, 16]`."""
     env = make_env(ENV, count, seed=seed)
     played = walk(env, Waypoints(SHORTCUT, count), noise, np.random.default_rng(seed))
     env.close()
@@ -115,7 +116,7 @@ def realtime(model: str, updates: int) -> None:
     net = learn(walks(20, 0.5, seed=1), model, updates, seed=0)
     for again in (STEPS, AGAIN, 1):
         success, steps, ms = evaluate(lambda place: sampler(predictor(net, place), model), again)
-        print(f"{model}: {again:2d} of {STEPS} steps: success {success:.2f}, {steps:.1f} env steps, {ms:.1f} ms a plan")
+        print(f"{model}, {again:2d} steps: success {success:.2f}, {steps:.1f} env steps, {ms:.1f} ms a plan")
 
 
 def compose(updates: int) -> None:
@@ -131,7 +132,9 @@ def compose(updates: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=("realtime", "compose"))
     parser.add_argument("--model", choices=("diffusion", "flow"), default="diffusion", help="of realtime")
     parser.add_argument("--updates", type=int, default=1_000)

@@ -54,13 +54,15 @@ def over_tasks(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if len(tasks) < TASKS:
             continue
         first = tasks[1]
-        mean = {key: value if isinstance(value, str) else math.nan for key, value in first.items()}
+        mean: dict[str, Any] = {
+            key: value if isinstance(value, str) else math.nan for key, value in first.items()
+        }
         mean |= {key: first[key] for key in ("updates", "seeds", "episodes")}
         mean |= {"dataset": f"{label}, {TASKS} tasks", "late_evaluations": first["late_evaluations"]}
-        for key in MEANS:
-            values = [row[key] for row in tasks.values()]
-            std = f"{key.removesuffix('_mean')}_std"
-            mean |= {key: statistics.fmean(values), std: statistics.stdev(values)}
+        for name in MEANS:
+            values = [row[name] for row in tasks.values()]
+            std = f"{name.removesuffix('_mean')}_std"
+            mean |= {name: statistics.fmean(values), std: statistics.stdev(values)}
         means.append(mean)
     return means
 

@@ -1,4 +1,4 @@
-"""Two ways to use trained denoisers and flows cheaper or better than they were trained: in real time, together.
+"""Two ways to use trained denoisers and flows: in real time, and several together.
 
 Real-time iteration (RTI-DP, arXiv 2508.05396) begins a plan with what is left of the last one and
 runs the last few steps of the sampler alone. Composition (GPC, arXiv 2510.01068) adds the
@@ -36,7 +36,7 @@ def real_time_plans(
     again: int,
     limit: float | Tensor | None = None,
 ) -> Tensor:
-    """Return plans `[..., B, T, A]`: all steps from noise in some envs, the last few from the last plan in others.
+    """Return plans `[..., B, T, A]`: from noise in some envs, from what is left of the last plan in others.
 
     The shifted plan is taken as one at time `again` as it is, without new noise, as in the authors' code. It
     is a good guess where plans that follow each other are alike; after a reset, a push, or wherever the state
@@ -86,7 +86,7 @@ class Parent(NamedTuple):
 def composed(parents: Sequence[Parent], weights: Sequence[float]) -> Predict:
     """Return the prediction of several denoisers together, the weighted sum of theirs.
 
-    Clean plans and noise are affine in each other at one time, so that the sum of one is the sum of the other,
+    Clean plans and noise are affine in each other at one time, so that the sum of one is that of the other,
     and -noise / std is the score: scores are added, too.
 
     Args:

@@ -50,8 +50,7 @@ class MakeArgs:
     """Env steps; by default 1,000,000 (stitch: 20,000; pointmaze/mbrcsl: 200,000; ogbench: the original's), or
     all there are of a replay or a mixture."""
     out: Path | None = None
-    """Data root; by default MINARI_DATASETS_PATH, else .minari/datasets in the home folder; of ogbench
-    OGBENCH_DATASET_DIR, else .ogbench/data."""
+    """Data root; by default MINARI_DATASETS_PATH or OGBENCH_DATASET_DIR, else a folder in the home folder."""
     seed: int = 0
     """Of the environments, the policy's samples and all noise."""
     layout: Literal["minari", "d4rl"] = "minari"
@@ -222,7 +221,8 @@ def _make(args: MakeArgs) -> int:
 
 def _make_ogbench(args: MakeArgs, chosen: "Recipe") -> int:
     from rlsuite.offline.locate import ogbench_root
-    from rlsuite.offline.ogbench_make import make, plan_of
+    from rlsuite.offline.ogbench_make import make
+    from rlsuite.offline.ogbench_record import plan_of
 
     plan, out = plan_of(chosen, args.steps, args.seed), args.out or ogbench_root()
     tell = progress(plan.all_episodes * plan.steps)

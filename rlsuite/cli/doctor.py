@@ -141,13 +141,14 @@ def pictures() -> list[Fact]:
 def folders() -> list[Fact]:
     """Return where kernels and data sets lie, whether that can be written, and the room on its disk."""
     from rlsuite.agents.compiled import kernel_folder
-    from rlsuite.offline.locate import d4rl_root, minari_root
+    from rlsuite.offline.locate import d4rl_root, minari_root, ogbench_root
 
     places = {
         "working folder": Path.cwd(),
         "kernels": kernel_folder(),
         "minari": minari_root(),
         "d4rl": d4rl_root(),
+        "ogbench": ogbench_root(),
     }
     return [(name, _room(path)) for name, path in places.items()]
 

@@ -31,12 +31,13 @@ MISSING = 'OGBench\'s environments need its package: pip install "rlsuite[ogbenc
 @contextmanager
 def drawing_from(bits: np.random.BitGenerator) -> Iterator[None]:
     """Let numpy's global generator draw from `bits`, which moves on."""
-    before = np.random.get_bit_generator()
-    np.random.set_bit_generator(bits)
+    generator: Any = np.random  # numpy's type hints leave these two functions out
+    before = generator.get_bit_generator()
+    generator.set_bit_generator(bits)
     try:
         yield
     finally:
-        np.random.set_bit_generator(before)
+        generator.set_bit_generator(before)
 
 
 class KeptActionSpace:
@@ -48,7 +49,9 @@ class KeptActionSpace:
     def action_space(self) -> Any:
         """The space, the same object always."""
         if self._actions is None:
-            with warnings.catch_warnings(action="ignore", category=UserWarning):  # of bounds that become float32
+            with warnings.catch_warnings(
+                action="ignore", category=UserWarning
+            ):  # of bounds that become float32
                 self._actions = super().action_space  # type: ignore[misc]
         return self._actions
 
@@ -170,7 +173,7 @@ def relabel(name: str, env: gymnasium.Env, table: dict[str, Any]) -> None:
 
 
 def gym_id(name: str) -> str:
-    """Return the id under which `gymnasium.make` knows what stands after `ogbench:`, this module's import included.
+    """Return `gymnasium.make`'s id of what stands after `ogbench:`, this module's import included.
 
     Recordings that the name says are left out: environments do not differ by them.
 

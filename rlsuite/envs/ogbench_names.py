@@ -1,4 +1,4 @@
-"""OGBench's names taken apart: which environment, whose recordings, which of the five tasks. Imports nothing heavy.
+"""OGBench's names taken apart: environment, kind of recordings, task. Imports nothing heavy.
 
 `cube-single-play-singletask-task2-v0` is the environment cube-single, recordings of the kind play, task 2.
 Without `singletask` the environment is goal-conditioned: a task is drawn for every episode.

@@ -1,7 +1,8 @@
 """Find data sets on disk from `--dataset FILE | FOLDER | ID`.
 
 Ids are looked up under MINARI_DATASETS_PATH (by default .minari/datasets in the home folder),
-D4RL_DATASET_DIR (.d4rl/datasets) and OGBENCH_DATASET_DIR (.ogbench/data), as those packages do. A name is checked before any file is touched.
+D4RL_DATASET_DIR (.d4rl/datasets) and OGBENCH_DATASET_DIR (.ogbench/data), where those packages look. A name is
+checked before any file is touched.
 """
 
 import os
@@ -16,8 +17,8 @@ from rlsuite.offline.names import (
     added_set,
     added_sets,
     check_name,
-    known_set,
     known_sets,
+    ogbench_set,
     recipes,
 )
 
@@ -58,8 +59,8 @@ def ogbench_root() -> Path:
 def locate(name: str) -> Located:
     """Say where a data set is, or would be.
 
-    A path is what begins with a slash, a dot or a tilde or ends in .hdf5, .h5 or .npz; anything else is an id, or,
-    where no id of that name is known, a folder below the working folder.
+    A path is what begins with a slash, a dot or a tilde or ends in .hdf5, .h5 or .npz; anything else is an
+    id, or, where no id of that name is known, a folder below the working folder.
 
     Raises:
         ConfigError: no such file, folder or id; a name that could leave the data folder.
@@ -72,18 +73,16 @@ def locate(name: str) -> Located:
             raise unknown_name("a data set (there is no such file)", name, _beside(path), f"ls {path.parent}")
         return Located(path, _by_file_name(path))
     check_name(name)
-    known = known_set(name)
+    if (recorded := find_recordings(name)) is not None:
+        task = recorded._replace(kind="", task=recorded.task or DEFAULT_TASK)
+        file = ogbench_set(recorded)
+        return Located(inside(ogbench_root(), file.file_name), file, task.env_id)
+    known = known_sets().get(name)
     if name in added_sets():
         added = added_set(name)
         if isinstance(added, Path):
             return Located(added, None)
         known = added
-    if (recorded := find_recordings(name)) is not None:
-        assert known is not None
-        task = recorded.task or DEFAULT_TASK
-        return Located(
-            inside(ogbench_root(), known.file_name), known, recorded._replace(kind="", task=task).env_id
-        )
     if known is not None and known.layout in FLAT_ROOTS:
         return Located(inside(FLAT_ROOTS[known.layout](), known.file_name), known)
     path = inside(minari_root(), name)

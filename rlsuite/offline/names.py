@@ -153,16 +153,15 @@ def recipe(name: str) -> Recipe:
     return known[name]
 
 
-def known_set(name: str) -> KnownSet | None:
-    """Return the data set of an id, of any of OGBench's tasks its recordings; None where there is none.
-
-    Raises:
-        ConfigError: an id of OGBench's that there is not.
-    """
-    recorded = find_recordings(name)
-    if recorded is None:
-        return known_sets().get(name)
-    return known_sets().get(recorded._replace(task=None).dataset) or _ogbench_set(recorded)
+def ogbench_set(name: Name) -> KnownSet:
+    """Return the recordings of an environment of OGBench, the same for all of its tasks."""
+    plain = name._replace(task=None)
+    return KnownSet(
+        name=plain.dataset,
+        layout=FAMILY,
+        env=plain._replace(kind="", task=ogbench_names.DEFAULT_TASK).env_id,
+        url=f"{OGBENCH_SERVER}/{plain.recordings}.npz",
+    )
 
 
 def dataset_names() -> list[tuple[str, str]]:
@@ -304,17 +303,7 @@ def _minari() -> list[KnownSet]:
 
 
 def _ogbench() -> list[KnownSet]:
-    return [_ogbench_set(Name(env, kind)) for env, kinds in ENVS.items() for kind in kinds]
-
-
-def _ogbench_set(name: Name) -> KnownSet:
-    plain = name._replace(task=None)
-    return KnownSet(
-        name=plain.dataset,
-        layout=FAMILY,
-        env=plain._replace(kind="", task=ogbench_names.DEFAULT_TASK).env_id,
-        url=f"{OGBENCH_SERVER}/{plain.recordings}.npz",
-    )
+    return [ogbench_set(Name(env, kind)) for env, kinds in ENVS.items() for kind in kinds]
 
 
 def _ogbench_recipes() -> list[tuple[str, str, str]]:
@@ -342,8 +331,8 @@ def _no_recipe(name: str) -> str:
         return ""
     if wanted.env.startswith(("antmaze", "antsoccer", "humanoidmaze")):
         return (
-            f"{name} cannot be made here: OGBench recorded it with a trained walker that its package does not "
-            f"bring; fetch {_ogbench_set(wanted).url}, or make a set of pointmaze, cube, scene or puzzle"
+            f"{name} cannot be made here: OGBench recorded it with a trained walker that its package does "
+            f"not bring; fetch {ogbench_set(wanted).url}, or make a set of pointmaze, cube, scene or puzzle"
         )
     return f"{name} is one file for all tasks: rlsuite data make {FAMILY}/{wanted.env}-{wanted.kind}"
 

@@ -1,10 +1,11 @@
 """OGBench's files: states of whole recordings in one .npz, rewards from the task that a run is to learn.
 
-A recording of T transitions has T + 1 rows; its last one is a terminal, whose action leads nowhere. Files have
-no rewards: OGBench (Park et al. 2024, arXiv 2410.20092) computes them, and masks, from the states of the
+A recording of T transitions has T + 1 rows; its last one is a terminal, whose action leads nowhere. Files
+have no rewards: OGBench (Park et al. 2024, arXiv 2410.20092) computes them, and masks, from the states of the
 simulation for one of an environment's five tasks, and so do we, with its own function. A mask of 0 says that
-the task is solved in the row's state, from where its environment terminates: `terminated` = 1 - mask, wherever
-it stands; recordings go on after it. A recording's end is `truncated`, and alone begins a new episode.
+the task is solved in the row's state, from where its environment terminates: `terminated` = 1 - mask,
+wherever it stands; recordings go on after it. A recording's end is `truncated`, and alone begins another
+episode.
 
 Legend: R rows of the file, N transitions, O observation, A action.
 """
@@ -118,8 +119,8 @@ def task_of(recorded: Name, env: str | None) -> Name:
     asked = ogbench_names.parse(rest)
     if asked.task is None:
         raise ConfigError(
-            f"{env} draws another goal for every episode, and the rewards of these data are of one task: name "
-            f"it, --env {asked._replace(task=1).env_id}"
+            f"{env} draws another goal for every episode, and the rewards of these data are of one task: "
+            f"name it, --env {asked._replace(task=1).env_id}"
         )
     if asked.env != recorded.env:
         raise ConfigError(f"data of {recorded.env} have no rewards of {env}: take one of its own tasks")

@@ -169,7 +169,7 @@ def returns_to_go(
 
 
 def tries(data: OfflineData) -> Tensor:
-    """Return the episodes, cut behind every transition that terminated, int64 `[E', 2]`; see `OfflineData`."""
+    """Return the episodes, cut behind every transition that terminated, int64 `[E', 2]`."""
     ends = data.rows["next", "terminated"].squeeze(-1).nonzero().squeeze(-1) + 1
     edges = torch.cat([data.episodes.flatten(), ends]).unique()
     return torch.stack([edges[:-1], edges[1:]], -1)

@@ -57,8 +57,8 @@ def test_an_episode_depends_on_its_seed_alone(make, env_id):
 
     def played(before: int) -> np.ndarray:
         env = make(f"ogbench:{env_id}", 1, seed=7)
-        np.random.seed(before)  # noqa: NPY002
-        np.random.random(before)  # noqa: NPY002
+        np.random.seed(before)
+        np.random.random(before)
         seen = [env.reset_arrays()]
         seen += [env.step_arrays(action).observation for action in actions]
         env.close()
@@ -70,12 +70,12 @@ def test_an_episode_depends_on_its_seed_alone(make, env_id):
 
 
 def test_the_global_generator_is_left_as_it_was(make):
-    np.random.seed(3)  # noqa: NPY002
+    np.random.seed(3)
     expected = np.random.RandomState(3).random(4)
     env = make("ogbench:pointmaze-medium-v0", 2, seed=0)
     env.reset_arrays()
     env.step_arrays(np.zeros((2, 2)))
-    assert np.array_equal(np.random.random(4), expected)  # noqa: NPY002
+    assert np.array_equal(np.random.random(4), expected)
 
 
 def test_a_single_task_pays_minus_one_until_solved_and_ends_there(make):

@@ -10,7 +10,8 @@ from rlsuite.envs.ogbench_names import Name
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.load import environment_of, load_dataset
 from rlsuite.offline.names import recipe
-from rlsuite.offline.ogbench_make import ArmBehaviour, MazeBehaviour, Plan, make, plan_of, visible
+from rlsuite.offline.ogbench_make import make
+from rlsuite.offline.ogbench_record import ArmBehaviour, MazeBehaviour, Plan, plan_of, visible
 from rlsuite.offline.transforms import DataOptions, transformed
 from rlsuite.training.offline import windows
 
@@ -73,8 +74,12 @@ def test_the_tasks_of_ids_files_and_environments(here):
         goals[task] = by_id.rows["next", "reward"]
     assert not torch.equal(goals[1], goals[5])
     file = str(here / "pointmaze-medium-navigate-v0.npz")
-    assert environment_of(file) == environment_of(f"{NAVIGATE}-v0") == "ogbench:pointmaze-medium-singletask-v0"
-    assert torch.equal(load_dataset(file, env="none").rows["next", "reward"], goals[1])  # the default task is 1
+    assert (
+        environment_of(file) == environment_of(f"{NAVIGATE}-v0") == "ogbench:pointmaze-medium-singletask-v0"
+    )
+    assert torch.equal(
+        load_dataset(file, env="none").rows["next", "reward"], goals[1]
+    )  # the default task is 1
     with pytest.raises(ConfigError, match="draws another goal for every episode"):
         load_dataset(file, env="ogbench:pointmaze-medium-v0")
     with pytest.raises(ConfigError, match="data of pointmaze-medium have no rewards of ogbench:cube-single"):
@@ -163,7 +168,13 @@ def test_the_number_of_processes_and_a_break_change_nothing(tmp_path, recorded, 
 def short(env: str, kind: str, rows: int) -> Plan:
     plan = plan_of(recipe(f"ogbench/{env}-{kind}"), 1, 0)
     return Plan(
-        env=env, kind=kind, episodes=1, rows=rows, noise=plan.noise, random_actions=plan.random_actions, seed=0
+        env=env,
+        kind=kind,
+        episodes=1,
+        rows=rows,
+        noise=plan.noise,
+        random_actions=plan.random_actions,
+        seed=0,
     )
 
 
@@ -196,7 +207,9 @@ def test_a_stitching_episode_ends_near_four_cells_away_and_exploring_holds_a_dir
     assert np.abs(actions).max() == 1.0
 
 
-@pytest.mark.parametrize(("env", "kind"), [("cube-single", "play"), ("puzzle-3x3", "noisy"), ("scene", "play")])
+@pytest.mark.parametrize(
+    ("env", "kind"), [("cube-single", "play"), ("puzzle-3x3", "noisy"), ("scene", "play")]
+)
 def test_an_arm_pursues_its_targets(env, kind):
     """Its oracle moves something: a cube, a button, a drawer or a window; the same for the same number."""
     behaviour = ArmBehaviour(short(env, kind, 110))
@@ -222,7 +235,10 @@ def test_scenes_cube_is_visible_or_in_the_drawer():
     ("name", "message"),
     [
         ("ogbench/antmaze-medium-navigate", "trained walker that its package does not bring"),
-        ("ogbench/cube-single-play-singletask-task1-v0", "one file for all tasks: .* ogbench/cube-single-play"),
+        (
+            "ogbench/cube-single-play-singletask-task1-v0",
+            "one file for all tasks: .* ogbench/cube-single-play",
+        ),
         ("ogbench/cube-single-navigate", "is not a data set that can be made"),
     ],
 )
@@ -236,7 +252,14 @@ def test_an_id_without_a_task_is_five_rows_and_their_mean():
     assert names == tuple(f"{NAVIGATE}-singletask-task{task}-v0" for task in range(1, 6))
     assert tasks_in(names[0]) == (names[0],)
     assert tasks_in("hopper-medium-v2") == ("hopper-medium-v2",)
-    facts = {"data": "made here", "agent": "bc", "preset": "default", "updates": 9, "seeds": 1, "episodes": 50}
+    facts = {
+        "data": "made here",
+        "agent": "bc",
+        "preset": "default",
+        "updates": 9,
+        "seeds": 1,
+        "episodes": 50,
+    }
     rows = [
         {
             "dataset": name.replace("/", "-"),
