@@ -43,7 +43,7 @@ class MBRCSLArgs:
     """Episodes that every last policy plays."""
     plans: AtLeastOne = 20
     """Kept roll-outs of each MBRCSL that are played in the real maze."""
-    others: AtLeastOne = 10_000
+    others: AtLeastOne = 5_000
     """Updates of BC and IQL."""
     runs: Path = Path("runs/mbrcsl")
     """Where the runs lie; those that are finished there are not trained again."""

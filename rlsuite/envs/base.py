@@ -550,7 +550,8 @@ class VectorEnv(EnvBase):
     def step_mdp(self, next_tensordict: TensorDictBase) -> TensorDictBase:
         """Return the row that the next step starts from: TorchRL's `step_mdp` for our flat keys.
 
-        What `next` holds but the reward, and what a policy or the caller carries at the root.
+        What `next` holds but the reward, and what a policy or the caller carries at the root; the reward,
+        too, where that carries a `last_reward`.
         """
         next_td = next_tensordict.get("next", None)
         if next_td is None or next_tensordict.batch_size != self.batch_size:
@@ -558,7 +559,9 @@ class VectorEnv(EnvBase):
         values = dict(next_tensordict.items())
         del values["next"]
         values.update(next_td.items())
-        values.pop("reward", None)
+        reward = values.pop("reward", None)
+        if "last_reward" in values:  # a policy carries it that is to be told
+            values["last_reward"] = reward
         if not all(isinstance(value, Tensor) for value in values.values()):
             return super().step_mdp(next_tensordict)
         return self._row(values)

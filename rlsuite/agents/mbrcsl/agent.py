@@ -254,7 +254,7 @@ class MBRCSL(StagedAgent):
         """Keep imagined roll-outs that bring more than the data; those of a checkpoint are there already.
 
         Raises:
-            DataError: all imagined rewards are infinite.
+            DataError: a seed has no roll-out that stays with the data, or none of finite rewards.
         """
         config, bar = self.config, bar_of(data, self.config.bar)
         if int(self.plans.min()) > 0:
@@ -284,7 +284,11 @@ class MBRCSL(StagedAgent):
     def _keep(self, seed: int, kept: RollOuts) -> None:
         """Write down what a seed's clone learns from, the moments of its inputs, and what it will ask for."""
         if not len(kept.reward):
-            raise DataError("imagined rewards are not finite: the models have not learnt these data")
+            raise DataError(
+                "every imagined roll-out of the last round left what was recorded: train models and "
+                "behaviour longer, or keep such roll-outs, too, in a run --from this one with --stages clone "
+                "--agent.leaves-data"
+            )
         wanted = returns_to_go(kept.reward)
         asked = torch.cat((kept.observation, wanted.unsqueeze(-1)), -1).flatten(0, 1)
         std, mean = torch.std_mean(asked, 0, correction=0)

@@ -72,8 +72,8 @@ class MBRCSLConfig(OptimizerConfig):
     """Quantile of the recorded returns that a kept roll-out is above; 1 is the best of them."""
 
     leaves_data: bool = False
-    """Keep roll-outs that leave the range of the recorded observations, and rewards as the models draw them, as
-    the authors' code does. Ours drops the first and cuts the second to the recorded range."""
+    """Keep roll-outs that leave the range of the recorded observations, and rewards as the models draw them,
+    as the authors' code does. Our default drops the first and cuts the second to the recorded range."""
 
     hidden: Widths = (1024, 1024)
     """Widths of the clone's hidden layers."""
