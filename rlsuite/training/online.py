@@ -234,7 +234,7 @@ def warmup_action(run: OnlineRun) -> Tensor:
 def env_metrics(run: OnlineRun) -> list[dict[str, float]]:
     """Return what the envs and the replay have to log, for every seed."""
     transitions = ranks.count(len(run.replay)) // len(run.seeds)
-    shared = {"env/nan_resets": ranks.count(run.env.nan_resets), "replay/rows": transitions}
+    shared: dict[str, float] = {"env/nan_resets": ranks.count(run.env.nan_resets), "replay/rows": transitions}
     if (new := run.replay.new_share) is not None:
         shared["replay/new_share"] = new
     pairs = zip(run.episodes.take(), run.episodes.regrets(run.reference), strict=True)
