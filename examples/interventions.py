@@ -4,8 +4,8 @@
     python examples/interventions.py --out runs/interventions --expert runs/expert
 
 Without an expert's run the helper is `Upright`, a controller written below: put your own device in its place.
-The agent never sees the task's reward: it is -1 where an intervention begins and 0 elsewhere (RLIF, Luo et al.
-2024, arXiv 2311.12996), so that it learns to act in a way that nobody has to interrupt.
+The agent never sees the task's reward: it is -1 where an intervention begins and 0 elsewhere (RLIF, Luo et
+al. 2024, arXiv 2311.12996), so that it learns to act in a way that nobody has to interrupt.
 """
 
 import argparse

@@ -266,6 +266,8 @@ class FamO2OLoss(IQLLoss):
         balance: observation -> Gaussian before the tanh, of one number.
     """
 
+    config: FamO2OConfig
+
     def __init__(
         self,
         actor: UnsquashedActor | DeterministicActor,

@@ -139,8 +139,13 @@ def reward_transform(name: RewardTransform, data: OfflineData) -> Callable[[Tens
     if name == "none":
         return None
     if name != "locomotion":
-        changes = {"antmaze": antmaze_reward, "antmaze10": centred_reward, "antmaze100": scaled_reward}
-        return {**changes, "zero": torch.zeros_like}[name]
+        changes: dict[str, Callable[[Tensor], Tensor]] = {
+            "antmaze": antmaze_reward,
+            "antmaze10": centred_reward,
+            "antmaze100": scaled_reward,
+            "zero": torch.zeros_like,
+        }
+        return changes[name]
     returns = data.returns()
     try:
         locomotion_reward(torch.zeros(()), returns)

@@ -159,6 +159,20 @@ def vector_step(run: OnlineRun, recorder: Recorder | None) -> None:
         needed = check_memory(run, step_td(observation, action, result))
         if recorder is not None:
             recorder.note(f"replay: {run.replay.capacity:,} rows, {needed / 2**20:.0f} MiB on {run.device}")
+    task_reward = result.reward if run.reward is None else run.reward(result.reward)
+
+    def keep(reward: Tensor, next_observation: Tensor) -> None:
+        """Store the transitions with what is learnt from as their reward."""
+        if (scale := run.agent.reward_scale) is not None:
+            run.td.set("carried_return", scale.observe(reward, done, run.td.get("carried_return", None)))
+        flags = (result.terminated, truncated, done, result.valid)
+        run.replay.extend_arrays(observation, action, reward, next_observation, *flags)
+
+    next_observation = result.observation
+    if run.take_over is None:
+        keep(task_reward, next_observation)
+    else:  # the reward is known when the next step is decided, at observations after the reset
+        next_observation = next_observation.clone()
     # A device is not asked whether an episode ended: that would wait for it.
     resets = run.device.type != "cpu" or bool(done.any())
     run.td.set("observation", env.reset_tensors(done) if resets else result.observation)
@@ -166,21 +180,9 @@ def vector_step(run: OnlineRun, recorder: Recorder | None) -> None:
         count = run.td.get("step_count") + 1
         run.td.set("step_count", count.masked_fill(done.unsqueeze(-1), 0))
     run.clock.env_steps += run.config.num_envs
-    reward = learnt_reward(run, result.reward, done)
-    if (scale := run.agent.reward_scale) is not None:
-        run.td.set("carried_return", scale.observe(reward, done, run.td.get("carried_return", None)))
-    run.replay.extend_arrays(
-        observation, action, reward, result.observation, result.terminated, truncated, done, result.valid
-    )
-
-
-def learnt_reward(run: OnlineRun, reward: Tensor, done: Tensor) -> Tensor:
-    """Return what is learnt from rewards `[num_envs]` of the last step; who acts next is decided here."""
-    task_reward = reward if run.reward is None else run.reward(reward)
-    if run.take_over is None:
-        return task_reward
-    begins = run.take_over.decide(run.td.get("observation"), proposed_action(run), done)
-    return run.take_over.reward(task_reward, begins, done)
+    if run.take_over is not None:
+        begins = run.take_over.decide(run.td.get("observation"), proposed_action(run), done)
+        keep(run.take_over.reward(task_reward, begins, done), next_observation)
 
 
 def next_action(run: OnlineRun) -> Tensor:
