@@ -1,8 +1,8 @@
 """Find data sets on disk from `--dataset FILE | FOLDER | ID`.
 
 Ids are looked up under MINARI_DATASETS_PATH (by default .minari/datasets in the home folder),
-D4RL_DATASET_DIR (.d4rl/datasets) and OGBENCH_DATASET_DIR (.ogbench/data), where those packages look. A name is
-checked before any file is touched.
+D4RL_DATASET_DIR (.d4rl/datasets) and OGBENCH_DATASET_DIR (.ogbench/data), where those packages look. A name
+is checked before any file is touched.
 """
 
 import os
