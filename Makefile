@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
-demo: setup ## train DSAC-T on HalfCheetah for about three minutes (preset demo)
+demo: setup ## train DSAC-T on HalfCheetah for about four minutes (preset demo)
 	$(BIN)/rlsuite train dsac_t --env HalfCheetah --preset demo --out runs/demo-$$(date -u +%Y%m%dT%H%M%SZ)
 
 # One process a core; the tests of a file stay together, because their fixtures do. Those that start a Ray cluster

@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from ldcq_helpers import SPACES, rows, source
+from ldcq_helpers import rows, source
+from mbrcsl_helpers import TINY, replay, small, trained
 from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from training.test_offline_training import QUICK
@@ -19,7 +20,6 @@ from rlsuite.agents.mbrcsl.imagine import RollOuts, Selection, bar_of, returns_t
 from rlsuite.blocks.noise import Noise
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError, DataError
-from rlsuite.replay.windows import WindowReplay
 from rlsuite.runs.config import OfflineConfig
 from rlsuite.runs.mapping import RunConfig, config_to_dict
 from rlsuite.runs.runfolder import RunFolder
@@ -27,45 +27,9 @@ from rlsuite.training import state
 from rlsuite.training.savedrun import agent_digest, load_agent
 from rlsuite.training.start import train
 
-TINY = {
-    "dynamics_hidden": (8,),
-    "members": 3,
-    "elites": 2,
-    "look_every": 3,
-    "widths": (8, 4),
-    "features": 8,
-    "diffusion_steps": 3,
-    "horizon": 4,
-    "imagined": 6,
-    "rounds": 2,
-    "kept": 5,
-    "leaves_data": True,
-    "hidden": (8,),
-    "dynamics_updates": 7,
-    "behaviour_updates": 5,
-    "clone_updates": 6,
-}
-
 
 def t(*values):
     return torch.tensor(values)
-
-
-def small(lead=(), seed=0, **fields):
-    generators = make_generators(tuple(seed + k for k in range(lead[0])) if lead else seed)
-    return MBRCSL(SPACES, MBRCSLConfig(**{**TINY, **fields}), generators, lead=lead)
-
-
-def replay(lead=(), seed=1, batch_size=8):
-    return WindowReplay(*rows(), horizon=1, batch_size=batch_size, generator=source(seed, lead))
-
-
-def trained(agent, data, updates):
-    for _ in range(updates):
-        agent.prepare(data)
-        metrics = agent.update(data.sample())
-        assert all(value.isfinite().all() and value.shape == agent.lead for value in metrics.values())
-    return agent
 
 
 def test_returns_to_go_by_hand():

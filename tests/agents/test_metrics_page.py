@@ -5,6 +5,7 @@ from pathlib import Path
 
 import helpers
 import ldcq_helpers
+import mbrcsl_helpers
 import pytest
 import whole_runs as runs
 
@@ -52,6 +53,11 @@ def logged(tmp_path_factory):
     """Keys of every agent's updates by agent, and of whole runs."""
     staged = ldcq_helpers.learn(ldcq_helpers.small_ldcq(), ldcq_helpers.windows(), 10)
     by_agent = {"ldcq": {key for line in staged for key in line} - {"priority"}}  # that is the replay's
+    agent, data, keys = mbrcsl_helpers.small(), mbrcsl_helpers.replay(), set()
+    for _ in range(agent.config.updates):
+        agent.prepare(data)
+        keys |= agent.update(data.sample()).keys()
+    by_agent["mbrcsl"] = keys
     for name in helpers.NAMES:
         agent = helpers.small_agent(name, **FIELDS.get(name, {}))
         by_agent[name] = {key for seed in range(3) for key in agent.update(helpers.random_batch(seed=seed))}
