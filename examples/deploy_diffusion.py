@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from rlsuite.agents.ldcq.diffusion import Denoiser, implied_noise, make_schedule, noised
 from rlsuite.blocks.deployment import Parent, Predict, Step, composed, real_time_plans
+from rlsuite.blocks.diffusion import Denoiser, implied_noise, make_schedule, noised
 from rlsuite.envs.make import make_env
 from rlsuite.offline.stitch import ENV, SHORTCUT, Waypoints, walk
 

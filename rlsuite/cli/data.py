@@ -47,8 +47,8 @@ class MakeArgs:
     name: conf.Positional[str]
     """What to make: pointmaze/umaze, hopper/medium, ...; rlsuite list datasets shows all."""
     steps: Annotated[int | None, Bounds(1)] = None
-    """Env steps; by default 1,000,000 (stitch: 20,000; pointmaze/mbrcsl: 200,000; ogbench: the original's), or
-    all there are of a replay or a mixture."""
+    """Env steps; by default 1,000,000 (stitch 20,000, pointmaze/mbrcsl 200,000, ogbench as OGBench), or all
+    there are of a replay or a mixture."""
     out: Path | None = None
     """Data root; by default MINARI_DATASETS_PATH or OGBENCH_DATASET_DIR, else a folder in the home folder."""
     seed: int = 0

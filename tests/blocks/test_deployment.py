@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rlsuite.agents.ldcq.diffusion import Denoiser, ancestral, implied_noise, make_schedule
 from rlsuite.blocks.deployment import Parent, composed, real_time_plans, shifted
+from rlsuite.blocks.diffusion import Denoiser, ancestral, implied_noise, make_schedule
 
 NEW, OLD = torch.tensor([True]), torch.tensor([False])
 
