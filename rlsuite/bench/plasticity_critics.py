@@ -49,8 +49,7 @@ PAGE = HelpPage(
     required=("data",),
     examples=(
         "rlsuite bench plasticity-critics --data rlsuite/pointmaze/medium-v0 --seeds 3",
-        "rlsuite bench plasticity-critics --data rlsuite/pointmaze/medium-v0 --critics twin,floq_4 "
-        "--ratios 1,4 --steps 500 --width 32",
+        "rlsuite bench plasticity-critics --data DATA --critics twin,floq_4 --ratios 1,4 --steps 500",
     ),
 )
 
