@@ -115,7 +115,7 @@ def actor_value_loss(q: Tensor, normalize: bool) -> Tensor:
 def policy_losses(
     flow: Flow, actor: Actor, critic: Critic, batch: Batch, config: FQLConfig, noise: Noise
 ) -> PolicyLosses:
-    """Return the losses of flow and one-step policy (equations 6 to 8 of the paper).
+    """Return the losses of flow and one-step policy.
 
     The one-step policy's noise is the same in its distance and its value; only its value sees the bounds.
 

@@ -31,7 +31,7 @@ class Integrates(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What was found in one critic.
+    """What one critic has left.
 
     Attributes:
         inactive_by_gradient: share of hidden units at or below a hundredth of their layer's mean gradient;
@@ -73,13 +73,13 @@ def share(agent: Agent, name: str, config: Any, batch: TensorDictBase) -> float:
         plugin = plugin_class(name)(config, agent, None)
     except ConfigError:
         return math.nan
-    found: dict[str, Tensor] = {}
+    shares: dict[str, Tensor] = {}
     for _ in range(max(agent.period, 1)):
         agent.update(batch)
-        found |= plugin.after_update(agent)
+        shares |= plugin.after_update(agent)
     for reset in plugin.resets.values():  # type: ignore[attr-defined]
         reset.detach()
-    return next(iter(found.values())).mean().item() if found else math.nan
+    return next(iter(shares.values())).mean().item() if shares else math.nan
 
 
 def features(agent: Agent, part: str, batch: TensorDictBase) -> Tensor:

@@ -49,8 +49,7 @@ PAGE = HelpPage(
     required=("data",),
     examples=(
         "rlsuite bench plasticity-critics --data rlsuite/pointmaze/medium-v0 --seeds 3",
-        "rlsuite bench plasticity-critics --data rlsuite/pointmaze/medium-v0 --critics twin,floq_4 "
-        "--ratios 1,4 --steps 500 --width 32",
+        "rlsuite bench plasticity-critics --data DATA --critics twin,floq_4 --ratios 1,4 --steps 500",
     ),
 )
 
@@ -153,15 +152,15 @@ class PlasticityCriticsArgs(LaunchFlags):
 
 def ratios_of(text: str) -> list[float]:
     """Return the update ratios of a list; ConfigError for what is no number above 0."""
-    found = []
+    ratios = []
     for word in names(text):
         try:
-            found.append(float(word))
+            ratios.append(float(word))
         except ValueError:
-            found.append(math.nan)
-        if not 0 < found[-1] < math.inf:
+            ratios.append(math.nan)
+        if not 0 < ratios[-1] < math.inf:
             raise ConfigError(f'ratios: "{word}" is no number above 0')
-    return found
+    return ratios
 
 
 class Sized(NamedTuple):
@@ -231,11 +230,11 @@ def words_of(
     args: PlasticityCriticsArgs, env: str, critic: str, width: int, ratio: float, seed: int
 ) -> list[str]:
     """Return the words after `rlsuite train AGENT` of one run."""
-    kind, steps = CRITICS[critic], str(args.steps)
-    if kind.agent in ("fql", "floq"):  # agents of recorded data: they go online at once
-        words = ["--dataset", args.data, "--steps", "0", "--then-online", steps]
+    spec, steps = CRITICS[critic], str(args.steps)
+    if spec.agent in ("fql", "floq"):  # agents of recorded data: they go online at once
+        line = ["--dataset", args.data, "--steps", "0", "--then-online", steps]
     else:
-        words = ["--prior-data", args.data, "--steps", steps]
+        line = ["--prior-data", args.data, "--steps", steps]
     given: dict[str, Any] = {
         "env": env,
         "offline-share": args.offline_share,
@@ -249,10 +248,10 @@ def words_of(
         "seed": seed,
     }
     for name, value in given.items():
-        words += [f"--{name}", str(value)]
-    for name, value in {**dict.fromkeys(kind.asked, args.width), kind.sized: width}.items():
-        words += [f"--agent.{name.replace('_', '-')}", str(value), str(value)]
-    return [*words, *kind.flags]
+        line += [f"--{name}", str(value)]
+    for name, value in {**dict.fromkeys(spec.asked, args.width), spec.sized: width}.items():
+        line += [f"--agent.{name.replace('_', '-')}", str(value), str(value)]
+    return [*line, *spec.flags]
 
 
 def spaces_here(plan: RunPlan) -> Spaces:
@@ -265,37 +264,37 @@ def spaces_here(plan: RunPlan) -> Spaces:
         env.close()
 
 
-def sized(plan: RunPlan, kind: Critic, spaces: Spaces, width: int) -> Sized:
+def sized(plan: RunPlan, spec: Critic, spaces: Spaces, width: int) -> Sized:
     """Return how many parameters an agent's networks have when its critic has that width."""
-    config = dataclasses.replace(plan.config.agent, **{kind.sized: (width, width)})
+    config = dataclasses.replace(plan.config.agent, **{spec.sized: (width, width)})
     agent: Agent = plan.agent_class(spaces, config, make_generators(0))
 
     def count(part: str) -> int:
         return sum(p.numel() for p in getattr(agent, part).parameters())
 
-    return Sized(width, count(kind.part), count("actor"))
+    return Sized(width, count(spec.part), count("actor"))
 
 
-def fitting(plan: RunPlan, kind: Critic, spaces: Spaces, budget: int) -> Sized:
+def fitting(plan: RunPlan, spec: Critic, spaces: Spaces, budget: int) -> Sized:
     """Return the width whose number of parameters is nearest to `budget`, by bisection.
 
     Raises:
         ConfigError: even the narrowest is larger than twice that.
     """
     low, high = 2, 4  # the first is too small, or the smallest there is
-    while sized(plan, kind, spaces, high).parameters < budget:  # wide networks take long to make
+    while sized(plan, spec, spaces, high).parameters < budget:  # wide networks take long to make
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        if sized(plan, kind, spaces, middle).parameters < budget:
+        if sized(plan, spec, spaces, middle).parameters < budget:
             low = middle
         else:
             high = middle
-    ends = (sized(plan, kind, spaces, width) for width in (low, high))
+    ends = (sized(plan, spec, spaces, width) for width in (low, high))
     best = min(ends, key=lambda each: abs(each.parameters - budget))
     if best.parameters > 2 * budget:
         raise ConfigError(
-            f"{kind.agent}'s smallest critic has {best.parameters:,} parameters, twin critics of this width "
+            f"{spec.agent}'s smallest critic has {best.parameters:,} parameters, twin critics of this width "
             f"{budget:,}: raise --width"
         )
     return best
@@ -306,22 +305,22 @@ def row_of(args: PlasticityCriticsArgs, name: str, run: Planned) -> dict[str, An
     (candidate,) = candidates_of(args.out / name, "last")
     train: Any = run.plan.config.train
     batch = probe_batch(args.data, tuple(train.observation_keys), train.reward, args.probe_rows)
-    found = probe(candidate.agent, CRITICS[run.critic].part, batch)
+    probed = probe(candidate.agent, CRITICS[run.critic].part, batch)
     returns = [entry["return_mean"] for entry in evaluations(args.out / name)]
     updates = int((args.steps - args.warmup_steps) * run.ratio)
     facts = (run.critic, run.plan.config.agent_name, run.ratio, run.seed, args.steps, updates, *run.sized)
-    measured = (returns[-1], statistics.fmean(returns), *shown(found))
+    measured = (returns[-1], statistics.fmean(returns), *shown(probed))
     return dict(zip(TABLE_COLUMNS, (*facts, *measured), strict=True))
 
 
-def shown(found: Probe) -> tuple[float | str, ...]:
+def shown(probed: Probe) -> tuple[float | str, ...]:
     """Return a probe's numbers as cells; step errors as words, apart by spaces."""
-    steps = " ".join(f"{error:.4g}" for error in found.step_errors)
+    steps = " ".join(f"{error:.4g}" for error in probed.step_errors)
     return (
-        found.inactive_by_gradient,
-        found.inactive_by_activation,
-        found.feature_rank,
-        found.td_error,
+        probed.inactive_by_gradient,
+        probed.inactive_by_activation,
+        probed.feature_rank,
+        probed.td_error,
         steps,
     )
 

@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
 def benchmark_of(name: str) -> tuple[Any, Any]:
     """Return the module of a benchmark and the dataclass of its flags: `a-b` has `ABArgs` of `a_b.py`."""
     module = importlib.import_module(f"rlsuite.bench.{name.replace('-', '_')}")
-    return module, getattr(module, f"{name.title().replace('-', '')}Args")
+    return module, getattr(module, "".join(map(str.capitalize, name.split("-"))) + "Args")
 
 
 def split_extra(args: Sequence[str]) -> tuple[list[str], list[str]]:

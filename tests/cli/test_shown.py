@@ -19,7 +19,7 @@ from shown_commands import PAGES, ROOT, anchors, links, rlsuite_words, shown_com
 
 from rlsuite import extensions, registry
 from rlsuite.cli import data
-from rlsuite.cli.bench import split_extra
+from rlsuite.cli.bench import benchmark_of, split_extra
 from rlsuite.command import arguments
 from rlsuite.command.train import parse_train
 from rlsuite.errors import ConfigError
@@ -62,9 +62,8 @@ def parsed(words):
         return line
     if command in ("bench", "choose", "sweep"):
         rest, extra = split_extra(rest)
-        name = rest.pop(0) if command == "bench" else command
-        module = importlib.import_module(f"rlsuite.bench.{name}")
-        return arguments.parse(getattr(module, f"{name.capitalize()}Args"), rest, prog="rlsuite bench"), extra
+        _, cls = benchmark_of(rest.pop(0) if command == "bench" else command)
+        return arguments.parse(cls, rest, prog="rlsuite bench"), extra
     module = importlib.import_module(f"rlsuite.cli.{command}")
     if command == "branch":
         rest, changes = module.split_changes(rest)
