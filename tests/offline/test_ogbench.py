@@ -6,6 +6,7 @@ import torch
 
 from rlsuite.agents.base import WindowShape
 from rlsuite.bench.ogbench import over_tasks, tasks_in
+from rlsuite.cli.main import main
 from rlsuite.envs.ogbench_names import Name
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.load import environment_of, load_dataset
@@ -13,6 +14,8 @@ from rlsuite.offline.names import recipe
 from rlsuite.offline.ogbench_make import make
 from rlsuite.offline.ogbench_record import ArmBehaviour, MazeBehaviour, Plan, plan_of, visible
 from rlsuite.offline.transforms import DataOptions, transformed
+from rlsuite.runs.metrics import read_metrics
+from rlsuite.runs.runfolder import RunFolder
 from rlsuite.training.offline import windows
 
 NAVIGATE = "ogbench/pointmaze-medium-navigate"
@@ -163,6 +166,18 @@ def test_the_number_of_processes_and_a_break_change_nothing(tmp_path, recorded, 
     ]
     with pytest.raises(ConfigError, match="exists already"):
         make(plan, chosen, tmp_path)
+
+
+def test_a_run_is_scored_by_success(here, tmp_path):
+    """By id alone it is evaluated on the default task; its return of -5 is no score."""
+    words = f"train bc --dataset {NAVIGATE}-v0 --steps 2 --eval-every 2 --eval-episodes 3 --threads 1"
+    words += f" --batch-size 8 --compile off --env-option max_episode_steps=5 --out {tmp_path / 'run'}"
+    assert main(words.split()) == 0
+    (last,) = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "eval/score" in line]
+    assert (last["eval/return_mean"], last["eval/success"], last["eval/score"]) == (-5.0, 0.0, 0.0)
+    assert (
+        RunFolder.open(tmp_path / "run").config()["train"]["env"] == "ogbench:pointmaze-medium-singletask-v0"
+    )
 
 
 def short(env: str, kind: str, rows: int) -> Plan:
