@@ -125,9 +125,7 @@ def main(args: ChooseArgs) -> int:
         raise ConfigError(
             "the runs see different parts of the observation (--observation-keys): choose apart"
         )
-    envs = {
-        candidate.saved.config.train.env for candidate in candidates
-    }  # of OGBench's data it says the task
+    envs = {candidate.saved.config.train.env for candidate in candidates}  # says the task of OGBench's
     env = next(iter(envs)) if len(envs) == 1 else None
     data = load_dataset(args.dataset, dictionary_keys=next(iter(keys)) or None, env=env)
     check_sizes(candidates, data)

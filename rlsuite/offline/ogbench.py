@@ -75,7 +75,9 @@ def _read(file: Any, path: Path, env: str | None) -> OfflineData:
         parts=(Part("observation", observations.shape[1]),),
         source=path,
         layout=LAYOUT,
-        name=chosen._replace(kind=recorded.kind).dataset if recorded.kind else path.stem,
+        name=chosen._replace(dataset_type=recorded.dataset_type).dataset
+        if recorded.dataset_type
+        else path.stem,
         env=chosen.env_id,
         reference=SUCCESS,
         metadata=metadata if metadata[RECIPE_KEY] else {},
@@ -174,7 +176,7 @@ def _column(file: Any, key: str, path: Path, axes: int) -> np.ndarray:
         column: np.ndarray = file[key]
     except (OSError, ValueError, BadZipFile, EOFError) as error:
         raise DataError(f"{path}: {key}: {error}") from error
-    if column.ndim != axes or column.dtype.kind not in "fbiu":
+    if column.ndim != axes or column.dtype.dataset_type not in "fbiu":
         raise DataError(f"{path}: {key}: found {column.dtype} {column.shape}, expected numbers, {axes} axes")
     return column
 
