@@ -176,7 +176,7 @@ def _column(file: Any, key: str, path: Path, axes: int) -> np.ndarray:
         column: np.ndarray = file[key]
     except (OSError, ValueError, BadZipFile, EOFError) as error:
         raise DataError(f"{path}: {key}: {error}") from error
-    if column.ndim != axes or column.dtype.dataset_type not in "fbiu":
+    if column.ndim != axes or column.dtype.kind not in "fbiu":
         raise DataError(f"{path}: {key}: found {column.dtype} {column.shape}, expected numbers, {axes} axes")
     return column
 
