@@ -222,7 +222,7 @@ def test_a_stitching_episode_ends_near_four_cells_away_and_exploring_holds_a_dir
 
 
 @pytest.mark.parametrize(
-    ("env", "kind"), [("cube-single", "play"), ("puzzle-3x3", "noisy"), ("scene", "play")]
+    ("env", "dataset_type"), [("cube-single", "play"), ("puzzle-3x3", "noisy"), ("scene", "play")]
 )
 def test_an_arm_pursues_its_targets(env, dataset_type):
     """Its oracle moves something: a cube, a button, a drawer or a window; the same for the same number."""
