@@ -125,7 +125,9 @@ def main(args: ChooseArgs) -> int:
         raise ConfigError(
             "the runs see different parts of the observation (--observation-keys): choose apart"
         )
-    data = load_dataset(args.dataset, dictionary_keys=next(iter(keys)) or None)
+    envs = {candidate.saved.config.train.env for candidate in candidates}  # says the task of OGBench's
+    env = next(iter(envs)) if len(envs) == 1 else None
+    data = load_dataset(args.dataset, dictionary_keys=next(iter(keys)) or None, env=env)
     check_sizes(candidates, data)
     fitted_on, held_out = split(data, args)
     judged = judge(candidates, fitted_on, held_out, args)

@@ -34,12 +34,12 @@ class Name(NamedTuple):
 
     Attributes:
         env: e.g. "pointmaze-medium".
-        kind: of recordings, e.g. "navigate"; "" where the name says none.
+        dataset_type: of recordings, e.g. "navigate"; "" where the name says none.
         task: of the single task, 1 to 5, 0 for the environment's default one; None is goal-conditioned.
     """
 
     env: str
-    kind: str = ""
+    dataset_type: str = ""
     task: int | None = None
 
     @property
@@ -55,12 +55,12 @@ class Name(NamedTuple):
     @property
     def recordings(self) -> str:
         """The file's name without suffix, the same for all tasks, e.g. "pointmaze-medium-navigate-v0"."""
-        return f"{self.env}-{self.kind}-{VERSION}"
+        return f"{self.env}-{self.dataset_type}-{VERSION}"
 
     @property
     def dataset(self) -> str:
         """What `--dataset` says, e.g. "ogbench/pointmaze-medium-navigate-singletask-task1-v0"."""
-        return f"{FAMILY}/{self.env}-{self.kind}{self.suffix}-{VERSION}"
+        return f"{FAMILY}/{self.env}-{self.dataset_type}{self.suffix}-{VERSION}"
 
     @property
     def suffix(self) -> str:
@@ -86,7 +86,7 @@ def parse(name: str) -> Name:
         ConfigError: no such environment, kind of recordings, task or version; pictures.
     """
     match = _PARTS.fullmatch(name)
-    env, kind, single, number, version = match.groups() if match else (name, None, None, None, None)
+    env, dataset_type, single, number, version = match.groups() if match else (name, None, None, None, None)
     if name.startswith(("visual-", "powderworld")):
         raise ConfigError(f'"{FAMILY}:{name}" shows pictures: agents here need vectors; take {name[7:]}')
     if env not in ENVS or version not in (None, VERSION[1:]):
@@ -95,7 +95,7 @@ def parse(name: str) -> Name:
     task = None if not single else int(number) if number else DEFAULT_TASK
     if number and not 1 <= int(number) <= TASKS:
         raise ConfigError(f'"{FAMILY}:{name}": tasks are 1 to {TASKS}')
-    return Name(env, kind or "", task)
+    return Name(env, dataset_type or "", task)
 
 
 def find_recordings(dataset: str) -> Name | None:
@@ -109,10 +109,11 @@ def find_recordings(dataset: str) -> Name | None:
         return None
     try:
         name = parse(rest)
-        known = name.kind in kinds_of(name.env)
+        known = name.dataset_type in kinds_of(name.env)
     except ConfigError:
         known = False
     if not known:
-        ids = [Name(env, kind, task).dataset for env in ENVS for kind in ENVS[env] for task in (None, 0, 1)]
+        recordings = [Name(env, dataset_type) for env, types in ENVS.items() for dataset_type in types]
+        ids = [each._replace(task=task).dataset for each in recordings for task in (None, 0, 1)]
         raise unknown_name("a data set", dataset, ids, "rlsuite list datasets")
     return name

@@ -74,7 +74,7 @@ def locate(name: str) -> Located:
         return Located(path, _by_file_name(path))
     check_name(name)
     if (recorded := find_recordings(name)) is not None:
-        task = recorded._replace(kind="", task=recorded.task or DEFAULT_TASK)
+        task = recorded._replace(dataset_type="", task=recorded.task or DEFAULT_TASK)
         file = ogbench_set(recorded)
         return Located(inside(ogbench_root(), file.file_name), file, task.env_id)
     known = known_sets().get(name)

@@ -127,12 +127,12 @@ def recipes() -> dict[str, Recipe]:
     made.append(Recipe(name="stitch", behaviour="stitch", env="StitchMaze", summary=STITCH))
     made += [
         Recipe(
-            name=f"{FAMILY}/{env}-{kind}",
+            name=f"{FAMILY}/{env}-{dataset_type}",
             behaviour=FAMILY,
             env=Name(env, task=ogbench_names.DEFAULT_TASK).env_id,
             summary=summary,
         )
-        for env, kind, summary in _ogbench_recipes()
+        for env, dataset_type, summary in _ogbench_recipes()
     ]
     for task in tasks_by_name():
         for behaviour, summary in BEHAVIOURS.items():
@@ -159,7 +159,7 @@ def ogbench_set(name: Name) -> KnownSet:
     return KnownSet(
         name=plain.dataset,
         layout=FAMILY,
-        env=plain._replace(kind="", task=ogbench_names.DEFAULT_TASK).env_id,
+        env=plain._replace(dataset_type="", task=ogbench_names.DEFAULT_TASK).env_id,
         url=f"{OGBENCH_SERVER}/{plain.recordings}.npz",
     )
 
@@ -303,7 +303,7 @@ def _minari() -> list[KnownSet]:
 
 
 def _ogbench() -> list[KnownSet]:
-    return [ogbench_set(Name(env, kind)) for env, kinds in ENVS.items() for kind in kinds]
+    return [ogbench_set(Name(env, dataset_type)) for env, kinds in ENVS.items() for dataset_type in kinds]
 
 
 def _ogbench_recipes() -> list[tuple[str, str, str]]:
@@ -317,8 +317,18 @@ def _ogbench_recipes() -> list[tuple[str, str, str]]:
         "play": "scripted plans with smoothed noise, one target after the other",
         "noisy": "scripted closed-loop control with noise and random actions",
     }
-    made = [(env, kind, mazes[kind]) for env in ENVS if env.startswith("pointmaze") for kind in kinds_of(env)]
-    return made + [(env, kind, arms[kind]) for env in ENVS for kind in ENVS[env] if kind in arms]
+    made = [
+        (env, dataset_type, mazes[dataset_type])
+        for env in ENVS
+        if env.startswith("pointmaze")
+        for dataset_type in kinds_of(env)
+    ]
+    return made + [
+        (env, dataset_type, arms[dataset_type])
+        for env in ENVS
+        for dataset_type in ENVS[env]
+        if dataset_type in arms
+    ]
 
 
 def _no_recipe(name: str) -> str:
@@ -334,7 +344,7 @@ def _no_recipe(name: str) -> str:
             f"{name} cannot be made here: OGBench recorded it with a trained walker that its package does "
             f"not bring; fetch {ogbench_set(wanted).url}, or make a set of pointmaze, cube, scene or puzzle"
         )
-    return f"{name} is one file for all tasks: rlsuite data make {FAMILY}/{wanted.env}-{wanted.kind}"
+    return f"{name} is one file for all tasks: rlsuite data make {FAMILY}/{wanted.env}-{wanted.dataset_type}"
 
 
 def _d4rl(name: str, env: str | None, file: str, limit: int) -> KnownSet:

@@ -75,7 +75,9 @@ def _read(file: Any, path: Path, env: str | None) -> OfflineData:
         parts=(Part("observation", observations.shape[1]),),
         source=path,
         layout=LAYOUT,
-        name=chosen._replace(kind=recorded.kind).dataset if recorded.kind else path.stem,
+        name=chosen._replace(dataset_type=recorded.dataset_type).dataset
+        if recorded.dataset_type
+        else path.stem,
         env=chosen.env_id,
         reference=SUCCESS,
         metadata=metadata if metadata[RECIPE_KEY] else {},

@@ -66,11 +66,11 @@ def make(
         made = _record(plan, stage, jobs, tell)
         text = json.dumps(_recipe(plan, recipe, command))
         # Validation first: where the file for training is, both are.
-        for path, numbers in (
+        for path, wanted in (
             (target.with_name(f"{plan.name}-val{SUFFIX}"), range(plan.episodes, plan.all_episodes)),
             (target, range(plan.episodes)),
         ):
-            _join(made, numbers, plan, text, stage / path.name)
+            _join(made, wanted, plan, text, stage / path.name)
             DISK.rename(stage / path.name, path)
         DISK.sync_folder(out)
         DISK.remove(stage)
@@ -117,11 +117,11 @@ def _record(plan: Plan, stage: Path, jobs: int, tell: Tell | None) -> list[Path]
     return files
 
 
-def record_chunk(plan: Plan, numbers: range, file: Path) -> None:
+def record_chunk(plan: Plan, wanted: range, file: Path) -> None:
     """Record the episodes of some numbers, and give the file its name when it is complete."""
     behaviour = MazeBehaviour if plan.env.startswith("pointmaze") else ArmBehaviour
     with closing(behaviour(plan)) as acting:
-        episodes = [acting.episode(number) for number in numbers]
+        episodes = [acting.episode(number) for number in wanted]
     keys = episodes[0]
     columns: dict[str, Any] = {key: np.concatenate([episode[key] for episode in episodes]) for key in keys}
     part = file.with_suffix(f".part{SUFFIX}")
@@ -130,12 +130,12 @@ def record_chunk(plan: Plan, numbers: range, file: Path) -> None:
     part.rename(file)
 
 
-def _join(files: list[Path], numbers: range, plan: Plan, recipe: str, target: Path) -> None:
+def _join(files: list[Path], wanted: range, plan: Plan, recipe: str, target: Path) -> None:
     """Write the episodes of some numbers into one compressed file."""
     parts: dict[str, list[np.ndarray]] = {}
-    for index in range(numbers.start // _chunk(plan), (numbers.stop - 1) // _chunk(plan) + 1):
+    for index in range(wanted.start // _chunk(plan), (wanted.stop - 1) // _chunk(plan) + 1):
         first = index * _chunk(plan)
-        inside = slice(max(0, numbers.start - first) * plan.rows, (numbers.stop - first) * plan.rows)
+        inside = slice(max(0, wanted.start - first) * plan.rows, (wanted.stop - first) * plan.rows)
         with np.load(files[index], allow_pickle=False) as chunk:
             for key in chunk.files:
                 parts.setdefault(key, []).append(chunk[key][inside])

@@ -38,7 +38,7 @@ class Plan:
 
     Attributes:
         env: e.g. "pointmaze-medium".
-        kind: of recordings, e.g. "navigate".
+        dataset_type: of recordings, e.g. "navigate".
         episodes: for training; a tenth as many, at least one, are made for validation.
         rows: of an episode, one more than its transitions.
         noise: std of mazes' action noise; of a plan's noise; the greatest of a closed loop's.
@@ -47,7 +47,7 @@ class Plan:
     """
 
     env: str
-    kind: str
+    dataset_type: str
     episodes: int
     rows: int
     noise: float
@@ -67,7 +67,7 @@ class Plan:
     @property
     def name(self) -> str:
         """OGBench's name of the set."""
-        return f"{self.env}-{self.kind}-{VERSION}"
+        return f"{self.env}-{self.dataset_type}-{VERSION}"
 
 
 def plan_of(recipe: Recipe, steps: int | None, seed: int) -> Plan:
@@ -77,18 +77,18 @@ def plan_of(recipe: Recipe, steps: int | None, seed: int) -> Plan:
     if name.env.startswith("pointmaze"):
         giant = name.env.endswith("giant")
         sizes = {"navigate": (500, 2001) if giant else (1000, 1001), "stitch": (5000, 201)}
-        episodes, rows = {**sizes, "explore": (10_000, 501)}[name.kind]
-        noise = 1.0 if name.kind == "explore" else 0.5
+        episodes, rows = {**sizes, "explore": (10_000, 501)}[name.dataset_type]
+        noise = 1.0 if name.dataset_type == "explore" else 0.5
     else:
         large = {"cube-triple": 3000, "cube-quadruple": 5000, "puzzle-4x5": 3000, "puzzle-4x6": 5000}
         episodes, rows, noise = large.get(name.env, 1000), 1001, 0.1
-        if name.kind == "noisy":
+        if name.dataset_type == "noisy":
             random_actions = 0.2 if name.env.startswith("puzzle") else 0.1
     if steps is not None:
         episodes = math.ceil(steps / (rows - 1))
     return Plan(
         env=name.env,
-        kind=name.kind,
+        dataset_type=name.dataset_type,
         episodes=episodes,
         rows=rows,
         noise=noise,
@@ -157,19 +157,19 @@ class MazeBehaviour(_Behaviour):
     def _play(self, rng: np.random.Generator, seed: int) -> Table:
         plan, env = self.plan, self.env
         start = _one(rng, self._free)
-        goal = _one(rng, self._nearby(start) if plan.kind == "stitch" else self._corners)
+        goal = _one(rng, self._nearby(start) if plan.dataset_type == "stitch" else self._corners)
         seen, _ = env.reset(seed=seed, options={"task_info": {"init_ij": start, "goal_ij": goal}})
         rows, direction = [], np.zeros(2)
         for step in range(plan.rows):
             place = env.get_xy()
-            if plan.kind != "explore":
+            if plan.dataset_type != "explore":
                 subgoal = self._next(env.xy_to_ij(place), env.xy_to_ij(env.cur_goal_xy))
                 direction = _unit(subgoal - place)
             elif step % HELD == 0:
                 direction = _unit(rng.normal(size=2))
             action = np.clip(direction + rng.normal(0, plan.noise, 2), -1, 1)
             following, _, _, _, info = env.step(action)
-            if info["success"] and plan.kind == "navigate":
+            if info["success"] and plan.dataset_type == "navigate":
                 env.set_goal(goal_xy=env.add_noise(env.ij_to_xy(_one(rng, self._corners))))
             rows.append(_row(seen, action, info))
             seen = following
@@ -191,7 +191,7 @@ class ArmBehaviour(_Behaviour):
         self.oracles = {part: self._oracle(part, domain) for part in parts[domain]}
 
     def _oracle(self, part: str, domain: str) -> Any:
-        closed_loop = self.plan.kind == "noisy"
+        closed_loop = self.plan.dataset_type == "noisy"
         way = "markov" if closed_loop else "plan"
         module = import_module(f"ogbench.manipspace.oracles.{way}.{part}_{way}")
         oracle = getattr(module, f"{part.capitalize()}{way.capitalize()}Oracle")
@@ -213,7 +213,7 @@ class ArmBehaviour(_Behaviour):
         seen, info = env.reset(seed=seed)
         stacking = STACKING.get(plan.env.partition("-")[2], (SCENE_STACKING, SCENE_STACKING))
         aim = partial(env.set_new_target, p_stack=rng.uniform(*stacking))
-        noise = rng.uniform(0, plan.noise) * NOISE_SHAPE if plan.kind == "noisy" else None
+        noise = rng.uniform(0, plan.noise) * NOISE_SHAPE if plan.dataset_type == "noisy" else None
         oracle = self.oracles[info["privileged/target_task"]]
         oracle.reset(seen, info)
         rows = []

@@ -20,8 +20,8 @@ from rlsuite.presets import load_preset
 )
 def test_names_are_taken_apart_and_put_together(text, name):
     assert parse(text) == name
-    assert parse(name.gym_id)._replace(kind=name.kind) == name
-    if name.kind:
+    assert parse(name.gym_id)._replace(dataset_type=name.dataset_type) == name
+    if name.dataset_type:
         assert find_recordings(name.dataset) == name
 
 

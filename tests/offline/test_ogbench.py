@@ -6,6 +6,7 @@ import torch
 
 from rlsuite.agents.base import WindowShape
 from rlsuite.bench.ogbench import over_tasks, tasks_in
+from rlsuite.cli.main import run
 from rlsuite.envs.ogbench_names import Name
 from rlsuite.errors import ConfigError, DataError
 from rlsuite.offline.load import environment_of, load_dataset
@@ -13,6 +14,8 @@ from rlsuite.offline.names import recipe
 from rlsuite.offline.ogbench_make import make
 from rlsuite.offline.ogbench_record import ArmBehaviour, MazeBehaviour, Plan, plan_of, visible
 from rlsuite.offline.transforms import DataOptions, transformed
+from rlsuite.runs.metrics import read_metrics
+from rlsuite.runs.runfolder import RunFolder
 from rlsuite.training.offline import windows
 
 NAVIGATE = "ogbench/pointmaze-medium-navigate"
@@ -48,7 +51,7 @@ def test_ogbenchs_own_loader_reads_the_same(here, task):
     assert np.array_equal(rows["next", "reward"].squeeze(-1), theirs["rewards"])
     assert np.array_equal(rows["next", "terminated"].squeeze(-1), theirs["masks"] == 0)
     assert np.array_equal(ours.episodes[:, 1] - 1, np.flatnonzero(theirs["terminals"]))
-    assert ours.env == name._replace(kind="").env_id
+    assert ours.env == name._replace(dataset_type="").env_id
     assert len(validation["observations"]) == 1_000
     assert 0 < (theirs["masks"] == 0).sum() < 3_000
     env.close()
@@ -165,11 +168,22 @@ def test_the_number_of_processes_and_a_break_change_nothing(tmp_path, recorded, 
         make(plan, chosen, tmp_path)
 
 
-def short(env: str, kind: str, rows: int) -> Plan:
-    plan = plan_of(recipe(f"ogbench/{env}-{kind}"), 1, 0)
+def test_a_run_is_scored_by_success(here, tmp_path):
+    """By id alone it is evaluated on the default task; its return of -5 is no score."""
+    words = f"train bc --dataset {NAVIGATE}-v0 --steps 2 --eval-every 2 --eval-episodes 3 --threads 1"
+    words += f" --batch-size 8 --compile off --env-option max_episode_steps=5 --out {tmp_path / 'run'}"
+    assert run(words.split()) == 0
+    (last,) = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "eval/score" in line]
+    assert (last["eval/return_mean"], last["eval/success"], last["eval/score"]) == (-5.0, 0.0, 0.0)
+    train = RunFolder.open(tmp_path / "run").config()["train"]
+    assert train["env"] == "ogbench:pointmaze-medium-singletask-v0"
+
+
+def short(env: str, dataset_type: str, rows: int) -> Plan:
+    plan = plan_of(recipe(f"ogbench/{env}-{dataset_type}"), 1, 0)
     return Plan(
         env=env,
-        kind=kind,
+        dataset_type=dataset_type,
         episodes=1,
         rows=rows,
         noise=plan.noise,
@@ -208,18 +222,18 @@ def test_a_stitching_episode_ends_near_four_cells_away_and_exploring_holds_a_dir
 
 
 @pytest.mark.parametrize(
-    ("env", "kind"), [("cube-single", "play"), ("puzzle-3x3", "noisy"), ("scene", "play")]
+    ("env", "dataset_type"), [("cube-single", "play"), ("puzzle-3x3", "noisy"), ("scene", "play")]
 )
-def test_an_arm_pursues_its_targets(env, kind):
+def test_an_arm_pursues_its_targets(env, dataset_type):
     """Its oracle moves something: a cube, a button, a drawer or a window; the same for the same number."""
-    behaviour = ArmBehaviour(short(env, kind, 110))
+    behaviour = ArmBehaviour(short(env, dataset_type, 110))
     behaviour.episode(1)
     table = behaviour.episode(0)
     moved = np.ptp(table["qpos"][:, 14:], axis=0).max()
     behaviour.close()
     assert moved > 0.01
     assert table["terminals"].tolist() == [False] * 109 + [True]
-    fresh = ArmBehaviour(short(env, kind, 110))
+    fresh = ArmBehaviour(short(env, dataset_type, 110))
     again = fresh.episode(0)
     fresh.close()
     assert all(again[key].tobytes() == table[key].tobytes() for key in table)
