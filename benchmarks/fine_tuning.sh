@@ -42,8 +42,7 @@ method() { # TASK DATA METHOD FLAGS...: one method; flags are those of all metho
     begin="--steps $UPDATES --then-online $STEPS --eval-every $(((UPDATES + STEPS) / EVALUATIONS))"
     scratch="--steps 0 --then-online $STEPS --warmup-steps $WARMUP --eval-every $((STEPS / EVALUATIONS))"
     case $name in
-    iql | rebrac) set -- "$name" --preset finetune $begin "$@" ;;
-    famo2o) set -- famo2o $begin "$@" ;;
+    iql | rebrac | famo2o) set -- "$name" --preset finetune $begin "$@" ;;
     cal_ql) set -- cql --preset cal_ql $begin "$@" ;;
     rlpd) # authors' Polyak rate is for 20 updates an env step; a sparse reward does not wait for it
         rate=0.005
