@@ -86,10 +86,10 @@ def recorded(dataset: str) -> Iterator[dict[str, Any]]:
 def measured(agent: str, seed: int, args: MBRCSLArgs) -> dict[str, Any]:
     """Train an agent unless it is there, and play its policy, and its plans where it has some."""
     folder, begun = args.runs / f"{agent}-s{seed}", time.process_time()
-    if not (folder / "checkpoints").exists():
+    if not (folder / "ckpt").exists():
         fields: dict[str, Any] = {"preset": "small"} if agent == "mbrcsl" else {"steps": args.others}
         rlsuite.train(
-            agent, dataset=args.dataset, out=folder, seed=seed, eval_every=0, compile="off", **fields
+            agent, dataset=args.dataset, out=folder, seed=seed, eval_every=0, threads=1, **fields
         )
     spent = time.process_time() - begun
     run = load_run(folder, "last")
