@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -60,7 +60,9 @@ def batch_of(rows: int) -> Batch:
     )
 
 
-def milliseconds(optimizer: str, late: bool, fields: dict[str, Any], args: KronCostArgs) -> float:
+def milliseconds(
+    optimizer: Literal["adam", "kron"], late: bool, fields: dict[str, Any], args: KronCostArgs
+) -> float:
     """Return the CPU time of an update, the least of `repeats` means over as many updates as refresh once."""
     agent = SAC(SPACES, SACConfig(optimizer=optimizer, **fields), make_generators(0))
     batch, count = batch_of(args.batch_size), PERIOD if late else 5

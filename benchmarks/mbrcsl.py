@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import rlsuite
+from rlsuite.agents.mbrcsl import MBRCSL
 from rlsuite.bounds import AtLeastOne, NotNegative, check_bounds
 from rlsuite.command.arguments import parse
 from rlsuite.envs.make import make_env
@@ -86,11 +87,9 @@ def recorded(dataset: str) -> Iterator[dict[str, Any]]:
 def measured(agent: str, seed: int, args: MBRCSLArgs) -> dict[str, Any]:
     """Train an agent unless it is there, and play its policy, and its plans where it has some."""
     folder, begun = args.runs / f"{agent}-s{seed}", time.process_time()
-    if not (folder / "checkpoints").exists():
+    if not (folder / "ckpt").exists():
         fields: dict[str, Any] = {"preset": "small"} if agent == "mbrcsl" else {"steps": args.others}
-        rlsuite.train(
-            agent, dataset=args.dataset, out=folder, seed=seed, eval_every=0, compile="off", **fields
-        )
+        rlsuite.train(agent, dataset=args.dataset, out=folder, seed=seed, eval_every=0, threads=1, **fields)
     spent = time.process_time() - begun
     run = load_run(folder, "last")
     env = make_env(run.config.train.env, args.episodes)
@@ -104,7 +103,7 @@ def measured(agent: str, seed: int, args: MBRCSLArgs) -> dict[str, Any]:
         "return_mean": float(np.mean(played["returns"])),
         "cpu_seconds": round(spent, 1),
     }
-    if agent == "mbrcsl":
+    if isinstance(learner, MBRCSL):
         kept, steps, chosen = int(learner.plans), learner.config.horizon, args.plans
         asked = learner.plan_input[: kept * steps].unflatten(0, (kept, steps))[:chosen].numpy()
         action = learner.plan_action[: kept * steps].unflatten(0, (kept, steps))[:chosen].numpy()

@@ -287,7 +287,7 @@ def tensor_axes(module: nn.Module) -> dict[Tensor, int]:
     Our layers say so of what is called a weight (`weight_axes`); layers of torch have no leading axes. All
     others are vectors along their last axis.
     """
-    axes = {}
+    axes: dict[Tensor, int] = {}
     for layer in module.modules():
         marked = getattr(layer, "weight_axes", 0)
         strange = type(layer).__module__.startswith("torch.nn")

@@ -122,7 +122,7 @@ class DynamicsEnsemble(nn.Module):
         The last rate holds for all layers behind those that have one.
         """
         layers = [layer for layer in self.net if isinstance(layer, Linear)]
-        rates = [*rates, *rates[-1:] * (len(layers) - len(rates))]
+        rates = (*rates, *(rates[-1],) * (len(layers) - len(rates)))
         squares = [layer.weight.square().sum((-3, -2, -1)) for layer in layers]
         terms = [0.5 * rate * square for rate, square in zip(rates, squares, strict=False)]
         return torch.stack(terms).sum(0)
