@@ -52,6 +52,7 @@ PREPARED = {
     "--out runs/sac-tau",
     "runs/td3": f"rlsuite train td3 --env gym:Pendulum-v1 {RUN} --seeds 2 --out runs/td3",
     "runs/cheetah": f"rlsuite train sac --env HalfCheetah {RUN} --out runs/cheetah",
+    "runs/cheetah-td3": f"rlsuite train td3 --env HalfCheetah {RUN} --out runs/cheetah-td3",
     **{
         f"runs/study/sac-Hopper-s{seed}": f"rlsuite train sac --env Hopper {RUN} --seed {seed} "
         f"--out runs/study/sac-Hopper-s{seed}"
