@@ -29,6 +29,7 @@ from shown_commands import Shown, rlsuite_words, shown_commands  # noqa: E402
 
 COMMON = "--eval-every 200 --eval-episodes 1 --checkpoint-every 200 --log-every 100 --threads 1"
 ONLINE = f"--steps 200 --warmup-steps 100 --num-envs 1 --batch-size 16 --replay-size 1000 {COMMON}"
+ROLLOUTS = f"--steps 256 --num-envs 2 --replay-size 64 --batch-size 16 --epochs 2 {COMMON}"
 OFFLINE = f"--steps 20 --batch-size 16 {COMMON}"
 DATA = ("rlsuite/pointmaze/umaze-v0",)  # made here first; other data sets are downloads
 RUN = f"{ONLINE} --agent.hidden 16 16"
@@ -46,10 +47,12 @@ PREPARED = {
     f"--batch-size 16 {COMMON} {STAGES} {CANDIDATES}",
     "runs/pendulum": f"rlsuite train sac --env gym:Pendulum-v1 {ONLINE} --out runs/pendulum",
     "runs/other": f"rlsuite train td3 --env gym:Pendulum-v1 {ONLINE} --out runs/other",
-    "runs/sac": f"rlsuite train sac --env gym:Pendulum-v1 {RUN} --out runs/sac",
-    "runs/sac-tau": f"rlsuite train sac --env gym:Pendulum-v1 {RUN} --agent.tau 0.01 --out runs/sac-tau",
-    "runs/td3": f"rlsuite train td3 --env gym:Pendulum-v1 {RUN} --out runs/td3",
+    "runs/sac": f"rlsuite train sac --env gym:Pendulum-v1 {RUN} --seeds 2 --out runs/sac",
+    "runs/sac-tau": f"rlsuite train sac --env gym:Pendulum-v1 {RUN} --seeds 2 --agent.tau 0.01 "
+    "--out runs/sac-tau",
+    "runs/td3": f"rlsuite train td3 --env gym:Pendulum-v1 {RUN} --seeds 2 --out runs/td3",
     "runs/cheetah": f"rlsuite train sac --env HalfCheetah {RUN} --out runs/cheetah",
+    "runs/cheetah-td3": f"rlsuite train td3 --env HalfCheetah {RUN} --out runs/cheetah-td3",
     **{
         f"runs/study/sac-Hopper-s{seed}": f"rlsuite train sac --env Hopper {RUN} --seed {seed} "
         f"--out runs/study/sac-Hopper-s{seed}"
@@ -107,12 +110,14 @@ def shortened(command: str) -> str:
     if words[1:3] == ["train", "ldcq"]:  # networks as they are: stages of several runs must fit
         return f"{command} --batch-size 16 {COMMON} {STAGES} {CANDIDATES}"
     if words[1] == "train":
-        extra = OFFLINE if "--dataset" in words else ONLINE
+        extra = OFFLINE if "--dataset" in words else ROLLOUTS if words[2] == "ppo" else ONLINE
         widths = "" if words[2] == "d_eta_n" else " --agent.hidden 16 16"
         seeds = " --seeds 2" if "--seeds" in words else ""
         processes = " --processes 2" if "--processes" in words else ""
         online = " --then-online 50" if "--then-online" in words else ""
         return f"{command} {extra}{widths}{seeds}{processes}{online}"
+    if words[1] == "report":  # of all that earlier commands made, seeds would come twice
+        return command.replace("report runs ", "report runs/pendulum ")
     if words[1] == "resume":
         return f"{command} --steps 300"
     if words[1:3] == ["data", "make"]:
