@@ -344,14 +344,8 @@ def _replay(run: "SavedRun", env: "VectorEnv", args: MakeArgs) -> "Source":
     if not chunks:
         raise ConfigError(f"{args.policy} has no replay in its checkpoint")
     rows = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    return replay_source(
-        rows,
-        total=counters["total"],
-        num_envs=counters["num_envs"],
-        env=env,
-        policy=_facts(run),
-        steps=args.steps,
-    )
+    sizes = {name: counters[name] for name in ("total", "num_envs")}
+    return replay_source(rows, **sizes, env=env, policy=_facts(run), steps=args.steps)
 
 
 def _facts(run: "SavedRun") -> dict[str, Any]:
