@@ -40,8 +40,12 @@ class FlowCostArgs:
     """Turns, whose median is the result."""
     updates: AtLeastOne = 10
     """Updates of each in a turn."""
+    eager: bool = True
+    """Eager updates."""
     compile: bool = True
-    """Compiled updates too; building them takes minutes."""
+    """Compiled updates; building them takes minutes."""
+    largest: bool = True
+    """With K 8 and R 8, which take the longest."""
     out: Path | None = None
     """CSV file."""
 
@@ -85,9 +89,11 @@ def update_of(name: str, fields: dict[str, Any], mode: str) -> Callable[[Batch],
 def measure(line: FlowCostArgs) -> list[Row]:
     """Return a row for every agent and mode."""
     batch, width, rows = random_batch(), {"hidden": line.hidden}, []
-    for mode in ("eager", "compiled") if line.compile else ("eager",):
+    modes = [mode for mode, wanted in (("eager", line.eager), ("compiled", line.compile)) if wanted]
+    cases = {title: case for title, case in CASES.items() if line.largest or case[1] or case[0] == "fql"}
+    for mode in modes:
         updates = {}
-        for title, (name, fields) in CASES.items():
+        for title, (name, fields) in cases.items():
             field = {"hidden_field": line.field} if name == "floq" else {}
             updates[title] = update_of(name, {**fields, **width, **field}, mode)
             for _ in range(3):

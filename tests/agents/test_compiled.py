@@ -28,6 +28,7 @@ TOLERANCES = {"a2pr": 1e-9}  # its autoencoder amplifies the last bit: 1.04e-10 
 DROPS = {
     "bc": {"dropout": 0.2},
     "crossq": {"hidden_actor": (8,), "renorm_warmup": 50},
+    "floq": {"copies": 2, "field_steps": 2},
     "iql": {"dropout": 0.2},
     "stac": {"dropout_actor": 0.2, "dropout_critic": 0.2},
 }
@@ -167,6 +168,8 @@ def test_compiled_updates_of_every_agent_are_the_eager_ones(record_property, nam
         ("iql", {"value_loss": "chi2", "value_layer_norm": True}),
         ("iql", {"value_loss": "tv", "order": "torchrl"}),
         ("famo2o", {"dropout": 0.1, "lead": (2,)}),
+        ("fql", {"aggregate": "min", "normalize_q": False}),
+        ("floq", {"aggregate": "min", "field_steps": 1, "at_zero": True}),
         ("odice", {"gradient": "semi", "twin": False}),
         ("odice", {"gradient": "true", "value_layer_norm": False, "tanh_mean": True}),
         ("d_eta_n", {"utility": "lower", "spaces": STOCKED, "normalize_observations": True}),
