@@ -1,11 +1,15 @@
 """Real-time iteration and composition against numbers worked out by hand."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 
 from rlsuite.blocks.deployment import Parent, composed, real_time_plans, shifted
 from rlsuite.blocks.diffusion import Denoiser, ancestral, implied_noise, make_schedule
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "deploy_diffusion.py"
 NEW, OLD = torch.tensor([True]), torch.tensor([False])
 
 
@@ -148,3 +152,20 @@ def test_parents_that_do_not_fit_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             composed(parents, weights)
+
+
+def test_the_example_learns_and_plans_in_real_time():
+    spec = importlib.util.spec_from_file_location("deploy_diffusion", EXAMPLE)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    example.ENVS = 3
+    places, plans = example.walks(2, 0.5, seed=1)
+    assert plans.shape == (len(places), 16)
+    assert torch.equal(plans[0, 2:], plans[1, :-2])  # a place's plan goes on as its follower's
+    for model in ("flow", "diffusion"):
+        net = example.learn((places, plans), model, 3, seed=0)
+        success, steps, _ = example.evaluate(
+            lambda place, net=net, model=model: example.sampler(example.predictor(net, place), model), 1
+        )
+        assert 0 <= success <= 1
+        assert 0 < steps <= 100
