@@ -29,6 +29,7 @@ from rlsuite.agents.optim import Group, GuardedOptimizer
 from rlsuite.blocks.noise import Source, normal
 
 MOMENTUM = 0.9
+PRECOND_LR = 0.1  # of the factors; authors' code
 RMS_LIMIT = 1.1  # of a preconditioned gradient; authors' code
 FLAT, DECAY = 500, 0.001  # steps with a refresh each, then how fast their share falls; authors' code
 BALANCE_EVERY = 100  # refreshes between two balancings; authors' code draws them with probability 0.01
@@ -100,7 +101,7 @@ class Kron(GuardedOptimizer):
         *groups: Group,
         axes: Mapping[Tensor, int],
         lr_factor: float = 1.0,
-        precond_lr: float = 0.1,
+        precond_lr: float = PRECOND_LR,
         least_share: float = 0.03,
         max_size: int = 8192,
         weight_decay: float = 0.0,

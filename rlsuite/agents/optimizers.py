@@ -18,8 +18,6 @@ class OptimizerConfig:
     """What moves the networks: Adam, or Kron, which whitens gradients by Kronecker-factored matrices."""
     kron_lr: Positive = 1 / 3
     """Of kron: factor of all learning rates, which are Adam's; a third in the authors' code."""
-    kron_precond_lr: Positive = 0.1
-    """Of kron: rate of the preconditioner."""
     kron_refresh: Annotated[float, Bounds(0, 1, open_low=True)] = 0.03
     """Of kron: share of steps that refresh the preconditioner after 4,000 of them; it begins at 1."""
     kron_max_size: AtLeastOne = 8192
@@ -50,7 +48,6 @@ def make_optimizer(
         *groups,
         axes=tensor_axes(agent),
         lr_factor=config.kron_lr,
-        precond_lr=config.kron_precond_lr,
         least_share=config.kron_refresh,
         max_size=config.kron_max_size,
         weight_decay=weight_decay,

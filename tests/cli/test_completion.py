@@ -135,4 +135,4 @@ def test_everything_that_is_listed_is_completed(table):
     assert set(registry.agent_names()) <= set(table["train"])
     for agent in registry.agent_names():
         assert table[f"train {agent}|--preset"] == tuple(preset_names(agent))
-        assert "--agent.gamma" in table[f"train {agent}"] or agent in ("bc", "ldcq")
+        assert "--agent.gamma" in table[f"train {agent}"] or agent in ("bc", "ldcq", "mbrcsl")

@@ -150,6 +150,9 @@ def test_entry_points_add_agents_and_shadow_none(monkeypatch, own_agent):
     assert presets.load_preset("guest", "default", "gym:X") == ({}, {})
 
 
+STAGED = [f"train {agent}" for agent in AGENTS if hasattr(registry.agent_class(agent), "stages")]
+
+
 def lines_of_every_command():
     """Dataclass of every command that takes flags; of `train`, with each agent."""
     yield "resume", resume.ResumeArgs
@@ -165,7 +168,7 @@ def lines_of_every_command():
 @pytest.mark.parametrize(("command", "kind"), list(lines_of_every_command()))
 def test_flags_are_few_and_all_in_the_help(command, kind, rlsuite):
     flags = arguments.flags(kind)
-    assert 0 < len(flags) <= (MAX_FLAGS_IN_STAGES if command == "train ldcq" else MAX_FLAGS)
+    assert 0 < len(flags) <= (MAX_FLAGS_IN_STAGES if command in STAGED else MAX_FLAGS)
     text = rlsuite(*command.split(), "--help-all").out
     meant = {"--help", "--help-all", "--preset", "--dataset"}  # by the text around the flags
     assert set(re.findall(r"(?<![\w`])--[a-z][\w.-]*", text)) - meant <= set(flags)
