@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--regime", default="cpu_massive", choices=("cpu_massive", "classic"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--goal", type=float, default=3_000.0, help="mean return that ends the run")
-    parser.add_argument("--cpu-limit", type=float, default=900.0, help="CPU seconds that end it, too")
+    parser.add_argument("--cpu-limit", type=float, default=1_800.0, help="CPU seconds that end it, too")
     parser.add_argument("--run", type=Path, required=True, help="run folder, new")
     parser.add_argument("--out", type=Path, help="folder of curves.csv, which grows")
     parser.add_argument("more", nargs="*", help="further words for rlsuite train, after --")
