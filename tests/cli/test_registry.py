@@ -14,8 +14,8 @@ from rlsuite.errors import ConfigError
 from rlsuite.runs.config import TrainConfig
 from rlsuite.runs.mapping import from_mapping
 
-MAX_FLAGS = 84  # per command; --help shows the usual ones
-MAX_FLAGS_IN_STAGES = 110  # of an agent that is three learners, one after the other
+MAX_FLAGS = 92  # per command; --help shows the usual ones
+MAX_FLAGS_IN_STAGES = 115  # of an agent that is three learners, one after the other
 AGENTS = list(registry.agent_names())
 PRESETS = [(agent, preset) for agent in AGENTS for preset in presets.preset_names(agent)]
 ENVS_WITH_OVERRIDES = ("", "gym:Hopper-v5", "gym:Pendulum-v1")
