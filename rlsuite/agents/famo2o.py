@@ -191,6 +191,7 @@ class FamO2O(IQL):
     """IQL whose actor knows a strength, and a balance policy that learns which to ask for."""
 
     Config: ClassVar[type] = FamO2OConfig
+    needs_data = True
     online: Tensor
 
     def make_actor(

@@ -26,6 +26,7 @@ ALLOWED = {
     ("extensions.py", "importlib.import_module"): NAMED_BY_THE_USER,
     ("targets.py", "importlib.import_module"): NAMED_BY_THE_USER,
     ("envs/torchrl_env.py", "importlib.import_module"): NAMED_BY_THE_USER,
+    ("training/beside.py", "importlib.import_module"): NAMED_BY_THE_USER,
     ("envs/robotics.py", "importlib.import_module"): NAMED_HERE,
     ("__init__.py", "importlib.import_module"): NAMED_HERE,
     ("bench/tune.py", "ray"): SENT_BY_US,
