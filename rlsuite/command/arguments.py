@@ -256,12 +256,12 @@ def import_modules(names: Sequence[str]) -> None:
     """
     if names and "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # last, so that a stray file here shadows no library
+    extensions.imported[:] = names
     for name in names:
         if not _MODULE.fullmatch(name):
             raise ConfigError(f'--import "{name:.60}": name a module as Python\'s import does, e.g. my_envs')
         try:
             importlib.import_module(name)
-            extensions.imported.append(name)
         except ModuleNotFoundError as error:
             if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
                 raise

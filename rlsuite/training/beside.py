@@ -190,8 +190,8 @@ class Evaluator:
         return [summary(of_seed) for of_seed in per_seed(episodes, len(firsts))]
 
 
-def serve(folder: Path, requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Evaluate until the run closes its end."""
+def serve(folder: Path, modules: Sequence[str], requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Evaluate until the run closes its end; `modules` are the user's, imported first."""
     evaluator: Evaluator | None = None
     while line := requests.readline():
         header = json.loads(line)
@@ -200,7 +200,10 @@ def serve(folder: Path, requests: IO[bytes], answers: IO[bytes]) -> None:
             return
         answer: dict[str, Any]
         try:
-            evaluator = evaluator or Evaluator(folder)
+            if evaluator is None:
+                for name in modules:
+                    importlib.import_module(name)
+                evaluator = Evaluator(folder)
             with Watchdog([evaluator.env], evaluator.step_timeout):
                 answer = {"lines": evaluator.lines(load(payload), header["firsts"])}
         except Exception as error:  # noqa: BLE001 - the run says it in one line, whatever it is
@@ -215,9 +218,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what others print goes to stderr
     sys.path.append(str(Path.cwd()))
-    for name in sys.argv[2:]:
-        importlib.import_module(name)
-    serve(Path(sys.argv[1]), sys.stdin.buffer, answers)
+    serve(Path(sys.argv[1]), sys.argv[2:], sys.stdin.buffer, answers)
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def evaluation(monkeypatch):
     """Replace `evaluate_run` by one that returns what it was asked."""
     from rlsuite.training import evaluate
 
-    def fake(path, *, episodes, seed, video, which, seed_index, video_envs, same, agent_options):
+    def fake(path, *, episodes, seed, video, which, **named):
         numbers = {"return_mean": 2.0, "return_std": 1.0, "length_mean": 15.0}
         lists = {"returns": [1.0, 3.0], "lengths": [10, 20]}
         return {

@@ -12,6 +12,7 @@ import whole_runs as runs
 from safetensors.torch import load_file
 
 import rlsuite
+from rlsuite import extensions
 from rlsuite.errors import EnvironmentFailure
 from rlsuite.runs.checkpoint import CheckpointStore
 from rlsuite.training import beside
@@ -25,6 +26,12 @@ FIELDS = {
     "log_every": 50,
     "eval_episodes": 2,
 }
+
+
+@pytest.fixture(autouse=True)
+def nothing_imported(monkeypatch):
+    """What other tests of this process asked for by --import is not there any more."""
+    monkeypatch.setattr(extensions, "imported", [])
 
 
 def evaluations(path):
@@ -116,6 +123,12 @@ def test_what_fails_in_there_is_one_line(tmp_path):
     with pytest.raises(EnvironmentFailure, match=r"beside training failed: .*ToyReach") as caught:
         runs.train(tmp_path / "run", eval_beside=True, **FIELDS | {"env": "gym:ToyReach-v0"})
     assert "\n" not in str(caught.value)
+
+
+def test_a_module_of_the_users_that_is_gone_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(extensions, "imported", ["gone_by_now"])
+    with pytest.raises(EnvironmentFailure, match=r"beside training failed: ModuleNotFoundError.*gone_by_now"):
+        runs.train(tmp_path / "run", eval_beside=True, **FIELDS)
 
 
 def test_a_killed_run_leaves_no_process_and_modules_are_imported_there_too(tmp_path):
