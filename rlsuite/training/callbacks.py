@@ -73,6 +73,9 @@ class Start:
 class Evaluation:
     """One evaluation, and the agent that was evaluated.
 
+    With `eval_beside` training has gone on meanwhile: the numbers are of `step`, while `policy`, `act` and
+    `film` are of the agent as it is when this is told.
+
     Attributes:
         step, updates: where the run is.
         number: 1 for the first evaluation of the run.

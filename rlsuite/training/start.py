@@ -11,6 +11,7 @@ from rlsuite import distributed as ranks
 from rlsuite.agents.base import Agent, Spaces, StagedAgent
 from rlsuite.envs.make import make_env
 from rlsuite.errors import ConfigError
+from rlsuite.offline.locate import locate
 from rlsuite.registry import agent_class, agent_names, agent_traits
 from rlsuite.replay.memory import host_free_bytes
 from rlsuite.runs.checkpoint import CheckpointStore
@@ -65,12 +66,14 @@ def train(
 def check_data(agent_class: type[Agent], config: TrainConfig | OfflineConfig) -> None:
     """Raise ConfigError for an agent of recorded data in a run that has none: it would copy its own noise.
 
-    Also for prior data without use, and for what is of prior data where there are none.
+    Also for prior data that are not there or without use, and for what is of prior data where there are none.
     """
     check_rollouts(agent_class, config)
     check_prior(config)
     if isinstance(config, TrainConfig):
         load_intervention(config.intervention)
+        if config.prior_data:
+            locate(config.prior_data)  # before there is a folder
     if agent_class.needs_data and not isinstance(config, OfflineConfig):
         raise ConfigError(
             f"{agent_class.__name__} learns from recorded data: name some with --dataset "
@@ -94,7 +97,7 @@ def check_online_columns(agent_class: type[Agent], agent_config: Any, config: Of
 
 
 def check_columns(agent_class: type[Agent], agent_config: Any, config: OfflineConfig) -> None:
-    """Raise ConfigError where demonstrations are missing, or given to an agent that has no use for them."""
+    """Raise ConfigError where demonstrations are missing, not there, or of no use to the agent."""
     name, wanted = agent_class.__name__, agent_class.columns(agent_config).expert
     if wanted and not config.expert:
         raise ConfigError(f"{name} imitates demonstrations: name some with --expert DATA")
@@ -104,6 +107,8 @@ def check_columns(agent_class: type[Agent], agent_config: Any, config: OfflineCo
         raise ConfigError(f"batch_size = {config.batch_size}: half of it are demonstrations; take 2 or more")
     if config.expert_episodes and not config.expert:
         raise ConfigError("expert_episodes needs demonstrations: name some with --expert DATA")
+    if config.expert:
+        locate(config.expert)  # before there is a folder
 
 
 def start(cls: type[Agent], config: RunConfig, out: Path | None) -> int:

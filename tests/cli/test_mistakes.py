@@ -31,6 +31,8 @@ MISTAKES = [
     ([*TRAIN, "stray"], ['"stray" is not an option']),
     ([*TRAIN, "--engine", "nativ"], ["'nativ'", "--engine", 'Did you mean "native"?']),
     ([*TRAIN, "--loggers", "wandbb"], ["--loggers"]),
+    ([*TRAIN, "--prior-data", "nope"], ['"nope" is not a data set']),
+    ([*TRAIN, "--prior-data", "./nope.npz"], ["there is no such file"]),
     ([*TRAIN, "--steps", "many"], ["--steps", "many"]),
     ([*TRAIN, "--steps", "1.5"], ["--steps", "1.5"]),
     ([*TRAIN, "--steps", "-3"], ["steps = -3", "at least 1"]),
