@@ -59,6 +59,8 @@ def train(
                 f"{agent_class.__name__} learns from recorded data only: leave out --then-online"
             )
         check_online_columns(agent_class, agent_config, config)
+        if config.expert:
+            locate(config.expert)  # before there is a folder
         return train_offline(agent_class, agent_config, config, folder, stop=stop, resume=resume, hooks=hooks)
     return train_online(agent_class, agent_config, config, folder, stop=stop, resume=resume, hooks=hooks)
 
@@ -97,7 +99,7 @@ def check_online_columns(agent_class: type[Agent], agent_config: Any, config: Of
 
 
 def check_columns(agent_class: type[Agent], agent_config: Any, config: OfflineConfig) -> None:
-    """Raise ConfigError where demonstrations are missing, not there, or of no use to the agent."""
+    """Raise ConfigError where demonstrations are missing, or given to an agent that has no use for them."""
     name, wanted = agent_class.__name__, agent_class.columns(agent_config).expert
     if wanted and not config.expert:
         raise ConfigError(f"{name} imitates demonstrations: name some with --expert DATA")
@@ -107,8 +109,6 @@ def check_columns(agent_class: type[Agent], agent_config: Any, config: OfflineCo
         raise ConfigError(f"batch_size = {config.batch_size}: half of it are demonstrations; take 2 or more")
     if config.expert_episodes and not config.expert:
         raise ConfigError("expert_episodes needs demonstrations: name some with --expert DATA")
-    if config.expert:
-        locate(config.expert)  # before there is a folder
 
 
 def start(cls: type[Agent], config: RunConfig, out: Path | None) -> int:
