@@ -96,9 +96,9 @@ class D4rlArgs(LaunchFlags):
     """Data sets, separated by commas: ids, files, folders, or the groups locomotion, locomotion-all, adroit,
     pointmaze; an id of OGBench's without a task is its five tasks and their mean."""
     agents: str = "bc,td3_bc,iql,rebrac,awac,cql,a2pr"
-    """Agents, separated by commas."""
+    """Agents, separated by commas; AGENT:PRESET takes a preset."""
     preset: str = "default"
-    """Preset of every agent that has it; the others take their default."""
+    """Preset of every other agent that has it; those without take their default."""
     steps: Annotated[int | None, Bounds(1)] = None
     """Updates of every run; by default the preset's, a million."""
     seeds: SeedCount = 5
@@ -168,7 +168,7 @@ def main(args: D4rlArgs, extra: Sequence[str] = ()) -> int:
     finished = {
         pair: pair_plan
         for pair, pair_plan in plans.items()
-        if not codes.get(f"{pair[1]}-{label_of(pair[0])}", 0)
+        if not codes.get(folder_of(args.out, *pair).name, 0)
     }
     if finished:
         facts = {name: describe(name) for name in dict.fromkeys(name for name, _ in finished)}
@@ -208,7 +208,8 @@ def how_to_get(name: str) -> str | None:
 
 def plan(name: str, agent: str, args: D4rlArgs, extra: Sequence[str]) -> RunPlan:
     """Resolve the run of one agent on one data set."""
-    preset = args.preset if args.preset in preset_names(agent) else "default"
+    agent, _, chosen = agent.partition(":")
+    preset = chosen or (args.preset if args.preset in preset_names(agent) else "default")
     shared = [
         "--dataset",
         name,
@@ -236,7 +237,7 @@ def label_of(name: str) -> str:
 
 def folder_of(out: Path, name: str, agent: str) -> Path:
     """Return the run folder of one agent on one data set."""
-    return out / f"{agent}-{label_of(name)}"
+    return out / f"{agent.replace(':', '-')}-{label_of(name)}"
 
 
 def describe(name: str) -> DataFacts:
@@ -333,7 +334,7 @@ def table_row(
 
     Args:
         facts: of the data set.
-        agent: its name.
+        agent: its name, with its preset where the command line gave one.
         plan: its run.
         entries: the run's evaluations.
         moved: what `drift` says of it.

@@ -77,6 +77,18 @@ def test_trains_scores_and_leaves_what_is_finished(rlsuite, tmp_path, toy, monke
     assert bench(rlsuite, out, *words).code == 0
 
 
+def test_an_agent_brings_its_own_preset(rlsuite, tmp_path, toy):
+    out = tmp_path / "out"
+    words = ("--datasets", str(toy), "--agents", "iql,iql:xql", "--", "--env", TASK, "--eval-episodes", "1")
+    answer = bench(rlsuite, out, *words)
+    assert answer.code == 0, answer.err + answer.out
+    rows = [(row["agent"], row["preset"]) for row in rows_of(out / "table.csv")]
+    assert rows == [("iql", "default"), ("iql:xql", "xql")]
+    assert (out / f"iql-xql-{toy.stem}").is_dir() and (out / f"iql-{toy.stem}").is_dir()
+    answer = bench(rlsuite, out, "--datasets", str(toy), "--agents", "iql:zql")
+    assert answer.code == 2 and "xql" in answer.err
+
+
 def test_one_failure_leaves_the_rest_and_is_the_exit_code(rlsuite, tmp_path, toy):
     bad = tmp_path / "other.hdf5"
     with h5py.File(toy) as file, h5py.File(bad, "w") as copy:
