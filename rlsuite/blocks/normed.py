@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rlsuite import distributed as ranks
-from rlsuite.blocks.mlp import LayerNorm, Lead
+from rlsuite.blocks.mlp import LayerNorm, Lead, product
 from rlsuite.blocks.networks import check_widths
 from rlsuite.blocks.noise import Source, fill
 
@@ -55,7 +55,7 @@ class UnitLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[*lead, N, O]` for `[*lead, N, I]`."""
-        y = x @ self.weight.mT
+        y = product(x, self.weight)
         return y if self.bias is None else y + self.bias.unsqueeze(-2)
 
     def projected(self) -> Iterator[tuple[Tensor, Tensor]]:
