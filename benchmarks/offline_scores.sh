@@ -12,6 +12,7 @@
 set -eu
 root=runs/offline_scores
 : "${MINARI_DATASETS_PATH:=$PWD/$root/data}" "${SEEDS:=3}" "${UPDATES:=200000}" "${ROWS:=200000}"
+: "${SAC_STEPS:=200000}" # of the run of SAC; medium is its checkpoint in the middle
 export MINARI_DATASETS_PATH
 
 made() { # NAME FLAGS...: make a data set of ours, where it is not there
@@ -32,12 +33,14 @@ pointmaze)
     ;;
 hopper)
     sac=$root/sac_hopper
+    half=$((SAC_STEPS / 2))
     if [ -d "$sac/ckpt" ]; then
-        [ -d "$sac/ckpt/step-000000200000" ] || rlsuite resume "$sac"
+        [ -e "$sac.done" ] || rlsuite resume "$sac"
     else
-        rlsuite train sac --env Hopper-v5 --steps 200000 --checkpoint-every 100000 --seed 0 --threads 1 --out "$sac"
+        rlsuite train sac --env Hopper-v5 --steps "$SAC_STEPS" --checkpoint-every "$half" --seed 0 --threads 1 --out "$sac"
     fi
-    made hopper/medium --policy "$sac" --checkpoint 100000 --steps "$ROWS"
+    touch "$sac.done"
+    made hopper/medium --policy "$sac" --checkpoint "$half" --steps "$ROWS"
     made hopper/expert --policy "$sac" --checkpoint best --steps "$ROWS"
     made hopper/medium-expert --parts rlsuite/hopper/medium-v0 rlsuite/hopper/expert-v0
     table hopper hopper/medium-expert iql,bc
