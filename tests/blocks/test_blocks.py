@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rlsuite.blocks.heads import GaussianActor, ScalarCritic
-from rlsuite.blocks.mlp import MLP, Dropout, LayerNorm, Linear
+from rlsuite.blocks.mlp import MLP, Dropout, LayerNorm, Linear, product
 from rlsuite.blocks.networks import NetShape
 
 
@@ -37,6 +37,37 @@ def test_a_shared_input_reaches_every_member():
     x = torch.randn(5, 4, generator=generator(1))
     assert layer(x).shape == (2, 5, 3)
     torch.testing.assert_close(layer(x)[1], x @ layer.weight[1].T + layer.bias[1])
+
+
+@pytest.fixture
+def tracing(monkeypatch):
+    """Takes the branch of compiled updates, eagerly."""
+    monkeypatch.setattr(torch.compiler, "is_dynamo_compiling", lambda: True)
+
+
+@pytest.mark.parametrize("lead", [(2,), (3, 2)])
+@pytest.mark.parametrize("shared", [False, True])
+def test_gradients_of_stacked_weights_lie_as_the_weights_do(tracing, lead, shared):
+    drawn = generator()
+    weight = torch.randn(*lead, 4, 5, dtype=torch.float64, generator=drawn, requires_grad=True)
+    shape = () if shared else lead
+    x = torch.randn(*shape, 6, 5, dtype=torch.float64, generator=drawn, requires_grad=True)
+    upstream = torch.randn(*lead, 6, 4, dtype=torch.float64, generator=drawn)
+    torch.testing.assert_close(product(x, weight), x @ weight.mT, rtol=0, atol=0)
+    ours = torch.autograd.grad(product(x, weight), (x, weight), upstream)
+    theirs = torch.autograd.grad(x @ weight.mT, (x, weight), upstream)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-13)
+    assert ours[1].is_contiguous()
+    assert torch.autograd.gradgradcheck(product, (x, weight))
+
+
+def test_products_of_stacked_networks_know_of_autocast(tracing):
+    weight, x = torch.randn(2, 4, 5, requires_grad=True), torch.randn(6, 5, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = product(x, weight)
+        assert out.dtype == torch.bfloat16
+        out.float().sum().backward()
+    assert weight.grad.dtype == x.grad.dtype == torch.float32
 
 
 def test_initialisation_is_that_of_torch():
