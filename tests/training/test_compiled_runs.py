@@ -37,12 +37,13 @@ def assert_same(ours, theirs):
 
 
 @needs_a_compiler
-@pytest.mark.parametrize("agent", ["td3"])
-def test_a_resumed_compiled_run_equals_the_unbroken_one(agent, tmp_path):
+@pytest.mark.parametrize(("agent", "mixed"), [("td3", False), ("sac", True)])
+def test_a_resumed_compiled_run_equals_the_unbroken_one(agent, mixed, tmp_path):
     """Halves share neither process memory nor graphs: each run compiles its own."""
-    runs.train(tmp_path / "whole", agent, compile="on")
-    runs.train(tmp_path / "halves", agent, compile="on", steps=400)
-    runs.train(tmp_path / "halves", agent, compile="on", resume=True)
+    fields = {"compile": "on", "mixed_precision": mixed}
+    runs.train(tmp_path / "whole", agent, **fields)
+    runs.train(tmp_path / "halves", agent, steps=400, **fields)
+    runs.train(tmp_path / "halves", agent, resume=True, **fields)
     assert_same(newest(tmp_path / "whole"), newest(tmp_path / "halves"))
 
 
