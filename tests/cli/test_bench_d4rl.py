@@ -85,7 +85,7 @@ def test_an_agent_brings_its_own_preset(rlsuite, tmp_path, toy):
     rows = [(row["agent"], row["preset"]) for row in rows_of(out / "table.csv")]
     assert rows == [("iql", "default"), ("iql:xql", "xql")]
     assert (out / f"iql-xql-{toy.stem}").is_dir() and (out / f"iql-{toy.stem}").is_dir()
-    answer = bench(rlsuite, out, "--datasets", str(toy), "--agents", "iql:zql")
+    answer = bench(rlsuite, out, "--datasets", str(toy), "--agents", "iql:zql", "--", "--env", TASK)
     assert answer.code == 2 and "xql" in answer.err
 
 
