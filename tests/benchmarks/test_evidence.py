@@ -284,6 +284,7 @@ def committed():
 
 @pytest.mark.parametrize("one", committed(), ids=lambda one: one.name)
 def test_every_command_of_the_list_is_understood(one, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(evidence, "WORK", tmp_path)  # not what has run in this checkout
     words = evidence.words_of(one, 2)[1:]
     if words[0] == "-m":
         words = words[2:]
