@@ -46,7 +46,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     """Return `x W^T`, `[*lead, N, O]`.
 
     Compiled, the gradient of several networks' weights is laid out as they are. Autograd's own lies
-    transposed, and optimiser and norm would read it against the grain: a tenth of an update on a CPU.
+    transposed, and optimiser and norm would read it against the grain.
 
     Args:
         x: `[*lead, N, I]`; missing leading axes are shared.
