@@ -1,15 +1,14 @@
 """Measures what an update of FQL and floq costs in CPU time, eager and compiled, on cube-double's sizes."""
 
 import dataclasses
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from races import write_measured
+from races import median_cpu_ms, write_measured
 
 from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.agents.compiled import compiled
@@ -96,16 +95,8 @@ def measure(line: FlowCostArgs) -> list[Row]:
         for title, (name, fields) in cases.items():
             field = {"hidden_field": line.field} if name == "floq" else {}
             updates[title] = update_of(name, {**fields, **width, **field}, mode)
-            for _ in range(3):
-                updates[title](batch)
-        times: dict[str, list[float]] = {title: [] for title in updates}
-        for _ in range(line.turns):
-            for title, update in updates.items():
-                begun = time.process_time()
-                for _ in range(line.updates):
-                    update(batch)
-                times[title].append((time.process_time() - begun) / line.updates * 1e3)
-        medians = {title: statistics.median(each) for title, each in times.items()}
+        works = {title: partial(update, batch) for title, update in updates.items()}
+        medians = median_cpu_ms(works, line.turns, line.updates)
         sizes = " x ".join(map(str, line.hidden))
         rows += [Row(title, sizes, mode, ms, ms / medians["FQL"]) for title, ms in medians.items()]
     return rows

@@ -4,6 +4,7 @@
 #   sh benchmarks/offline_scores.sh pointmaze     # IQL on the medium maze, 200,000 updates, 3 seeds
 #   sh benchmarks/offline_scores.sh hopper        # medium-expert whose two halves come from one run of SAC
 #   sh benchmarks/offline_scores.sh halfcheetah   # 1 % expert and 99 % random rows: IQL, BC, 10%BC
+#   sh benchmarks/offline_scores.sh ldcq          # LDCQ as its authors' code, at small sizes, 300,000 updates, 1 seed
 #
 # Run again after a stop or a kill it goes on: data that are there are kept, finished runs are left alone.
 # Data go to MINARI_DATASETS_PATH (by default runs/offline_scores/data), tables to runs/offline_scores.
@@ -55,6 +56,23 @@ halfcheetah)
         --shares 0.99 0.01 --steps "$ROWS"
     table halfcheetah halfcheetah/random-expert bc,iql
     table halfcheetah_best10 halfcheetah/random-expert bc --preset best10
+    ;;
+ldcq)
+    # Preset `released` in everything but sizes (its own take a GPU), at ten times the updates of `small`.
+    made pointmaze/medium --seed 123
+    run=$root/ldcq_released
+    if [ -d "$run/ckpt" ]; then
+        rlsuite resume "$run"
+    else
+        rlsuite train ldcq --dataset rlsuite/pointmaze/medium-v0 --preset small --seed 0 --threads 1 --out "$run" \
+            --eval-every 12000 --eval-episodes 100 --checkpoint-every 12000 \
+            --agent.skills-updates 60000 --agent.prior-updates 120000 --agent.values-updates 120000 \
+            --agent.networks released --agent.std-min 0 --agent.successor last --agent.no-short-windows \
+            --agent.indexing released --agent.no-normalize-latents --agent.state-dropout 0 --agent.extra-steps 5 \
+            --agent.diffusion-steps 100 --agent.schedule linear --agent.sampler ancestral --agent.no-window-discount \
+            --agent.priority 0.6 --agent.weighting mean --agent.lr-values 1e-3 --agent.bootstrap step --agent.ends reward
+    fi
+    rlsuite eval "$run" --episodes 100 --seed 7
     ;;
 *)
     sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'

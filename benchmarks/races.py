@@ -90,6 +90,22 @@ def _timed(work: Callable[[int], None], count: int) -> float:
     return time.perf_counter() - start
 
 
+def median_cpu_ms(works: Mapping[str, Callable[[], object]], turns: int, count: int) -> dict[str, float]:
+    """Return CPU milliseconds of each work, the median of its turns of `count`; the works take turns.
+
+    A turn before them builds what has to be built and is not counted.
+    """
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(turns + 1):
+        for name, work in works.items():
+            begun = time.process_time()
+            for _ in range(count):
+                work()
+            if turn:
+                times[name].append((time.process_time() - begun) / count * 1e3)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
 def write_measured(path: Path, rows: Sequence[Any], threads: int) -> None:
     """Write rows of one slotted dataclass with the command, versions and machine that made them."""
     path.parent.mkdir(parents=True, exist_ok=True)
