@@ -213,6 +213,13 @@ def test_exploration_falls_linearly_to_its_end():
     assert 0.06 < (action != mode).any(-1).float().mean() < 0.14  # half of the random ones are the mode
 
 
+def test_exploration_ends_within_its_share_of_the_run():
+    agent = small_agent("d_eta_n", epsilon_share=0.5, epsilon_final=0.2)
+    agent.begin(8)
+    seen = [agent.update(random_batch(seed=k))["epsilon"].item() for k in range(6)]
+    assert seen == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2, 0.2])
+
+
 class Told(DEtaN):
     """An agent that is told its quantiles."""
 
