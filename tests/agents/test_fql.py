@@ -23,6 +23,8 @@ from rlsuite.blocks.noise import GivenNoise, Noise
 from rlsuite.errors import ConfigError
 from rlsuite.presets import load_preset
 from rlsuite.replay.batch import Batch
+from rlsuite.runs.config import OfflineConfig
+from rlsuite.strict import from_mapping
 from rlsuite.training import export, state
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -668,6 +670,14 @@ def test_config_refuses_values_outside_their_range(config, fields, message):
         ("floq", "default", "", "puzzle-4x4-play-v0", {"alpha": 1000.0, "start_share": 0.25}),
         ("floq", "default", "", "humanoidmaze-large-navigate-v0", {"alpha": 20.0, "gamma": 0.995}),
         ("floq", "one_step", "", "scene-play-v0", {"alpha": 300.0, "field_steps": 1, "at_zero": True}),
+        ("fql", "finetune", "", "humanoidmaze-medium-navigate-v0", {"alpha": 100.0, "gamma": 0.995}),
+        ("fql", "finetune", "", "humanoidmaze-large-navigate-v0", {"alpha": 30.0, "gamma": 0.995}),
+        ("fql", "finetune", "", "antsoccer-arena-navigate-v0", {"alpha": 30.0, "normalize_q": False}),
+        ("fql", "finetune", "", "pen-cloned-v1", {"alpha": 1e3, "aggregate": "min"}),
+        ("fql", "finetune", "", "door-cloned-v1", {"alpha": 1e3, "aggregate": "min"}),
+        ("fql", "finetune", "", "door-human-v1", {"alpha": 3e4, "aggregate": "min"}),
+        ("fql", "finetune", "", "relocate-cloned-v1", {"alpha": 1e4, "aggregate": "min"}),
+        ("floq", "finetune", "", "humanoidmaze-large-navigate-v0", {"alpha": 20.0, "field_steps": 16}),
     ],
 )
 def test_presets_of_data_sets_are_the_authors(agent, preset, env, data, own):
@@ -680,6 +690,22 @@ def test_presets_of_data_sets_are_the_authors(agent, preset, env, data, own):
 def test_large_batches_of_floq():
     for data, size in (("antmaze-giant-navigate-v0", 512), ("humanoidmaze-large-navigate-v0", 512)):
         assert load_preset("floq", "default", "", data)[0]["batch_size"] == size
+
+
+@pytest.mark.parametrize(
+    ("agent", "data", "steps", "then_online"),
+    [
+        ("fql", "cube-single-play-v0", 1_000_000, 1_000_000),
+        ("fql", "pen-cloned-v1", 500_000, 500_000),
+        ("floq", "cube-single-play-v0", 1_000_000, 2_000_000),
+    ],
+)
+def test_fine_tuning_goes_online_with_half_of_each_batch_recorded(agent, data, steps, then_online):
+    run = from_mapping(
+        OfflineConfig, load_preset(agent, "finetune", "", data)[0], "preset", env="E", dataset=data
+    )
+    assert (run.steps, run.then_online, run.offline_share) == (steps, then_online, 0.5)
+    assert run.updates_per_step == 1
 
 
 def test_the_configuration_of_floq_is_fqls_and_more():
