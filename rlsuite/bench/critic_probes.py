@@ -83,19 +83,29 @@ def share(agent: Agent, name: str, config: Any, batch: TensorDictBase) -> float:
 
 
 def features(agent: Agent, part: str, batch: TensorDictBase) -> Tensor:
-    """Return what the output layer of a network reads of a batch in an update, `[M, N, F]`."""
-    head = head_of(getattr(agent, part))
+    """Return what the output layer of a network reads of recorded actions in an update, `[M, N, F]`.
+
+    The policy's own loss shows the network other actions, in some updates and of some agents last, which
+    would make ranks of different critics ranks of different points. A joint pass has the next rows, too.
+    """
+    network = getattr(agent, part)
     seen: list[Tensor] = []
+    learns = False
+
+    def enter(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal learns  # neither a target's pass nor one that an action is improved by
+        learns = torch.is_grad_enabled() and not inputs[1].requires_grad
 
     def keep(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if torch.is_grad_enabled():  # of the learning pass, not of targets
+        if learns:
             seen.append(inputs[0].detach())
 
-    hook = head.register_forward_pre_hook(keep)
+    hooks = [network.register_forward_pre_hook(enter), head_of(network).register_forward_pre_hook(keep)]
     try:
         agent.update(batch)
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     last = seen[-1]
     return last.reshape(-1, *last.shape[-2:])
 

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 
 from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.bench import plasticity_critics as study
-from rlsuite.bench.critic_probes import feature_rank, features, probe
+from rlsuite.bench.critic_probes import feature_rank, features, head_of, probe
 from rlsuite.cli.main import run as rlsuite
 from rlsuite.errors import ConfigError
 from rlsuite.launch.plan import resolve
@@ -48,16 +48,22 @@ def test_rank_of_features():
     assert feature_rank(torch.eye(200).unsqueeze(0)) == 198
 
 
-@pytest.mark.parametrize(("name", "part"), [("sac", "critic"), ("fql", "critic"), ("floq", "field")])
+@pytest.mark.parametrize(
+    ("name", "part"), [("sac", "critic"), ("dsac_t", "critic"), ("fql", "critic"), ("floq", "field")]
+)
 def test_features_are_what_the_output_layer_reads(name, part):
-    agent, twin = agent_of(name), agent_of(name)
-    seen = features(agent, part, batch_of())
+    agent, twin, batch = agent_of(name), agent_of(name), batch_of()
+    seen = features(agent, part, batch)
     copies = agent.config.copies if name == "floq" else 1
     assert seen.shape == (2, 64 * copies, 16)
-    if name != "floq":  # SAC's last pass is the actor's, at its own actions
+    if name == "floq":
+        assert not torch.equal(seen[0], seen[1])
+        assert torch.equal(seen, features(twin, part, batch))
         return
-    assert not torch.equal(seen[0], seen[1])
-    assert torch.equal(seen, features(twin, part, batch_of()))
+    shown = []  # at recorded actions, though the actor's loss shows the critics its own
+    head_of(twin.critic).register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].detach()))
+    twin.critic(batch["observation"], batch["action"])
+    torch.testing.assert_close(seen, shown[0])
 
 
 def test_units_that_are_cut_off_are_found_by_both_scores():
