@@ -79,6 +79,29 @@ def test_an_env_that_begins_anew_changes_nobody_elses_plan():
     assert both[1].flatten().tolist() == [8.0, 9.0, 10.0, 10.0]  # 5, 6, 7, 7 and 2 + 1
 
 
+def test_equal_observations_in_a_row_leave_the_first_action_within_the_samplers_noise():
+    """Plans of one state are a constant, N(0.5, 1), and the denoiser is exact: a new draw is another one."""
+    rows, envs, schedule = 4, 500, make_schedule(20, "cosine", dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+
+    def step(plan, time):  # DDIM; of a plan's rows only their mean tells the constant
+        kept = schedule.kept[time]
+        off = (plan - kept.sqrt() * 0.5).mean((-2, -1), keepdim=True)
+        clean = (0.5 + rows * kept.sqrt() * off / (rows * kept + 1 - kept)).expand_as(plan)
+        noise, after = implied_noise(schedule, plan, clean, time), schedule.kept[time - 1]
+        return after.sqrt() * clean + (1 - after).sqrt() * noise
+
+    def planned(last, again, new):
+        start = torch.randn(envs, rows, 1, generator=generator, dtype=torch.float64)
+        return real_time_plans(step, last, start, new=new.expand(envs), steps=20, again=again)
+
+    first = planned(torch.zeros(envs, rows, 1).double(), 3, NEW)
+    following, fresh = planned(first, 3, OLD), planned(first, 3, NEW)
+    moved, drawn = ((each - first)[:, 0].square().mean().sqrt() for each in (following, fresh))
+    assert drawn.item() == pytest.approx(2**0.5, rel=0.2)  # of two draws of deviation 1
+    assert moved < 0.1 * drawn
+
+
 def test_an_exact_denoiser_of_one_plan_ends_at_it_from_anywhere():
     schedule, wanted = make_schedule(20, "cosine", dtype=torch.float64), torch.randn(1, 4, 2).double()
 
