@@ -174,6 +174,23 @@ def test_shapes_of_factors():
     assert shapes[6:8] == [[(2, 16, 16), (2, 27)], [(2, 16)]]
 
 
+def test_shapes_of_factors_of_the_papers_trunk():
+    """Of its Atari networks; kernels are [out, in x height x width] here, and so no side is too long."""
+    kernels = ((4, 32, 8), (32, 64, 4), (64, 64, 3))  # nothing is computed: a meta device has shapes alone
+    layers = [torch.nn.Conv2d(*sizes, device="meta") for sizes in kernels]
+    net = torch.nn.Sequential(torch.nn.Linear(3136, 512, device="meta"), *layers)
+    kron = Kron(([*net.parameters()], 1e-3), axes=tensor_axes(net))
+    shapes = [[tuple(factor.shape) for factor in entry.factors] for entry in kron.entries[0]]
+    assert shapes == [
+        *([(512, 512), (3136, 3136)], [(512,)]),
+        *([(32, 32), (256, 256)], [(32,)]),
+        *([(64, 64), (512, 512)], [(64,)]),
+        *([(64, 64), (576, 576)], [(64,)]),
+    ]
+    (long,) = Kron(([net[0].weight], 1e-3), axes={net[0].weight: 2}, max_size=3135).entries[0]
+    assert [tuple(factor.shape) for factor in long.factors] == [(512, 512), (3136,)]
+
+
 def test_every_agent_of_ours_has_the_choice():
     for name in OURS:
         assert issubclass(agent_class(name).Config, OptimizerConfig), f"{name}: Config(OptimizerConfig)"
