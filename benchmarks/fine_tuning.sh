@@ -71,6 +71,11 @@ every() { # TASK DATA FLAGS...: all methods, and the tables
 
 table() { # TASK
     rlsuite report "$ROOT/$1" --out "$ROOT/$1_report"
+    [ -e "$ROOT/$1/famo2o.done" ] || return 0
+    for strength in 8 11 14; do # FamO2O at fixed strengths: returns and lengths of episodes
+        rlsuite eval "$ROOT/$1/famo2o" --episodes "$EPISODES" --seed 7 --agent-option strength=$strength \
+            --json >"$ROOT/$1_report/famo2o_$strength.json"
+    done
 }
 
 case ${1:-} in

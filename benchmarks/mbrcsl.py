@@ -44,6 +44,8 @@ class MBRCSLArgs:
     """Episodes that every last policy plays."""
     plans: AtLeastOne = 20
     """Kept roll-outs of each MBRCSL that are played in the real maze."""
+    preset: str = "default"
+    """Of MBRCSL; `small` is too small for this maze (docs/mbrcsl.md)."""
     others: AtLeastOne = 5_000
     """Updates of BC and IQL."""
     runs: Path = Path("runs/mbrcsl")
@@ -88,7 +90,7 @@ def measured(agent: str, seed: int, args: MBRCSLArgs) -> dict[str, Any]:
     """Train an agent unless it is there, and play its policy, and its plans where it has some."""
     folder, begun = args.runs / f"{agent}-s{seed}", time.process_time()
     if not (folder / "ckpt").exists():
-        fields: dict[str, Any] = {"preset": "small"} if agent == "mbrcsl" else {"steps": args.others}
+        fields: dict[str, Any] = {"preset": args.preset} if agent == "mbrcsl" else {"steps": args.others}
         rlsuite.train(agent, dataset=args.dataset, out=folder, seed=seed, eval_every=0, threads=1, **fields)
     spent = time.process_time() - begun
     run = load_run(folder, "last")

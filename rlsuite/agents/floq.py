@@ -1,6 +1,6 @@
 """floq: FQL whose critic is a flow from noise to the value (Agrawalla et al. 2025, arXiv 2509.06863).
 
-Legend: N batch, R copies of a row, M = 2 members, K integration steps, O observation, A action. Losses are
+Legend: N batch, R copies of a row, M members, K integration steps, O observation, A action. Losses are
 written for the last axes; leading axes are independent seeds, whose losses stay apart. Numbers that flow have
 a last axis of 1.
 """
@@ -40,6 +40,8 @@ class FloqConfig(FQLConfig):
     """Discount per env step."""
     hidden_field: Widths | None = None
     """Widths of the hidden layers of the field; none: those of `hidden`."""
+    members: AtLeastOne = 2
+    """Members of the field, M; those of the critic that copies it stay two."""
     field_steps: AtLeastOne = 8
     """Euler steps of the field from its start to a value, the paper's K."""
     copies: AtLeastOne = 8
@@ -216,6 +218,7 @@ class Floq(FQL):
             spaces.observation,
             spaces.action,
             shape,
+            members=config.members,
             gamma=config.gamma,
             bins=config.bins,
             smoothing=config.smoothing,

@@ -7,9 +7,10 @@ from test_offline_training import learn
 
 from rlsuite.errors import ConfigError
 from rlsuite.offline.load import load_dataset
-from rlsuite.registry import agent_class
+from rlsuite.registry import agent_class, agent_names, agent_traits
 from rlsuite.runs.config import TrainConfig, check_prior
 
+CONTINUOUS_ONLINE = [name for name in agent_names() if agent_traits(name) == ("online", "continuous")]
 ROWS = runs.EPISODES * (runs.LENGTH - 1)
 
 
@@ -49,7 +50,7 @@ def test_without_a_share_the_data_are_the_first_rows_of_the_replay(tmp_path, rec
         runs.train(tmp_path / "small", "sac", **fields | {"replay_size": ROWS - 4})
 
 
-@pytest.mark.parametrize("agent", ["sac", "td3", "dsac_t", "stac", "tqc", "crossq", "simba_sac"])
+@pytest.mark.parametrize("agent", CONTINUOUS_ONLINE)
 def test_every_kind_of_online_agent_takes_mixed_batches(tmp_path, recorded, agent):
     runs.train(tmp_path, agent, prior_data=str(recorded), offline_share=0.5, steps=300)
     assert runs.lines(tmp_path)[-1]["replay/new_share"] == 0.5
