@@ -48,13 +48,12 @@ def gaussian_histogram(value: Tensor, support: Tensor) -> Tensor:
     """Return a Gaussian around `value` `[N]` as probabilities `[N, K]`, cut off at the ends (HL-Gauss).
 
     Farebrother et al. 2024, arXiv 2403.03950: bins are half a distance around every atom, and the std is 0.75
-    of the distance. The value is held inside the support.
+    of the distance. Near the ends of the support `[K]` what is cut off there draws the mean inwards; values
+    further out have nearly all their mass in the last bin, as `gaussian_bins` says.
     """
     width = support[1] - support[0]
-    value = value.clamp(support[0], support[-1]).unsqueeze(-1)
     edges = torch.cat((support - width / 2, support[-1:] + width / 2))
-    below = torch.special.ndtr((edges - value) / (SMOOTHING * width))
-    return below.diff(dim=-1) / (below[..., -1:] - below[..., :1])
+    return gaussian_bins(value, edges, SMOOTHING * width)
 
 
 def gaussian_bins(value: Tensor, edges: Tensor, std: Tensor | float) -> Tensor:

@@ -100,12 +100,16 @@ def test_the_projection_is_exact(dtype):
 
 
 def test_the_gaussian_histogram():
-    found = gaussian_histogram(t(0.3, 2.2, 9.0), Z)
+    found = gaussian_histogram(t(0.3, 2.2, 9.0, 1e6), Z)
     expected = [0.0081174324, 0.1351029505, 0.462895778, 0.3406670079, 0.0532168311]
     assert found[0].tolist() == pytest.approx(expected)
     assert (found[0] * Z).sum().item() == pytest.approx(0.2957628549)
-    assert found.sum(-1).tolist() == pytest.approx([1, 1, 1])
-    assert found[2].tolist() == gaussian_histogram(t(2.0), Z)[0].tolist()  # held inside the support
+    assert found.sum(-1).tolist() == pytest.approx([1, 1, 1, 1])
+    means = (found * Z).sum(-1)
+    assert means[1].item() == pytest.approx(1.7143995337)  # what is cut off at the end is missing above
+    assert means[1] < means[2] < means[3] <= 2  # a target further out is never worth less
+    far = gaussian_histogram(t(-1e6, 1e6).float(), Z.float())
+    torch.testing.assert_close(far[:, [0, -1]], torch.eye(2, dtype=torch.float32), rtol=0, atol=1e-3)
     fine = torch.linspace(-5, 5, 101)
     values = torch.linspace(-4.5, 4.5, 7)
     torch.testing.assert_close((gaussian_histogram(values, fine) * fine).sum(-1), values, rtol=0, atol=1e-3)
