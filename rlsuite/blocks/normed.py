@@ -262,7 +262,9 @@ class HyperTrunk(nn.Module):
         self.stem, self.stem_scale = UnitLinear(inputs + 1, width, **shape), Scaler(width, stored, lead=lead)
         wide = EXPANSION * width
         self.widen = nn.ModuleList([UnitLinear(width, wide, **shape) for _ in range(blocks)])
-        self.scales = nn.ModuleList([Scaler(wide, stored, lead=lead) for _ in range(blocks)])
+        # By their own width, as in the authors' code: what follows has its direction alone, but Adam's steps
+        # are of one size, so that what is stored decides how fast these learn.
+        self.scales = nn.ModuleList([Scaler(wide, math.sqrt(2 / wide), lead=lead) for _ in range(blocks)])
         self.narrow = nn.ModuleList([UnitLinear(wide, width, **shape) for _ in range(blocks)])
         share = {"stored": 1 / math.sqrt(width), "factor": math.sqrt(width) / (blocks + 1)}
         self.steps = nn.ModuleList([Scaler(width, lead=lead, **share) for _ in range(blocks)])

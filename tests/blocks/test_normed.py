@@ -122,6 +122,8 @@ def test_simbav2s_normalisations():
     trunk = HyperTrunk(3, (8, 8, 8), 2, lead=(), generator=None)
     share = trunk.steps[0](torch.ones(1, 8))
     assert numbers(share) == pytest.approx([1 / 3] * 8)  # 1 / (blocks + 1)
+    assert numbers(trunk.stem_scale.weight) == pytest.approx([0.5] * 8)  # sqrt(2 / 8)
+    assert numbers(trunk.scales[0].weight) == pytest.approx([0.25] * 32)  # sqrt(2 / 32)
 
 
 def trainable(module):
