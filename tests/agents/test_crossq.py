@@ -12,6 +12,7 @@ from torchrl.objectives import CrossQLoss as TorchRLCrossQ
 
 from rlsuite.agents.crossq import CrossQConfig, CrossQLoss, joint_values
 from rlsuite.agents.optim import Adam
+from rlsuite.agents.sac import critic_loss
 from rlsuite.blocks.batch_renorm import BatchRenorm, RenormMLP
 from rlsuite.blocks.heads import Gaussian
 from rlsuite.blocks.noise import GivenNoise, Noise
@@ -103,7 +104,7 @@ def test_target_and_loss_by_hand():
     q, target = joint_values(critic, actor, batch, torch.tensor(0.2), GivenNoise([torch.zeros(2, 1)]))
     torch.testing.assert_close(target, torch.tensor([3.673, 0.0]))
     assert len(seen) == 1 and seen[0].flatten().tolist() == [0.0, 0.0, 1.0, 1.0]
-    loss = 0.5 * (q - target).square().mean(-1).sum()
+    loss = critic_loss(q, target, CrossQConfig().critic_scale)
     assert loss.item() == pytest.approx(4.2167145)
 
 

@@ -13,6 +13,7 @@ from torchrl.data import Bounded
 from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import TQCLoss as TorchRLTQCLoss
 
+from rlsuite.agents.optim import descend_alpha
 from rlsuite.agents.quantile_dsac import QuantileDSACConfig, QuantileDSACLoss, smaller_mean, smaller_quantiles
 from rlsuite.agents.tqc import (
     TQCConfig,
@@ -93,6 +94,13 @@ def test_quantile_dsacs_target_is_the_smaller_of_every_pair():
     assert y[0].tolist() == pytest.approx([2.35, 3.25, 6.85])
     assert critic_loss(members((0.0, 3.0, 6.0)), y).item() == pytest.approx(0.5358101852)
     assert smaller_quantiles(theta, config).mean() <= smaller_mean(theta)
+
+
+def test_the_plain_step_of_the_temperature():
+    """Entropy -4 where -6 is wanted: alpha falls from 0.2."""
+    log_alpha = torch.tensor([math.log(0.2)])
+    descend_alpha(log_alpha, torch.full((8,), 4.0), -6.0, 3e-4)
+    assert log_alpha.exp().item() == pytest.approx(0.1998800360, abs=1e-10)
 
 
 @pytest.mark.parametrize("drop", [0, 1])

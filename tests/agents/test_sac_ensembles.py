@@ -7,6 +7,7 @@ import torch
 from helpers import check_loss_module, random_batch, small_agent
 from torch import nn
 
+from rlsuite.agents.optim import polyak
 from rlsuite.agents.sac import SACConfig, SACLoss, actor_loss, critic_loss, least_of, soft_target
 from rlsuite.blocks.heads import Gaussian
 from rlsuite.blocks.mlp import MLP, Dropout, LayerNorm, Linear
@@ -95,6 +96,16 @@ def test_actor_and_temperature_move_with_the_last_of_twenty_updates():
     assert "loss/actor" in agent.update(random_batch(seed=19))
     assert not torch.equal(agent.actor.trunk.head.weight, still) and agent.log_alpha.item() != 0
     assert agent.period == 20 and len(agent.critic(*two(random_batch()))) == 10
+
+
+def test_twenty_updates_move_the_targets_by_a_tenth():
+    """Were the critics' weights 1 and the targets' 0 all along: 1 - 0.995^20."""
+    online, target = (nn.Linear(1, 1, bias=False) for _ in "ab")
+    nn.init.ones_(online.weight)
+    nn.init.zeros_(target.weight)
+    for _ in range(20):
+        polyak(target, online, SACConfig().tau)
+    assert target.weight.item() == pytest.approx(0.0953895197)
 
 
 def two(batch):

@@ -135,12 +135,24 @@ def test_the_density_of_a_squashed_action():
     assert log_prob.item() == pytest.approx(1.0607675096)
 
 
-def test_dsac_ts_gradients_of_its_release_form():
+def test_dsac_ts_loss_and_gradients_of_its_release_form():
     mean, std = t(0.4)[:, None].requires_grad_(), t(0.3)[:, None].requires_grad_()
     loss = critic_loss(Gaussian(mean, std), t(0.7), t(1.6), t(0.25), "release")
+    assert loss.item() == pytest.approx(-0.0323807566)  # 1.6 is cut to 1.15
     loss.backward()
     assert mean.grad.item() == pytest.approx(-0.0986842105)
     assert std.grad.item() == pytest.approx(-0.1572779605)
+
+
+@pytest.mark.parametrize(
+    ("spread", "std", "weight"), [(0.25, 0.3, 0.3289473684), (0.5, 0.5, 0.7142857143), (50, 50, 0.9999600016)]
+)
+def test_dsac_ts_weight_forgets_its_constant_where_returns_are_large(spread, std, weight):
+    """Read off the mean's gradient at an error of 0.01: in scaled units the constant would decide."""
+    mean = t(0.0)[:, None].requires_grad_()
+    law = Gaussian(mean, t(float(std))[:, None])
+    critic_loss(law, t(0.01), t(0.0), t(float(spread)), "release").backward()
+    assert mean.grad.item() == pytest.approx(-0.01 * weight)
 
 
 # Rates are kept as float32: these are exact there.

@@ -132,12 +132,13 @@ def trainable(module):
 
 def test_networks_have_the_authors_sizes():
     """Trainable numbers of a critic and of the actor at 17 observations and 6 actions."""
-    sizes = {
-        "flash": ((256,) * 3, (128,) * 3, 1_085_843, 268_590),
-        "xqc": ((512,) * 4, (256,) * 4, 854_163, 206_126),
-        "simbav2": ((512,) * 3, (128,) * 2, 4_526_693, 168_716),
-    }
-    for name, (wide, narrow, critic, actor) in sizes.items():
+    sizes = (
+        ("flash", (256,) * 3, (128,) * 3, 1_085_843, 268_590),
+        ("flash", (128,) * 3, (64,) * 3, 280_851, 68_782),  # the preset narrow
+        ("xqc", (512,) * 4, (256,) * 4, 854_163, 206_126),
+        ("simbav2", (512,) * 3, (128,) * 2, 4_526_693, 168_716),
+    )
+    for name, wide, narrow, critic, actor in sizes:
         made = CategoricalCritic(
             17, 6, UnitShape(hidden=wide, trunk_name=name), members=1, atoms=101, bound=5.0
         )

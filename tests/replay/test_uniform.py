@@ -93,6 +93,26 @@ def test_sampling_repeats_with_the_generator():
     assert torch.equal(draw(), draw())
 
 
+@pytest.mark.parametrize(
+    ("terminated", "truncated", "total", "discount"),
+    [(False, False, 5.23, 0.729), (False, True, 2.8, 0.81), (True, False, 2.8, 0.81)],
+)
+def test_three_steps_by_hand(terminated, truncated, total, discount):
+    """Rewards 1, 2, 3 at gamma 0.9, ended at the second or not: a sum cut short has its own discount."""
+    replay, no = ring(6, 1, n_step=3), torch.tensor([False])
+    for time in (1, 2, 3):
+        ends = [torch.tensor([flag and time == 2]) for flag in (terminated, truncated)]
+        replay.extend(row(time, 1, terminated=ends[0], truncated=ends[1], valid=~no))
+    batch = replay.sample()
+    first = batch["observation"].squeeze(-1) == 100
+    assert first.any()
+    for key, value in (("reward", total), ("terminated", float(terminated))):
+        found = batch["next", key][first].float()
+        torch.testing.assert_close(found, torch.full_like(found, value))
+    found = batch["discount"][first]
+    torch.testing.assert_close(found, torch.full_like(found, discount))
+
+
 def reference(steps, start, world, n_step, newest):
     """n-step return of one row by a plain loop over the stored vector steps."""
     total, discount, time = 0.0, 1.0, start
