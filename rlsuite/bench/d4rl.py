@@ -55,6 +55,7 @@ GROUPS = {
 ORIGINS = {"d4rl": "D4RL", "minari": "Minari", "ogbench": "OGBench"}
 PUBLISHED = Path(__file__).with_name("d4rl_published.csv")
 SOURCES = {"paper": "the IQL paper, arXiv 2110.06169, table 1", "corl": "CORL, last scores, arXiv 2210.07105"}
+OWN_SETTINGS = ("default", "corl")  # presets of a method itself; others are methods of their own, as iql:xql
 CURVE_COLUMNS = ("dataset", "data", "agent", "seed", "updates", "return_mean", "return_std", "score")
 LATE = 10  # evaluations of a seed that the second mean of the table is over
 MOVING = 0.02  # of the critics' values, from one tenth of the run to the next: above, a run has not converged
@@ -274,6 +275,12 @@ def published_score(label: str, agent: str, source: str) -> tuple[float, float]:
     return math.nan, math.nan
 
 
+def published_name(agent: str, preset: str) -> str:
+    """Return under which name scores of an agent with this preset are published: 10%BC is "bc:best10"."""
+    name = agent.partition(":")[0]
+    return name if preset in OWN_SETTINGS else f"{name}:{preset}"
+
+
 def evaluations(run: Path) -> list[dict[str, Any]]:
     """Return a run's evaluations, one entry per seed and evaluation.
 
@@ -355,8 +362,9 @@ def table_row(
         row[f"{name}_std"] = statistics.stdev(entry[key] for entry in late) if len(late) > 1 else math.nan
     row |= {"late_evaluations": len(late), "q_drift": moved}
     row |= {"behaviour_score": facts.behaviour_score, "behaviour_return": facts.behaviour_return}
+    method = published_name(agent, plan.config.preset)
     for source in SOURCES:
-        row[source], row[f"{source}_std"] = published_score(facts.label, agent, source)
+        row[source], row[f"{source}_std"] = published_score(facts.label, method, source)
     return row
 
 

@@ -202,11 +202,33 @@ def test_what_is_made_here_says_how():
         ("hopper-medium-v2", "td3_bc", (59.3, np.nan), (60.37, 3.49)),
         ("rlsuite-pointmaze-umaze-v0", "iql", (np.nan, np.nan), (np.nan, np.nan)),
         ("hopper-medium-v2", "sac", (np.nan, np.nan), (np.nan, np.nan)),
+        ("hopper-medium-v2", "bc:best10", (np.nan, np.nan), (55.48, 7.30)),
+        ("hopper-medium-v2", "iql:xql", (np.nan, np.nan), (np.nan, np.nan)),
     ],
 )
 def test_published_scores(label, agent, paper, corl):
     np.testing.assert_equal(d4rl.published_score(label, agent, "paper"), paper)
     np.testing.assert_equal(d4rl.published_score(label, agent, "corl"), corl)
+
+
+@pytest.mark.parametrize(
+    ("agent", "preset", "corl"),
+    [
+        ("iql", "default", 67.53),
+        ("iql", "corl", 67.53),
+        ("iql:corl", "corl", 67.53),
+        ("iql", "xql", np.nan),  # with --preset xql: no score of IQL stands beside it
+        ("iql:xql", "xql", np.nan),
+        ("bc", "best10", 55.48),
+        ("bc:best10", "best10", 55.48),
+    ],
+)
+def test_published_scores_are_of_the_method_that_the_preset_makes(agent, preset, corl):
+    entries = [{"seed": 0, "updates": 9, "return_mean": 1.0, "score": 2.0}]
+    plan = RunPlan(None, SimpleNamespace(preset=preset, train=SimpleNamespace(eval_episodes=7)), ())
+    facts = d4rl.DataFacts("hopper-medium-v2", "D4RL", 1.0, 2.0)
+    row = d4rl.table_row(facts, agent, plan, entries, 0.0)
+    np.testing.assert_equal(row["corl"], corl)
 
 
 def test_a_name_that_leads_nowhere():
