@@ -1,8 +1,8 @@
 """An agent's update as one compiled function.
 
 Only the whole update pays: compiled losses alone gain nothing over eager code, while the whole, with
-gradients, Adam and targets in one graph, takes two thirds to five sixths of the time. Numbers agree with eager ones to
-rounding; a run stays in one mode from its first update to its last.
+gradients, Adam and targets in one graph, takes two thirds to five sixths of the time. Numbers agree with
+eager ones to rounding; a run stays in one mode from its first update to its last.
 """
 
 import copy

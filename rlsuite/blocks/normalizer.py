@@ -41,7 +41,10 @@ class RunningNorm(nn.Module):
 
     @torch.no_grad()
     def observe(self, rows: Tensor) -> None:
-        """Merge `[*lead, N, F]` rows into the statistics; a batch that is not finite leaves them alone."""
+        """Merge `[*lead, N, F]` rows into the statistics.
+
+        A feature that is not finite in them keeps its own; a batch without a finite one does not count.
+        """
         size = rows.shape[-2]
         var, mean = torch.var_mean(rows, dim=-2, correction=0)
         if ranks.size() > 1:  # every rank shows rows of its own, and all follow the same statistics
@@ -53,7 +56,7 @@ class RunningNorm(nn.Module):
         finite = torch.isfinite(merged)
         self.var.copy_(torch.where(finite, merged, self.var))
         self.mean.copy_(torch.where(finite, self.mean + share * delta, self.mean))
-        self.count.add_(size)
+        self.count.add_(size * finite.any())
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `[*lead, N, F]`, or the first numbers alone, which an actor sees."""

@@ -41,3 +41,13 @@ def test_a_batch_that_is_not_finite_leaves_the_statistics_alone():
     norm.observe(bad)
     assert torch.equal(norm.mean[0], before[0][0]) and torch.equal(norm.var[0], before[1][0])
     assert not torch.equal(norm.mean[1], before[0][1])
+
+
+def test_a_batch_without_a_finite_feature_does_not_count():
+    spoilt, clean = RunningNorm(2), RunningNorm(2)
+    good = torch.randn(50, 2)
+    spoilt.observe(torch.full((50, 2), torch.inf))
+    spoilt.observe(good)
+    clean.observe(good)
+    for name, kept in clean.state_dict().items():
+        assert torch.equal(spoilt.state_dict()[name], kept), name
