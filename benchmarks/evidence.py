@@ -10,7 +10,8 @@ checkpoint. Of every entry that has run, benchmarks/results/FOLDER/ has
 
     NAME.csv        every evaluation of every seed, headed by what to draw
     NAME.json       command, commit, machine and versions; each run's configuration
-    curves.png      of all entries of the folder, with summary.csv; published.csv where curves were published
+    curves.png      of all entries of the folder, with summary.csv and, where labels have two seeds or more,
+                    differences.csv; published.csv where curves were published
 
 An entry is finished when its NAME.json says so for the command that the list now has.
 """
@@ -20,6 +21,7 @@ import contextlib
 import csv
 import ctypes
 import fcntl
+import itertools
 import json
 import math
 import os
@@ -492,7 +494,7 @@ def series_of(folder: Path) -> list[Series]:
 
 
 def draw(folder: Path) -> None:
-    """Write `summary.csv` and `curves.png` of a folder from its other CSV files."""
+    """Write `summary.csv`, `differences.csv` and `curves.png` of a folder from its other CSV files."""
     every = series_of(folder)
     published = read_rows(folder / "published.csv")[1] if (folder / "published.csv").exists() else []
     columns = ("whose", "label", "env", "metric", "env_step", "seeds", "mean", "std", "low", "high")
@@ -511,7 +513,39 @@ def draw(folder: Path) -> None:
                 if (row["label"], row["env"], row["env_step"]) == (one.label, one.env, str(step)):
                     theirs = [row[key] for key in ("seeds", "mean", "std", "low", "high")]
                     writer.writerow(["published", one.label, one.env, one.metric, step, *theirs])
+    write_differences(every, folder / "differences.csv")
     plot(every, published, folder / "curves.png")
+
+
+def write_differences(every: Sequence[Series], path: Path) -> None:
+    """Write how far labels lie apart on each environment, with Welch's interval at 95 %.
+
+    Labels that have come to different env steps are not compared, nor is one that has a single seed.
+    """
+    import numpy as np
+
+    from rlsuite.report.statistics import difference
+
+    rows = []
+    for first, second in itertools.combinations(every, 2):
+        ours, theirs = first.late(), second.late()
+        if (first.env, first.metric) != (second.env, second.metric) or ours is None or theirs is None:
+            continue
+        if ours[0] != theirs[0] or min(len(ours[1]), len(theirs[1])) < 2:
+            continue
+        found = difference(np.array(theirs[1]), np.array(ours[1]))
+        seeds = (len(theirs[1]), len(ours[1]))
+        numbers = (f"{number:.6g}" for number in (found.value, found.low, found.high))
+        rows.append((second.label, first.label, first.env, first.metric, ours[0], *seeds, *numbers))
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    sides = ("label", "less", "env", "metric", "env_step", "seeds", "seeds_less")
+    columns = (*sides, "difference", "low", "high")
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def plot(every: Sequence[Series], published: Sequence[Mapping[str, str]], picture: Path) -> None:

@@ -236,6 +236,23 @@ def test_blocks_are_means_and_a_window_takes_the_ends_of_late_tasks(tmp_path):
     assert series.late() == (40, [20, 22])
 
 
+def test_labels_are_compared_where_both_have_two_seeds_at_one_step(tmp_path):
+    one = evidence.Entry(name="one", command=("true",), results="r")
+    head = dict.fromkeys(evidence.EVALUATION, "")
+    ends = {"plain": (1.0, 3.0), "reset": (4.0, 8.0), "alone": (5.0,)}
+    rows = [
+        {"label": label, "env": "E", "seed": seed, "env_step": 10, **head, "eval/return_mean": value}
+        for label, values in ends.items()
+        for seed, value in enumerate(values)
+    ]
+    evidence.write_rows(tmp_path / "one.csv", one, rows)
+    evidence.draw(tmp_path)
+    (row,) = csv.DictReader((tmp_path / "differences.csv").open())
+    assert (row["label"], row["less"], row["difference"]) == ("reset", "plain", "4")
+    half = 13.83705  # t of 0.975 at 25 / 17 degrees, times sqrt(5): variances are 2 and 8, of two seeds each
+    assert (float(row["low"]), float(row["high"])) == pytest.approx((4 - half, 4 + half), rel=1e-5)
+
+
 def test_published_curves_are_kept_as_statistics(place, monkeypatch):
     source = place / "published.csv"
     table = [("E", "STUB", seed, step, 10 * seed + step) for seed in (1, 2, 3) for step in (2, 3)]
