@@ -370,6 +370,11 @@ class StagedAgent(Agent):
         """Return which windows of recorded data it learns from."""
         raise NotImplementedError
 
+    @property
+    def stage(self) -> str:
+        """The stage of the next update."""
+        raise NotImplementedError
+
     def prepare(self, data: Any) -> str | None:
         """Set `data`, the window replay, up for the stage of the next update; return a line for the user.
 

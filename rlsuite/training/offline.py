@@ -3,6 +3,7 @@
 Offline, the clock's env steps count updates; online they count on from there, so that one axis serves both.
 """
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -215,13 +216,21 @@ def learn(
     """Update until `goal` updates; see `Session` for the arguments."""
     with Session(run, folder, goal, stop, resume=resume, loaded=loaded) as session:
         while session.goes_on:
-            if isinstance(run.agent, StagedAgent) and (note := run.agent.prepare(run.replay)) is not None:
-                session.recorder.note(note)
+            if isinstance(run.agent, StagedAgent):
+                prepare(run.agent, run.replay, session.recorder.note)
             update(run, session.guard)
             run.clock.env_steps += 1
             session.report(1)
             session.save_when_due(1)
         return session.finish()
+
+
+def prepare(agent: StagedAgent, replay: Any, note: Callable[[str], None]) -> None:
+    """Set the replay up for the next update, and say before a stage begins: that may take minutes."""
+    if replay.stage != agent.stage:
+        note(f"stage {agent.stage}: making what it learns from")
+    if (words := agent.prepare(replay)) is not None:
+        note(words)
 
 
 def online_config(config: OfflineConfig, data: OfflineData) -> TrainConfig:

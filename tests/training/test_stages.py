@@ -69,7 +69,8 @@ def test_every_stage_has_its_own_metrics(tmp_path, recorded, capsys):
     assert [line["step"] for line in lines if "eval/return_mean" in line] == [15, 30]
     said = capsys.readouterr()
     windows = runs.EPISODES * (runs.LENGTH - 1)
-    for words in (f"stage skills: 8 updates on {windows}", "stage prior: 8", "stored candidates"):
+    begun = "stage values: making what it learns from"
+    for words in (begun, f"stage skills: 8 updates on {windows}", "stage prior: 8", "stored candidates"):
         assert words in said.out + said.err
     found = evaluate_run(tmp_path / "run", episodes=3, seed=None, video=None, which="last")
     assert len(found["returns"]) == 3 and found["step"] == UPDATES
