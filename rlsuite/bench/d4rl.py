@@ -54,7 +54,10 @@ GROUPS = {
 }
 ORIGINS = {"d4rl": "D4RL", "minari": "Minari", "ogbench": "OGBench"}
 PUBLISHED = Path(__file__).with_name("d4rl_published.csv")
-SOURCES = {"paper": "the IQL paper, arXiv 2110.06169, table 1", "corl": "CORL, last scores, arXiv 2210.07105"}
+SOURCES = {
+    "paper": "the IQL paper, arXiv 2110.06169, table 1; XQL's preprint, arXiv 2301.02328, tables 1 and 3",
+    "corl": "CORL, last scores, arXiv 2210.07105",
+}
 OWN_SETTINGS = ("default", "corl")  # presets of a method itself; others are methods of their own, as iql:xql
 CURVE_COLUMNS = ("dataset", "data", "agent", "seed", "updates", "return_mean", "return_std", "score")
 LATE = 10  # evaluations of a seed that the second mean of the table is over
@@ -96,7 +99,7 @@ class D4rlArgs(LaunchFlags):
     datasets: str = "locomotion"
     """Data sets, separated by commas: ids, files, folders, or the groups locomotion, locomotion-all, adroit,
     pointmaze; an id of OGBench's without a task is its five tasks and their mean."""
-    agents: str = "bc,td3_bc,iql,rebrac,awac,cql,a2pr"
+    agents: str = "bc,bc:best10,td3_bc,iql,iql:xql,iql:f_dvl,odice,rebrac,awac,cql,a2pr"
     """Agents, separated by commas; AGENT:PRESET takes a preset."""
     preset: str = "default"
     """Preset of every other agent that has it; those without take their default."""
@@ -406,7 +409,7 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
         "agent",
         "last score",
         f"last {LATE} evaluations",
-        "IQL paper",
+        "paper",
         "CORL",
         "return",
         "values moved",

@@ -203,7 +203,8 @@ def test_what_is_made_here_says_how():
         ("rlsuite-pointmaze-umaze-v0", "iql", (np.nan, np.nan), (np.nan, np.nan)),
         ("hopper-medium-v2", "sac", (np.nan, np.nan), (np.nan, np.nan)),
         ("hopper-medium-v2", "bc:best10", (np.nan, np.nan), (55.48, 7.30)),
-        ("hopper-medium-v2", "iql:xql", (np.nan, np.nan), (np.nan, np.nan)),
+        ("hopper-medium-v2", "iql:xql", (75.6, np.nan), (np.nan, np.nan)),
+        ("door-human-v1", "iql:xql", (10.1, np.nan), (np.nan, np.nan)),
     ],
 )
 def test_published_scores(label, agent, paper, corl):
