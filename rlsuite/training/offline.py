@@ -229,8 +229,8 @@ def prepare(agent: StagedAgent, replay: Any, note: Callable[[str], None]) -> Non
     """Set the replay up for the next update, and say before a stage begins: that may take minutes."""
     if replay.stage != agent.stage:
         note(f"stage {agent.stage}: making what it learns from")
-    if (words := agent.prepare(replay)) is not None:
-        note(words)
+    if (told := agent.prepare(replay)) is not None:
+        note(told)
 
 
 def online_config(config: OfflineConfig, data: OfflineData) -> TrainConfig:
