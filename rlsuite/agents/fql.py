@@ -43,8 +43,8 @@ class FQLConfig(OptimizerConfig):
     """Widths of the hidden layers of all networks."""
     network: Network = "mlp"
     """Trunk of all networks; residual ones have a stem and a block for every further width."""
-    activation: Activation = "gelu"
-    """Activation of all hidden layers."""
+    activation: Activation = "gelu_tanh"
+    """Activation of all hidden layers; the authors' networks are JAX's, whose GELU is the one by tanh."""
     critic_norm: Literal["after", "before", "none"] = "after"
     """Layer normalisation of the critics' hidden layers: after their activation (authors), or before."""
     normalize_observations: bool = False

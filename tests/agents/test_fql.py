@@ -364,9 +364,9 @@ def test_norms_stand_behind_activations_of_critics_alone():
     agent = small_agent("floq")
     for network in (agent.critic, agent.field):
         names = [type(layer).__name__ for layer in network.trunk]
-        assert names == ["Linear", "GELU", "LayerNorm"] * 2 + ["Head"]
+        assert names == ["Linear", "TanhGELU", "LayerNorm"] * 2 + ["Head"]
     for network in (agent.flow, agent.actor):
-        assert [type(layer).__name__ for layer in network.trunk] == ["Linear", "GELU"] * 2 + ["Head"]
+        assert [type(layer).__name__ for layer in network.trunk] == ["Linear", "TanhGELU"] * 2 + ["Head"]
 
 
 def test_first_weights_are_glorots():

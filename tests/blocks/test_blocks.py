@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from rlsuite.blocks.heads import GaussianActor, ScalarCritic
-from rlsuite.blocks.mlp import MLP, Dropout, LayerNorm, Linear, product
+from rlsuite.blocks.mlp import MLP, Dropout, LayerNorm, Linear, TanhGELU, product
 from rlsuite.blocks.networks import NetShape
 
 
@@ -108,3 +109,14 @@ def test_actor_clamps_its_log_std():
 def test_critic_shapes():
     critic = ScalarCritic(3, 2, NetShape(hidden=(8,), lead=(4,), generator=generator()), members=2)
     assert critic(torch.zeros(4, 6, 3), torch.zeros(4, 6, 2)).shape == (4, 2, 6)
+
+
+def test_gelu_by_tanh_is_torchs_in_eager_and_compiled_form(monkeypatch):
+    x = torch.linspace(-8, 8, 1001, dtype=torch.float64, requires_grad=True)
+    true = torch.nn.functional.gelu(x, approximate="tanh")
+    (slope,) = torch.autograd.grad(true.sum(), x)
+    assert torch.equal(TanhGELU()(x), true)
+    monkeypatch.setattr(torch.compiler, "is_dynamo_compiling", lambda: True)
+    form = TanhGELU()(x)
+    assert_close(form, true, rtol=0, atol=1e-14)
+    assert_close(torch.autograd.grad(form.sum(), x)[0], slope, rtol=0, atol=1e-14)
