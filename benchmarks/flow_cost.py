@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from races import median_cpu_ms, write_measured
+from workload import random_batch
 
 from rlsuite.agents.base import Spaces, make_generators
 from rlsuite.agents.compiled import compiled
@@ -17,8 +18,7 @@ from rlsuite.command.arguments import parse
 from rlsuite.registry import agent_class
 from rlsuite.replay.batch import Batch
 
-OBSERVATION, ACTION = 37, 5  # of OGBench's cube-double
-BATCH = 256
+SPACES = Spaces(observation=37, action=5, half_range=(1.0,) * 5)  # of OGBench's cube-double
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "FQL": ("fql", {}),
     "floq, one step at 0, R 4": ("floq", {"field_steps": 1, "copies": 4, "at_zero": True}),
@@ -64,30 +64,16 @@ class Row:
     times_fql: float
 
 
-def random_batch() -> Batch:
-    """Return a batch of random transitions with rewards of -1 and 0."""
-    g = torch.Generator().manual_seed(0)
-    return Batch(
-        torch.randn(BATCH, OBSERVATION, generator=g),
-        torch.rand(BATCH, ACTION, generator=g) * 2 - 1,
-        torch.randint(-1, 1, (BATCH,), generator=g).float(),
-        torch.randn(BATCH, OBSERVATION, generator=g),
-        torch.zeros(BATCH),
-        0.99,
-    )
-
-
 def update_of(name: str, fields: dict[str, Any], mode: str) -> Callable[[Batch], Any]:
     """Return an agent's update."""
     cls = agent_class(name)
-    spaces = Spaces(observation=OBSERVATION, action=ACTION, half_range=(1.0,) * ACTION)
-    agent = cls(spaces, cls.Config(**fields), make_generators(0))
+    agent = cls(SPACES, cls.Config(**fields), make_generators(0))
     return agent.update if mode == "eager" else compiled(agent)
 
 
 def measure(line: FlowCostArgs) -> list[Row]:
     """Return a row for every agent and mode."""
-    batch, width, rows = random_batch(), {"hidden": line.hidden}, []
+    batch, width, rows = random_batch(spaces=SPACES), {"hidden": line.hidden}, []
     modes = [mode for mode, wanted in (("eager", line.eager), ("compiled", line.compile)) if wanted]
     cases = {title: case for title, case in CASES.items() if line.largest or case[1] or case[0] == "fql"}
     for mode in modes:

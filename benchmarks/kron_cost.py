@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from workload import SPACES, random_batch
 
-from rlsuite.agents.base import Spaces, make_generators
+from rlsuite.agents.base import make_generators
 from rlsuite.agents.kron import Kron
 from rlsuite.agents.sac import SAC, SACConfig
 from rlsuite.bounds import AtLeastOne, check_bounds
 from rlsuite.command.arguments import parse
-from rlsuite.replay.batch import Batch
 
-SPACES = Spaces(observation=17, action=6, half_range=(1.0,) * 6)
 NETWORKS: dict[str, dict[str, Any]] = {
     "mlp 2 x 256": {"hidden": (256, 256)},
     "multiskip 512, 4 blocks": {"network": "multiskip", "hidden": (512,) * 5},
@@ -45,27 +44,12 @@ class KronCostArgs:
         check_bounds(self)
 
 
-def batch_of(rows: int) -> Batch:
-    """Return random transitions."""
-    g = torch.Generator().manual_seed(0)
-    observation, after = (torch.randn(rows, SPACES.observation, generator=g) for _ in "ab")
-    action = torch.rand(rows, SPACES.action, generator=g) * 2 - 1
-    return Batch(
-        observation=observation,
-        action=action,
-        reward=torch.randn(rows, generator=g),
-        next_observation=after,
-        terminated=torch.zeros(rows),
-        discount=torch.full((rows,), 0.99),
-    )
-
-
 def milliseconds(
     optimizer: Literal["adam", "kron"], late: bool, fields: dict[str, Any], args: KronCostArgs
 ) -> float:
     """Return the CPU time of an update, the least of `repeats` means over as many updates as refresh once."""
     agent = SAC(SPACES, SACConfig(optimizer=optimizer, **fields), make_generators(0))
-    batch, count = batch_of(args.batch_size), PERIOD if late else 5
+    batch, count = random_batch(args.batch_size), PERIOD if late else 5
     agent.update(batch)
     for each in agent.followers:
         assert isinstance(each, Kron)

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import torch
 from races import median_cpu_ms, write_measured
+from workload import SPACES, random_batch
 
-from rlsuite.agents.base import Spaces, make_generators
+from rlsuite.agents.base import make_generators
 from rlsuite.agents.compiled import compiled
 from rlsuite.bounds import AtLeastOne, check_bounds
 from rlsuite.command.arguments import parse
@@ -23,7 +24,7 @@ from rlsuite.launch.plan import resolve
 from rlsuite.registry import agent_traits
 from rlsuite.replay.batch import Batch
 
-ENV, DATA, OBSERVATION, ACTION = "HalfCheetah-v5", "halfcheetah-medium-v2", 17, 6
+ENV, DATA = "HalfCheetah-v5", "halfcheetah-medium-v2"
 Mode = Literal["eager", "compiled", "bfloat16"]
 ONLINE = (
     *("sac", "td3", "dsac_t", "stac", "quantile_dsac"),
@@ -68,29 +69,12 @@ class Row:
     """1,000 over `cpu_ms`: updates a second of one core."""
 
 
-def random_batch(rows: int) -> Batch:
-    """Return random transitions, the second half of them marked as demonstrations."""
-    g = torch.Generator().manual_seed(0)
-    return Batch(
-        torch.randn(rows, OBSERVATION, generator=g),
-        torch.rand(rows, ACTION, generator=g) * 2 - 1,
-        torch.randn(rows, generator=g),
-        torch.randn(rows, OBSERVATION, generator=g),
-        torch.zeros(rows),
-        0.99,
-        torch.rand(rows, ACTION, generator=g) * 2 - 1,
-        torch.randn(rows, generator=g),
-        (torch.arange(rows) >= rows // 2).float(),
-    )
-
-
 def work_of(agent_name: str, mode: Mode, batch: Batch) -> Callable[[], Any]:
     """Return a call that updates a new agent once."""
     name, _, preset = agent_name.partition(":")
     task = ["--env", ENV] if agent_traits(name)[0] == "online" else ["--dataset", DATA]
     plan = resolve(name, [*task, *(["--preset", preset] if preset else [])])
-    spaces = Spaces(observation=OBSERVATION, action=ACTION, half_range=(1.0,) * ACTION)
-    agent = plan.agent_class(spaces, plan.config.agent, make_generators(0))
+    agent = plan.agent_class(SPACES, plan.config.agent, make_generators(0))
     update = partial(agent.update if mode == "eager" else compiled(agent), batch)
     if mode != "bfloat16":
         return update
