@@ -52,8 +52,7 @@ def unknown_name(what: str, name: str, options: Iterable[str], hint: str) -> Con
         options: every allowed name.
         hint: the command that lists them.
     """
-    known = list(options)
-    lowered = {option.lower(): option for option in known}
-    near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
-    suggestion = f' Did you mean "{lowered[near[0]]}"?' if near else ""
+    bare = {option.lower().lstrip("-"): option for option in options}  # dashes would make all flags alike
+    near = difflib.get_close_matches(name.lower().lstrip("-"), list(bare), n=1, cutoff=0.5)
+    suggestion = f' Did you mean "{bare[near[0]]}"?' if near else ""
     return ConfigError(f'"{name}" is not {what}.{suggestion} List them with: {hint}')
