@@ -7,7 +7,7 @@ from typing import Annotated
 import pytest
 
 from rlsuite.bounds import AtLeastOne, Bounds, NotNegative, bounds_of, check_bounds
-from rlsuite.errors import ConfigError
+from rlsuite.errors import ConfigError, unknown_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +62,9 @@ def test_ends_that_belong_to_a_range_none_and_empty_tuples_are_taken():
         "hidden",
         "other",
     ]
+
+
+def test_dashes_make_no_flag_like_another():
+    flags = ["--legacy-margin", "--eval-every"]
+    assert "Did you mean" not in str(unknown_name("a flag", "--dry-run", flags, "help"))
+    assert 'Did you mean "--eval-every"?' in str(unknown_name("a flag", "--eval-evry", flags, "help"))
