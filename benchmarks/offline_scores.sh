@@ -4,26 +4,35 @@
 #   sh benchmarks/offline_scores.sh pointmaze     # IQL on the medium maze, 200,000 updates, 3 seeds
 #   sh benchmarks/offline_scores.sh hopper        # medium-expert whose two halves come from one run of SAC
 #   sh benchmarks/offline_scores.sh halfcheetah   # 1 % expert and 99 % random rows: IQL, BC, 10%BC
+#   sh benchmarks/offline_scores.sh hopper_all    # the family on that mixture and on the same run's replay
+#   sh benchmarks/offline_scores.sh stitch        # the family on a maze whose routes must be joined
+#   sh benchmarks/offline_scores.sh mazes         # the family on the mazes umaze and medium
+#   sh benchmarks/offline_scores.sh odice         # O-DICE on the medium maze, 100,000 updates
+#   sh benchmarks/offline_scores.sh recoil        # ReCOIL with one demonstration, BC on it
 #   sh benchmarks/offline_scores.sh ldcq          # LDCQ as its authors' code, at small sizes, 300,000 updates, 1 seed
 #
 # Run again after a stop or a kill it goes on: data that are there are kept, finished runs are left alone.
+# Those of the family are short (20,000 updates, stitch 10,000) and in bfloat16, all agents alike.
 # Data go to MINARI_DATASETS_PATH (by default runs/offline_scores/data), tables to runs/offline_scores.
-# EXPERT is a Stable-Baselines3 actor for HalfCheetah (HalfCheetah-tqc.safetensors of DLR-RM/rl-trained-agents)
-# or a run folder.
+# EXPERT is a Stable-Baselines3 actor for HalfCheetah, of recoil for Hopper (HalfCheetah-tqc.safetensors,
+# Hopper-tqc.safetensors of DLR-RM/rl-trained-agents), or a run folder.
 set -eu
 root=runs/offline_scores
-: "${MINARI_DATASETS_PATH:=$PWD/$root/data}" "${SEEDS:=3}" "${UPDATES:=200000}" "${ROWS:=200000}"
+: "${MINARI_DATASETS_PATH:=$PWD/$root/data}" "${SEEDS:=3}" "${ROWS:=200000}"
 : "${SAC_STEPS:=200000}" # of the run of SAC; medium is its policy at half of them
 export MINARI_DATASETS_PATH
+
+family=bc,td3_bc,iql,iql:xql,iql:f_dvl,rebrac,awac
 
 made() { # NAME FLAGS...: make a data set of ours, where it is not there
     [ -d "$MINARI_DATASETS_PATH/rlsuite/$1-v0" ] || rlsuite data make "$@"
 }
 
 table() { # OUT DATASET AGENTS FLAGS...: train and score
-    out=$1 data=$2 agents=$3
+    out=$1 agents=$3
+    case $2 in */rlsuite/*) set_of=$2 ;; *) set_of=rlsuite/$2-v0 ;; esac
     shift 3
-    rlsuite bench d4rl --datasets "rlsuite/$data-v0" --agents "$agents" --steps "$UPDATES" --seeds "$SEEDS" \
+    rlsuite bench d4rl --datasets "$set_of" --agents "$agents" --steps "${UPDATES:-200000}" --seeds "$SEEDS" \
         --evaluations 20 --threads 1 --out "$root/$out" "$@"
 }
 
@@ -48,6 +57,46 @@ hopper)
     made hopper/expert --policy "$sac" --checkpoint best --steps "$ROWS"
     made hopper/medium-expert --parts rlsuite/hopper/medium-v0 rlsuite/hopper/expert-v0
     table hopper hopper/medium-expert iql,bc
+    ;;
+hopper_all) # after `hopper`, which makes the run of SAC and the mixture
+    : "${UPDATES:=20000}"
+    made hopper/medium-replay --policy $root/sac_hopper
+    for data in medium-expert medium-replay; do
+        table hopper_all "hopper/$data" $family -- --mixed-precision
+    done
+    ;;
+stitch)
+    : "${UPDATES:=10000}"
+    made stitch
+    table stitch stitch $family,odice,a2pr -- --mixed-precision
+    ;;
+mazes)
+    : "${UPDATES:=20000}"
+    for maze in medium umaze; do
+        made pointmaze/$maze --seed 123
+        table mazes pointmaze/$maze $family -- --mixed-precision
+    done
+    ;;
+odice)
+    : "${UPDATES:=100000}"
+    made pointmaze/medium --seed 123
+    table odice pointmaze/medium odice -- --mixed-precision
+    ;;
+recoil) # other data: 95 % of a random policy's rows, 5 % of the expert's, without marks, as in the paper
+    : "${UPDATES:=30000}" "${EXPERT:=Hopper-tqc.safetensors}"
+    data=$root/recoil_data
+    if [ ! -d "$data/mix/rlsuite/hopper/random-expert-v0" ]; then
+        rlsuite data make hopper/expert --policy "$EXPERT" --steps 1000 --num-envs 1 --mode mean --seed 1 --out $data/demo
+        rlsuite data make hopper/expert --policy "$EXPERT" --steps 10000 --num-envs 10 --mode mean --seed 2 --out $data/mix
+        rlsuite data make hopper/random --steps 190000 --out $data/mix
+        rlsuite data make hopper/random-expert --parts $data/mix/rlsuite/hopper/random-v0 \
+            $data/mix/rlsuite/hopper/expert-v0 --shares 0.95 0.05 --steps 200000 --out $data/mix
+    fi
+    table recoil_bc "$data/demo/rlsuite/hopper/expert-v0" bc -- --mixed-precision
+    for other in random-expert random; do
+        table "recoil_$other" "$data/mix/rlsuite/hopper/$other-v0" recoil -- --mixed-precision --batch-size 256 \
+            --expert "$data/demo/rlsuite/hopper/expert-v0"
+    done
     ;;
 halfcheetah)
     made halfcheetah/random --steps "$ROWS"
