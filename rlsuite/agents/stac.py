@@ -11,7 +11,7 @@ axes; leading axes are independent seeds, whose losses stay apart.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -62,6 +62,8 @@ class STACConfig(EncoderFields, OptimizerConfig):
     """Dropout rate of critic and target critic."""
     normalize_observations: bool = False
     """Feed all networks observations standardised by running mean and std (replayed rows)."""
+    delay: AtLeastOne = 1
+    """Updates of the critic for each of actor and temperature; an addition, for many updates an env step."""
     gamma: UnitInterval = 0.99
     """Discount per env step."""
     tau: PolyakRate = 0.005
@@ -169,31 +171,45 @@ class STAC(Agent):
         mode = EVALUATION_ACTIONS[config.evaluation]
         self.policy = squashed_gaussian_policy(self.actor, self.generators["act"], self.preprocessor, mode)
 
-    def learn(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:  # type: ignore[override]
-        """Step the critic, move its target, then step the actor against the new critic and the temperature.
+    def phase(self) -> dict[str, Any]:
+        """Return whether the next update moves actor and temperature: every `delay`-th does."""
+        delay = self.config.delay
+        return {} if delay == 1 else {"moves_actor": (self.update_count + 1) % delay == 0}
 
-        The temperature follows alpha <- alpha exp(lr alpha (target entropy - entropy)): plain gradient
-        descent on log alpha, slow where alpha is small (author's code).
-        """
-        config, exact = self.config, self.log_alpha.exp()
-        alpha, beta = exact.to(batch.reward.dtype), config.beta
+    def learn(  # type: ignore[override]
+        self, batch: Batch, noise: Noise, *, moves_actor: bool = True
+    ) -> dict[str, Tensor]:
+        """Step the critic, move its target, then step actor and temperature against the new critic."""
+        config = self.config
+        alpha, beta = self.log_alpha.exp().to(batch.reward.dtype), config.beta
         target = pessimistic_target(self.target_critic, self.actor, batch, alpha, beta, noise)
         returns = self.critic(batch.observation, batch.action, noise)
         loss = likelihood_loss(returns, target)
         critic_norm = self.critic_optimizer.descend(loss)
         polyak(self.target_critic, self.critic, config.tau)
-        seen = detached(batch)
-        policy_loss, log_prob = actor_loss(self.actor, self.critic, seen, alpha, beta, noise)
+        metrics = {
+            "loss/critic": loss.detach(),
+            "q/mean": returns.mean.detach().mean((-2, -1)),
+            "q/std": returns.std.detach().mean((-2, -1)),
+            "grad_norm/critic": critic_norm,
+        }
+        return metrics | self.move_actor(detached(batch), noise) if moves_actor else metrics
+
+    def move_actor(self, seen: Batch, noise: Noise) -> dict[str, Tensor]:
+        """Step actor and temperature; return metrics.
+
+        The temperature follows alpha <- alpha exp(lr alpha (target entropy - entropy)): plain gradient
+        descent on log alpha, slow where alpha is small (author's code).
+        """
+        config, exact = self.config, self.log_alpha.exp()
+        alpha = exact.to(seen.reward.dtype)
+        policy_loss, log_prob = actor_loss(self.actor, self.critic, seen, alpha, config.beta, noise)
         policy_norm = self.actor_optimizer.descend(policy_loss)
         descend_alpha(self.log_alpha, log_prob, self.target_entropy, config.lr_alpha * exact)
         return {
-            "loss/critic": loss.detach(),
             "loss/actor": policy_loss.detach(),
-            "q/mean": returns.mean.detach().mean((-2, -1)),
-            "q/std": returns.std.detach().mean((-2, -1)),
             "alpha": alpha.mean(-1),
             "entropy": -log_prob.detach().mean(-1),
-            "grad_norm/critic": critic_norm,
             "grad_norm/policy": policy_norm,
         }
 
@@ -233,7 +249,7 @@ class STACLoss(AgentLoss):
         actor: observation -> pre-tanh Gaussian, as `rlsuite.blocks.heads.GaussianActor`.
         critic: as `rlsuite.blocks.heads.FlooredGaussianCritic`. Keep actor and critic in training mode:
             dropout is part of the targets, too.
-        config: hyper-parameters; learning rates are the caller's business. Step log alpha by
+        config: hyper-parameters; learning rates and `delay` are the caller's business. Step log alpha by
             `torch.optim.SGD` to follow the paper.
         actions: A, for the target entropy.
         generator: noise and dropout of both samples; None is torch's global stream.

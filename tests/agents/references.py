@@ -340,7 +340,7 @@ class STAC:
     """
 
     def __init__(self, agent):
-        self.c, self.alpha = agent.config, agent.config.alpha_init
+        self.c, self.k, self.alpha = agent.config, 0, agent.config.alpha_init
         self.actor, self.critics = Net(agent.actor.trunk), twins(agent.critic.trunk, self.c.critics)
         self.targets = [frozen(net) for net in self.critics]
         self.optimizers = [Adam(net.parameters, self.c.lr_critic) for net in self.critics]
@@ -370,6 +370,9 @@ class STAC:
         for net, adam, target in zip(self.critics, self.optimizers, self.targets, strict=True):
             adam.descend(-normal_log_density(y, *self.returns(net, rows.s, rows.a)).mean())
             follow(target, net, self.c.tau)
+        self.k += 1
+        if self.k % self.c.delay:
+            return
         a, log_prob = self.policy(rows.s, stream)
         self.actor_adam.descend((self.alpha * log_prob - self.pessimistic(self.critics, rows.s, a)).mean())
         entropy, wanted = -log_prob.detach().mean().item(), -rows.a.shape[-1]

@@ -160,7 +160,7 @@ def test_compiled_updates_of_every_agent_are_the_eager_ones(record_property, nam
         ("sac", {"n_step": True}),
         ("sac", {"critics": 5, "target_subset": 2, "actor_value": "mean", "delay": 4, "lead": (2,)}),
         ("sac", {"layer_norm": True, "dropout_critic": 0.1, "actor_value": "mean", "delay": 4}),
-        ("stac", {"critics": 2, "beta": 0.0}),
+        ("stac", {"critics": 2, "beta": 0.0, "delay": 2}),
         ("dsac_t", {"critic_loss": "release"}),
         ("iql", {"order": "corl", "deterministic": True, "actor_lr_decay": 50}),
         ("bc", {"loss": "likelihood"}),

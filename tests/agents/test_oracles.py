@@ -95,7 +95,7 @@ def test_dsac_t(form, wide):
     assert not wide or reference.clips > 1000
 
 
-@pytest.mark.parametrize("fields", [{"beta": 0.5}, {"critics": 2, "beta": 0.0}])
+@pytest.mark.parametrize("fields", [{"beta": 0.5, "delay": 2}, {"critics": 2, "beta": 0.0}])
 def test_stac(fields):
     check("stac", references.STAC, dropout_actor=0.0, dropout_critic=0.0, **fields, **SOFT)
 

@@ -64,14 +64,24 @@ def test_the_target_entropy_is_half_the_actions(actions, entropy):
     assert entropy_target(-7.0, actions, 0.5) == -7.0
 
 
-def test_the_actor_moves_at_the_last_of_the_updates_of_an_env_step():
-    _, fields = load_preset("sac", "rlpd", "Hopper")
-    agent = small_agent("sac", **{**fields, "delay": 4})
+@pytest.mark.parametrize("name", ["sac", "stac"])
+def test_the_actor_moves_at_the_last_of_the_updates_of_an_env_step(name):
+    _, fields = load_preset(name, "rlpd", "Walker2d")
+    agent = small_agent(name, **{**fields, "delay": 4})
     batches = [random_batch(seed=seed) for seed in range(8)]
     assert ["loss/actor" in agent.update(batch) for batch in batches] == [False, False, False, True] * 2
-    assert (
-        agent.critic.trunk.head.weight.shape[0] == 10 and agent.target_entropy == -0.5 * agent.spaces.action
-    )
+
+
+@pytest.mark.parametrize("name", ["dsac_t", "stac", "simba_sac"])
+def test_around_other_agents_one_of_the_updates_of_an_env_step_moves_the_actor(name):
+    run, fields = load_preset(name, "rlpd", "Walker2d")
+    assert run["updates_per_step"] == fields["delay"] == 4
+
+
+def test_ten_critics_and_half_the_entropy():
+    agent = small_agent("sac", **load_preset("sac", "rlpd", "Hopper")[1])
+    assert agent.critic.trunk.head.weight.shape[0] == 10
+    assert agent.target_entropy == -0.5 * agent.spaces.action
 
 
 def test_with_one_pair_and_no_recorded_rows_it_is_sac():
