@@ -33,6 +33,8 @@ class AWACConfig(OptimizerConfig):
     """Widths of the hidden layers of actor and critics."""
     activation: Activation = "relu"
     """Activation of all hidden layers."""
+    tanh_mean: bool = False
+    """The actor's mean is the tanh of its network, as IQL's is; CORL's has no bound."""
     normalize_observations: bool = True
     """Feed all networks observations standardised by mean and std of the data set."""
     gamma: UnitInterval = 0.99
@@ -91,7 +93,9 @@ class AWAC(IQL):
     def build(self, spaces: Spaces, config: AWACConfig) -> None:  # type: ignore[override]
         """Make actor, twin critics and their target."""
         sizes, shape = (spaces.observation, spaces.action), self.net_shape()
-        self.actor = UnsquashedActor(*sizes, shape, log_std_range=(config.log_std_min, LOG_STD_MAX))
+        self.actor = UnsquashedActor(
+            *sizes, shape, log_std_range=(config.log_std_min, LOG_STD_MAX), tanh=config.tanh_mean
+        )
         self.critic = ScalarCritic(*sizes, shape, members=2)
         self.critic_optimizer = make_optimizer(
             self, config, (list(self.critic.parameters()), config.lr_critic)

@@ -208,6 +208,14 @@ def test_awac_actions_are_drawn_and_clipped():
     close(found, 0.6, 1.0)
 
 
+def test_awacs_mean_has_no_bound_unless_asked_for():
+    rows = 1_000 * random_batch(seed=0)["observation"]
+    mean, bounded = (
+        small_agent("awac", tanh_mean=tanh).actor(rows).mean.abs().max() for tanh in (False, True)
+    )
+    assert mean > 1 >= bounded
+
+
 def test_awac_goes_online_as_it_is():
     agent = small_agent("awac")
     agent.start_online()
