@@ -12,7 +12,7 @@
 #   sh benchmarks/offline_scores.sh ldcq          # LDCQ as its authors' code, at small sizes, 300,000 updates, 1 seed
 #
 # Run again after a stop or a kill it goes on: data that are there are kept, finished runs are left alone.
-# Those of the family are short (20,000 updates, stitch 10,000) and in bfloat16, all agents alike.
+# Those of the family are short (20,000 updates, stitch 10,000), in bfloat16 and with batches of 256, all agents alike.
 # Data go to MINARI_DATASETS_PATH (by default runs/offline_scores/data), tables to runs/offline_scores.
 # EXPERT is a Stable-Baselines3 actor for HalfCheetah, of recoil for Hopper (HalfCheetah-tqc.safetensors,
 # Hopper-tqc.safetensors of DLR-RM/rl-trained-agents), or a run folder.
@@ -62,19 +62,24 @@ hopper_all) # after `hopper`, which makes the run of SAC and the mixture
     : "${UPDATES:=20000}"
     made hopper/medium-replay --policy $root/sac_hopper
     for data in medium-expert medium-replay; do
-        table hopper_all "hopper/$data" $family -- --mixed-precision
+        table hopper_all "hopper/$data" $family -- --mixed-precision --batch-size 256
+    done
+    # Values grow slowly: the agent with the highest published scores at length, and IQL beside it.
+    UPDATES=100000 SEEDS=1
+    for data in medium-expert medium-replay; do
+        table hopper_long "hopper/$data" rebrac,iql -- --mixed-precision --batch-size 256
     done
     ;;
 stitch)
     : "${UPDATES:=10000}"
     made stitch
-    table stitch stitch $family,odice,a2pr -- --mixed-precision
+    table stitch stitch $family,odice,a2pr -- --mixed-precision --batch-size 256
     ;;
 mazes)
     : "${UPDATES:=20000}"
     for maze in medium umaze; do
         made pointmaze/$maze --seed 123
-        table mazes pointmaze/$maze $family -- --mixed-precision
+        table mazes pointmaze/$maze $family -- --mixed-precision --batch-size 256
     done
     ;;
 odice)
