@@ -8,6 +8,7 @@ Legend: K candidates, M members of an ensemble, N observations, E episodes.
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ COLUMNS = (
     *("run", "seed", "agent", "fqe", "fqe_low", "fqe_high", "fqe_td_error", "fqe_td_low", "fqe_td_high"),
     *("td_error", "td_error_low", "td_error_high", "trained_on_it", "return"),
 )
+LABEL_WIDTH = 49  # of a run in the table
 FEWEST = 3  # candidates with returns, below which correlation and regret say nothing
 
 
@@ -282,24 +284,37 @@ def chance(returns: np.ndarray) -> float:
     return float(returns.max() - returns.mean())
 
 
+def labels(runs: Sequence[str]) -> list[str]:
+    """Return paths of runs without the folders that all lie in; of long ones the middle is left out."""
+    whole = [Path(run).absolute() for run in runs]
+    common = os.path.commonpath([path.parent for path in whole])
+    below = [str(path.relative_to(common)) for path in whole]
+    half = (LABEL_WIDTH - 3) // 2
+    return [name if len(name) <= LABEL_WIDTH else f"{name[:half]}...{name[-half:]}" for name in below]
+
+
 def printed(
     rows: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any], data: OfflineData, held_out: int
 ) -> str:
     """Return the table, the choice and what it was worth, to read."""
-    lines = [f"{'run':<28} {'seed':>4}  {'value [95 %]':>28}  {'TD error of its critics':>26}  {'return':>9}"]
-    for row in rows:
+    names = labels([row["run"] for row in rows])
+    width = max(map(len, names))
+    lines = [
+        f"{'run':<{width}} {'seed':>4}  {'value [95 %]':>28}  {'TD error of its critics':>26}  {'return':>9}"
+    ]
+    for row, name in zip(rows, names, strict=True):
         value = f"{row['fqe']:,.2f} [{row['fqe_low']:,.2f}, {row['fqe_high']:,.2f}]"
         error = f"{row['td_error']:.3f} [{row['td_error_low']:.3f}, {row['td_error_high']:.3f}]"
         error = "-" if math.isnan(row["td_error"]) else error
         achieved = "-" if math.isnan(row["return"]) else f"{row['return']:,.1f}"
-        lines.append(f"{row['run'][-28:]:<28} {row['seed']:>4}  {value:>28}  {error:>26}  {achieved:>9}")
+        lines.append(f"{name:<{width}} {row['seed']:>4}  {value:>28}  {error:>26}  {achieved:>9}")
     best = rows[0]
     lines.append(f"\nchoice by fitted Q evaluation: {best['run']}, seed {best['seed']} ({best['agent']})")
-    for name, score in verdict.items():
+    for kind, score in verdict.items():
         rho, low, high = score["rank_correlation"]
         lost, least, most = score["regret"]
         lines.append(
-            f"{SCORES[name]}: rank correlation {rho:+.2f} [{low:+.2f}, {high:+.2f}], regret {lost:,.1f} "
+            f"{SCORES[kind]}: rank correlation {rho:+.2f} [{low:+.2f}, {high:+.2f}], regret {lost:,.1f} "
             f"[{least:,.1f}, {most:,.1f}]; at random {score['regret_by_chance']:,.1f}; "
             f"{score['candidates']} candidates"
         )

@@ -35,7 +35,8 @@ class Fit:
         updates: gradient steps.
         batch_size: rows of each.
         lr: learning rate.
-        tau: Polyak rate of the lagged critics.
+        tau: Polyak rate of the lagged critics. Values come up over some 1 / (tau (1 - gamma)) updates: with
+            these defaults over a fifth of the run.
         seed: of first weights and batches.
     """
 
@@ -45,7 +46,7 @@ class Fit:
     updates: AtLeastOne = 10_000
     batch_size: BatchSize = 256
     lr: Positive = 1e-3
-    tau: PolyakRate = 0.01
+    tau: PolyakRate = 0.05
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +141,15 @@ def test_a_choice_among_runs(runs, recorded, tmp_path, capsys):
         assert np.isfinite(row["return"]) and np.isnan(row["td_error"]) == (row["agent"] == "bc")
     assert -1 <= saved["fqe"]["rank_correlation"][0] <= 1 and saved["fqe"]["regret"][0] >= 0
     assert saved["fqe"]["candidates"] == 4 and saved["td_error"]["candidates"] == 3
+
+
+def test_the_table_tells_runs_apart():
+    end = "-rlsuite-hopper-medium-expert-v0"
+    assert choose.labels([f"runs/d4rl/iql{end}", f"runs/d4rl/bc{end}"]) == [f"iql{end}", f"bc{end}"]
+    assert choose.labels([str(Path("runs/a/bc").absolute()), "runs/b/bc"]) == ["a/bc", "b/bc"]
+    assert choose.labels(["runs/bc", "runs/bc"]) == ["bc", "bc"]
+    (name,) = choose.labels(["runs/" + "a" * 40 + "b" * 40])
+    assert name == "a" * 23 + "..." + "b" * 23
 
 
 def test_held_out_episodes_are_whole_and_apart(recorded):
