@@ -88,7 +88,7 @@ odice)
     table odice pointmaze/medium odice -- --mixed-precision
     ;;
 recoil) # other data: 95 % of a random policy's rows, 5 % of the expert's, without marks, as in the paper
-    : "${UPDATES:=30000}" "${EXPERT:=Hopper-tqc.safetensors}"
+    : "${UPDATES:=20000}" "${EXPERT:=Hopper-tqc.safetensors}"
     data=$root/recoil_data
     if [ ! -d "$data/mix/rlsuite/hopper/random-expert-v0" ]; then
         rlsuite data make hopper/expert --policy "$EXPERT" --steps 1000 --num-envs 1 --mode mean --seed 1 --out $data/demo

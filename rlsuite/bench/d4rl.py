@@ -1,22 +1,17 @@
 """Offline agents on data sets: one table of scores at the end of training, published numbers beside them.
 
-Beside the last evaluation stands the mean of the last ten, with their deviation: the score of one checkpoint
-can be far off. Where the critics' values still move, the table says so.
-
 Every pair of agent and data set is one run folder with all its seeds, so what is finished stays and what was
 interrupted goes on. Data sets that are not here are listed with the command that would bring them.
 """
 
-import csv
 import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
-from rlsuite.bench.ogbench import over_tasks, tasks_in, without_task
+from rlsuite.bench.ogbench import tasks_in, without_task
+from rlsuite.bench.score_table import DataFacts, Scored, folder_of, write_tables
 from rlsuite.bounds import AtLeastOne, Bounds, SeedCount, ThreadCount
 from rlsuite.command.helptext import HelpPage
 from rlsuite.errors import ConfigError, DataError
@@ -25,15 +20,10 @@ from rlsuite.launch.plan import RunPlan, resolve, tasks_of
 from rlsuite.launch.queue import run_all, worst
 from rlsuite.offline.load import load_dataset
 from rlsuite.offline.locate import is_here, locate
-from rlsuite.offline.names import OWN_NAMESPACE, known_sets, recipes
+from rlsuite.offline.names import known_sets, recipes
 from rlsuite.offline.scores import RETURN
 from rlsuite.presets import preset_names
-from rlsuite.registry import check_agent_name, plain_dataset_name
-from rlsuite.report.comparison import write_csv
-from rlsuite.runs.files import write_atomic
-from rlsuite.runs.metrics import read_metrics
-from rlsuite.runs.runfolder import RunFolder
-from rlsuite.training.recorder import OWNER_KEY
+from rlsuite.registry import check_agent_name
 
 LOCOMOTION = ("halfcheetah", "hopper", "walker2d")
 GROUPS = {
@@ -53,32 +43,6 @@ GROUPS = {
     "pointmaze": tuple(f"D4RL/pointmaze/{maze}-v2" for maze in ("umaze", "medium", "large")),
 }
 ORIGINS = {"d4rl": "D4RL", "minari": "Minari", "ogbench": "OGBench"}
-PUBLISHED = Path(__file__).with_name("d4rl_published.csv")
-SOURCES = {
-    "paper": "the IQL paper, arXiv 2110.06169, table 1; XQL's preprint, arXiv 2301.02328, tables 1 and 3",
-    "corl": "CORL, last scores, arXiv 2210.07105",
-}
-OWN_SETTINGS = ("default", "corl")  # presets of a method itself; others are methods of their own, as iql:xql
-CURVE_COLUMNS = ("dataset", "data", "agent", "seed", "updates", "return_mean", "return_std", "score")
-LATE = 10  # evaluations of a seed that the second mean of the table is over
-MOVING = 0.02  # of the critics' values, from one tenth of the run to the next: above, a run has not converged
-Q_MEAN = "q/mean"
-SCORES = ("score", "score_std", "return_mean", "return_std")
-LATE_SCORES = ("late_score", "late_score_std", "late_return", "late_return_std", "late_evaluations")
-BEHAVIOUR = ("behaviour_score", "behaviour_return")
-FACTS = ("dataset", "data", "agent", "preset", "updates", "seeds", "episodes")
-TABLE_COLUMNS = (
-    *FACTS,
-    *SCORES,
-    *LATE_SCORES,
-    "q_drift",
-    *BEHAVIOUR,
-    "paper",
-    "paper_std",
-    "corl",
-    "corl_std",
-)
-
 
 PAGE = HelpPage(
     topics={
@@ -112,29 +76,13 @@ class D4rlArgs(LaunchFlags):
     threads: ThreadCount = 1
     """CPU threads of each; 0 takes all cores."""
     out: Path = Path("runs/d4rl")
-    """Folder of the runs and tables; what is finished is kept."""
+    """Folder of the runs and tables; what is finished is kept, and what another call wrote of other runs."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that mean nothing."""
         super().__post_init__()
         if not names(self.agents) or not names(self.datasets):
             raise ConfigError("give --agents and --datasets at least one name each, e.g. --agents bc,iql")
-
-
-class DataFacts(NamedTuple):
-    """Facts of a data set that the table shows.
-
-    Attributes:
-        label: its name in tables and folders.
-        origin: whose data they are.
-        behaviour_return: mean return of the policy that recorded them.
-        behaviour_score: the same, normalised; nan without references.
-    """
-
-    label: str
-    origin: str
-    behaviour_return: float
-    behaviour_score: float
 
 
 def main(args: D4rlArgs, extra: Sequence[str] = ()) -> int:
@@ -163,20 +111,18 @@ def main(args: D4rlArgs, extra: Sequence[str] = ()) -> int:
     plans: dict[tuple[str, str], RunPlan] = {
         (name, agent): plan(name, agent, args, extra) for name in here for agent in names(args.agents)
     }
-    by_folder = {folder_of(args.out, name, agent).name: plans[name, agent] for name, agent in plans}
+    folders = {pair: folder_of(args.out, label_of(pair[0]), pair[1]) for pair in plans}
+    by_folder = {folders[pair].name: pair_plan for pair, pair_plan in plans.items()}
     tasks = tasks_of(by_folder, args.out)
     codes: dict[str, int] = {}
     if tasks:
         with args.make_launcher() as launcher:
             codes = run_all(tasks, launcher)
-    finished = {
-        pair: pair_plan
-        for pair, pair_plan in plans.items()
-        if not codes.get(folder_of(args.out, *pair).name, 0)
-    }
+    finished = [pair for pair in plans if not codes.get(folders[pair].name, 0)]
     if finished:
         facts = {name: describe(name) for name in dict.fromkeys(name for name, _ in finished)}
-        write_tables(finished, facts, args)
+        runs = [Scored(facts[pair[0]], pair[1], plans[pair], folders[pair]) for pair in finished]
+        write_tables(args.out, runs)
     for name, how in missing.items():
         print(f"missing: {name}: {how}")
     return worst(codes)
@@ -239,11 +185,6 @@ def label_of(name: str) -> str:
     return name.replace("/", "-")
 
 
-def folder_of(out: Path, name: str, agent: str) -> Path:
-    """Return the run folder of one agent on one data set."""
-    return out / f"{agent.replace(':', '-')}-{label_of(name)}"
-
-
 def describe(name: str) -> DataFacts:
     """Read a data set and say whose it is and how good the policy was that recorded it."""
     data = load_dataset(name, download=False)
@@ -253,199 +194,3 @@ def describe(name: str) -> DataFacts:
     if data.reference is not None and data.reference.measure != RETURN:
         score = math.nan  # recordings go on after success: they have no episodes that could be scored
     return DataFacts(label_of(name), origin, achieved, score)
-
-
-@cache
-def published() -> dict[tuple[str, str, str], tuple[float, float]]:
-    """Return published scores and stds (nan where none is given) by data set, agent and source."""
-    with PUBLISHED.open(newline="") as file:
-        return {
-            (row["dataset"], row["agent"], row["source"]): (float(row["score"]), float(row["std"] or "nan"))
-            for row in csv.DictReader(file)
-        }
-
-
-def published_score(label: str, agent: str, source: str) -> tuple[float, float]:
-    """Return what was published for a data set of this name, of any version when not of this one."""
-    plain = plain_dataset_name(label)
-    same = published().get((plain, agent, source))
-    if same is not None:
-        return same
-    bare = plain.removeprefix(f"{OWN_NAMESPACE}-").rpartition("-v")[0]
-    for (dataset, who, where), score in published().items():
-        if (dataset.rpartition("-v")[0], who, where) == (bare, agent, source):
-            return score
-    return math.nan, math.nan
-
-
-def published_name(agent: str, preset: str) -> str:
-    """Return under which name scores of an agent with this preset are published: 10%BC is "bc:best10"."""
-    name = agent.partition(":")[0]
-    return name if preset in OWN_SETTINGS else f"{name}:{preset}"
-
-
-def evaluations(run: Path) -> list[dict[str, Any]]:
-    """Return a run's evaluations, one entry per seed and evaluation.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    folder = RunFolder.open(run)
-    only = folder.config()["train"]["seed"]
-    entries = [
-        {
-            "seed": record.get(OWNER_KEY, only),
-            "updates": record["step"],
-            "return_mean": record["eval/return_mean"],
-            "return_std": record["eval/return_std"],
-            "score": record.get("eval/score", math.nan),
-        }
-        for record in (read_metrics(folder.metrics) if folder.metrics.exists() else ())
-        if record.get("eval/return_mean") is not None
-    ]
-    if not entries:
-        raise ConfigError(f"{run} has no evaluation in its metrics")
-    return entries
-
-
-def late_evaluations(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the last evaluations of every seed, `LATE` of them or all there are."""
-    by_seed: dict[Any, list[Mapping[str, Any]]] = {}
-    for entry in sorted(entries, key=lambda entry: entry["updates"]):
-        by_seed.setdefault(entry["seed"], []).append(entry)
-    return [entry for seed in by_seed.values() for entry in seed[-LATE:]]
-
-
-def drift(run: Path) -> float:
-    """Return how far the critics' mean value moved in the last tenth of a run, as a share of where it was.
-
-    Means over the logged lines of the last tenth and of the one before; of several seeds the greatest change.
-    nan for agents without critics, or runs with too few lines.
-    """
-    tenths: dict[Any, dict[int, list[float]]] = {}
-    records = [record for record in read_metrics(RunFolder.open(run).metrics) if Q_MEAN in record]
-    last = max((record["updates"] for record in records), default=0)
-    for record in records:
-        tenth = math.ceil(10 * record["updates"] / last)
-        tenths.setdefault(record.get(OWNER_KEY), {}).setdefault(tenth, []).append(record[Q_MEAN])
-    changes = []
-    for seed in tenths.values():
-        if 9 not in seed or 10 not in seed:
-            continue
-        before, after = statistics.fmean(seed[9]), statistics.fmean(seed[10])
-        changes.append((after - before) / abs(before) if before else math.copysign(math.inf, after))
-    return max(changes, key=abs, default=math.nan)
-
-
-def table_row(
-    facts: DataFacts, agent: str, plan: RunPlan, entries: Sequence[Mapping[str, Any]], moved: float
-) -> dict[str, Any]:
-    """Return one row of the table.
-
-    Args:
-        facts: of the data set.
-        agent: its name, with its preset where the command line gave one.
-        plan: its run.
-        entries: the run's evaluations.
-        moved: what `drift` says of it.
-    """
-    train = plan.config.train
-    last = [row for row in entries if row["updates"] == max(entry["updates"] for entry in entries)]
-    row: dict[str, Any] = dict(
-        zip(FACTS[:4], (facts.label, facts.origin, agent, plan.config.preset), strict=True)
-    )
-    row |= {"updates": last[0]["updates"], "seeds": len(last), "episodes": train.eval_episodes}
-    for key, std in (("score", "score_std"), ("return_mean", "return_std")):
-        values = [row[key] for row in last]
-        row[key] = statistics.fmean(values)
-        row[std] = statistics.stdev(values) if len(values) > 1 else math.nan
-    late = late_evaluations(entries)
-    for key, name in (("score", "late_score"), ("return_mean", "late_return")):
-        row[name] = statistics.fmean(entry[key] for entry in late)
-        row[f"{name}_std"] = statistics.stdev(entry[key] for entry in late) if len(late) > 1 else math.nan
-    row |= {"late_evaluations": len(late), "q_drift": moved}
-    row |= {"behaviour_score": facts.behaviour_score, "behaviour_return": facts.behaviour_return}
-    method = published_name(agent, plan.config.preset)
-    for source in SOURCES:
-        row[source], row[f"{source}_std"] = published_score(facts.label, method, source)
-    return row
-
-
-def write_tables(
-    plans: Mapping[tuple[str, str], RunPlan], facts: Mapping[str, DataFacts], args: D4rlArgs
-) -> None:
-    """Write `table.csv`, `table.md` and `curves.csv` (every evaluation of every seed); print the table."""
-    curves, rows = [], []
-    for (name, agent), pair_plan in plans.items():
-        run = folder_of(args.out, name, agent)
-        entries = evaluations(run)
-        owner = {"dataset": facts[name].label, "data": facts[name].origin, "agent": agent}
-        curves += [owner | entry for entry in entries]
-        rows.append(table_row(facts[name], agent, pair_plan, entries, drift(run)))
-    rows += over_tasks(rows)
-    write_csv(args.out / "curves.csv", CURVE_COLUMNS, curves)
-    write_csv(args.out / "table.csv", TABLE_COLUMNS, rows)
-    text = markdown(rows)
-    write_atomic(args.out / "table.md", text.encode())
-    print(f"\n{text}\ntables: {args.out}", flush=True)
-    for row in rows:
-        if abs(row["q_drift"]) > MOVING:
-            print(
-                f"not converged: {row['agent']} on {row['dataset']}: {Q_MEAN} moved by {row['q_drift']:+.0%} "
-                f"in the last tenth of {row['updates']:,} updates (more than {MOVING:.0%}): train longer",
-                flush=True,
-            )
-
-
-def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the table to read.
-
-    Scores are mean +- standard deviation: the last one over seeds, late ones over seeds and evaluations.
-    """
-    heads = (
-        "data set",
-        "data",
-        "behaviour",
-        "agent",
-        "last score",
-        f"last {LATE} evaluations",
-        "paper",
-        "CORL",
-        "return",
-        "values moved",
-        "updates, seeds",
-    )
-    lines = [f"| {' | '.join(heads)} |", f"| {' | '.join(['---'] * len(heads))} |"]
-    for row in rows:
-        score, paper, corl = (with_std(row[key], row[f"{key}_std"]) for key in ("score", "paper", "corl"))
-        reached = with_std(row["return_mean"], row["return_std"])
-        late = with_std(row["late_score"], row["late_score_std"])
-        moved = "" if math.isnan(row["q_drift"]) else f"{row['q_drift']:+.1%}"
-        behaviour = with_std(row["behaviour_score"], math.nan)
-        size = f"{row['updates']:,}, {row['seeds']}"
-        cells = (
-            row["dataset"],
-            row["data"],
-            behaviour,
-            row["agent"],
-            score,
-            late,
-            paper,
-            corl,
-            reached,
-            moved,
-        )
-        lines.append(f"| {' | '.join(map(str, (*cells, size)))} |")
-    notes = [f"{key}: {source}" for key, source in SOURCES.items()]
-    notes.append(
-        f"values moved: change of {Q_MEAN} from the last but one tenth of the run to the last; beyond "
-        f"{MOVING:.0%} a run still moves"
-    )
-    return "\n".join([*lines, "", "Published numbers are of D4RL's own data. " + "; ".join(notes) + ".", ""])
-
-
-def with_std(value: float, std: float) -> str:
-    """Write a number, with its std where there is one."""
-    if math.isnan(value):
-        return ""
-    return f"{value:,.1f}" if math.isnan(std) else f"{value:,.1f} +- {std:,.1f}"

@@ -23,7 +23,8 @@ from tensordict import TensorDictBase
 from rlsuite.agents.base import Agent, Spaces, make_generators
 from rlsuite.bench.candidates import candidates_of
 from rlsuite.bench.critic_probes import Probe, probe
-from rlsuite.bench.d4rl import evaluations, names
+from rlsuite.bench.d4rl import names
+from rlsuite.bench.score_table import evaluations
 from rlsuite.bounds import AtLeastOne, BatchSize, Bounds, NotNegative, SeedCount, ThreadCount, UnitInterval
 from rlsuite.command.helptext import HelpPage
 from rlsuite.envs.make import make_env

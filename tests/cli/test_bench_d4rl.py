@@ -2,13 +2,15 @@
 
 import csv
 import json
+import math
+import shutil
 from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
-from rlsuite.bench import d4rl
+from rlsuite.bench import d4rl, score_table
 from rlsuite.errors import ConfigError
 from rlsuite.launch.plan import RunPlan
 
@@ -117,18 +119,52 @@ def test_the_last_ten_evaluations_of_every_seed():
         for seed in (0, 1)
         for updates in range(1, 13)
     ]
-    late = d4rl.late_evaluations(found)
+    late = score_table.late_evaluations(found)
     assert sorted((entry["seed"], entry["updates"]) for entry in late) == [
         (seed, updates) for seed in (0, 1) for updates in range(3, 13)
     ]
-    facts = d4rl.DataFacts("x", "D4RL", 1.0, 2.0)
+    facts = score_table.DataFacts("x", "D4RL", 1.0, 2.0)
     plan = RunPlan(None, SimpleNamespace(preset="default", train=SimpleNamespace(eval_episodes=7)), ())
-    row = d4rl.table_row(facts, "iql", plan, found, 0.031)
+    row = score_table.table_row(facts, "iql", plan, found, 0.031)
     assert (row["score"], row["return_mean"], row["late_evaluations"]) == (12.0, 62.0, 20)
     assert row["late_score"] == pytest.approx(7.5)
     assert row["late_return_std"] == pytest.approx(np.std([e["return_mean"] for e in late], ddof=1))
-    text = d4rl.markdown([row])
+    text = score_table.markdown([row])
     assert "| 7.5 +- 2.9 |" in text and "| +3.1% |" in text
+
+
+def test_a_table_keeps_what_other_calls_wrote(tmp_path, capsys):
+    plan = RunPlan(None, SimpleNamespace(preset="default", train=SimpleNamespace(eval_episodes=7)), ())
+
+    def call(*agents, dataset="hopper-medium-v2", score=1.0):
+        runs = []
+        for agent in agents:
+            line = {
+                "step": 6,
+                "updates": 6,
+                "eval/return_mean": score,
+                "eval/return_std": 0.0,
+                "eval/score": score,
+            }
+            folder = score_table.folder_of(tmp_path, dataset, agent)
+            shutil.rmtree(folder, ignore_errors=True)
+            facts = score_table.DataFacts(dataset, "D4RL", 1.0, math.nan)
+            runs.append(score_table.Scored(facts, agent, plan, written_run(folder, [line])))
+        score_table.write_tables(tmp_path, runs)
+        return [
+            (row["dataset"], row["agent"], float(row["score"])) for row in rows_of(tmp_path / "table.csv")
+        ]
+
+    hopper, walker = "hopper-medium-v2", "walker2d-medium-v2"
+    call("bc", "iql:xql")
+    call("bc", dataset=walker)
+    again = call("iql:xql", "cql", score=5.0)
+    assert again == [(hopper, "bc", 1.0), (hopper, "iql:xql", 5.0), (hopper, "cql", 5.0), (walker, "bc", 1.0)]
+    assert len(rows_of(tmp_path / "curves.csv")) == 4
+    text = (tmp_path / "table.md").read_text()
+    assert text.count("| 6, 1 |") == 4 and "nan" not in text
+    shutil.rmtree(tmp_path / f"bc-{hopper}")  # what is gone leaves the table
+    assert [row[:2] for row in call("cql")] == [(hopper, "iql:xql"), (hopper, "cql"), (walker, "bc")]
 
 
 @pytest.mark.parametrize(
@@ -147,24 +183,23 @@ def test_how_far_values_still_move(tmp_path, values, moved):
         for updates in (index * 100 + 50, (index + 1) * 100)
         for seed in (0, 1)
     ]
-    assert d4rl.drift(written_run(tmp_path / "run", records)) == pytest.approx(moved)
+    assert score_table.drift(written_run(tmp_path / "run", records)) == pytest.approx(moved)
 
 
 def test_nothing_is_said_of_values_where_there_are_none(tmp_path):
     few = [{"step": 100, "updates": 100, "q/mean": 1.0}]
-    assert np.isnan(d4rl.drift(written_run(tmp_path / "few", few)))
+    assert np.isnan(score_table.drift(written_run(tmp_path / "few", few)))
     none = [{"step": 100, "updates": 100, "loss/actor": 1.0}]
-    assert np.isnan(d4rl.drift(written_run(tmp_path / "bc", none)))
+    assert np.isnan(score_table.drift(written_run(tmp_path / "bc", none)))
 
 
 def test_moving_values_are_named(tmp_path, monkeypatch, capsys):
     records = [{"step": k, "updates": k, "q/mean": float(k)} for k in range(10, 110, 10)]
     records.append({"step": 100, "updates": 100, "eval/return_mean": 1.0, "eval/return_std": 0.0})
-    line = d4rl.D4rlArgs(out=tmp_path)
     plan = RunPlan(None, SimpleNamespace(preset="default", train=SimpleNamespace(eval_episodes=7)), ())
-    written_run(d4rl.folder_of(tmp_path, "hopper-medium-v2", "iql"), records)
-    facts = d4rl.DataFacts("hopper-medium-v2", "D4RL", 1.0, 2.0)
-    d4rl.write_tables({("hopper-medium-v2", "iql"): plan}, {"hopper-medium-v2": facts}, line)
+    run = written_run(score_table.folder_of(tmp_path, "hopper-medium-v2", "iql"), records)
+    facts = score_table.DataFacts("hopper-medium-v2", "D4RL", 1.0, 2.0)
+    score_table.write_tables(tmp_path, [score_table.Scored(facts, "iql", plan, run)])
     said = capsys.readouterr().out
     assert (
         "not converged: iql on hopper-medium-v2: q/mean moved by +11% in the last tenth of 100 updates"
@@ -208,8 +243,8 @@ def test_what_is_made_here_says_how():
     ],
 )
 def test_published_scores(label, agent, paper, corl):
-    np.testing.assert_equal(d4rl.published_score(label, agent, "paper"), paper)
-    np.testing.assert_equal(d4rl.published_score(label, agent, "corl"), corl)
+    np.testing.assert_equal(score_table.published_score(label, agent, "paper"), paper)
+    np.testing.assert_equal(score_table.published_score(label, agent, "corl"), corl)
 
 
 @pytest.mark.parametrize(
@@ -227,8 +262,8 @@ def test_published_scores(label, agent, paper, corl):
 def test_published_scores_are_of_the_method_that_the_preset_makes(agent, preset, corl):
     entries = [{"seed": 0, "updates": 9, "return_mean": 1.0, "score": 2.0}]
     plan = RunPlan(None, SimpleNamespace(preset=preset, train=SimpleNamespace(eval_episodes=7)), ())
-    facts = d4rl.DataFacts("hopper-medium-v2", "D4RL", 1.0, 2.0)
-    row = d4rl.table_row(facts, agent, plan, entries, 0.0)
+    facts = score_table.DataFacts("hopper-medium-v2", "D4RL", 1.0, 2.0)
+    row = score_table.table_row(facts, agent, plan, entries, 0.0)
     np.testing.assert_equal(row["corl"], corl)
 
 
@@ -241,5 +276,5 @@ def test_a_run_without_evaluations_is_refused(tmp_path, rlsuite, toy):
     words = ("--dataset", str(toy), "--env", TASK, "--steps", "2", "--eval-every", "0")
     assert rlsuite("train", "bc", *words, "--out", str(tmp_path / "run")).code == 0
     with pytest.raises(ConfigError, match="no evaluation"):
-        d4rl.evaluations(tmp_path / "run")
+        score_table.evaluations(tmp_path / "run")
     assert json.loads((tmp_path / "run" / "meta.json").read_text())
