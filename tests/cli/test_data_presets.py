@@ -57,6 +57,21 @@ def test_others_do_too(agent, dataset, train, own):
 
 
 @pytest.mark.parametrize(
+    ("agent", "preset", "own"),
+    [
+        ("iql", "default", {"expectile": 0.9, "beta": 10.0}),
+        ("iql", "f_dvl", {"value_loss": "tv", "random_actions": 0}),
+        ("awac", "default", {"temperature": 0.1}),
+        ("rebrac", "default", {"beta_actor": 0.003, "beta_critic": 0.001}),
+        ("cql", "default", {"gap": 5.0}),
+    ],
+)
+def test_our_stitched_maze_has_pointmazes_agents(agent, preset, own):
+    for env in ("StitchMaze", "PointMaze_Medium"):
+        assert own.items() <= load_preset(agent, preset, env, "")[1].items()
+
+
+@pytest.mark.parametrize(
     ("preset", "env", "dataset", "own"),
     [
         ("xql", "", "hopper-medium-v2", {"loss_temperature": 5.0, "exp_clip": 7.0}),
