@@ -116,9 +116,9 @@ def train(
     plugins = plugins if isinstance(plugins, Mapping) else {name: {} for name in plugins}
     line = [] if env is None else ["--env", env]
     line += [] if dataset is None else ["--dataset", os.fspath(dataset)]
-    for name in ("preset", "steps", "stages"):
+    for name in ("preset", "steps", "stages", "then_online"):
         if name in fields:
-            line += [f"--{name}", str(fields.pop(name))]
+            line += [f"--{name.replace('_', '-')}", str(fields.pop(name))]
     line += ["--plugins", ",".join(plugins)] if plugins else []
     args, agent_class = parse_train(agent, line)
     named = [item for item in callbacks if isinstance(item, str)]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._dynamo import config as dynamo
+from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from torch.utils._pytree import tree_leaves
 
@@ -25,6 +26,7 @@ from rlsuite.errors import ConfigError
 
 Update = Callable[[Any], dict[str, Tensor]]
 
+SHOWN = 300  # characters of a compiler's message
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 SWITCH = "trace_autograd_ops"  # of torch.compile, for torch.autograd.grad inside it; torch 2.13 has it first
 
@@ -99,7 +101,14 @@ class CompiledUpdate:
             graph = torch.compile(_own_code(_step), fullgraph=True, dynamic=False)
             self._graphs[key] = planned(agent, tensors, phase), graph
         plan, graph = self._graphs[key]
-        metrics = graph(agent, tensors, tuple(plan.redraw()), phase)
+        try:
+            metrics = graph(agent, tensors, tuple(plan.redraw()), phase)
+        except BackendCompilerFailed as error:
+            said = next((line for line in str(error).splitlines() if "error: " in line), str(error))
+            raise ConfigError(
+                f"torch {torch.__version__} could not compile the update of {type(agent).__name__} "
+                f"({said.strip()[:SHOWN]}): --compile off trains without"
+            ) from error
         agent.end_update()
         return metrics
 

@@ -92,18 +92,23 @@ def actions(candidates: Sequence[Candidate], observation: Tensor) -> Tensor:
         )
 
 
-def own_errors(candidate: Candidate, held_out: OfflineData) -> Tensor | None:
+def own_errors(candidate: Candidate, held_out: OfflineData, data: OfflineData) -> Tensor | None:
     """Return the squared TD errors of the candidate's own critics on held-out transitions, `[N]`.
 
     Divided by the variance of its values there, which takes out the scale of its rewards. None for agents
     without critics, or that were not trained on recorded data.
+
+    Args:
+        candidate: whose critics.
+        held_out: the transitions.
+        data: of which they are, whole: its returns give rewards their scale, as in training.
     """
     agent, config = candidate.agent, candidate.saved.config
     if type(agent).values is Agent.values or not isinstance(config.train, OfflineConfig):
         return None
     columns = agent_class(config.agent_name).columns(config.agent)
     options = data_options(config.train, columns._replace(next_action=False), config.agent)
-    rows = transformed(held_out, options).rows
+    rows = transformed(held_out, options, scale=data).rows
     if (
         columns.next_action
     ):  # zero where an episode ends: no transition is left out, as the error needs them all
@@ -124,12 +129,12 @@ def next_of(data: OfflineData) -> Tensor:
 
 
 def true_return(candidate: Candidate, episodes: int, checkpoint: str) -> float:
-    """Return the candidate's mean return: of episodes played now, or of its run's last evaluation; or nan.
+    """Return the candidate's mean return: of episodes played now, or of its run's evaluation; or nan.
 
     Args:
         candidate: whose.
-        episodes: to play; with 0, or without an environment, what the run recorded last counts.
-        checkpoint: which weights play.
+        episodes: to play; with 0, or without an environment, what the run recorded of these weights counts.
+        checkpoint: which weights: of the last evaluation, the best, or the last one up to this step.
     """
     train = candidate.saved.config.train
     if episodes and train.env != NO_ENV:
@@ -143,9 +148,13 @@ def true_return(candidate: Candidate, episodes: int, checkpoint: str) -> float:
         )
         return float(played["return_mean"])
     metrics = RunFolder.open(candidate.run).metrics
-    last = math.nan
-    for record in read_metrics(metrics) if metrics.exists() else ():
-        value = record.get("eval/return_mean")
-        if value is not None and record.get(OWNER_KEY, train.seed) == candidate.seed:
-            last = float(value)
-    return last
+    recorded = [
+        float(record["eval/return_mean"])
+        for record in (read_metrics(metrics) if metrics.exists() else ())
+        if record.get("eval/return_mean") is not None
+        and record.get(OWNER_KEY, train.seed) == candidate.seed
+        and (not checkpoint.isdecimal() or record["step"] <= int(checkpoint))
+    ]
+    if checkpoint == "best":
+        return max(recorded, default=math.nan)
+    return recorded[-1] if recorded else math.nan

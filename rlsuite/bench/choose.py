@@ -9,7 +9,7 @@ Legend: K candidates, M members of an ensemble, N observations, E episodes.
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -128,12 +128,15 @@ def main(args: ChooseArgs) -> int:
             "the runs see different parts of the observation (--observation-keys): choose apart"
         )
     envs = {candidate.saved.config.train.env for candidate in candidates}  # says the task of OGBench's
-    env = next(iter(envs)) if len(envs) == 1 else None
+    tasks = sorted(envs - {NO_ENV})
+    if len(tasks) > 1:
+        raise ConfigError(f"the runs are of different tasks ({', '.join(tasks)}): choose apart")
+    env = tasks[0] if tasks else None
     data = load_dataset(args.dataset, dictionary_keys=next(iter(keys)) or None, env=env)
     check_sizes(candidates, data)
     fitted_on, held_out = split(data, args)
-    judged = judge(candidates, fitted_on, held_out, args)
-    rows = table(candidates, judged, data.name)
+    judged = judge(candidates, fitted_on, held_out, data, args)
+    rows = table(candidates, judged, {args.dataset, data.name})
     verdict = worth(judged, args.seed)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -169,7 +172,11 @@ def split(data: OfflineData, args: ChooseArgs) -> tuple[OfflineData, OfflineData
 
 
 def judge(
-    candidates: Sequence[Candidate], fitted_on: OfflineData, held_out: OfflineData, args: ChooseArgs
+    candidates: Sequence[Candidate],
+    fitted_on: OfflineData,
+    held_out: OfflineData,
+    data: OfflineData,
+    args: ChooseArgs,
 ) -> Judged:
     """Return values, errors and returns of the candidates."""
     shared = {name: getattr(args, name) for name in ("gamma", "updates", "members", "hidden", "batch_size")}
@@ -179,7 +186,7 @@ def judge(
     values = fitted.values(first, actions(candidates, first)).numpy()
     errors = fitted.td_errors(held_out.rows, actions(candidates, held_out.rows["next", "observation"]))
     rng = np.random.default_rng(args.seed)
-    errors_of_agents = [own_errors(candidate, held_out) for candidate in candidates]
+    errors_of_agents = [own_errors(candidate, held_out, data) for candidate in candidates]
     return Judged(
         value_interval(values, rng),
         stacked([rms_interval(each.square().mean(0), held_out, rng) for each in errors]),
@@ -248,15 +255,17 @@ def stacked(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(*(np.stack(parts) for parts in zip(*estimates, strict=True)))
 
 
-def table(candidates: Sequence[Candidate], judged: Judged, data: str) -> list[dict[str, Any]]:
-    """Return one row per candidate, highest value by fitted Q evaluation first."""
+def table(candidates: Sequence[Candidate], judged: Judged, data: Collection[str]) -> list[dict[str, Any]]:
+    """Return one row per candidate, highest fitted value first; `data` are the names of the data."""
+    places = {Path(name).absolute() for name in data}
     rows = []
     for k in np.argsort(-judged.fqe.value):
         run, _, saved, _ = candidates[k]
         estimates = (judged.fqe, judged.fqe_td_error, judged.td_error)
         figures = [float(part[k]) for estimate in estimates for part in estimate]
         facts = (str(run), candidates[k].seed, saved.config.agent_name, *figures)
-        trained = getattr(saved.config.train, "dataset", "") == data
+        learnt_from = getattr(saved.config.train, "dataset", "")
+        trained = learnt_from in data or Path(learnt_from).absolute() in places
         rows.append(dict(zip(COLUMNS, (*facts, trained, float(judged.returns[k])), strict=True)))
     return rows
 

@@ -5,7 +5,7 @@ interrupted goes on. Data sets that are not here are listed with the command tha
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ from rlsuite.bench.ogbench import tasks_in, without_task
 from rlsuite.bench.score_table import DataFacts, Scored, folder_of, write_tables
 from rlsuite.bounds import AtLeastOne, Bounds, SeedCount, ThreadCount
 from rlsuite.command.helptext import HelpPage
-from rlsuite.errors import ConfigError, DataError
+from rlsuite.errors import ConfigError, DataError, unknown_name
 from rlsuite.launch.flags import LaunchFlags
 from rlsuite.launch.plan import RunPlan, resolve, tasks_of
 from rlsuite.launch.queue import run_all, worst
@@ -98,6 +98,9 @@ def main(args: D4rlArgs, extra: Sequence[str] = ()) -> int:
     """
     for agent in names(args.agents):
         check_agent_name(agent.partition(":")[0])
+    presets = {known for agent in names(args.agents) for known in preset_names(agent.partition(":")[0])}
+    if args.preset not in presets:
+        raise unknown_name("a preset of these agents", args.preset, presets, "rlsuite list presets")
     wanted = list(
         dict.fromkeys(
             dataset for name in names(args.datasets) for dataset in GROUPS.get(name, tasks_in(name))
@@ -112,6 +115,7 @@ def main(args: D4rlArgs, extra: Sequence[str] = ()) -> int:
         (name, agent): plan(name, agent, args, extra) for name in here for agent in names(args.agents)
     }
     folders = {pair: folder_of(args.out, label_of(pair[0]), pair[1]) for pair in plans}
+    check_folders(folders)
     by_folder = {folders[pair].name: pair_plan for pair, pair_plan in plans.items()}
     tasks = tasks_of(by_folder, args.out)
     codes: dict[str, int] = {}
@@ -126,6 +130,17 @@ def main(args: D4rlArgs, extra: Sequence[str] = ()) -> int:
     for name, how in missing.items():
         print(f"missing: {name}: {how}")
     return worst(codes)
+
+
+def check_folders(folders: Mapping[tuple[str, str], Path]) -> None:
+    """Raise ConfigError where runs on two data sets would lie in one folder."""
+    taken: dict[Path, str] = {}
+    for (name, _), folder in folders.items():
+        if taken.setdefault(folder, name) != name:
+            raise ConfigError(
+                f"{taken[folder]} and {name} would share the run folder {folder}: give each a call with an "
+                "--out of its own"
+            )
 
 
 def names(text: str) -> list[str]:
@@ -173,7 +188,11 @@ def plan(name: str, agent: str, args: D4rlArgs, extra: Sequence[str]) -> RunPlan
     if args.steps is not None:
         shared += ["--steps", str(args.steps)]
     steps = resolve(agent, [*shared, *extra]).config.train.steps
-    return resolve(agent, [*shared, "--eval-every", str(math.ceil(steps / args.evaluations)), *extra])
+    every = str(math.ceil(steps / args.evaluations))
+    whole = resolve(agent, [*shared, "--eval-every", every, *extra])
+    if not whole.config.train.eval_every:
+        raise ConfigError("--eval-every 0: the table is of evaluations; --evaluations says how many")
+    return whole
 
 
 def label_of(name: str) -> str:

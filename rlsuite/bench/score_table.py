@@ -129,7 +129,7 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
     entries = [
         {
             "seed": record.get(OWNER_KEY, only),
-            "updates": record["step"],
+            "updates": record.get("updates", record["step"]),
             "return_mean": record["eval/return_mean"],
             "return_std": record["eval/return_std"],
             "score": record.get("eval/score", math.nan),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 OWN_FLAGS = ("--seed", "--seeds", "--processes", "--launcher", "--launcher-option", "--out")
 LOG_FOLDER = "logs"
+SHOWN_DIFFERENCES = 3
 NOT_COMPARED = ("steps", "threads", "eval_every")  # what may differ when a run goes on
 
 
@@ -63,12 +64,33 @@ def pending(plan: RunPlan, path: Path) -> list[str] | None:
         for free in (*NOT_COMPARED, *chosen_at_start):
             values.pop(free, None)
     if saved != wanted:
-        raise ConfigError(f"{path} holds a run with other settings: choose another --out, or move it away")
-    steps = CheckpointStore(folder.checkpoints).steps()
+        raise ConfigError(
+            f"{path} holds a run with other settings ({differences(saved, wanted)}): choose another --out, "
+            "or move it away"
+        )
+    store = CheckpointStore(folder.checkpoints)
+    steps = store.steps()
     goal = plan.config.train.steps + getattr(plan.config.train, "then_online", 0)
-    if steps and (steps[-1] >= goal or steps[-1] == folder.stopped_at()):
+    ended = steps and (steps[-1] >= goal or steps[-1] == folder.stopped_at())
+    if ended and not store.owes_evaluation():
         return None
     return going_on(plan, path)
+
+
+def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return what differs between two configurations, in words: `train.seeds 2, not 3`, at most three."""
+
+    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in values.items():
+            found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+        return found
+
+    ours, theirs = flat(saved), flat(wanted)
+    other = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
+    said = [f"{name} {ours.get(name)}, not {theirs.get(name)}" for name in other[:SHOWN_DIFFERENCES]]
+    more = len(other) - len(said)
+    return "; ".join([*said, f"{more} more"] if more else said)
 
 
 def going_on(plan: RunPlan, path: Path) -> list[str]:

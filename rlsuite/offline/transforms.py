@@ -270,10 +270,15 @@ def chosen_rows(data: OfflineData, keep: Tensor) -> OfflineData:
     return replace(data, rows=rows, episodes=episodes)
 
 
-def transformed(data: OfflineData, options: DataOptions) -> OfflineData:
+def transformed(data: OfflineData, options: DataOptions, *, scale: OfflineData | None = None) -> OfflineData:
     """Return the data with clipped actions, changed rewards and the columns asked for; others are shared.
 
     Warns of recorded actions outside [-1, 1].
+
+    Args:
+        data: what was read.
+        options: what is done to them.
+        scale: of which data the returns give rewards their scale; by default these.
 
     Raises:
         DataError: the rewards give no scale.
@@ -282,7 +287,7 @@ def transformed(data: OfflineData, options: DataOptions) -> OfflineData:
     warn_of_actions(data, options.action_limit)
     if options.action_limit is not None:
         rows["action"] = clip_actions(rows["action"], options.action_limit)
-    change = reward_transform(options.reward, data)
+    change = reward_transform(options.reward, data if scale is None else scale)
     if change is not None:
         rows["next", "reward"] = change(rows["next", "reward"])
     if options.return_gamma is not None:

@@ -129,9 +129,10 @@ class OfflineReplay:
         return draw(self.generator)
 
     def state_dict(self) -> dict[str, int]:
-        """Return a fingerprint of the data: counts and the bits of a checksum of the rewards."""
-        reward = self.rows["next", "reward"].double()
-        checksum = reward.sum() + (self.rows["observation"][:, 0].double() * reward[:, 0]).sum()
+        """Return a fingerprint of the data: counts and the bits of a checksum of rewards and actions."""
+        seen = self.rows["observation"][:, 0].double()
+        said = self.rows["next", "reward"][:, 0].double() + self.rows["action"].double().sum(-1)
+        checksum = said.sum() + (seen * said).sum()
         return {
             "rows": len(self),
             "episodes": len(self.episodes),

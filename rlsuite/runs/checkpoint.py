@@ -246,6 +246,14 @@ class CheckpointStore:
         """Return the steps that have a checkpoint, verified or not, ascending."""
         return sorted({_parse(path)[0] for path in self._folders()})
 
+    def owes_evaluation(self) -> bool:
+        """Whether the newest checkpoint is of a signal that ended an evaluation; resuming makes it."""
+        try:
+            counters = json.loads((self._folders()[-1] / "counters.json").read_bytes())
+            return bool(counters["clock"]["owes_evaluation"])
+        except (IndexError, OSError, ValueError, KeyError, TypeError):
+            return False  # what is broken is said by who loads it
+
     def remove_stages(self) -> None:
         """Remove what interrupted saves left. For the writer of the run only: a stage may be alive.
 

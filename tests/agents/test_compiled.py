@@ -8,9 +8,11 @@ import pytest
 import torch
 from helpers import NAMES, SPACES, random_batch, small_agent
 from ldcq_helpers import small_ldcq, windows
+from torch._dynamo.exc import BackendCompilerFailed
 
 from rlsuite.agents.compiled import CompiledUpdate, compiled, obstacle
 from rlsuite.blocks.noise import generators_of
+from rlsuite.errors import ConfigError
 from rlsuite.registry import agent_class
 from rlsuite.returns.stock import StockSpace
 
@@ -141,6 +143,22 @@ def check(record_property, name, lead=(), n_step=False, **fields):
 )
 def test_compiled_updates_are_the_eager_ones(record_property, name, lead, normalize):
     check(record_property, name, lead, normalize_observations=normalize)
+
+
+def test_what_torch_cannot_compile_is_said_in_one_line(monkeypatch):
+    def failing(*_, **__):
+        def graph(*_):
+            raise BackendCompilerFailed(
+                lambda: None, RuntimeError("Output:\nx.cpp:1: error: conflicting"), None
+            )
+
+        return graph
+
+    agent = small_agent("sac")
+    update = compiled(agent)
+    monkeypatch.setattr(torch, "compile", failing)
+    with pytest.raises(ConfigError, match=r"update of SAC \(x.cpp:1: error: conflicting\): --compile off"):
+        update(random_batch())
 
 
 @pytest.mark.long

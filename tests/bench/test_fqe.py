@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from tensordict import TensorDict
 from whole_runs import QUICK, TINY
 
 from rlsuite.bench import choose
+from rlsuite.bench.candidates import Candidate, true_return
 from rlsuite.bench.choose import ChooseArgs
 from rlsuite.bench.fqe import Fit, FittedQ
 from rlsuite.errors import ConfigError
 from rlsuite.offline.load import load_dataset
+from rlsuite.offline.transforms import DataOptions, transformed
 from rlsuite.registry import agent_class
 from rlsuite.report.statistics import rank_correlation, ranks, regret
 from rlsuite.runs.config import OfflineConfig
@@ -141,6 +144,7 @@ def test_a_choice_among_runs(runs, recorded, tmp_path, capsys):
         assert np.isfinite(row["return"]) and np.isnan(row["td_error"]) == (row["agent"] == "bc")
     assert -1 <= saved["fqe"]["rank_correlation"][0] <= 1 and saved["fqe"]["regret"][0] >= 0
     assert saved["fqe"]["candidates"] == 4 and saved["td_error"]["candidates"] == 3
+    assert all(row["trained_on_it"] for row in rows) and "4 of 4 candidates were trained on them" in text
 
 
 def test_the_table_tells_runs_apart():
@@ -161,6 +165,45 @@ def test_held_out_episodes_are_whole_and_apart(recorded):
     assert len(held_out.episodes) == max(1, round(0.25 * count))
     seen = {tuple(row) for row in fitted_on.rows["observation"].tolist()}
     assert not seen & {tuple(row) for row in held_out.rows["observation"].tolist()}
+
+
+def test_rewards_keep_the_scale_of_training(recorded):
+    """It is of all episodes' returns, also where a few are held out."""
+    data = load_dataset(str(recorded))
+    _, held_out = choose.split(data, ChooseArgs(runs=("x",), dataset="d", held_out=0.25))
+    options = DataOptions(reward="locomotion")
+    factor = transformed(data, options).rows["next", "reward"] / data.rows["next", "reward"]
+    found = transformed(held_out, options, scale=data).rows["next", "reward"]
+    torch.testing.assert_close(found, held_out.rows["next", "reward"] * factor[0])
+    alone = transformed(held_out, options).rows["next", "reward"]
+    assert not torch.allclose(found, alone)
+
+
+def test_a_known_return_is_of_the_weights_that_are_judged(tmp_path):
+    """Without episodes played now, what the run recorded of them."""
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "config.toml").write_text('agent_name = "bc"\n')
+    lines = [
+        {"step": step, "seed": seed, "eval/return_mean": value + seed}
+        for step, value in ((10, 1.0), (20, 5.0), (30, 3.0))
+        for seed in (0, 1)
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    train = SimpleNamespace(env="x", seed=0)
+    of = Candidate(path, 1, SimpleNamespace(config=SimpleNamespace(train=train)), None)
+    found = [true_return(of, 0, checkpoint) for checkpoint in ("last", "best", "10", "25")]
+    assert found == [4.0, 6.0, 2.0, 6.0]
+
+
+def test_runs_of_different_tasks_are_refused(runs, recorded, monkeypatch):
+    known = choose.candidates_of(runs / "bc", "last")[0]
+    config = known.saved.config
+    other = replace(config, train=replace(config.train, env="gym:Other-v0"))
+    stranger = known._replace(saved=replace(known.saved, config=other))
+    monkeypatch.setattr(choose, "candidates_of", lambda run, _: [known if run.name == "a" else stranger])
+    with pytest.raises(ConfigError, match=r"different tasks \(gym:Other-v0, gym:ToyReach-v0\)"):
+        choose.main(ChooseArgs(runs=(Path("a"), Path("b")), dataset=str(recorded)))
 
 
 def test_runs_of_other_sizes_are_refused(runs, tmp_path, recorded, monkeypatch):

@@ -15,6 +15,8 @@ from rlsuite.bench.study import FAILED_SUFFIX
 from rlsuite.launch.plan import pending, resolve
 from rlsuite.presets import load_preset
 from rlsuite.report import comparison
+from rlsuite.runs.mapping import config_to_dict
+from rlsuite.runs.runfolder import RunFolder
 from rlsuite.training import start
 from rlsuite.training.online import TrainResult
 
@@ -102,7 +104,19 @@ def test_more_steps_extend_the_runs(paper):
 def test_a_run_with_other_settings_is_not_taken_for_ours(paper):
     paper("--agents", "stac", "--seeds", "1")
     answer = paper("--agents", "stac", "--seeds", "1", "--", "--agent.beta", "0.5")
-    assert answer.code == 2 and "other settings" in answer.err and "--out" in answer.err
+    assert answer.code == 2 and "other settings (agent.beta 0.25, not 0.5)" in answer.err
+    assert "--out" in answer.err
+
+
+def test_an_evaluation_that_a_signal_ended_is_still_to_be_made(tmp_path):
+    words = ["--env", "gym:ToyReach-v0", "--steps", "10", "--threads", "1", "--loggers"]
+    plan, run = resolve("sac", words), tmp_path / "run"
+    with RunFolder.create(run, config_to_dict(plan.config), {}) as folder:
+        newest = folder.checkpoints / "step-000000000010"
+    newest.mkdir(parents=True)
+    for owes, words in ((1, ["resume", str(run), "--steps", "10"]), (0, None)):
+        (newest / "counters.json").write_text(json.dumps({"clock": {"owes_evaluation": owes}}))
+        assert pending(plan, run) == words
 
 
 def test_flags_after_the_dashes_reach_every_run(paper):

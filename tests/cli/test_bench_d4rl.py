@@ -91,6 +91,31 @@ def test_an_agent_brings_its_own_preset(rlsuite, tmp_path, toy):
     assert answer.code == 2 and "xql" in answer.err
 
 
+def test_two_data_sets_never_share_a_folder(rlsuite, tmp_path, toy):
+    (tmp_path / "b").mkdir()
+    twin = tmp_path / "b" / toy.name
+    shutil.copy(toy, twin)
+    answer = bench(
+        rlsuite, tmp_path / "out", "--datasets", f"{toy},{twin}", "--agents", "bc", "--", "--env", TASK
+    )
+    assert answer.code == 2 and str(twin) in answer.err and "an --out of its own" in answer.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--preset", "corll", "--"), '"corll" is not a preset of these agents. Did you mean "corl"?'),
+        (("--", "--eval-every", "0"), "--evaluations says how many"),
+    ],
+)
+def test_lines_that_could_make_no_table_are_refused_before_training(rlsuite, tmp_path, toy, words, message):
+    answer = bench(
+        rlsuite, tmp_path / "out", "--datasets", str(toy), "--agents", "bc,iql", *words, "--env", TASK
+    )
+    assert answer.code == 2 and message in answer.err and not (tmp_path / "out").exists()
+
+
 def test_one_failure_leaves_the_rest_and_is_the_exit_code(rlsuite, tmp_path, toy):
     bad = tmp_path / "other.hdf5"
     with h5py.File(toy) as file, h5py.File(bad, "w") as copy:

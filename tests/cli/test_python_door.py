@@ -93,6 +93,9 @@ def test_recorded_data_and_plugins(tmp_path, recorded):
     options = {"hidden": [16, 16]}
     run = rlsuite.train("iql", dataset=recorded, **fields, out=tmp_path / "iql", agent_options=options)
     assert run.result.env_steps == 40
+    fields |= {"steps": 0, "warmup_steps": 4}
+    run = rlsuite.train("iql", dataset=recorded, **fields, out=tmp_path / "at_once", agent_options=options)
+    assert run.result.env_steps == 20
     plugins = {"grama": {"tau": 0.5}}
     run = rlsuite.train("sac", **REACH, plugins=plugins, out=tmp_path / "sac", agent_options=options)
     assert run.config["train"]["plugins"]["grama"]["tau"] == 0.5

@@ -55,11 +55,12 @@ def test_seeds_side_by_side_draw_what_each_draws_alone():
             assert torch.equal(row["observation"], single.sample()["observation"])
 
 
-def test_other_data_are_noticed_when_a_run_goes_on():
+@pytest.mark.parametrize("column", [("next", "reward"), "action"])
+def test_other_data_are_noticed_when_a_run_goes_on(column):
     state = replay().state_dict()
     replay().load(state, iter(()))
     other = replay()
-    other.rows["next", "reward"][3] += 1
+    other.rows[column][3] += 1
     with pytest.raises(ValueError, match="other data"):
         other.load(state, iter(()))
 
