@@ -4,6 +4,7 @@ Legend: N rows, E episodes, A action, O observation.
 """
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +26,7 @@ ACTION_LIMIT = 1 - 1e-5  # keeps atanh finite; IQL's code (Kostrikov et al. 2022
 LOCOMOTION_SCALE = 1000.0  # reward units: the episode limit of D4RL's locomotion tasks; IQL, appendix
 BEYOND = 1e-6  # rounding of actions that were scaled to [-1, 1]
 RANKING_GAMMA = 0.99  # of the returns that `best_episodes` ranks by; CORL's 10%BC
+_VERSION = re.compile(r"-v\d+$")  # of an environment's name
 STD_FLOOR = 1e-3  # added to a standard deviation; TD3+BC (Fujimoto & Gu 2021, arXiv 2106.06860)
 
 RewardTransform = Literal["none", "antmaze", "antmaze10", "antmaze100", "locomotion", "zero"]
@@ -229,7 +231,8 @@ def with_demonstrations(data: OfflineData, expert: OfflineData, episodes: int = 
         episodes: how many of the expert's, the first ones; 0 takes all.
 
     Raises:
-        ConfigError: sizes of observations or actions differ, or there are fewer episodes.
+        ConfigError: sizes of observations or actions differ, or the environments, but for their versions; or
+            there are fewer episodes.
     """
     if episodes > len(expert.episodes):
         raise ConfigError(
@@ -242,6 +245,12 @@ def with_demonstrations(data: OfflineData, expert: OfflineData, episodes: int = 
         raise ConfigError(
             f"demonstrations must be of the data's task: {expert.source} has {sizes[1][0]} observations and "
             f"{sizes[1][1]} actions, {data.source} has {sizes[0][0]} and {sizes[0][1]}"
+        )
+    tasks = [_VERSION.sub("", part.env.rpartition(":")[2]) if part.env else None for part in (data, expert)]
+    if None not in tasks and tasks[0] != tasks[1]:
+        raise ConfigError(
+            f"demonstrations must be of the data's task: {expert.source} is of {expert.env}, "
+            f"{data.source} of {data.env}"
         )
     keys = [("next", name) for name in ("observation", "reward", "terminated", "truncated", "done")]
     parts = [rows.select("observation", "action", *keys) for rows in (data.rows, shown)]

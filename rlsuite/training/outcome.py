@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rlsuite.errors import Interrupted
 from rlsuite.presets import preset_names
-from rlsuite.runs.config import OfflineConfig, TrainConfig
+from rlsuite.runs.config import NO_ENV, OfflineConfig, TrainConfig
 from rlsuite.runs.mapping import RunConfig
 
 if TYPE_CHECKING:
@@ -51,5 +51,6 @@ def say_outcome(config: RunConfig, path: Path, result: "TrainResult") -> int:
         print(f"best return {result.best_return:,.1f}, final {final}")
     if result.stopped_by:
         print(f"ended at {result.env_steps:,} steps by {result.stopped_by}")
-    print(f"run folder: {path}; try: rlsuite eval {path} --checkpoint best", flush=True)
+    advice = "" if config.train.env == NO_ENV else f"; try: rlsuite eval {path} --checkpoint best"
+    print(f"run folder: {path}{advice}", flush=True)
     return outcome_code(result)

@@ -1,5 +1,7 @@
 """What is done to data before learning: pure functions with known answers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -190,3 +192,12 @@ def test_a_cut_episode_is_ranked_and_kept_whole(tmp_path):
     found = transforms.best_episodes(small_data(tmp_path, [5, 3, 4]), 0.4)
     assert found.rows["next", "reward"].flatten().tolist() == [8.0, 9.0, 10.0, 11.0]
     assert found.rows["next", "truncated"].flatten().tolist() == [False] * 3 + [True]
+
+
+def test_demonstrations_of_another_task_are_refused(tmp_path):
+    data = read_d4rl(write_flat(tmp_path / "data.hdf5", **flat_columns(20, timeouts=[9, 19])))
+    hopper, other = replace(data, env="d4rl:Hopper"), replace(data, env="Hopper-v5")
+    assert len(transforms.with_demonstrations(hopper, other).rows) == 2 * len(data.rows)
+    assert len(transforms.with_demonstrations(hopper, data).rows) == 2 * len(data.rows)  # it does not say
+    with pytest.raises(ConfigError, match=r"is of PointMaze_UMaze-v3, .* of d4rl:Hopper"):
+        transforms.with_demonstrations(hopper, replace(data, env="PointMaze_UMaze-v3"))
