@@ -319,11 +319,11 @@ def printed(
         lines.append(f"{name:<{width}} {row['seed']:>4}  {value:>28}  {error:>26}  {achieved:>9}")
     best = rows[0]
     lines.append(f"\nchoice by fitted Q evaluation: {best['run']}, seed {best['seed']} ({best['agent']})")
-    for kind, score in verdict.items():
+    for ranking, score in verdict.items():
         rho, low, high = score["rank_correlation"]
         lost, least, most = score["regret"]
         lines.append(
-            f"{SCORES[kind]}: rank correlation {rho:+.2f} [{low:+.2f}, {high:+.2f}], regret {lost:,.1f} "
+            f"{SCORES[ranking]}: rank correlation {rho:+.2f} [{low:+.2f}, {high:+.2f}], regret {lost:,.1f} "
             f"[{least:,.1f}, {most:,.1f}]; at random {score['regret_by_chance']:,.1f}; "
             f"{score['candidates']} candidates"
         )
