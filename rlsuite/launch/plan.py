@@ -81,10 +81,12 @@ def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Return what differs between two configurations, in words: `train.seeds 2, not 3`, at most three."""
 
     def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for name, value in values.items():
-            found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-        return found
+            fields |= (
+                flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+            )
+        return fields
 
     ours, theirs = flat(saved), flat(wanted)
     other = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
