@@ -73,7 +73,8 @@ hopper_all) # after `hopper`, which makes the run of SAC and the mixture
 stitch)
     : "${UPDATES:=10000}"
     made stitch
-    table stitch stitch $family,odice,a2pr -- --mixed-precision --batch-size 256
+    table stitch stitch $family -- --mixed-precision --batch-size 256
+    table stitch stitch odice,a2pr # in float32: bfloat16 of O-DICE does not compile everywhere
     ;;
 mazes)
     : "${UPDATES:=20000}"
@@ -85,7 +86,7 @@ mazes)
 odice)
     : "${UPDATES:=100000}"
     made pointmaze/medium --seed 123
-    table odice pointmaze/medium odice -- --mixed-precision
+    table odice pointmaze/medium odice -- --agent.hidden-actor 256 256
     ;;
 recoil) # other data: 95 % of a random policy's rows, 5 % of the expert's, without marks, as in the paper
     : "${UPDATES:=20000}" "${EXPERT:=Hopper-tqc.safetensors}"
