@@ -9,7 +9,8 @@
 # updates an env step) and SAC from scratch act for STEPS from the beginning. Run again after a stop or a kill it
 # goes on: data that are there are kept, finished runs are left alone. METHODS="iql rlpd" takes some of them.
 # Everything goes to ROOT (runs/fine_tuning), tables and curves to ROOT/hopper_report and ROOT/pointmaze_report;
-# the summary has the final returns and the regret of training episodes. A dry run of minutes:
+# the summary has the final returns and the regret of training episodes. FLAGS="--agent.hidden 128 128" goes to
+# every method, for machines that cannot carry the full size. A dry run of minutes:
 #
 #   ROOT=runs/dry SEEDS=1 UPDATES=100 STEPS=300 WARMUP=100 SAC_STEPS=1000 ROWS=2000 EVALUATIONS=2 \
 #       sh benchmarks/fine_tuning.sh hopper
@@ -56,7 +57,7 @@ method() { # TASK DATA METHOD FLAGS...: one method; flags are those of all metho
         ;;
     esac
     run "$ROOT/$task/$name" "$@" --dataset "rlsuite/$data-v0" --seeds "$SEEDS" --eval-episodes "$EPISODES" \
-        --checkpoint-every 10000 --threads 1 --device cpu --loggers
+        --checkpoint-every 10000 --threads 1 --device cpu --loggers ${FLAGS:-}
 }
 
 every() { # TASK DATA FLAGS...: all methods, and the tables
