@@ -11,6 +11,8 @@ al. 2024, arXiv 2311.12996), so that it learns to act in a way that nobody has t
 import argparse
 import math
 
+import gymnasium
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ class Upright(rlsuite.Intervention):
     """
 
     def __init__(self, tolerance: float = 0.7) -> None:
-        super().__init__(steps=3)
+        super().__init__(steps=3, hand_back=True)
         self.tolerance = tolerance
 
     def take(self, observation: Tensor, action: Tensor, luck: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,14 +40,32 @@ class Upright(rlsuite.Intervention):
         return (torque - action[:, 0]).abs() > self.tolerance, torque.unsqueeze(-1)
 
 
+def helper_return(episodes: int = 20) -> float:
+    """Return what `Upright` brings when it acts alone: the mean of the task's own returns."""
+    env, helper, returns = gymnasium.make("Pendulum-v1"), Upright(), []
+    for seed in range(episodes):
+        observation, _ = env.reset(seed=seed)
+        returns.append(0.0)
+        ended = False
+        while not ended:
+            seen = torch.as_tensor(observation, dtype=torch.float32).unsqueeze(0)
+            _, torque = helper.take(seen, torch.zeros(1, 1), torch.zeros(1))
+            observation, reward, _, ended, _ = env.step(2 * np.asarray(torque[0]))  # torques are in [-2, 2]
+            returns[-1] += float(reward)
+    return sum(returns) / episodes
+
+
 def main() -> None:
-    """Train with interventions and print how often they were needed."""
+    """Train with interventions; print how often they were needed and what policy and helper bring alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", required=True, help="run folder, new")
     parser.add_argument("--expert", help="run folder of a trained policy of gym:Pendulum-v1 (sac, stac)")
     parser.add_argument("--steps", type=int, default=4_000, help="env steps")
+    parser.add_argument("--tolerance", type=float, default=0.7, help="distance of torques in [-1, 1]")
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    who = f"rlsuite:Expert,run='{args.expert}',delta=1.0" if args.expert else "interventions:Upright"
+    helper = f"interventions:Upright,tolerance={args.tolerance}"
+    who = f"rlsuite:Expert,run='{args.expert}',delta=1.0" if args.expert else helper
     run = rlsuite.train(
         "sac",
         "gym:Pendulum-v1",
@@ -53,9 +73,10 @@ def main() -> None:
         steps=args.steps,
         warmup_steps=args.steps // 10,
         log_every=max(1, args.steps // 10),
-        eval_every=args.steps // 2,
-        eval_episodes=5,
+        eval_every=max(1, args.steps // 10),
+        eval_episodes=20,
         threads=1,
+        seed=args.seed,
         intervention=who,
         agent_options={"hidden": (64, 64), "lr_critic": 1e-3, "lr_actor": 1e-3, "alpha_init": 0.1},
     )
@@ -65,6 +86,8 @@ def main() -> None:
             returned = record.get("eval/return_mean")
             shown = "" if returned is None else f", evaluation return {returned:,.0f}"
             print(f"step {record['step']:>6,}: {share:.0%} taken over, {begun:.0f} interventions{shown}")
+    if not args.expert:
+        print(f"the helper alone: {helper_return():,.0f}")
 
 
 if __name__ == "__main__":

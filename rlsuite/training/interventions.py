@@ -33,14 +33,22 @@ class Intervention:
     Args:
         steps: env steps that an intervention lasts, at least; while it is asked for it goes on.
         reward: "intervention", -1 where one begins and 0 elsewhere, or "task", the environment's own.
+        hand_back: after those steps the policy acts for one, and only then may another intervention begin.
+            One that went on for ever would cost nothing but its first step, and agents learn to have it.
     """
 
-    def __init__(self, *, steps: int = 1, reward: Literal["intervention", "task"] = "intervention") -> None:
+    def __init__(
+        self,
+        *,
+        steps: int = 1,
+        reward: Literal["intervention", "task"] = "intervention",
+        hand_back: bool = False,
+    ) -> None:
         if type(steps) is not int or steps < 1:
             raise ConfigError(f"intervention: steps = {steps!r}: must be a whole number of at least 1")
         if reward not in ("intervention", "task"):
             raise ConfigError(f'intervention: reward = {reward!r}: must be "intervention" or "task"')
-        self.steps, self.reward = steps, reward
+        self.steps, self.reward, self.hand_back = steps, reward, hand_back
 
     def begin(self, env: VectorEnv, device: torch.device) -> None:
         """Learn of the envs, before the first step; whoever has nothing to prepare leaves it out."""
@@ -81,7 +89,8 @@ class Expert(Intervention):
         delta: of the rule of values, in units of the expert's values.
         sure: chance that the rule of values is followed.
         probability: of the rule of chance.
-        steps, reward: as in `Intervention`.
+        steps, reward, hand_back: as in `Intervention`; the policy's step between is the paper's, whose
+            interventions of 4 steps begin at most every fifth.
 
     Raises:
         ConfigError: no such run or rule, a chance outside [0, 1], or an expert that cannot value actions.
@@ -99,8 +108,9 @@ class Expert(Intervention):
         probability: float = 0.5,
         steps: int = 4,
         reward: Literal["intervention", "task"] = "intervention",
+        hand_back: bool = True,
     ) -> None:
-        super().__init__(steps=steps, reward=reward)
+        super().__init__(steps=steps, reward=reward, hand_back=hand_back)
         if rule not in ("value", "random"):
             raise ConfigError(f'intervention: rule = {rule!r}: must be "value" or "random"')
         for name, chance in (("sure", sure), ("probability", probability)):
@@ -188,6 +198,8 @@ class TakeOver:
         like = torch.empty(self.seeds, len(done) // self.seeds, device=done.device)
         luck = uniform(like if self.seeds > 1 else like[0], self.source).flatten()
         wanted, its = self.who.take(observation, action, luck)
+        if self.who.hand_back:
+            wanted = wanted & ~(self.on & (self.left == 0))
         self.left = torch.where((self.left == 0) & wanted, self.who.steps, self.left)
         taken = self.left > 0
         begins = taken & ~self.on

@@ -64,6 +64,13 @@ def test_an_intervention_every_fifth_step_is_worth_what_it_costs():
     assert value == pytest.approx(-19.6000202, abs=1e-6)
 
 
+def test_an_intervention_that_is_always_asked_for_costs_something_where_it_hands_back():
+    always = [1] * 12
+    assert rewards_of(take_over(Scripted(always, steps=4)), 12) == [0] * 11
+    paid = rewards_of(take_over(Scripted(always, steps=4, hand_back=True)), 12)
+    assert paid == [0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 0]  # every fifth step
+
+
 def test_an_intervention_lasts_its_steps_and_ends_with_its_episode():
     over = take_over(Scripted([1, 0, 0, 0, 1, 0, 0, 0], steps=3))
     seen, none = [], torch.zeros(1, dtype=torch.bool)
