@@ -121,6 +121,8 @@ def run(argv: Sequence[str]) -> int:
         f"return  {metrics['return_mean']:,.1f} +- {metrics['return_std']:,.1f} over {len(lengths)} episodes"
     )
     print(f"length  {metrics['length_mean']:,.1f}, from {min(lengths):,.0f} to {max(lengths):,.0f} env steps")
+    if won := metrics.get("success"):
+        print(f"success {sum(won):,.0f} of {len(won):,} episodes")
     if "value_error" in metrics:
         print(f"critic bias {metrics['value_error']:+,.2f}: predicted minus achieved discounted return")
     if args.video is not None:

@@ -168,13 +168,16 @@ def test_the_number_of_processes_and_a_break_change_nothing(tmp_path, recorded, 
         make(plan, chosen, tmp_path)
 
 
-def test_a_run_is_scored_by_success(here, tmp_path):
+def test_a_run_is_scored_by_success(here, tmp_path, capsys):
     """By id alone it is evaluated on the default task; its return of -5 is no score."""
     words = f"train bc --dataset {NAVIGATE}-v0 --steps 2 --eval-every 2 --eval-episodes 3 --threads 1"
     words += f" --batch-size 8 --compile off --env-option max_episode_steps=5 --out {tmp_path / 'run'}"
     assert run(words.split()) == 0
     (last,) = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "eval/score" in line]
     assert (last["eval/return_mean"], last["eval/success"], last["eval/score"]) == (-5.0, 0.0, 0.0)
+    capsys.readouterr()
+    assert run(["eval", str(tmp_path / "run"), "--episodes", "4"]) == 0
+    assert "success 0 of 4 episodes" in capsys.readouterr().out
     train = RunFolder.open(tmp_path / "run").config()["train"]
     assert train["env"] == "ogbench:pointmaze-medium-singletask-v0"
 
