@@ -300,8 +300,9 @@ def evaluate_run(  # noqa: PLR0913 (the flags of a command)
     Returns:
         return_mean, return_std, length_mean, value_error (of agents with critics), stac_value_error (where
         the agent can value single actions), returns, lengths, value_errors, stac_value_errors and success, 0
-        or 1, where the environment says so (of every episode of all agents), env, env_options, legacy_margin, agent, step, seeds (the root of every agent evaluated),
-        versions; with several agents also `each`, their return means.
+        or 1, where the environment says so (of every episode of all agents), env, env_options, legacy_margin,
+        agent, step, seeds (the root of every agent evaluated), versions; with several agents also `each`,
+        their return means.
 
     Raises:
         ConfigError: `path` is no run folder, `which` is none of the above, there is no such agent, or the
