@@ -280,14 +280,22 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def label_groups(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name groups by their agents, with the fields that tell groups of one agent and environment apart."""
+    """Name groups by their agents, with as many fields as tell groups of one agent and environment apart.
+
+    The preset comes first: what differs with it need not be named, too.
+    """
     labels = []
     for mine in settings:
         rivals = [
-            other for other in settings if (other["agent"], other["env"]) == (mine["agent"], mine["env"])
+            other
+            for other in settings
+            if other is not mine and (other["agent"], other["env"]) == (mine["agent"], mine["env"])
         ]
-        fields = dict.fromkeys(key for other in rivals for key in other)
-        apart = [key for key in fields if any(other.get(key) != mine.get(key) for other in rivals)]
-        differing = ", ".join(f"{key.removeprefix('agent.')} {mine.get(key, 'unset')}" for key in apart)
+        named = {}
+        for key in dict.fromkeys(key for each in (mine, *rivals) for key in each):
+            if len(others := [each for each in rivals if each.get(key) == mine.get(key)]) < len(rivals):
+                named[key.removeprefix("agent.")] = mine.get(key, "unset")
+                rivals = others
+        differing = ", ".join(f"{key} {value}" for key, value in named.items())
         labels.append(f"{mine['agent']} ({differing})" if differing else str(mine["agent"]))
     return labels

@@ -41,6 +41,20 @@ def make_run(path, returns, agent="sac", seed=0, env="gym:Pendulum-v1", every=10
     return path
 
 
+def test_a_label_has_as_many_fields_as_tell_it_apart():
+    """A preset brings its own settings with it: that they differ, too, need not be said."""
+    alone = {"agent": "td3", "preset": "default", "env": "E"}
+    plain = {"agent": "sac", "preset": "default", "env": "E", "agent.critics": 2, "agent.tau": 0.005}
+    many = plain | {"preset": "rlpd", "agent.critics": 10}
+    slow = many | {"agent.tau": 0.001}
+    assert report.label_groups([alone, plain, many, slow]) == [
+        "td3",
+        "sac (preset default)",
+        "sac (preset rlpd, tau 0.005)",
+        "sac (preset rlpd, tau 0.001)",
+    ]
+
+
 def test_seeds_form_a_group_and_settings_part_them(tmp_path):
     make_run(tmp_path / "a", [1.0, 2.0], seed=0)
     make_run(tmp_path / "b", [[3.0, 4.0], [5.0, 6.0]], seed=1)
