@@ -10,7 +10,8 @@
 # goes on: data that are there are kept, finished runs are left alone. METHODS="iql rlpd" takes some of them.
 # Everything goes to ROOT (runs/fine_tuning), tables and curves to ROOT/hopper_report and ROOT/pointmaze_report;
 # the summary has the final returns and the regret of training episodes. FLAGS="--agent.hidden 128 128" goes to
-# every method, for machines that cannot carry the full size. A dry run of minutes:
+# every method, for machines that cannot carry the full size; give other sizes a ROOT of their own, for what is
+# finished there is left alone. A dry run of minutes:
 #
 #   ROOT=runs/dry SEEDS=1 UPDATES=100 STEPS=300 WARMUP=100 SAC_STEPS=1000 ROWS=2000 EVALUATIONS=2 \
 #       sh benchmarks/fine_tuning.sh hopper

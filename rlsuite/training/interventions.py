@@ -34,7 +34,8 @@ class Intervention:
         steps: env steps that an intervention lasts, at least; while it is asked for it goes on.
         reward: "intervention", -1 where one begins and 0 elsewhere, or "task", the environment's own.
         hand_back: after those steps the policy acts for one, and only then may another intervention begin.
-            One that went on for ever would cost nothing but its first step, and agents learn to have it.
+            One that went on for ever would cost nothing but its first step, and agents learn to have it (our
+            choice; docs/offline_to_online.md has what happened without).
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class Intervention:
             raise ConfigError(f"intervention: steps = {steps!r}: must be a whole number of at least 1")
         if reward not in ("intervention", "task"):
             raise ConfigError(f'intervention: reward = {reward!r}: must be "intervention" or "task"')
+        if type(hand_back) is not bool:
+            raise ConfigError(f"intervention: hand_back = {hand_back!r}: must be true or false")
         self.steps, self.reward, self.hand_back = steps, reward, hand_back
 
     def begin(self, env: VectorEnv, device: torch.device) -> None:
@@ -89,8 +92,8 @@ class Expert(Intervention):
         delta: of the rule of values, in units of the expert's values.
         sure: chance that the rule of values is followed.
         probability: of the rule of chance.
-        steps, reward, hand_back: as in `Intervention`; the policy's step between is the paper's, whose
-            interventions of 4 steps begin at most every fifth.
+        steps, reward, hand_back: as in `Intervention`; by default an intervention has the authors' 4 steps,
+            and begins at most every fifth.
 
     Raises:
         ConfigError: no such run or rule, a chance outside [0, 1], or an expert that cannot value actions.

@@ -69,6 +69,10 @@ def test_an_intervention_that_is_always_asked_for_costs_something_where_it_hands
     assert rewards_of(take_over(Scripted(always, steps=4)), 12) == [0] * 11
     paid = rewards_of(take_over(Scripted(always, steps=4, hand_back=True)), 12)
     assert paid == [0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 0]  # every fifth step
+    broken = rewards_of(take_over(Scripted(always, steps=4, hand_back=True)), 12, ends=(3,))
+    assert broken == [0] * 8 + [-1, 0, 0]  # a new episode owes no step: it is taken over at once
+    single = rewards_of(take_over(Scripted(always, hand_back=True)), 5)
+    assert single == [0, -1, 0, -1]
 
 
 def test_an_intervention_lasts_its_steps_and_ends_with_its_episode():
@@ -177,6 +181,8 @@ def test_ones_own_intervention_is_named_by_its_class(tmp_path):
         ("rlsuite:StopWhen,at_least=1", "derive the class"),
         ("test_interventions:Lucky,steps=0", "at least 1"),
         ("test_interventions:Lucky,reward='mine'", "must be"),
+        ("test_interventions:Scripted,hand_back='no'", "true or false"),
+        ("rlsuite:Expert,run='nowhere',hand_back=1", "true or false"),
         ("test_interventions:Lucky,steps", "KEY=VALUE"),
         ("test_interventions:Lucky,step=2", "unexpected keyword"),
         ("rlsuite:Expert,run='nowhere'", "nowhere"),
